@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -45,6 +46,7 @@ SeedOption = Annotated[str, typer.Option("--seed", help="Seeds, comma-separated 
 AllPairsOption = Annotated[bool, typer.Option("--all-pairs", help="Every pair, not only the paper's list.")]
 AllTriplesOption = Annotated[bool, typer.Option("--all-triples", help="Every triple, not only the paper's list.")]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Checkpoint for a ResNet backbone (safely read).")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
 HOME = Path("runs")
 
 
@@ -98,7 +100,7 @@ def run(
     all_pairs: AllPairsOption = False,
     all_triples: AllTriplesOption = False,
     weights: WeightsOption = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1")] = "auto",
+    device: DeviceOption = "auto",
     home: HomeOption = HOME,
 ) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow."""
@@ -194,6 +196,52 @@ def _estimate(missing: list[Cell], tracker: Tracker) -> str:
     parts = [f"about {minutes:.0f} min"] if known else []
     parts += [f"{unknown} with no finished cell of their kind to estimate from"] if unknown else []
     return ", ".join(parts)
+
+
+@app.command(
+    epilog="Examples: `osfer tune -p ferplus-cpu --method ours --trials 6` · "
+    "`osfer tune -p demo --method ours --open compound --seed 0,1`"
+)
+def tune(
+    profile: ProfileOption = "",
+    dataset: DatasetOption = "",
+    opened: Annotated[
+        str, typer.Option("--open", help="Open classes to study on (default: compound, contempt where not reported).")
+    ] = "",
+    method: Annotated[str, typer.Option("--method", "-m", help="Labels with a [search] table (default: all).")] = "",
+    seed: SeedOption = "",
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each label, the profile's own settings first.")] = 6,
+    device: DeviceOption = "auto",
+    home: HomeOption = HOME,
+) -> None:
+    """Search hyperparameters with Optuna on faces outside the test split; prints what to write into the profile."""
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.runner import choose_device
+    from open_set_fer.benchmark.tuning import tune as study
+
+    name, loaded, text = load_profile(_default_profile(profile, dataset))
+    selection = _selection(dataset, "", opened, method, seed, False, False)
+    faces = selection.datasets or tuple(loaded.datasets)[:1]
+    command = shlex.join(["osfer", *sys.argv[1:]])
+    labels = selection.methods or tuple(loaded.search)
+    if not labels:
+        raise SuiteError(f"profile {name} has no [search] table", "write one: see the profile ferplus-cpu")
+    for label in labels:
+        found = study(
+            loaded, name, text, label, trials, faces[0], selection.open_classes, selection.seeds or tuple(loaded.seeds),
+            home, choose_device(device), command,
+        )  # fmt: skip
+        best = found.best()
+        table = Table("trial", *best, "AUROC", title=f"{label}: {found.selection}")
+        for number, (values, auroc) in enumerate(found.trials, 1):
+            shown = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()]
+            mark = " best" if values is best else ""
+            table.add_row(str(number), *shown, (f"{auroc:.3f}" if auroc is not None else "failed") + mark)
+        out.print(table)
+        out.print(f"best values of {label}, for the profile:", highlight=False)
+        for key, value in best.items():
+            out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
+        out.print(f'  selection = "{found.selection}"', highlight=False, soft_wrap=True)
 
 
 @app.command("list", epilog="Example: `osfer list`")
@@ -319,7 +367,6 @@ def check(
     home: HomeOption = HOME,
 ) -> None:
     """Counts by class and split beside the published ones, and images that are there more than once."""
-    import json
     from dataclasses import asdict
 
     from open_set_fer.benchmark.profiles import load_profile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,10 @@ class Selection:
     all_triples: bool = False
 
 
-def make_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[Cell], dict[str, FaceSet]]:
-    """Cells in the order they run, and the data sets loaded for their fingerprints."""
+def make_plan(
+    profile: Profile, selection: Selection, cache: Path, view: Callable[[FaceSet], FaceSet] | None = None
+) -> tuple[list[Cell], dict[str, FaceSet]]:
+    """Cells in the order they run, and the data sets (through `view`, where given) loaded for their fingerprints."""
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
@@ -67,7 +69,8 @@ def make_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list
     face_sets: dict[str, FaceSet] = {}
     cells: list[Cell] = []
     for name in selection.datasets or tuple(profile.datasets):
-        faces = face_sets[name] = profile.dataset(name).load(cache)
+        faces = profile.dataset(name).load(cache)
+        faces = face_sets[name] = view(faces) if view else faces
         protocols = enumerate_protocols(
             faces.classes, families,
             profile.protocols.all_pairs or selection.all_pairs, profile.protocols.all_triples or selection.all_triples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ class Protocols(_Strict):
     all_triples: bool = False
 
 
+class Range(_Strict):
+    """low to high, both included: whole numbers where both are; log: uniform in the logarithm."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+
 class Profile(_Strict):
     """One profile; `methods` maps the label used in tables to settings, with `method` where it differs from the label."""
 
@@ -42,6 +51,8 @@ class Profile(_Strict):
     methods: dict[str, dict[str, Any]]
     backbone: dict[str, Any] = {}
     closed_set: dict[str, Any] = {}
+    search: dict[str, dict[str, list[Any] | Range]] = {}
+    """What `osfer tune` may change, by label: a setting, or closed_set.setting, and its values or range."""
 
     def backbone_settings(self) -> BackboneSettings:
         """The validated [backbone] table."""
@@ -60,6 +71,40 @@ class Profile(_Strict):
             raise SuiteError(f"unknown method {label!r}{plugins.nearest(label, known)}", f"known: {', '.join(known)}")
         kind = plugins.load(plugins.METHODS, name)
         return kind(build_settings(kind.Settings, values, f"methods.{label}"))
+
+    def searched(self, label: str) -> dict[str, Any]:
+        """The present values of the settings that `osfer tune` may change; raises SuiteError naming a wrong entry."""
+        if label not in self.search:
+            raise SuiteError(
+                f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}",
+                f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
+            )
+        own = asdict(self.method(label).settings)
+        shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings()).items()}
+        present = own | shared
+        for key, space in self.search[label].items():
+            if key not in present:
+                raise SuiteError(
+                    f"unknown key search.{label}.{key}{plugins.nearest(key, present)}", f"known: {', '.join(present)}"
+                )
+            value = present[key]
+            if value not in space if isinstance(space, list) else not space.low <= value <= space.high:
+                raise SuiteError(
+                    f"search.{label}.{key} does not hold the profile's own value {value!r}",
+                    "a study starts from the profile's settings: admit that value",
+                )
+        return {key: present[key] for key in self.search[label]}
+
+    def with_values(self, label: str, values: dict[str, Any]) -> Profile:
+        """This profile with other values of a label's settings (or closed_set.setting)."""
+        closed = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("closed_set.")}
+        own = {key: value for key, value in values.items() if not key.startswith("closed_set.")}
+        return self.model_copy(
+            update={
+                "closed_set": self.closed_set | closed,
+                "methods": self.methods | {label: self.methods.get(label, {}) | own},
+            }
+        )
 
     def dataset(self, name: str) -> Any:
         """The data set of this name, built from its settings in the profile (or its defaults)."""
@@ -111,6 +156,8 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
             profile.method(label)
         for dataset in profile.datasets:
             profile.dataset(dataset)
+        for label in profile.search:
+            profile.searched(label)
     except pydantic.ValidationError as error:
         fault = error.errors()[0]
         if fault["type"] == "extra_forbidden":

@@ -105,10 +105,10 @@ class Tracker:
             if not token:
                 return runs
 
-    def finished_cells(self) -> dict[str, float]:
-        """cell_key of every finished cell with the seconds it took."""
+    def finished_cells(self) -> dict[str, dict[str, float]]:
+        """cell_key of every finished cell with its metrics."""
         runs = self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'FINISHED'")
-        return {run.data.tags["cell_key"]: run.data.metrics.get("seconds.total", 0.0) for run in runs}
+        return {run.data.tags["cell_key"]: run.data.metrics for run in runs}
 
     def is_finished(self, cell_key: str) -> bool:
         """True when this cell has a finished run."""
