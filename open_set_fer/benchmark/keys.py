@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,14 @@ def closed_set_content(
     if backbone.weights:
         if not Path(backbone.weights).is_file():
             raise SuiteError(f"no checkpoint {backbone.weights}", "check the path given as `weights`")
-        network["weights"] = hashlib.sha256(Path(backbone.weights).read_bytes()).hexdigest()
+        network["weights"] = _content(backbone.weights, Path(backbone.weights).stat().st_mtime_ns)
     return {
         "fingerprint": fingerprint, "closed_classes": list(classes), "backbone": network,
         "closed_set": asdict(settings), "seed": seed, "version": VERSION,
     }  # fmt: skip
+
+
+@cache
+def _content(path: str, changed: int) -> str:
+    """SHA-256 of a file; `changed`, its time of change, is there so that a new content is read anew."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -40,9 +40,9 @@ class Cell:
         closed = {k: v for k, v in self.closed_set.items() if k not in ("fingerprint", "closed_classes", "seed")}
         return digest([self.method.name, self.method.version, asdict(self.method.settings), closed])[:16]
 
-    def group(self) -> tuple[str, str, int]:
+    def group(self) -> tuple[str, str, int, str]:
         """Cells of one group share a task and a closed-set model."""
-        return self.dataset, self.protocol.label, self.seed
+        return self.dataset, self.protocol.label, self.seed, digest(self.closed_set)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def make_plan(
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
-    backbone, training = profile.backbone_settings(), profile.closed_set_settings()
+    backbone = profile.backbone_settings()
+    training = {label: profile.closed_set_settings(label) for label in labels}
     face_sets: dict[str, FaceSet] = {}
     cells: list[Cell] = []
     for name in selection.datasets or tuple(profile.datasets):
@@ -76,15 +77,17 @@ def make_plan(
             profile.protocols.all_pairs or selection.all_pairs, profile.protocols.all_triples or selection.all_triples,
         )  # fmt: skip
         protocols = _opened(protocols, profile, selection, faces)
+        if profile.protocols.pools:
+            protocols = [p.on(pool) for p in protocols for pool in profile.protocols.pools]
         for family in families:
             if not any(p.family == family for p in protocols):
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         for protocol in protocols:
             for seed in selection.seeds or profile.seeds:
-                content = closed_set_content(faces.fingerprint, protocol.closed, backbone, training, seed)
                 for label, method in methods.items():
+                    content = closed_set_content(faces.fingerprint, protocol.closed, backbone, training[label], seed)
                     key = digest({
-                        "dataset": name, "protocol": [protocol.family, *protocol.open], "closed_set": content,
+                        "dataset": name, "protocol": protocol.content(), "closed_set": content,
                         "method": method.name, "method_version": method.version, "settings": asdict(method.settings),
                     })  # fmt: skip
                     cells.append(Cell(name, protocol, label, method, seed, content, key))

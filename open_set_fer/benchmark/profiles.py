@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.protocols import Family
+from open_set_fer.benchmark.protocols import Family, Pool
 from open_set_fer.benchmark.settings import build_settings, describe
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
@@ -22,10 +22,14 @@ class _Strict(pydantic.BaseModel):
 
 
 class Protocols(_Strict):
-    """families: in order. open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all."""
+    """families: in order. open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
+
+    pools: each protocol once for every entry, on a test pool of that size and share of open faces; empty: the whole pool.
+    """
 
     families: list[Family]
     open_classes: list[str] = []
+    pools: list[Pool] = []
     all_pairs: bool = False
     all_triples: bool = False
 
@@ -39,7 +43,8 @@ class Range(_Strict):
 
 
 class Profile(_Strict):
-    """One profile; `methods` maps the label used in tables to settings, with `method` where it differs from the label."""
+    """One profile; `methods` maps the label used in tables to settings, with `method` where it differs from the label
+    and a table `closed_set` where the label has a closed-set recipe of its own."""
 
     description: str
     selection: str
@@ -58,14 +63,18 @@ class Profile(_Strict):
         """The validated [backbone] table."""
         return build_settings(BackboneSettings, self.backbone, "backbone")
 
-    def closed_set_settings(self) -> ClosedSetSettings:
-        """The validated [closed_set] table."""
-        return build_settings(ClosedSetSettings, self.closed_set, "closed_set")
+    def closed_set_settings(self, label: str = "") -> ClosedSetSettings:
+        """The validated [closed_set] table, with the label's own values where it has any."""
+        own = self.methods.get(label, {}).get("closed_set", {})
+        return build_settings(
+            ClosedSetSettings, {**self.closed_set, **own}, f"methods.{label}.closed_set" if own else "closed_set"
+        )
 
     def method(self, label: str) -> Any:
         """The method behind a label, built from its settings; an installed method needs no entry in the profile."""
         values = dict(self.methods.get(label, {}))
         name = values.pop("method", label)
+        values.pop("closed_set", None)
         if label not in self.methods and label not in plugins.available(plugins.METHODS):
             known = sorted({*self.methods, *plugins.available(plugins.METHODS)})
             raise SuiteError(f"unknown method {label!r}{plugins.nearest(label, known)}", f"known: {', '.join(known)}")
@@ -80,7 +89,7 @@ class Profile(_Strict):
                 f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
             )
         own = asdict(self.method(label).settings)
-        shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings()).items()}
+        shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings(label)).items()}
         present = own | shared
         for key, space in self.search[label].items():
             if key not in present:
@@ -97,14 +106,13 @@ class Profile(_Strict):
 
     def with_values(self, label: str, values: dict[str, Any]) -> Profile:
         """This profile with other values of a label's settings (or closed_set.setting)."""
-        closed = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("closed_set.")}
-        own = {key: value for key, value in values.items() if not key.startswith("closed_set.")}
-        return self.model_copy(
-            update={
-                "closed_set": self.closed_set | closed,
-                "methods": self.methods | {label: self.methods.get(label, {}) | own},
-            }
-        )
+        settings = dict(self.methods.get(label, {}))
+        for key, value in values.items():
+            if key.startswith("closed_set."):
+                settings["closed_set"] = settings.get("closed_set", {}) | {key.removeprefix("closed_set."): value}
+            else:
+                settings[key] = value
+        return self.model_copy(update={"methods": self.methods | {label: settings}})
 
     def dataset(self, name: str) -> Any:
         """The data set of this name, built from its settings in the profile (or its defaults)."""
@@ -154,6 +162,7 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
         profile.closed_set_settings()
         for label in profile.methods:
             profile.method(label)
+            profile.closed_set_settings(label)
         for dataset in profile.datasets:
             profile.dataset(dataset)
         for label in profile.search:

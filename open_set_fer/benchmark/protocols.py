@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tempfile
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
@@ -37,14 +38,34 @@ IN_MEMORY = 4 << 30
 """Bytes of gathered images above which they go to an unnamed temporary file instead of memory."""
 
 
+class Pool(pydantic.BaseModel):
+    """A part of the test pool: how many images, and the share of open faces among them."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+    size: int = pydantic.Field(gt=1)
+    open_share: float = pydantic.Field(gt=0, lt=1)
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """Which classes are closed and which are open; `label` names the open ones as tables and tags do."""
+    """Which classes are closed and which are open; `label` names the open ones as tables and tags do.
+
+    pool: None for the whole test pool, as in every table of the paper.
+    """
 
     family: Family
     label: str
     closed: tuple[str, ...]
     open: tuple[str, ...]
+    pool: Pool | None = None
+
+    def on(self, pool: Pool) -> Protocol:
+        """This protocol on a part of its test pool."""
+        return replace(self, label=f"{self.label} ({pool.size} images, {pool.open_share:.0%} open)", pool=pool)
+
+    def content(self) -> list[Any]:
+        """What a cell's key has of it."""
+        return [self.family, *self.open, *([self.pool.size, self.pool.open_share] if self.pool else [])]
 
 
 @dataclass(frozen=True)
@@ -126,7 +147,27 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     # A method knows the seed but not the fingerprint, so it cannot undo the shuffle and find the appended open faces.
     words = hashlib.sha256(f"{faces.fingerprint}/{protocol.label}/{seed}".encode()).digest()
     test = np.random.default_rng(np.frombuffer(words, dtype=np.uint32)).permutation(test)
+    if protocol.pool is not None:
+        test = _part(test, truth[test] < 0, protocol)
     return Split(train, test, truth[test])
+
+
+def _part(test: NDArray[np.int64], is_open: NDArray[np.bool_], protocol: Protocol) -> NDArray[np.int64]:
+    """The first images of the shuffled pool that give the wanted size and share; raises SuiteError for too few."""
+    assert protocol.pool is not None
+    n_open = round(protocol.pool.size * protocol.pool.open_share)
+    kept = []
+    for what, found, wanted in (
+        ("open", np.flatnonzero(is_open), n_open),
+        ("closed", np.flatnonzero(~is_open), protocol.pool.size - n_open),
+    ):
+        if not 0 < wanted <= len(found):
+            raise SuiteError(
+                f"pool of {protocol.label}: {wanted} {what} faces wanted, {len(found)} there",
+                "change size or open_share under [[protocols.pools]]",
+            )
+        kept.append(found[:wanted])
+    return test[np.sort(np.concatenate(kept))]
 
 
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:

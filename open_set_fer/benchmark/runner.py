@@ -26,7 +26,7 @@ from open_set_fer.benchmark.protocols import Split, make_task, split_faces
 from open_set_fer.benchmark.tracking import Tracker, host_tags
 from open_set_fer.console import bars, log, track
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.methods.contract import OpenSetTask
+from open_set_fer.methods.contract import ClosedSetSettings, OpenSetTask
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Runner:
         split = split_faces(faces, cell.protocol, cell.seed)
         context = TaskContext(
             self.home / "closed_set", cell.closed_set, self.profile.backbone_settings(),
-            self.profile.closed_set_settings(), self.device,
+            ClosedSetSettings(**cell.closed_set["closed_set"]), self.device,
         )  # fmt: skip
         return make_task(faces, cell.protocol, split, cell.seed), split, context
 

@@ -8,7 +8,7 @@ wjun0830/Difficulty-Aware-Simulator: `osr.py`, `models/models.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -135,22 +135,6 @@ def auxiliary_twin(network: Network) -> Network:
 
     shared = {id(module): module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     return deepcopy(network, shared)
-
-
-@contextmanager
-def frozen_statistics(network: Network) -> Iterator[None]:
-    """Batch norm still normalises by the batch, but its running statistics (for evaluation mode) stay as they are."""
-    from torch import nn
-
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 def build_gan(
@@ -286,7 +270,7 @@ class _Simulator:
         """Copycat, then classifier, on one batch (second pass of an epoch); returns losses and pull distance."""
         import torch
 
-        from open_set_fer.methods.training import step
+        from open_set_fer.methods.training import frozen_statistics, step
 
         s, classifier, copycat = self.settings, self.classifier, self.copycat
         _, x, labels = self._load(batch)

@@ -16,6 +16,7 @@ from open_set_fer.methods.training import (
     batches,
     epoch_learning_rate,
     evaluate,
+    evaluate_by_batch,
     sample_losses,
     set_learning_rate,
     step,
@@ -86,6 +87,11 @@ class Learner:
             seen += len(batch)
         return total / seen
 
-    def losses(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(N,) cross-entropy of each image against its label, evaluation mode, no augmentation."""
-        return sample_losses(evaluate(self.network, images), labels)
+    def losses(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], by_batch: bool = False
+    ) -> NDArray[np.float64]:
+        """(N,) cross-entropy of each image against its label, no augmentation, in evaluation mode.
+
+        by_batch: batch norm takes the statistics of each batch of images instead of the running ones.
+        """
+        return sample_losses((evaluate_by_batch if by_batch else evaluate)(self.network, images), labels)

@@ -36,7 +36,8 @@ class Ours:
         the paper; not in the paper, see the effect study).
         balanced: weigh the cross-entropy in training so that every pseudo class counts the same (not in the paper either).
         score_networks: mean loss over both networks, or one of them. score_epochs: the loss of the last epoch, or its
-        mean over the epochs of the last cycle.
+        mean over the epochs of the last cycle. score_batch_norm: by the running statistics (evaluation mode, the paper), or by
+        each batch's own.
         """
 
         epochs: int = 40
@@ -56,6 +57,7 @@ class Ours:
         variant: Literal["offline", "online"] = "offline"
         score_networks: Literal["both", "first", "second"] = "both"
         score_epochs: Literal["last", "last_cycle"] = "last"
+        score_batch_norm: Literal["running", "batch"] = "running"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -125,7 +127,9 @@ class Ours:
                     )
                     curves.setdefault(f"loss_{index + 1}", []).append(loss)
                     if epoch == s.epochs - 1 or (s.score_epochs == "last_cycle" and epochs.stop == s.epochs):
-                        scores[index].append(learner.losses(scored_images, scored_labels))
+                        scores[index].append(
+                            learner.losses(scored_images, scored_labels, s.score_batch_norm == "batch")
+                        )
                 if len(pair) == 2 and (epochs.stop < s.epochs or index == 0):
                     losses = learner.losses(images, labels)
                     selected_by[index], fell_back = select_clean(losses, labels, s.clean_threshold, task.seed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from open_set_fer.methods.augmentation import flip_or_noise, random_erase
 from open_set_fer.methods.backbones import Network
@@ -40,19 +41,47 @@ def as_tensor(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images))
 
 
+@contextmanager
+def frozen_statistics(network: Network) -> Iterator[None]:
+    """Batch norm still normalises by the batch, but its running statistics (for evaluation mode) stay as they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 @torch.inference_mode()
 def evaluate(
     network: Network, images: NDArray[np.uint8], of: Callable[[Tensor], Tensor] | None = None, batch_size: int = 512
 ) -> NDArray[np.float32]:
     """Outputs on uint8 (N, C, H, W), in evaluation mode, no augmentation: logits, or `of(prepared batch)`."""
     network.eval()
-    of = of or network
+    return outputs(network, images, of or network, batch_size)
+
+
+@torch.inference_mode()
+def evaluate_by_batch(network: Network, images: NDArray[np.uint8], batch_size: int = 512) -> NDArray[np.float32]:
+    """Logits as `evaluate` gives them, but with batch norm by each batch's own statistics."""
+    network.train()
+    with frozen_statistics(network):
+        return outputs(network, images, network, batch_size)
+
+
+def outputs(
+    network: Network, images: NDArray[np.uint8], of: Callable[[Tensor], Tensor], batch_size: int
+) -> NDArray[np.float32]:
+    """`of(prepared batch)` of all images, in the mode that the network is in."""
     pieces = [
         of(network.prepare(as_tensor(images[start : start + batch_size]))).float().cpu()
         for start in range(0, len(images), batch_size)
     ]
-    outputs: NDArray[np.float32] = torch.cat(pieces).numpy()
-    return outputs
+    found: NDArray[np.float32] = torch.cat(pieces).numpy()
+    return found
 
 
 def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
