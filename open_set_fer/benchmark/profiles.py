@@ -43,8 +43,11 @@ class Range(_Strict):
 
 
 class Profile(_Strict):
-    """One profile; `methods` maps the label used in tables to settings, with `method` where it differs from the label
-    and a table `closed_set` where the label has a closed-set recipe of its own."""
+    """One profile; `methods` maps the label used in tables to settings.
+
+    Besides settings an entry may have `method` (where it differs from the label), `like` (a label whose entry it starts
+    from) and a table `closed_set` (values of a closed-set recipe of its own).
+    """
 
     description: str
     selection: str
@@ -65,14 +68,27 @@ class Profile(_Strict):
 
     def closed_set_settings(self, label: str = "") -> ClosedSetSettings:
         """The validated [closed_set] table, with the label's own values where it has any."""
-        own = self.methods.get(label, {}).get("closed_set", {})
+        own = self._entry(label).get("closed_set", {})
         return build_settings(
             ClosedSetSettings, {**self.closed_set, **own}, f"methods.{label}.closed_set" if own else "closed_set"
         )
 
+    def _entry(self, label: str) -> dict[str, Any]:
+        """The label's entry, on top of the one that it is like."""
+        own = dict(self.methods.get(label, {}))
+        if "like" not in own:
+            return own
+        model = own.pop("like")
+        if "like" in self.methods.get(model, {"like": model}):
+            raise SuiteError(
+                f"methods.{label}.like: {model!r} is no entry that stands alone{plugins.nearest(str(model), self.methods)}",
+                "name a label of this profile that is not `like` another one",
+            )
+        return {"method": model, **self.methods[model], **own}
+
     def method(self, label: str) -> Any:
         """The method behind a label, built from its settings; an installed method needs no entry in the profile."""
-        values = dict(self.methods.get(label, {}))
+        values = self._entry(label)
         name = values.pop("method", label)
         values.pop("closed_set", None)
         if label not in self.methods and label not in plugins.available(plugins.METHODS):
@@ -106,7 +122,7 @@ class Profile(_Strict):
 
     def with_values(self, label: str, values: dict[str, Any]) -> Profile:
         """This profile with other values of a label's settings (or closed_set.setting)."""
-        settings = dict(self.methods.get(label, {}))
+        settings = self._entry(label)
         for key, value in values.items():
             if key.startswith("closed_set."):
                 settings["closed_set"] = settings.get("closed_set", {}) | {key.removeprefix("closed_set."): value}
@@ -121,7 +137,7 @@ class Profile(_Strict):
 
     def method_labels(self) -> list[str]:
         """Every label: the profile's, then installed methods that it does not mention."""
-        used = {values.get("method", label) for label, values in self.methods.items()}
+        used = {self._entry(label).get("method", label) for label in self.methods}
         return [*self.methods, *sorted(set(plugins.available(plugins.METHODS)) - used)]
 
 

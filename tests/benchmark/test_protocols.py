@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_set_fer.benchmark import protocols
-from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, make_task, open_class, split_faces
+from open_set_fer.benchmark.protocols import FAMILIES, Pool, enumerate_protocols, make_task, open_class, split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
@@ -118,3 +118,19 @@ def test_empty_and_unknown_classes_name_themselves(every_class):
 def test_open_classes_in_any_order():
     found = enumerate_protocols(ALL, ("pairs",))
     assert [p.label for p in open_class(found, "fear+surprise")] == ["surprise+fear"]
+
+
+@pytest.mark.parametrize(("size", "share"), [(6, 0.5), (20, 0.3)])
+def test_a_part_of_the_pool_has_the_size_and_balance_asked_for(every_class, size, share):
+    whole = next(p for p in enumerate_protocols(ALL, ("single",)) if p.label == "anger")
+    part = whole.on(Pool(size=size, open_share=share))
+    found, everyone = split_faces(every_class, part, 3), split_faces(every_class, whole, 3)
+    assert len(found.test) == size
+    assert np.sum(found.truth < 0) == round(size * share)
+    place = [int(np.flatnonzero(everyone.test == index)[0]) for index in found.test]
+    assert place == sorted(place)  # the whole pool's shuffled order: position says nothing
+    assert np.array_equal(everyone.truth[place], found.truth)
+    assert np.array_equal(found.train, everyone.train)
+    assert part.content() != whole.content()
+    with pytest.raises(SuiteError, match="open faces wanted, 9 there"):
+        split_faces(every_class, whole.on(Pool(size=28, open_share=0.5)), 3)

@@ -1,0 +1,144 @@
+"""Studies: never a face of the test split, the profile's own settings first, the same trials again from MLflow."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from open_set_fer.benchmark.profiles import load_profile, profile_names
+from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
+from open_set_fer.benchmark.tuning import Study, study_protocols, tune, validation_faces
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT
+from open_set_fer.errors import SuiteError
+from tests.conftest import face_set
+
+SEARCH = """
+[search.ours]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+epochs = { low = 1, high = 2 }
+consistency_weight = [5.0, 1.0]
+"closed_set.erase_probability" = [0.0, 0.25, 0.5]
+"""
+
+
+def write(tmp_path, search):
+    path = tmp_path / "own.toml"
+    path.write_text(load_profile("smoke")[2] + search, "utf-8")
+    return str(path)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 7]), st.sampled_from(["train", "valid", "test"])), min_size=40))
+def test_a_study_uses_no_face_of_the_test_split(rows):
+    labels, split = (np.array(column) for column in zip(*rows, strict=True))
+    faces = face_set(labels, split, (*BASIC, CONTEMPT))
+    seen = validation_faces(faces)
+    assert not np.any(seen.split[faces.split == "test"] != "valid")
+    assert seen.fingerprint != faces.fingerprint
+    assert np.array_equal(seen.labels, faces.labels) and seen.images is faces.images
+    if np.any(faces.split == "valid"):
+        assert np.array_equal(seen.split == "test", faces.split == "valid")
+    else:
+        for label in np.unique(labels):
+            own = seen.split[(faces.split == "train") & (labels == label)]
+            assert np.sum(own == "test") == -(-len(own) // 5)
+    for protocol in enumerate_protocols(seen.classes, FAMILIES):
+        try:
+            found = split_faces(seen, protocol, 0)
+        except SuiteError:  # a class without an image
+            continue
+        assert not np.isin(np.flatnonzero(faces.split == "test"), np.r_[found.train, found.test]).any()
+
+
+def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_class):
+    profile = load_profile("ferplus-cpu")[1]
+    chosen, words = study_protocols(every_class, profile, ())
+    assert [p.family for p in chosen] == ["compound", "contempt"]
+    assert "reported" not in words
+    chosen, words = study_protocols(every_class, profile, ("surprise",))
+    assert [p.label for p in chosen] == ["surprise"]
+    assert "surprise: reported in the tables as well" in words
+    with pytest.raises(SuiteError, match="name one with --open"):
+        study_protocols(every_class, load_profile("demo")[1], ())
+
+
+def test_best_is_the_earliest_highest_and_never_a_failed_trial():
+    trials = [({"a": 1}, 0.5), ({"a": 2}, None), ({"a": 3}, 0.7), ({"a": 4}, 0.7)]
+    assert Study("ours", trials, "").best() == {"a": 3}
+
+
+def test_a_study_starts_from_the_profile_and_goes_on_from_mlflow(tmp_path):
+    import torch
+
+    name, profile, text = load_profile(write(tmp_path, SEARCH))
+
+    def study(trials):
+        return tune(profile, name, text, "ours", trials, "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
+                    torch.device("cpu"), "osfer tune")  # fmt: skip
+
+    two = study(2)
+    own = profile.method("ours").settings
+    assert two.trials[0][0] == {
+        "learning_rate": own.learning_rate, "epochs": own.epochs, "consistency_weight": own.consistency_weight,
+        "closed_set.erase_probability": profile.closed_set_settings().erase_probability,
+    }  # fmt: skip
+    assert two.trials[1][0] != two.trials[0][0]
+    results = sorted((tmp_path / "home" / "results").glob("*/result.json"))
+    written = [path.stat().st_mtime_ns for path in results]
+    three = study(3)
+    assert three.trials[:2] == two.trials
+    assert [path.stat().st_mtime_ns for path in results] == written
+    assert 1e-4 <= three.trials[2][0]["learning_rate"] <= 1e-2
+    assert three.trials[2][0]["epochs"] in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate =", "learning_rat =", r"search\.ours\.learning_rat, did you mean 'learning_rate'"),
+        ("[5.0, 1.0]", "[2.0, 1.0]", r"search\.ours\.consistency_weight does not hold the profile's own value 5\.0"),
+        ("low = 1e-4", "lo = 1e-4", r"search\.ours\.learning_rate"),
+        ("[search.ours]", "[search.our]", r"unknown method 'our', did you mean 'ours'"),
+    ],
+)
+def test_a_wrong_search_entry_names_itself(tmp_path, old, new, message):
+    assert old in SEARCH
+    with pytest.raises(SuiteError, match=message):
+        load_profile(write(tmp_path, SEARCH.replace(old, new)))
+
+
+def test_like_starts_from_another_entry(tmp_path):
+    _, profile, _ = load_profile(write(tmp_path, '[methods.ours-short]\nlike = "ours"\nepochs = 1\n'))
+    own, like = profile.method("ours").settings, profile.method("ours-short").settings
+    assert like.epochs == 1
+    assert (like.cycle_length, like.learning_rate) == (own.cycle_length, own.learning_rate)
+    for target in ("absent", "ours-short"):
+        with pytest.raises(SuiteError, match=re.escape(f"methods.ours-x.like: '{target}' is no entry")):
+            load_profile(
+                write(
+                    tmp_path,
+                    f'[methods.ours-short]\nlike = "ours"\n[methods.ours-x]\nlike = "{target}"\n',
+                )
+            )
+
+
+def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
+    _, profile, _ = load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epochs = 7 }\n'))
+    assert profile.closed_set_settings("weak").epochs == 7
+    assert profile.closed_set_settings("ours") == profile.closed_set_settings()
+    with pytest.raises(SuiteError, match=r"methods\.weak\.closed_set\.epoch, did you mean 'epochs'"):
+        load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epoch = 7 }\n'))
+
+
+def test_effect_studies_share_the_recipe_of_the_tables():
+    tables = load_profile("ferplus-cpu")[1]
+    for name in ("effect-study", "effect-study-pool"):
+        assert name in profile_names()
+        study = load_profile(name)[1]
+        assert study.closed_set_settings() == tables.closed_set_settings()
+        assert study.backbone_settings() == tables.backbone_settings()
+        for label in {"baseline", "ours", "ours-balanced", "ours-plus"} & set(study.methods):
+            assert study.method(label).settings == tables.method(label).settings
