@@ -34,7 +34,7 @@ COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_heig
 
 
 class AffectNet:
-    """AffectNet in either published layout: 286,564 train and 4,000 validation faces of eight expressions."""
+    """AffectNet in either published layout: 287,651 train and 4,000 validation faces of eight expressions."""
 
     name = "affectnet"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,19 +82,17 @@ class Cifar10:
         self.settings = settings
 
     def load(self, cache: Path) -> FaceSet:
-        """The images in colour; the published pickles are read without executing anything in them."""
+        """The images in colour; the published pickles are read, once, without executing anything in them."""
         s = self.settings
         root = data_root(self.name, s.root)
         files = [*(root / f"data_batch_{number}" for number in range(1, 6)), root / "test_batch"]
         key = listing_key(self.name, s, map(str, files))
-        batches = [_cifar_batch(file) for file in files]
-        splits = ["test" if file.name == "test_batch" else "train" for file in files]
-        labels = np.concatenate([labels for labels, _ in batches])
-        split = np.repeat(np.array(splits, dtype=np.str_), [len(labels) for labels, _ in batches])
+        labels, in_test = _cifar_labels(cache, key, files)
+        split = np.where(in_test, "test", "train")
         table = Table(labels, split, np.array([f"cifar-{i:05d}" for i in range(len(labels))], dtype=np.str_))
 
         def resized(start: int) -> Iterator[NDArray[np.uint8]]:
-            images = np.concatenate([pixels for _, pixels in batches])[start:]
+            images = np.concatenate([_cifar_batch(file)[1] for file in files])[start:]
             for at in range(0, len(images), 1024):
                 piece = images[at : at + 1024]
                 if s.image_size != 32:
@@ -101,6 +101,23 @@ class Cifar10:
                 yield piece
 
         return cached_face_set(cache, self.name, key, CIFAR10, table, (3, s.image_size, s.image_size), resized)
+
+
+def _cifar_labels(cache: Path, key: str, files: list[Path]) -> NDArray[np.int64]:
+    """(2, N) label, and 1 for an image of the test batch; kept in `cache` until one of the pickles changes."""
+    kept = cache / f"cifar10-labels-{key[:20]}.npy"
+    if kept.is_file():
+        return np.asarray(np.load(kept, allow_pickle=False))
+    pieces = []
+    for file in files:
+        labels, _ = _cifar_batch(file)
+        pieces.append(np.stack([labels, np.full_like(labels, file.name == "test_batch")]))
+    both = np.concatenate(pieces, axis=1)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as target:
+        np.save(target, both)
+    os.replace(target.name, kept)
+    return both
 
 
 def _cifar_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

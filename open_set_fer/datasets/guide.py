@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from open_set_fer.datasets.contrast import CIFAR10
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
 
 GUIDES = {
@@ -29,9 +31,33 @@ PUBLISHED = {
     "rafdb": {"train": 12271, "test": 3068},
     "rafdb_compound": {"train": 12271 + 3162, "test": 3068 + 792},
     "cifar10": {"train": 50000, "test": 10000},
-    "affectnet": {"train": 286564, "test": 4000},
+    "affectnet": {"train": 287651, "test": 4000},
 }
-"""Images a split as published; FERPlus' are rows of the votes file, before dropping."""
+"""Images a split as published; FERPlus' are rows of the votes file, before dropping.
+
+AffectNet's are the manually annotated faces of expressions 0 to 7, in training.csv and validation.csv of the original layout
+as in the trees of 2021 (some of which lack one validation face). The suite's paper and others report 286,564 train faces
+instead, without counts by class.
+"""
+
+_RAFDB = {
+    "train": dict(zip(BASIC, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
+    "test": dict(zip(BASIC, (329, 74, 160, 1185, 478, 162, 680), strict=True)),
+}
+PUBLISHED_CLASSES = {
+    "rafdb": _RAFDB,
+    # Of the compound ones only the totals are well established.
+    "rafdb_compound": _RAFDB,
+    "cifar10": {"train": dict.fromkeys(CIFAR10, 5000), "test": dict.fromkeys(CIFAR10, 1000)},
+    "affectnet": {
+        "train": {
+            "surprise": 14090, "fear": 6378, "disgust": 3803, "happiness": 134415, "sadness": 25459, "anger": 24882,
+            "neutral": 74874, "contempt": 3750,
+        },
+        "test": dict.fromkeys((*BASIC, CONTEMPT), 500),
+    },
+}  # fmt: skip
+"""Images a split and class as published, for the sets and classes where they are. FERPlus publishes votes, not labels."""
 
 
 def guide(name: str) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from open_set_fer.console import track
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
-from open_set_fer.datasets.guide import PUBLISHED
+from open_set_fer.datasets.guide import PUBLISHED, PUBLISHED_CLASSES
 
 NEAR = 2
 FACE_SIDES = {"ferplus": 48, "rafdb": 100, "rafdb_compound": 100}
@@ -27,16 +27,18 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Report:
-    """counts and published: images by split (and class). notes: what loading left out, by split. duplicates: groups of ids with the same pixels, as
-    'split/class/id'; across: how many of these groups span splits, conflicting: how many span classes. near: pairs whose
-    perceptual hashes (pHash, 64 bits) differ in at most NEAR bits though their pixels differ; near_across: how many of
-    these pairs span splits. Near pairs are for a look, not proof. vocabulary: classes that no protocol of expressions
-    knows, or that have no image."""
+    """counts: images by split and class. published: by split; published_classes: by split and class, without those
+    not known. notes: what loading left out, by split. duplicates: groups of ids with the same pixels, as
+    'split/class/id'; across: how many of these groups span splits, conflicting: how many span classes. near: pairs
+    whose perceptual hashes (pHash, 64 bits) differ in at most NEAR bits though their pixels differ; near_across: how
+    many of these pairs span splits. Near pairs are for a look, not proof. vocabulary: classes that no protocol of
+    expressions knows, or that have no image."""
 
     name: str
     fingerprint: str
     counts: dict[str, dict[str, int]]
     published: dict[str, int]
+    published_classes: dict[str, dict[str, int]]
     notes: dict[str, dict[str, int]]
     duplicates: list[list[str]]
     across: int
@@ -58,7 +60,8 @@ def check(faces: FaceSet) -> Report:
     near = near[[digests[a] != digests[b] for a, b in near]] if len(near) else near
     name = (table["split"] + "/" + table["label"] + "/" + table["id"]).tolist()
     return Report(
-        faces.name, faces.fingerprint, faces.counts(), PUBLISHED.get(faces.name, {}), faces.notes, groups,
+        faces.name, faces.fingerprint, faces.counts(), PUBLISHED.get(faces.name, {}), PUBLISHED_CLASSES.get(faces.name, {}),
+        faces.notes, groups,
         int((spans["splits"] > 1).sum()), int((spans["labels"] > 1).sum()),
         [[name[a], name[b]] for a, b in near], int((faces.split[near[:, 0]] != faces.split[near[:, 1]]).sum()),
         vocabulary_faults(faces),

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,14 +172,24 @@ def decode_files(
 ) -> Iterator[NDArray[np.uint8]]:
     """uint8 (n, C, size, size) chunks from image `start` on, in order, decoded on all cores; boxes: where to crop."""
     import joblib
+    from joblib.externals.loky import get_reusable_executor
 
     crops = boxes or [None] * len(paths)
     step = chunk_length(size * size * channels)
-    jobs = (
-        joblib.delayed(decode_chunk)(paths[at : at + step], size, channels, crops[at : at + step])
-        for at in range(start, len(paths), step)
-    )
-    yield from joblib.Parallel(n_jobs=-1, return_as="generator", pre_dispatch="2*n_jobs")(jobs)
+    workers = joblib.cpu_count()
+    executor = get_reusable_executor(max_workers=workers)
+    # joblib's own generator goes on decoding however slowly its results are taken: on a slow disk all would pile up here.
+    ahead: deque[Future[NDArray[np.uint8]]] = deque()
+    try:
+        for at in range(start, len(paths), step):
+            ahead.append(executor.submit(decode_chunk, paths[at : at + step], size, channels, crops[at : at + step]))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        for future in ahead:
+            future.cancel()
 
 
 def decode_chunk(paths: list[str], size: int, channels: int, boxes: list[Box | None]) -> NDArray[np.uint8]:

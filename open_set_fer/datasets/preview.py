@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from open_set_fer.datasets.faceset import FaceSet
@@ -26,9 +27,13 @@ def contact_sheet(faces: FaceSet, path: Path, per_class: int = 8) -> None:
         top = TITLE + row * (TILE + GAP)
         draw.text((MARGIN, top + TILE // 2 - 10), name, "black", ImageFont.load_default(17))
         for column, index in enumerate(indices):
-            pixels = faces.images[index].transpose(1, 2, 0)
-            tile = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-            resampling = Image.Resampling.BICUBIC
-            sheet.paste(tile.resize((TILE, TILE), resampling), (MARGIN + NAMES + column * (TILE + GAP), top))
+            sheet.paste(face_tile(faces.images[index]), (MARGIN + NAMES + column * (TILE + GAP), top))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+def face_tile(image: NDArray[np.uint8]) -> Image.Image:
+    """One face, uint8 (C, H, W), scaled to a tile of TILE px a side."""
+    pixels = image.transpose(1, 2, 0)
+    face = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return face.resize((TILE, TILE), Image.Resampling.BICUBIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -11,10 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from open_set_fer.benchmark import cli
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, make_task, split_faces
+from open_set_fer.datasets import contrast
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.contrast import Cifar10, Digits
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, FaceSet
+from open_set_fer.datasets.guide import PUBLISHED, PUBLISHED_CLASSES
 from open_set_fer.datasets.integrity import check
 from open_set_fer.datasets.preparation import decode
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
@@ -248,6 +252,28 @@ def test_check_counts_and_finds_the_same_pixels_twice(tmp_path):
     assert sum(report.counts["train"].values()) == 14
 
 
+def test_published_counts_by_class_add_up_to_those_by_split():
+    for name, by_split in PUBLISHED_CLASSES.items():
+        for split, by_class in by_split.items():
+            compound = {"train": 3162, "test": 792}[split] if name == "rafdb_compound" else 0  # not known by class
+            assert sum(by_class.values()) + compound == PUBLISHED[name][split]
+    assert set(PUBLISHED_CLASSES["affectnet"]["train"]) == {*BASIC, "contempt"}
+
+
+def test_check_prints_found_beside_published(tmp_path, monkeypatch, capsys):
+    rafdb_tree(tmp_path / "rafdb", 7)
+    rafdb_tree(tmp_path / "rafdb_compound", 11)
+    monkeypatch.setenv("OSFER_DATA", str(tmp_path))
+    for name, beside in (("rafdb", ""), ("rafdb_compound", "sadly fearful 2 / - 2 / - ")):
+        cli.check(name, home=tmp_path / "home")
+        shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+        assert "found / published" in shown
+        assert "surprise 2 / 1,290 2 / 329 " in shown
+        assert beside in shown
+    cli.check("rafdb", as_json=True, home=tmp_path / "home")
+    assert json.loads(capsys.readouterr().out)["published_classes"]["test"]["disgust"] == 160
+
+
 def test_check_finds_near_duplicates(tmp_path):
     root = rafdb_tree(tmp_path / "basic", 7)
     aligned = root / "Image" / "aligned"
@@ -270,7 +296,7 @@ class Executes:
         return os.mkdir, (str(self.victim),)
 
 
-def test_cifar10_from_its_pickles_without_executing_them(tmp_path):
+def test_cifar10_from_its_pickles_without_executing_them(tmp_path, monkeypatch):
     root = tmp_path / "cifar10"
     root.mkdir()
     names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -281,6 +307,11 @@ def test_cifar10_from_its_pickles_without_executing_them(tmp_path):
     assert faces.images.shape == (120, 3, 32, 32)
     assert (faces.images[100].ravel() == pixels[0]).all()
     assert faces.counts()["test"] == dict.fromkeys(faces.classes, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(contrast, "_cifar_batch", None)  # would raise if called
+        again = Cifar10(Cifar10.Settings(str(root))).load(tmp_path / "cache")
+    assert again.fingerprint == faces.fingerprint
+    assert (again.labels == faces.labels).all()
     assert Cifar10(Cifar10.Settings(str(root), 48)).load(tmp_path / "cache").images.shape[1:] == (3, 48, 48)
     victim = tmp_path / "executed"
     (root / "test_batch").write_bytes(pickle.dumps({"data": Executes(victim), "labels": [0]}))
