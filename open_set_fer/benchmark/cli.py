@@ -101,6 +101,14 @@ def run(
     all_triples: AllTriplesOption = False,
     weights: WeightsOption = "",
     device: DeviceOption = "auto",
+    allow_face_artifacts: Annotated[
+        bool,
+        typer.Option(
+            "--allow-face-artifacts",
+            help="Log pictures of faces of every data set, not of `synthetic` alone: pictures of real people then go to "
+            "the tracking server, and the data set's licence must allow it.",
+        ),
+    ] = False,
     home: HomeOption = HOME,
 ) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow."""
@@ -111,7 +119,7 @@ def run(
     name, loaded, text = load_profile(_default_profile(profile, dataset), weights)
     selection = _selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
     cells, face_sets = make_plan(loaded, selection, home / "cache")
-    runner = Runner(home, name, loaded, text, choose_device(device))
+    runner = Runner(home, name, loaded, text, choose_device(device), allow_face_artifacts)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, shlex.join(["osfer", *sys.argv[1:]]))
@@ -130,7 +138,11 @@ def run(
         labels = ",".join(dict.fromkeys(cell.label for cell, _ in outcome.failed))
         opens = ",".join(dict.fromkeys(cell.protocol.label for cell, _ in outcome.failed))
         retry = ["osfer", "run", "--profile", profile or name, "--method", labels, "--open", opens]
-        for flag, on in (("--all-pairs", all_pairs), ("--all-triples", all_triples)):
+        for flag, on in (
+            ("--all-pairs", all_pairs),
+            ("--all-triples", all_triples),
+            ("--allow-face-artifacts", allow_face_artifacts),
+        ):
             retry += [flag] * on
         for option, value in (
             ("--weights", weights),
@@ -345,7 +357,10 @@ def effect_study(
     from open_set_fer.benchmark.tracking import Tracker
     from open_set_fer.reports.effect_study import write_effect_study
 
-    path = write_effect_study(Tracker(home, "effect-study"), Tracker(home, "ferplus-cpu"), to)
+    study, pools, reported, tuning = (
+        Tracker(home, name) for name in ("effect-study", "effect-study-pool", "ferplus-cpu", "ferplus-cpu-tuning")
+    )
+    path = write_effect_study(study, pools, reported, tuning, to)
     out.print(f"effect study: {path.resolve()}", soft_wrap=True, highlight=False)
 
 
@@ -386,9 +401,16 @@ def check(
     if as_json:
         print(json.dumps(asdict(report), indent=1))
         return
-    table = Table("class", *report.counts, title=f"{name}, fingerprint {report.fingerprint[:12]}")
+    table = Table("class", title=f"{name}, fingerprint {report.fingerprint[:12]}")
+    for split in report.counts:
+        table.add_column(f"{split}\nfound / published" if report.published else split, justify="right")
     for label in next(iter(report.counts.values())):
-        table.add_row(label, *(f"{counts[label]:,}" for counts in report.counts.values()))
+        row = []
+        for split, counts in report.counts.items():
+            published = report.published_classes.get(split, {}).get(label)
+            beside = f" / {published:,}" if published is not None else " / -"
+            row.append(f"{counts[label]:,}" + beside * bool(report.published))
+        table.add_row(label, *row)
     totals = {split: sum(counts.values()) for split, counts in report.counts.items()}
     table.add_section()
     table.add_row("all", *(f"{total:,}" for total in totals.values()))

@@ -1,19 +1,27 @@
-"""Histogram of unknown scores: the picture logged with every cell, and a panel of the report's Figure 4."""
+"""Pictures of one cell: the histogram of its unknown scores, also a panel of the report's Figure 4, and a sheet of faces."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.datasets.preview import GAP, MARGIN, TILE, TITLE, face_tile
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL import Image
 
 CLOSED_COLOUR, OPEN_COLOUR = "#0072B2", "#D55E00"
 """Okabe and Ito's blue and vermilion: told apart with every common colour blindness."""
+
+FACES = 8
+"""Faces in a row of the sheet."""
 
 Scores = NDArray[np.floating[Any]]
 
@@ -76,3 +84,44 @@ def score_histogram(scores: pd.DataFrame, title: str) -> Figure:
     )
     axes.legend(frameon=False)
     return figure
+
+
+def sheet_rows(scores: pd.DataFrame) -> list[tuple[str, NDArray[np.int64]]]:
+    """The sheet's rows: what they show, and up to FACES places in the pool (rows of `scores`), the most extreme first."""
+    is_open = scores["is_open"].to_numpy(dtype=bool)
+    order = np.argsort(scores["unknown_score"].to_numpy(dtype=np.float64), kind="stable")
+    opened, closed = order[is_open[order]], order[~is_open[order]]
+    return [
+        ("open, highest scores: found", opened[::-1][:FACES]),
+        ("open, lowest scores: missed", opened[:FACES]),
+        ("closed, highest scores: false alarms", closed[::-1][:FACES]),
+        ("closed, lowest scores: accepted", closed[:FACES]),
+    ]
+
+
+def face_sheet(faces: FaceSet, pool: NDArray[np.int64], scores: pd.DataFrame, title: str) -> Image.Image:
+    """The faces at both ends of one cell's scores, each with its true class and its score.
+
+    pool: (N,) indices into `faces` in the order of `scores` (N rows: is_open, unknown_score, true_class).
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    heading, caption = 24, 50  # px: a row's name above it; two lines of a class and one of a score below each face
+    height = heading + TILE + caption
+    rows = sheet_rows(scores)
+    sheet = Image.new("RGB", (2 * MARGIN + FACES * (TILE + GAP) - GAP, TITLE + len(rows) * height + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    if faces.demonstration:
+        title += "\nrendered faces, demonstration only"
+    names, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    draw.text((MARGIN, 5), title, "black", small)
+    for row, (name, places) in enumerate(rows):
+        top = TITLE + row * height
+        draw.text((MARGIN, top), name, "black", names)
+        for column, place in enumerate(places):
+            left = MARGIN + column * (TILE + GAP)
+            sheet.paste(face_tile(faces.images[pool[place]]), (left, top + heading))
+            true_class, score = scores["true_class"].iloc[place], scores["unknown_score"].iloc[place]
+            lines = [*textwrap.wrap(str(true_class), 15)[:2], f"{score:.4g}"]
+            draw.text((left, top + heading + TILE + 1), "\n".join(lines), "black", small, spacing=1)
+    return sheet

@@ -19,7 +19,7 @@ import torch
 
 from open_set_fer.benchmark.closed_set import TaskContext
 from open_set_fer.benchmark.metrics import cell_metrics
-from open_set_fer.benchmark.pictures import score_histogram
+from open_set_fer.benchmark.pictures import face_sheet, score_histogram
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import Split, make_task, split_faces
@@ -49,16 +49,26 @@ def choose_device(name: str) -> torch.device:
 
 
 class Runner:
-    """Computes and logs cells of one profile under `home`."""
+    """Computes and logs cells of one profile under `home`.
+
+    allow_face_artifacts: log pictures of faces of every data set, not of the rendered ones alone.
+    """
 
     def __init__(
-        self, home: Path, profile_name: str, profile: Profile, profile_toml: str, device: torch.device
+        self,
+        home: Path,
+        profile_name: str,
+        profile: Profile,
+        profile_toml: str,
+        device: torch.device,
+        allow_face_artifacts: bool = False,
     ) -> None:
         self.home = home
         self.profile_name = profile_name
         self.profile = profile
         self.profile_toml = profile_toml
         self.device = device
+        self.allow_face_artifacts = allow_face_artifacts
         self.tracker = Tracker(home, profile_name)
 
     def run(self, cells: list[Cell], face_sets: dict[str, FaceSet], command: str) -> Outcome:
@@ -164,7 +174,12 @@ class Runner:
         result["input"] = {"name": faces.name, "fingerprint": faces.fingerprint, "counts": faces.counts()}
         (folder / "profile.toml").write_text(self.profile_toml, "utf-8")
         title = f"{_describe(cell)}: AUROC {result['metrics']['auroc']:.3f}"
-        pictures = {"histogram.png": score_histogram(pd.read_parquet(folder / "scores.parquet"), title)}
+        scores = pd.read_parquet(folder / "scores.parquet")
+        pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, title)}
+        # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
+        if self.allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):
+            pool = split_faces(faces, cell.protocol, cell.seed).test
+            pictures["faces.png"] = face_sheet(faces, pool, scores, title)
         self.tracker.log_cell(parent, result, folder, pictures)
 
     def _tags(self, cell: Cell, faces: FaceSet) -> dict[str, str]:

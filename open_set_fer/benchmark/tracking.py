@@ -10,7 +10,9 @@ params      every setting, flat: method.*, closed_set.*, backbone.*, dataset.*
 metrics     auroc, fpr_at_tpr95, aupr_open, aupr_closed, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,
             pseudo_label_entropy_open, pseudo_label_entropy_closed, seconds.<phase>, peak_mib.<phase>,
             and curves as curve.<name> with the epoch as step
-artifacts   scores.parquet (id, truth, is_open, unknown_score, predicted_class, extras), histogram.png, traceback.txt
+artifacts   scores.parquet (id, truth, is_open, unknown_score, predicted_class, extras), histogram.png, traceback.txt, and
+            faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
+            only when the process that logs the cell was started with --allow-face-artifacts
 inputs      the data set's name, fingerprint and counts
 """
 
@@ -140,9 +142,10 @@ class Tracker:
 
         result: what the runner wrote as result.json (tags, params, metrics, curves, inputs).
         folder: holds scores.parquet and profile.toml.
-        pictures: matplotlib figures by artifact name.
+        pictures: matplotlib figures and Pillow images by artifact name.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+        from PIL import Image
 
         key = result["tags"]["cell_key"]
         with self.writing():
@@ -176,8 +179,11 @@ class Tracker:
             )  # fmt: skip
             for name in ("scores.parquet", "profile.toml"):
                 self.client.log_artifact(run_id, str(folder / name))
-            for name, figure in pictures.items():
-                self.client.log_figure(run_id, figure, name)
+            for name, picture in pictures.items():
+                if isinstance(picture, Image.Image):
+                    self.client.log_image(run_id, picture, name)
+                else:
+                    self.client.log_figure(run_id, picture, name)
             self.client.set_terminated(run_id, "FINISHED")
 
     def log_failure(self, parent: str, tags: dict[str, str], traceback: str) -> None:

@@ -1,0 +1,82 @@
+"""Pictures of a cell: which faces the sheet shows, and that faces of real people stay here unless allowed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from open_set_fer.benchmark.pictures import FACES, face_sheet, sheet_rows
+from open_set_fer.benchmark.plan import Selection, make_plan
+from open_set_fer.benchmark.profiles import load_profile
+from open_set_fer.benchmark.protocols import split_faces
+from open_set_fer.benchmark.runner import Runner
+from open_set_fer.datasets.faceset import BASIC
+from open_set_fer.datasets.preview import GAP, MARGIN, TILE, TITLE
+from tests.conftest import face_set
+
+
+def pool_scores(is_open: np.ndarray, scores: np.ndarray, true_class: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"is_open": is_open, "unknown_score": scores, "true_class": true_class})
+
+
+def test_rows_hold_the_ends_of_both_groups():
+    is_open = np.arange(40) % 2 == 0
+    rows = sheet_rows(pool_scores(is_open, np.arange(40) / 7, np.repeat("fear", 40)))
+    assert [list(places) for _, places in rows] == [
+        [38, 36, 34, 32, 30, 28, 26, 24],
+        [0, 2, 4, 6, 8, 10, 12, 14],
+        [39, 37, 35, 33, 31, 29, 27, 25],
+        [1, 3, 5, 7, 9, 11, 13, 15],
+    ]
+    assert [name.rpartition(" ")[2] for name, _ in rows] == ["found", "missed", "alarms", "accepted"]
+    few = sheet_rows(pool_scores(is_open[:5], np.zeros(5), np.repeat("fear", 5)))
+    assert [len(places) for _, places in few] == [3, 3, 2, 2]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_sheet_shows_the_faces_of_its_rows(channels):
+    labels = np.arange(120) % 7
+    faces = face_set(labels, np.repeat("test", 120), BASIC)
+    grey = np.arange(120, dtype=np.uint8) * 2
+    faces = replace(faces, images=np.broadcast_to(grey[:, None, None, None], (120, channels, 6, 6)))
+    rng = np.random.default_rng(1)
+    pool = rng.permutation(120)[:90]  # not in the face set's order
+    scores = pool_scores(labels[pool] == 0, rng.normal(size=90), np.array(BASIC)[labels[pool]])
+    sheet = np.asarray(face_sheet(faces, pool, scores, "a cell"))
+    height = (len(sheet) - TITLE - GAP) // 4
+    for row, (_, places) in enumerate(sheet_rows(scores)):
+        assert len(places) == FACES
+        y = TITLE + row * height + height // 2
+        shown = [int(sheet[y, MARGIN + column * (TILE + GAP) + TILE // 2, 0]) for column in range(FACES)]
+        assert shown == grey[pool[places]].tolist()
+
+
+def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch):
+    """Three results on disk, logged by processes that differ in the data set and in the flag."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    name, profile, text = load_profile("smoke")
+    cells, face_sets = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1, 2)), tmp_path / "cache")
+    rendered = face_sets["synthetic"]
+    real = replace(rendered, name="ferplus", demonstration=False)
+    logged = []
+    for cell, faces, allowed in zip(cells, (rendered, real, real), (False, False, True), strict=True):
+        folder = tmp_path / "results" / cell.key
+        folder.mkdir(parents=True)
+        split = split_faces(rendered, cell.protocol, cell.seed)
+        scores = pool_scores(
+            split.truth < 0, np.linspace(0, 1, len(split.test)), np.array(rendered.classes)[rendered.labels[split.test]]
+        )
+        scores.to_parquet(folder / "scores.parquet", index=False)
+        (folder / "result.json").write_text(json.dumps({"tags": {}, "metrics": {"auroc": 0.5}, "curves": {}}), "utf-8")
+        runner = Runner(tmp_path, name, profile, text, torch.device("cpu"), allowed)
+        assert runner.run([cell], {"synthetic": faces}, "osfer run").logged_from_disk == 1
+        (run,) = (run for run in runner.tracker.cells() if run.data.tags["cell_key"] == cell.key)
+        paths = {item.path for item in runner.tracker.client.list_artifacts(run.info.run_id)}
+        assert {"histogram.png", "scores.parquet"} <= paths
+        logged.append("faces.png" in paths)
+    assert logged == [True, False, True]
