@@ -30,7 +30,7 @@ def detect(pseudo=None, **settings):
 @pytest.mark.parametrize(
     "settings",
     [{}, {"attention": False}, {"cycle_training": False}, {"cycle_lr": False}, {"variant": "online", "epochs": 12},
-     {"score_epochs": "last_cycle"}, {"score_networks": "first"}, {"score_networks": "second"}],
+     {"score_epochs": "last_cycle"}, {"score_batch_norm": "batch"}, {"score_networks": "first"}, {"score_networks": "second"}],
     ids=str,
 )  # fmt: skip
 def test_wrong_pseudo_labels_score_high(settings):
@@ -46,7 +46,7 @@ def test_same_seed_same_scores_and_every_switch_changes_them():
     first = detect(pseudo).unknown_score
     assert (detect(pseudo).unknown_score == first).all()
     for change in ({"attention": False}, {"cycle_lr": False}, {"cycle_training": False}, {"consistency_weight": 1.0},
-                   {"erase_probability": 0.0}, {"variant": "online"}, {"score_epochs": "last_cycle"},
+                   {"erase_probability": 0.0}, {"variant": "online"}, {"score_epochs": "last_cycle"}, {"score_batch_norm": "batch"},
                    {"score_networks": "first"}, {"weight_decay": 0.1}, {"pretrained_stages": 1}, {"balanced": True}, {"lr_decay": 0.5}):  # fmt: skip
         assert (detect(pseudo, **change).unknown_score != first).any(), change
     both = (

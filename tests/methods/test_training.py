@@ -15,7 +15,7 @@ from open_set_fer.methods.augmentation import flip_or_noise, random_erase
 from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import BackboneSettings
 from open_set_fer.methods.label_noise import clean_probability, select_clean
-from open_set_fer.methods.training import batches, epoch_learning_rate, sample_losses
+from open_set_fer.methods.training import batches, epoch_learning_rate, evaluate, evaluate_by_batch, sample_losses
 from open_set_fer.methods.weights import load_weights, read_checkpoint
 
 
@@ -84,6 +84,20 @@ def test_selection_guards():
     assert kept.all()
     assert why == "selection kept no sample of class 1: all samples used"
     assert clean_probability(np.full(5, 0.7)).tolist() == [1.0] * 5
+
+
+def test_batch_statistics_in_scoring_leave_the_network_as_it_was():
+    network = build_network(BackboneSettings("small", width=4), 3, 1, 0)
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "running" in name}
+    found = evaluate_by_batch(network, images, batch_size=20)
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
+    network.train()
+    with torch.no_grad():
+        expected = network(network.prepare(torch.from_numpy(images))).numpy()
+    assert found == pytest.approx(expected, abs=1e-6)
+    # After training mode the running statistics have moved; evaluation mode uses them and gives something else.
+    assert np.abs(evaluate(network, images) - expected).max() > 1e-3
 
 
 def test_sample_losses_in_float64():
