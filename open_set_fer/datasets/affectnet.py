@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,15 @@ from numpy.typing import NDArray
 
 from open_set_fer.console import track
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, data_root
-from open_set_fer.datasets.preparation import Box, Table, all_inside, cached_face_set, decode_files, listing_key
+from open_set_fer.datasets.preparation import (
+    Box,
+    Table,
+    all_inside,
+    cached_face_set,
+    decode_files,
+    kept_numbers,
+    listing_key,
+)
 from open_set_fer.errors import SuiteError
 
 CLASSES = (*BASIC, CONTEMPT)
@@ -88,14 +95,10 @@ def read_folders(root: Path, cache: Path) -> tuple[list[str], Table]:
         for folder, _, file in (name.split("/") for name in names)
     ]
     kept = cache / f"affectnet-labels-{_stamp(paths, annotations)[:20]}.npy"
-    if kept.is_file():
-        numbers = np.load(kept, allow_pickle=False)
-    else:
-        numbers = np.array([_expression(path) for path in track(annotations, "reading annotations")], dtype=np.int64)
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
-            np.save(file, numbers)
-        os.replace(file.name, kept)
+    numbers = kept_numbers(
+        kept,
+        lambda: np.array([_expression(path) for path in track(annotations, "reading annotations")], dtype=np.int64),
+    )
     return paths, _table(
         numbers, [FOLDERS[name.partition("/")[0]] for name in names], [name.replace("/images/", "/") for name in names]
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from open_set_fer.datasets.faceset import FaceSet, data_root
-from open_set_fer.datasets.preparation import Table, cached_face_set, listing_key
+from open_set_fer.datasets.preparation import Table, cached_face_set, kept_numbers, listing_key
 from open_set_fer.errors import SuiteError
 from open_set_fer.safe_pickle import read_numpy_pickle
 
@@ -105,19 +103,13 @@ class Cifar10:
 
 def _cifar_labels(cache: Path, key: str, files: list[Path]) -> NDArray[np.int64]:
     """(2, N) label, and 1 for an image of the test batch; kept in `cache` until one of the pickles changes."""
-    kept = cache / f"cifar10-labels-{key[:20]}.npy"
-    if kept.is_file():
-        return np.asarray(np.load(kept, allow_pickle=False))
-    pieces = []
-    for file in files:
-        labels, _ = _cifar_batch(file)
-        pieces.append(np.stack([labels, np.full_like(labels, file.name == "test_batch")]))
-    both = np.concatenate(pieces, axis=1)
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as target:
-        np.save(target, both)
-    os.replace(target.name, kept)
-    return both
+
+    def read() -> NDArray[np.int64]:
+        labels = [_cifar_batch(file)[0] for file in files]
+        in_test = [np.full_like(own, file.name == "test_batch") for own, file in zip(labels, files, strict=True)]
+        return np.stack([np.concatenate(labels), np.concatenate(in_test)])
+
+    return kept_numbers(cache / f"cifar10-labels-{key[:20]}.npy", read)
 
 
 def _cifar_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

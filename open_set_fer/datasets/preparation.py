@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -144,6 +145,18 @@ def _prepare(
             f"{name}: cannot write {partial} after {done} of {count} images: {error}",
             f"all of them take {count * bytes_each / 1e9:.1f} GB; the same command goes on where this one stopped",
         ) from error
+
+
+def kept_numbers(path: Path, make: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The array kept in `path`; where there is none yet, `make()`, written in one rename."""
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False))
+    numbers = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.save(file, numbers)
+    os.replace(file.name, path)
+    return numbers
 
 
 def chunk_length(bytes_each: int) -> int:

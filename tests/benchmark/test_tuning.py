@@ -136,10 +136,10 @@ def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
 
 def test_effect_studies_share_the_recipe_of_the_tables():
     tables = load_profile("ferplus-cpu")[1]
-    for name in ("effect-study", "effect-study-pool"):
+    for name in ("effect-study", "effect-study-pool", "contrast-real"):
         assert name in profile_names()
         study = load_profile(name)[1]
         assert study.closed_set_settings() == tables.closed_set_settings()
         assert study.backbone_settings() == tables.backbone_settings()
-        for label in {"baseline", "ours", "ours-balanced", "ours-plus"} & set(study.methods):
+        for label in {"baseline", "ours", "ours-balanced", "ours-plus", "proser"} & set(study.methods):
             assert study.method(label).settings == tables.method(label).settings
