@@ -68,15 +68,20 @@ def make_plan(
     backbone = profile.backbone_settings()
     training = {label: profile.closed_set_settings(label) for label in labels}
     face_sets: dict[str, FaceSet] = {}
-    cells: list[Cell] = []
     for name in selection.datasets or tuple(profile.datasets):
         faces = profile.dataset(name).load(cache)
-        faces = face_sets[name] = view(faces) if view else faces
-        protocols = enumerate_protocols(
+        face_sets[name] = view(faces) if view else faces
+    enumerated = {
+        name: enumerate_protocols(
             faces.classes, families,
             profile.protocols.all_pairs or selection.all_pairs, profile.protocols.all_triples or selection.all_triples,
-        )  # fmt: skip
-        protocols = _opened(protocols, profile, selection, faces)
+        )
+        for name, faces in face_sets.items()
+    }  # fmt: skip
+    opened = _opened(profile, selection, face_sets, enumerated)
+    cells: list[Cell] = []
+    for name, faces in face_sets.items():
+        protocols = [p for p in enumerated[name] if opened(p)]
         if profile.protocols.pools:
             protocols = [p.on(pool) for p in protocols for pool in profile.protocols.pools]
         for family in families:
@@ -96,23 +101,25 @@ def make_plan(
     return cells, face_sets
 
 
-def _opened(protocols: list[Protocol], profile: Profile, selection: Selection, faces: FaceSet) -> list[Protocol]:
-    """The protocols whose open classes are wanted: by the selection, else by the profile's list where it has one.
+def _opened(
+    profile: Profile, selection: Selection, face_sets: dict[str, FaceSet], enumerated: dict[str, list[Protocol]]
+) -> Callable[[Protocol], bool]:
+    """Whether a protocol's open classes are wanted: by the selection, else by the profile's list where it has one.
 
-    --all-pairs and --all-triples ask for more than the profile's list, so it does not hold them back.
+    Either may name classes that only one of the data sets has. --all-pairs and --all-triples ask for more than the
+    profile's list, so it does not hold them back.
     """
     if selection.open_classes:
-        chosen = [p for text in selection.open_classes for p in open_class(protocols, text)]
-        return [p for p in protocols if p in chosen]
+        known = [p for protocols in enumerated.values() for p in protocols]
+        chosen = {p.label for text in selection.open_classes for p in open_class(known, text)}
+        return lambda protocol: protocol.label in chosen
     if not profile.protocols.open_classes:
-        return protocols
-    known = [
-        *enumerate_protocols((*BASIC, *COMPOUND, CONTEMPT), FAMILIES, True, True),
-        *enumerate_protocols(faces.classes, FAMILIES, True, True),
-    ]
+        return lambda protocol: True
+    words = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
+    known = [p for classes in words for p in enumerate_protocols(classes, FAMILIES, True, True)]
     listed = {p.label for text in profile.protocols.open_classes for p in open_class(known, text)}
     whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
-    return [p for p in protocols if p.label in listed or whole.get(p.family, False)]
+    return lambda protocol: protocol.label in listed or whole.get(protocol.family, False)
 
 
 def method_labels(profile: Profile, wanted: Iterable[str]) -> list[str]:

@@ -130,6 +130,18 @@ def test_a_profiles_list_of_open_classes_goes_with_any_choice_of_families(tmp_pa
         labels_of(tmp_path, text.replace('["fear"', '["feer"'))
 
 
+def test_open_classes_of_several_data_sets(tmp_path):
+    text = SMOKE.replace('["surprise"]', '["surprise", "3"]').replace(
+        "[datasets.synth", "[datasets.digits]\n[datasets.synth"
+    )
+    both = {(cell.dataset, cell.protocol.label) for cell in plan_of(tmp_path, text)}
+    assert both == {("synthetic", "surprise"), ("digits", "3")}
+    named = {(cell.dataset, cell.protocol.label) for cell in plan_of(tmp_path, text, open_classes=("fear", "7"))}
+    assert named == {("synthetic", "fear"), ("digits", "7")}
+    with pytest.raises(SuiteError, match="no protocol opens 'surprise\\+neutral'"):
+        plan_of(tmp_path, text, open_classes=("surprise+neutral",))
+
+
 @pytest.mark.parametrize("family", ["single", "pairs", "triples", "compound", "contempt"])
 def test_the_demo_profile_has_every_family(tmp_path, family):
     text = load_profile("demo")[2]
