@@ -136,7 +136,7 @@ def run(
             table.add_row(*_row(cell), escape(error))
         console.print(table)
         labels = ",".join(dict.fromkeys(cell.label for cell, _ in outcome.failed))
-        opens = ",".join(dict.fromkeys(cell.protocol.label for cell, _ in outcome.failed))
+        opens = ",".join(dict.fromkeys("+".join(cell.protocol.open) for cell, _ in outcome.failed))
         retry = ["osfer", "run", "--profile", profile or name, "--method", labels, "--open", opens]
         for flag, on in (
             ("--all-pairs", all_pairs),
@@ -212,7 +212,7 @@ def _estimate(missing: list[Cell], tracker: Tracker) -> str:
 
 @app.command(
     epilog="Examples: `osfer tune -p ferplus-cpu --method ours --trials 6` · "
-    "`osfer tune -p demo --method ours --open compound --seed 0,1`"
+    "`osfer tune -p ferplus-cpu -m baseline,ours --open contempt --seed 0,1,2 --trials 20`"
 )
 def tune(
     profile: ProfileOption = "",
@@ -233,7 +233,9 @@ def tune(
 
     name, loaded, text = load_profile(_default_profile(profile, dataset))
     selection = _selection(dataset, "", opened, method, seed, False, False)
-    faces = selection.datasets or tuple(loaded.datasets)[:1]
+    faces = selection.datasets or tuple(loaded.datasets)
+    if len(faces) > 1:
+        raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
     command = shlex.join(["osfer", *sys.argv[1:]])
     labels = selection.methods or tuple(loaded.search)
     if not labels:
@@ -354,13 +356,9 @@ def effect_study(
     home: HomeOption = HOME,
 ) -> None:
     """Write up why `ours` does what it does on FERPlus, from the profiles effect-study and ferplus-cpu."""
-    from open_set_fer.benchmark.tracking import Tracker
     from open_set_fer.reports.effect_study import write_effect_study
 
-    study, pools, reported, tuning = (
-        Tracker(home, name) for name in ("effect-study", "effect-study-pool", "ferplus-cpu", "ferplus-cpu-tuning")
-    )
-    path = write_effect_study(study, pools, reported, tuning, to)
+    path = write_effect_study(home, to)
     out.print(f"effect study: {path.resolve()}", soft_wrap=True, highlight=False)
 
 

@@ -40,9 +40,9 @@ class Cell:
         closed = {k: v for k, v in self.closed_set.items() if k not in ("fingerprint", "closed_classes", "seed")}
         return digest([self.method.name, self.method.version, asdict(self.method.settings), closed])[:16]
 
-    def group(self) -> tuple[str, str, int, str]:
+    def group(self) -> tuple[str, Protocol, int, str]:
         """Cells of one group share a task and a closed-set model."""
-        return self.dataset, self.protocol.label, self.seed, digest(self.closed_set)
+        return self.dataset, self.protocol, self.seed, digest(self.closed_set)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -41,6 +41,26 @@ class Range(_Strict):
     high: int | float
     log: bool = False
 
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("low must not be above high, and above 0 with log")
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a number of this range."""
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+
+def _space_kind(value: Any) -> str:
+    return "list" if isinstance(value, list) else "range"
+
+
+Space = Annotated[
+    Annotated[list[Any], pydantic.Tag("list")] | Annotated[Range, pydantic.Tag("range")],
+    pydantic.Discriminator(_space_kind),
+]
+
 
 class Profile(_Strict):
     """One profile; `methods` maps the label used in tables to settings.
@@ -59,7 +79,7 @@ class Profile(_Strict):
     methods: dict[str, dict[str, Any]]
     backbone: dict[str, Any] = {}
     closed_set: dict[str, Any] = {}
-    search: dict[str, dict[str, list[Any] | Range]] = {}
+    search: dict[str, dict[str, Space]] = {}
     """What `osfer tune` may change, by label: a setting, or closed_set.setting, and its values or range."""
 
     def backbone_settings(self) -> BackboneSettings:
@@ -69,6 +89,8 @@ class Profile(_Strict):
     def closed_set_settings(self, label: str = "") -> ClosedSetSettings:
         """The validated [closed_set] table, with the label's own values where it has any."""
         own = self._entry(label).get("closed_set", {})
+        if not isinstance(own, dict):
+            raise SuiteError(f"methods.{label}.closed_set is no table", "for example closed_set = { epochs = 1 }")
         return build_settings(
             ClosedSetSettings, {**self.closed_set, **own}, f"methods.{label}.closed_set" if own else "closed_set"
         )
@@ -113,7 +135,7 @@ class Profile(_Strict):
                     f"unknown key search.{label}.{key}{plugins.nearest(key, present)}", f"known: {', '.join(present)}"
                 )
             value = present[key]
-            if value not in space if isinstance(space, list) else not space.low <= value <= space.high:
+            if not (value in space if isinstance(space, list) else space.holds(value)):
                 raise SuiteError(
                     f"search.{label}.{key} does not hold the profile's own value {value!r}",
                     "a study starts from the profile's settings: admit that value",
@@ -186,7 +208,8 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
     except pydantic.ValidationError as error:
         fault = error.errors()[0]
         if fault["type"] == "extra_forbidden":
-            table = Protocols if fault["loc"][0] == "protocols" and len(fault["loc"]) > 1 else Profile
+            inner: dict[Any, type[pydantic.BaseModel]] = {"protocols": Pool if "pools" in fault["loc"] else Protocols}
+            table = inner.get(fault["loc"][0], Range) if len(fault["loc"]) > 1 else Profile
             key, known = str(fault["loc"][-1]), list(table.model_fields)
             raise SuiteError(
                 f"{where}: unknown key {'.'.join(map(str, fault['loc']))}{plugins.nearest(key, known)}",

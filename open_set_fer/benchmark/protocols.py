@@ -61,7 +61,7 @@ class Protocol:
 
     def on(self, pool: Pool) -> Protocol:
         """This protocol on a part of its test pool."""
-        return replace(self, label=f"{self.label} ({pool.size} images, {pool.open_share:.0%} open)", pool=pool)
+        return replace(self, label=f"{self.label} ({pool.size} images, {100 * pool.open_share:g}% open)", pool=pool)
 
     def content(self) -> list[Any]:
         """What a cell's key has of it."""

@@ -1,4 +1,4 @@
-"""Hyperparameter studies: Optuna over the settings that a profile lists under [search], on faces that no table reports.
+"""Hyperparameter studies: Optuna over the settings that a profile lists under [search], outside the test split.
 
 Every trial is a cell like any other, logged to the experiment `open-set-fer/<profile>-tuning`. The study itself is kept
 nowhere: its sampler is seeded, so the same command suggests the same trials again and reads finished ones from MLflow.
@@ -53,27 +53,31 @@ def validation_faces(faces: FaceSet) -> FaceSet:
     else:
         for label in range(len(faces.classes)):
             split[np.flatnonzero((faces.split == "train") & (faces.labels == label))[::HELD_OUT]] = "test"
-    fingerprint = hashlib.sha256(f"validation faces of {faces.fingerprint}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"validation faces (1/{HELD_OUT}) of {faces.fingerprint}".encode()).hexdigest()
     return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
 
 
 def study_protocols(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) -> tuple[list[Protocol], str]:
     """The protocols to study on, and the words for it; without `opened` those that the profile does not report."""
     every = enumerate_protocols(faces.classes, FAMILIES, True, True)
+    of_tables = enumerate_protocols(
+        faces.classes, tuple(profile.protocols.families), profile.protocols.all_pairs, profile.protocols.all_triples
+    )
+    opened_in_tables = {name for p in of_tables for name in p.open}
     if opened:
         chosen = [p for text in opened for p in open_class(every, text)]
     else:
-        chosen = [p for p in every if p.family in ("compound", "contempt")]
-        chosen = [p for p in chosen if p.family not in profile.protocols.families]
+        chosen = [p for p in every if p.family in ("compound", "contempt") and not opened_in_tables & set(p.open)]
     if not chosen:
         raise SuiteError(
             f"every class of {faces.name} that could be open is in the profile's tables",
             "name one with --open; the suggested `selection` will say that it is a reported one",
         )
-    reported = [p for p in chosen if p.family in profile.protocols.families]
     words = f"chosen with {', '.join(p.label for p in chosen)} open, on faces outside the test split"
+    reported = sorted({name for p in chosen for name in p.open} & opened_in_tables)
     if reported:
-        words += f" ({', '.join(p.label for p in reported)}: reported in the tables as well)"
+        # A table's pool has an open class's training faces too, and the study has scored those.
+        words += f" ({', '.join(reported)}: open in the tables as well, on some of the same faces)"
     return chosen, words
 
 

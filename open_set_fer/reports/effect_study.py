@@ -8,7 +8,7 @@ gives, and what the score gives among faces of the same pseudo label.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.errors import SuiteError
-from open_set_fer.reports.query import method_order
+from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.datasets.faceset import CONTEMPT
+from open_set_fer.reports.query import FINISHED, load, method_order, protocol_order
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.tracking import Tracker
+    from mlflow.entities import Run
 
 
 @dataclass(frozen=True)
@@ -58,57 +59,81 @@ COLUMNS = ("auroc", "prior", "within", "correlation", "closed_set_accuracy", "se
 """What the tables average over seeds; the dissection's are missing for methods whose scores need no pseudo label."""
 
 
-def write_effect_study(study: Tracker, pools: Tracker, reported: Tracker, tuning: Tracker, out: Path) -> Path:
-    """Write out/effect_study.md and its figure; raises SuiteError when the study has no finished cell."""
-    factors = cell_rows(study)
-    if factors.empty:
-        raise SuiteError("the effect study has no finished cell", "osfer run --profile effect-study")
-    final, pooled = cell_rows(reported), cell_rows(pools)
+def write_effect_study(home: Path, out: Path) -> Path:
+    """Write out/effect_study.md and its figure from the MLflow store of `home`.
+
+    Of each experiment the page takes what belongs to it: contempt of effect-study, the family 'single' of
+    effect-study-pool and ferplus-cpu, the trials of ferplus-cpu-tuning with contempt open. Raises SuiteError when one of
+    the first three has no finished cell.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    _figure(pd.concat([factors, final])).savefig(out / "effect_study.png", dpi=130)
+    warnings: list[str] = []
+    factors, pools, final = (
+        cell_rows(Tracker(home, name), families, warnings)
+        for name, families in (
+            ("effect-study", ("contempt",)), ("effect-study-pool", ("single",)), ("ferplus-cpu", ("single",))
+        )
+    )  # fmt: skip
+    _figure(factors, final).savefig(out / "effect_study.png", dpi=130)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("open_set_fer.reports", "."), trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters["number"] = number
     text = environment.get_template("effect_study.md.jinja").render(
-        search=search_rows(tuning),
+        search=search_rows(Tracker(home, "ferplus-cpu-tuning")),
         factors=_over_seeds(factors, ["method"]),
-        pools=_over_seeds(pooled, ["open", "method"]),
+        pools=_over_seeds(pools, ["open_classes", "method"]),
         classes=_classes(final),
         means=_means(final),
+        warnings=warnings,
     )
     path = out / "effect_study.md"
     path.write_text(text, "utf-8")
     return path
 
 
-def cell_rows(tracker: Tracker) -> pd.DataFrame:
-    """One row a cell, of several runs of the same coordinates the newest: open, method, seed, metrics, dissection."""
-    newest = {
-        (run.data.tags["open_classes"], run.data.tags["method"], run.data.tags["seed"]): run
-        for run in tracker.cells()
-        if run.info.status == "FINISHED"
-    }
-    rows: list[dict[str, Any]] = []
-    for (opened, method, seed), run in newest.items():
-        metrics = {name: value for name, value in run.data.metrics.items() if not name.startswith("curve.")}
-        scores = tracker.read_scores(run.info.run_id)
-        parts = asdict(dissect(scores)) if "pseudo_label" in scores else {}
-        rows.append({**metrics, **parts, "open": opened, "method": method, "seed": int(seed)})
-    return pd.DataFrame(rows).reindex(columns=sorted({*COLUMNS, *(rows[0] if rows else ())}))
+def cell_rows(tracker: Tracker, families: tuple[str, ...], warnings: list[str]) -> pd.DataFrame:
+    """The finished cells of these families as the reports show them, with their dissection; warnings on them are added."""
+    results = load(tracker)
+    cells = results.cells[(results.cells["status"] == FINISHED) & results.cells["protocol"].isin(families)]
+    for dataset, own in cells.groupby("dataset"):
+        methods = list(dict.fromkeys(own["method"]))
+        warnings += [f"{tracker.profile}: {w.about(methods)}" for w in results.warnings_for(str(dataset), methods)]
+    parts: list[dict[str, float]] = []
+    for run_id in cells["run_id"]:
+        scores = tracker.read_scores(run_id)
+        parts.append(asdict(dissect(scores)) if "pseudo_label" in scores else {})
+    dissected = pd.DataFrame(parts, index=cells.index, columns=[part.name for part in fields(Dissection)])
+    return pd.concat([cells, dissected.drop(columns="auroc")], axis=1)
 
 
 def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
-    """For each label that was tuned: trials, AUROC of the first and of the best one, and what the best one had."""
-    runs = [run for run in tracker.cells() if run.info.status == "FINISHED"]
+    """For each label tuned with contempt open: trials, seeds, AUROC of the first and of the best trial, the best values.
+
+    A trial is one setting, its AUROC the mean over the seeds. The first one had the profile's settings of that time.
+    """
+    runs = [r for r in tracker.cells() if r.info.status == "FINISHED" and r.data.tags["open_classes"] == CONTEMPT]
     rows = []
     for label in method_order(run.data.tags["method"] for run in runs):
         own = [run for run in runs if run.data.tags["method"] == label]
-        best = max(own, key=lambda run: run.data.metrics["auroc"])
-        varied = [name for name in best.data.params if len({run.data.params.get(name) for run in own}) > 1]
-        values = ", ".join(f"{name.removeprefix('method.')} {_short(best.data.params[name])}" for name in varied)
-        first, last = own[0].data.metrics["auroc"], best.data.metrics["auroc"]
-        rows.append({"method": label, "trials": len(own), "first": first, "best": last, "values": values})
+        trials: dict[str, list[Run]] = {}  # oldest first
+        for run in own:
+            trials.setdefault(run.data.tags["settings_key"], []).append(run)
+        auroc = [float(np.mean([run.data.metrics["auroc"] for run in trial])) for trial in trials.values()]
+        best = list(trials.values())[int(np.argmax(auroc))][0].data.params
+        varied = [name for name in best if len({run.data.params.get(name) for run in own}) > 1]
+        values = ", ".join(f"{name.removeprefix('method.')} {_short(best[name])}" for name in varied)
+        seeds = len({run.data.tags["seed"] for run in own})
+        rows.append(
+            {
+                "method": label,
+                "trials": len(trials),
+                "seeds": seeds,
+                "first": auroc[0],
+                "best": max(auroc),
+                "found": values,
+            }
+        )
     return rows
 
 
@@ -128,8 +153,6 @@ def number(mean: float | None, std: float | None = None, digits: int = 3) -> str
 
 def _over_seeds(rows: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
     """Mean, deviation (of a sample) and number of seeds of every group, in the order they come."""
-    if rows.empty:
-        return []
     groups = rows.groupby(by, sort=False)
     table = groups[list(COLUMNS)].mean()
     table["std"], table["within_std"], table["seeds"] = groups["auroc"].std(), groups["within"].std(), groups.size()
@@ -137,26 +160,23 @@ def _over_seeds(rows: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
 
 
 def _classes(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each open class the groups of `_over_seeds` by method, and the entropy of open faces' pseudo labels."""
-    if rows.empty:
-        return []
-    entropy = rows.groupby("open")["pseudo_label_entropy_open"].mean()
-    groups = _over_seeds(rows, ["open", "method"])
+    """For each open class the baseline, ours and ours-plus over seeds, and the entropy of open faces' pseudo labels."""
+    entropy = rows[rows["method"] == "baseline"].groupby("open_classes")["pseudo_label_entropy_open"].mean()
+    groups = {(g["open_classes"], g["method"]): g for g in _over_seeds(rows, ["open_classes", "method"])}
+    nothing = dict.fromkeys((*COLUMNS, "std", "within_std"))
     return [
         {
             "open": opened,
-            "entropy": float(entropy[opened]),
-            **{g["method"].replace("-", "_"): g for g in groups if g["open"] == opened},
+            "entropy": entropy.get(opened),
+            "by": [groups.get((opened, method), nothing) for method in ("baseline", "ours", "ours-plus")],
         }
-        for opened in dict.fromkeys(rows["open"])
+        for _, opened in protocol_order(zip(rows["protocol"], rows["open_classes"], strict=True))
     ]
 
 
 def _means(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean AUROC over the open classes of each seed; its mean and deviation over the seeds that have every class."""
-    if rows.empty:
-        return []
-    wanted = rows["open"].nunique()
+    wanted = rows["open_classes"].nunique()
     found = []
     for method in method_order(rows["method"]):
         by_seed = rows[rows["method"] == method].groupby("seed")["auroc"].agg(["mean", "size"])
@@ -167,24 +187,16 @@ def _means(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _figure(rows: pd.DataFrame) -> Figure:
+def _figure(factors: pd.DataFrame, final: pd.DataFrame) -> Figure:
     """Raw AUROC of `ours` and its variants against that of the pseudo label's frequency alone."""
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    chosen = rows[rows["method"].str.startswith("ours") & rows["prior"].notna()]
-    for name, marker, colour in (
-        ("ours, reported classes", "s", "#0072B2"),
-        ("variants of ours, contempt", "o", "#E69F00"),
-        ("ours-plus, reported classes", "^", "#009E73"),
+    for rows, name, marker, colour in (
+        (final[final["method"] == "ours"], "ours, reported classes", "s", "#0072B2"),
+        (factors[factors["method"].str.startswith("ours")], "ours and its variants, contempt", "o", "#E69F00"),
     ):
-        kind = name.partition(",")[0]
-        if kind == "variants of ours":
-            points = chosen[chosen["open"] == "contempt"]
-        else:
-            points = chosen[(chosen["open"] != "contempt") & (chosen["method"] == kind)]
-        if len(points):
-            axes.scatter(points["prior"], points["auroc"], marker=marker, color=colour, s=22, alpha=0.8, label=name)
-    low, high = 0.3, 0.95
+        axes.scatter(rows["prior"], rows["auroc"], marker=marker, color=colour, s=22, alpha=0.8, label=name)
+    low, high = 0.3, 0.8
     axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)
     axes.set(xlabel="AUROC of the pseudo label's frequency alone", ylabel="AUROC of the score")
     axes.set_aspect("equal")

@@ -134,3 +134,9 @@ def test_a_part_of_the_pool_has_the_size_and_balance_asked_for(every_class, size
     assert part.content() != whole.content()
     with pytest.raises(SuiteError, match="14 open faces wanted, 9 there"):
         split_faces(every_class, whole.on(Pool(size=28, open_share=0.5)), 3)
+
+
+def test_pools_that_differ_a_little_have_labels_of_their_own():
+    whole = enumerate_protocols(ALL, ("single",))[0]
+    labels = {whole.on(Pool(size=1000, open_share=share)).label for share in (0.12, 0.125, 0.3)}
+    assert labels == {f"surprise (1000 images, {share}% open)" for share in ("12", "12.5", "30")}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from open_set_fer.benchmark.cli import app
+from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile, profile_names
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
+from open_set_fer.benchmark.runner import Runner
 from open_set_fer.benchmark.tuning import Study, study_protocols, tune, validation_faces
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
@@ -61,7 +67,8 @@ def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_cl
     assert "reported" not in words
     chosen, words = study_protocols(every_class, profile, ("surprise",))
     assert [p.label for p in chosen] == ["surprise"]
-    assert "surprise: reported in the tables as well" in words
+    assert "surprise: open in the tables as well" in words
+    assert "(fear, surprise: open in the tables" in study_protocols(every_class, profile, ("surprise+fear",))[1]
     with pytest.raises(SuiteError, match="name one with --open"):
         study_protocols(every_class, load_profile("demo")[1], ())
 
@@ -101,7 +108,10 @@ def test_a_study_starts_from_the_profile_and_goes_on_from_mlflow(tmp_path):
     [
         ("learning_rate =", "learning_rat =", r"search\.ours\.learning_rat, did you mean 'learning_rate'"),
         ("[5.0, 1.0]", "[2.0, 1.0]", r"search\.ours\.consistency_weight does not hold the profile's own value 5\.0"),
-        ("low = 1e-4", "lo = 1e-4", r"search\.ours\.learning_rate"),
+        ("log = true", "logs = true", r"unknown key search\.ours\.learning_rate\.range\.logs, did you mean 'log'"),
+        ("low = 1e-4", "low = 0.0", r"search\.ours\.learning_rate\.range: .*above 0 with log"),
+        ("low = 1, high = 2", "low = 3, high = 2", r"search\.ours\.epochs\.range: .*low must not be above high"),
+        ("epochs =", "variant =", r"search\.ours\.variant does not hold the profile's own value 'offline'"),
         ("[search.ours]", "[search.our]", r"unknown method 'our', did you mean 'ours'"),
     ],
 )
@@ -130,8 +140,49 @@ def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
     _, profile, _ = load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epochs = 7 }\n'))
     assert profile.closed_set_settings("weak").epochs == 7
     assert profile.closed_set_settings("ours") == profile.closed_set_settings()
+    cells, _ = make_plan(profile, Selection(methods=("ours", "weak")), tmp_path / "cache")
+    assert len({cell.group() for cell in cells}) == 2
     with pytest.raises(SuiteError, match=r"methods\.weak\.closed_set\.epoch, did you mean 'epochs'"):
         load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epoch = 7 }\n'))
+
+
+def test_a_run_with_two_closed_set_recipes_trains_two_models(tmp_path):
+    import torch
+
+    text = '[methods.weak]\nlike = "baseline"\nclosed_set = { epochs = 1 }\n'
+    name, profile, toml = load_profile(write(tmp_path, text))
+    cells, face_sets = make_plan(profile, Selection(methods=("baseline", "weak")), tmp_path / "cache")
+    home = tmp_path / "home"
+    outcome = Runner(home, name, profile, toml, torch.device("cpu")).run(cells, face_sets, "osfer run")
+    assert outcome.computed == 2
+    assert len(list((home / "closed_set").glob("*.safetensors"))) == 2
+    scores = [pd.read_parquet(home / "results" / cell.key / "scores.parquet")["unknown_score"] for cell in cells]
+    assert (scores[0] != scores[1]).any()
+
+
+def test_tune_on_the_command_line(tmp_path):
+    path, home = write(tmp_path, SEARCH), ["--home", str(tmp_path / "home")]
+    command = ["tune", "-p", path, "-m", "ours", "--open", "contempt", "--trials", "1", *home]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "chosen with contempt open, on faces outside the test split" in done.output
+    assert 'selection = "chosen' in done.output
+    assert "learning_rate = " in done.output
+    refused = CliRunner().invoke(app, [*command, "--dataset", "synthetic,digits"])
+    assert "one data set" in str(refused.exception)
+
+
+def test_the_retry_command_of_a_pooled_protocol_can_be_run(tmp_path, monkeypatch):
+    pool = "[[protocols.pools]]\nsize = 60\nopen_share = 0.5\n"
+    path, home = write(tmp_path, pool), ["--home", str(tmp_path / "home")]
+    with monkeypatch.context() as broken:
+        broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
+        failed = CliRunner().invoke(app, ["run", "-p", path, "-m", "baseline", *home])
+    assert failed.exit_code == 1
+    retry = shlex.split(failed.output.split("retry only these with: ")[1].splitlines()[0])
+    assert "surprise" in retry
+    again = CliRunner().invoke(app, retry[1:])
+    assert again.exit_code == 0, again.output
 
 
 def test_effect_studies_share_the_recipe_of_the_tables():
