@@ -21,7 +21,7 @@ from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.reports.figures import Picture, all_figures
 from open_set_fer.reports.query import load
 from open_set_fer.reports.render import render
-from open_set_fer.reports.tables import DEMONSTRATION
+from open_set_fer.reports.tables import DEMONSTRATION, all_tables
 
 CLASSES = {"digits": tuple("0123"), "synthetic": BASIC[:4], "ferplus": BASIC[:5], "cifar10": ("cat", "dog", "ship")}
 OPENED = {"digits": ("2", "0"), "synthetic": ("fear", "surprise"), "ferplus": ("fear",), "cifar10": ("cat",)}
@@ -219,3 +219,10 @@ def test_they_come_first_on_the_page_and_as_files(both: Made, tmp_path: Path) ->
     for number in (1, 2):
         for suffix in ("png", "pdf"):
             assert (tmp_path / "figures" / f"figure{number}_synthetic_digits.{suffix}").stat().st_size > 1000
+
+
+def test_no_printed_numbers_beside_classes_that_the_paper_never_opened(tmp_path):
+    tables = all_tables(load(make(tmp_path, ("digits", "synthetic")).tracker))
+    headings = {t.dataset: [block.heading for block in t.blocks] for t in tables if t.name.startswith("table1")}
+    assert not any("Paper" in heading for heading in headings["digits"])
+    assert any("Paper" in heading for heading in headings["synthetic"])
