@@ -106,6 +106,8 @@ def tune(
     start = profile.searched(label)
     faces = validation_faces(profile.dataset(dataset).load(home / "cache"))
     protocols, words = study_protocols(faces, profile, opened)
+    families, labels = (tuple(dict.fromkeys(p)) for p in zip(*((p.family, p.label) for p in protocols), strict=True))
+    only = Selection((dataset,), families, labels, (label,), seeds, all_pairs=True, all_triples=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     study.enqueue_trial(start)
@@ -115,12 +117,9 @@ def tune(
         values = {key: _suggest(trial, key, space) for key, space in profile.search[label].items()}
         tried = profile.with_values(label, values).model_copy(update={"selection": f"a trial of a study: {words}"})
         runner = Runner(home, f"{profile_name}-tuning", tried, profile_toml, device)
-        keys = []
-        for protocol in protocols:
-            only = Selection((dataset,), (protocol.family,), (protocol.label,), (label,), seeds, True, True)
-            cells, face_sets = make_plan(tried, only, home / "cache", validation_faces)
-            runner.run(cells, face_sets, command)
-            keys += [cell.key for cell in cells]
+        cells, face_sets = make_plan(tried, only, home / "cache", validation_faces)
+        runner.run(cells, face_sets, command)
+        keys = [cell.key for cell in cells]
         finished = runner.tracker.finished_cells()
         auroc = float(np.mean([finished[key]["auroc"] for key in keys])) if set(keys) <= set(finished) else None
         state = optuna.trial.TrialState.COMPLETE if auroc is not None else optuna.trial.TrialState.FAIL

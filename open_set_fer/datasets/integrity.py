@@ -17,6 +17,7 @@ from PIL import Image
 from open_set_fer.console import track
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.datasets.guide import PUBLISHED, PUBLISHED_CLASSES
+from open_set_fer.datasets.preview import as_picture
 
 NEAR = 2
 FACE_SIDES = {"ferplus": 48, "rafdb": 100, "rafdb_compound": 100}
@@ -74,8 +75,7 @@ def near_pairs(faces: FaceSet) -> NDArray[np.int64]:
 
     hashes = np.zeros(len(faces.images), dtype=np.uint64)
     for row in track(range(len(faces.images)), f"perceptual hashes of {faces.name}"):
-        pixels = faces.images[row].transpose(1, 2, 0)
-        bits = imagehash.phash(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).hash
+        bits = imagehash.phash(as_picture(faces.images[row])).hash
         hashes[row] = np.packbits(bits).view(np.uint64)[0]
     found = []
     for start in track(range(0, len(hashes), 256), "comparing"):

@@ -32,8 +32,12 @@ def contact_sheet(faces: FaceSet, path: Path, per_class: int = 8) -> None:
     sheet.save(path)
 
 
+def as_picture(image: NDArray[np.uint8]) -> Image.Image:
+    """One face, uint8 (C, H, W), grey or in colour, for Pillow."""
+    pixels = image.transpose(1, 2, 0)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
 def face_tile(image: NDArray[np.uint8]) -> Image.Image:
     """One face, uint8 (C, H, W), scaled to a tile of TILE px a side."""
-    pixels = image.transpose(1, 2, 0)
-    face = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    return face.resize((TILE, TILE), Image.Resampling.BICUBIC)
+    return as_picture(image).resize((TILE, TILE), Image.Resampling.BICUBIC)
