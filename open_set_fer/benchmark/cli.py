@@ -20,6 +20,7 @@ from open_set_fer.errors import SuiteError
 if TYPE_CHECKING:
     from open_set_fer.benchmark.plan import Cell, Selection
     from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.datasets.faceset import Outline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -170,20 +171,23 @@ def plan(
     weights: WeightsOption = "",
     home: HomeOption = HOME,
 ) -> None:
-    """Dry run: the cells, which are done, and an estimate of the time the others take."""
-    from open_set_fer.benchmark.plan import make_plan
+    """Dry run: the cells, which are done, and an estimate of the time the others take. Decodes and writes nothing."""
+    from open_set_fer.benchmark.plan import dry_plan
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.tracking import Tracker
 
     name, loaded, _ = load_profile(_default_profile(profile, dataset), weights)
     selection = _selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
-    cells, _faces = make_plan(loaded, selection, home / "cache")
-    tracker = Tracker(home, name)
+    cells, outlines = dry_plan(loaded, selection, home / "cache")
+    tracker = Tracker(home, name, create=False)
     done = tracker.finished_cells()
     table = Table("data set", "protocol", "open", "method", "seed", "state", title=f"profile {name}")
     for cell in cells:
         table.add_row(*_row(cell), "done" if cell.key in done else "to do")
     out.print(table)
+    for dataset_name, outline in outlines.items():
+        for line in _not_prepared(dataset_name, outline, home / "cache"):
+            out.print(line, soft_wrap=True, highlight=False, markup=False)
     missing = [cell for cell in cells if cell.key not in done]
     if not missing:
         out.print(f"nothing to do: all {len(cells)} cells are done")
@@ -193,6 +197,19 @@ def plan(
 
 def _row(cell: Cell) -> tuple[str, str, str, str, str]:
     return cell.dataset, cell.protocol.family, cell.protocol.label, cell.label, str(cell.seed)
+
+
+def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
+    """What stands between a data set and its cells, one line at most; which of them are done shows once it is prepared."""
+    from open_set_fer.datasets.preparation import in_words
+
+    if outline.missing:
+        return [f"{name}: cannot be run as it is: {' '.join(outline.missing.split())}"]
+    if not outline.fingerprint:
+        return [
+            f"{name}: `osfer run` will decode {outline.images:,} images into {in_words(outline.bytes)} under {cache}"
+        ]
+    return []
 
 
 def _estimate(missing: list[Cell], tracker: Tracker) -> str:
@@ -341,9 +358,10 @@ def preview(
     home: HomeOption = HOME,
 ) -> None:
     """Write a contact sheet: some faces of each class."""
-    from open_set_fer.datasets.preview import contact_sheet
+    from open_set_fer.datasets.preview import check_picture_path, contact_sheet
 
     target = to or home / "preview" / f"{name}.png"
+    check_picture_path(target)  # before minutes of decoding
     contact_sheet(_load_dataset(name, profile, home), target, per_class)
     out.print(f"contact sheet: {target.resolve()}", soft_wrap=True, highlight=False)
 
@@ -433,7 +451,7 @@ def check(
 
 @data_app.command(epilog="Example: `osfer data guide rafdb`")
 def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
-    """Where to ask for a data set, the folder it must lie in, and what is checked."""
+    """What a data set is and needs: where to ask for it, the folder it must lie in, what is checked."""
     from open_set_fer.datasets.guide import guide as text
 
     out.print(text(name), soft_wrap=True, highlight=False)

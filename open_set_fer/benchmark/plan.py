@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from open_set_fer.benchmark.keys import closed_set_content, digest
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import FAMILIES, Family, Protocol, enumerate_protocols, open_class
 from open_set_fer.console import log
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Outline
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
+
+Faces = TypeVar("Faces", FaceSet, Outline)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One result to compute: (data set, protocol, method, settings, seed) and the key over all it depends on."""
+    """One result to compute: (data set, protocol, method, settings, seed) and the key over all it depends on.
+
+    key: '' in the dry plan of a data set that is not prepared, whose fingerprint nobody knows yet.
+    """
 
     dataset: str
     protocol: Protocol
@@ -61,16 +66,36 @@ class Selection:
 def make_plan(
     profile: Profile, selection: Selection, cache: Path, view: Callable[[FaceSet], FaceSet] | None = None
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
-    """Cells in the order they run, and the data sets (through `view`, where given) loaded for their fingerprints."""
+    """Cells in the order they run, and the data sets (through `view`, where given), prepared where they are not."""
+
+    def load(name: str) -> FaceSet:
+        faces: FaceSet = profile.dataset(name).load(cache)
+        return view(faces) if view else faces
+
+    return _cells(profile, selection, load)
+
+
+def dry_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[Cell], dict[str, Outline]]:
+    """The cells of `make_plan` without decoding an image or writing a file, and what is known of the data sets."""
+    return _cells(profile, selection, lambda name: _outline(profile.dataset(name), cache))
+
+
+def _outline(dataset: Any, cache: Path) -> Outline:
+    if hasattr(dataset, "outline"):
+        outline: Outline = dataset.outline(cache)
+        return outline
+    faces: FaceSet = dataset.load(cache)  # another package's data set that can do no better
+    return Outline(faces.classes, faces.fingerprint, len(faces.images))
+
+
+def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces]) -> tuple[list[Cell], dict[str, Faces]]:
+    """The cells, and the data sets that `find` found, once what can be checked without them was."""
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
     backbone = profile.backbone_settings()
     training = {label: profile.closed_set_settings(label) for label in labels}
-    face_sets: dict[str, FaceSet] = {}
-    for name in selection.datasets or tuple(profile.datasets):
-        faces = profile.dataset(name).load(cache)
-        face_sets[name] = view(faces) if view else faces
+    face_sets = {name: find(name) for name in selection.datasets or tuple(profile.datasets)}
     enumerated = {
         name: enumerate_protocols(
             faces.classes, families,
@@ -91,7 +116,7 @@ def make_plan(
             for seed in selection.seeds or profile.seeds:
                 for label, method in methods.items():
                     content = closed_set_content(faces.fingerprint, protocol.closed, backbone, training[label], seed)
-                    key = digest({
+                    key = faces.fingerprint and digest({
                         "dataset": name, "protocol": protocol.content(), "closed_set": content,
                         "method": method.name, "method_version": method.version, "settings": asdict(method.settings),
                     })  # fmt: skip
@@ -102,7 +127,10 @@ def make_plan(
 
 
 def _opened(
-    profile: Profile, selection: Selection, face_sets: dict[str, FaceSet], enumerated: dict[str, list[Protocol]]
+    profile: Profile,
+    selection: Selection,
+    face_sets: Mapping[str, FaceSet | Outline],
+    enumerated: dict[str, list[Protocol]],
 ) -> Callable[[Protocol], bool]:
     """Whether a protocol's open classes are wanted: by the selection, else by the profile's list where it has one.
 

@@ -26,7 +26,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,12 @@ def git_commit() -> str:
 class Tracker:
     """Writes and finds the runs of one experiment."""
 
-    def __init__(self, home: Path, profile: str) -> None:
-        """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set."""
+    def __init__(self, home: Path, profile: str, create: bool = True) -> None:
+        """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set.
+
+        create: make home, store and experiment where they are not there. Without it nothing is made, and an experiment
+        that is not there has no runs.
+        """
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -69,24 +73,28 @@ class Tracker:
 
         self.profile = profile
         self.uri, artifacts = tracking_uri(home)
-        home.mkdir(parents=True, exist_ok=True)
+        self.experiment_id = ""
+        if create:
+            home.mkdir(parents=True, exist_ok=True)
+        elif not _is_there(home, self.uri):
+            return
         # SQLite admits one writer; waiting here beats its "database is locked" after five seconds.
         self._lock = filelock.FileLock(home / "tracking.lock")
-        with self.writing():
+        with self.writing() if create or Path(self._lock.lock_file).is_file() else nullcontext():
             self.client: MlflowClient = MlflowClient(self.uri)
             name = EXPERIMENT_PREFIX + profile
             experiment = self.client.get_experiment_by_name(name)
-            if experiment is None:
+            if experiment is not None:
+                if create and experiment.lifecycle_stage != "active":
+                    self.client.restore_experiment(experiment.experiment_id)
+                self.experiment_id = experiment.experiment_id
+            elif create:
                 self.experiment_id = self.client.create_experiment(
                     # The kind makes the UI open on runs and metrics instead of on language-model traces.
                     name,
                     artifact_location=artifacts,
                     tags={"mlflow.experimentKind": "custom_model_development"},
                 )
-            else:
-                if experiment.lifecycle_stage != "active":
-                    self.client.restore_experiment(experiment.experiment_id)
-                self.experiment_id = experiment.experiment_id
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -100,12 +108,13 @@ class Tracker:
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
-        while True:
+        while self.experiment_id:
             page = self.client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
             runs.extend(page)
             token = page.token
             if not token:
-                return runs
+                break
+        return runs
 
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """cell_key of every finished cell with its metrics."""
@@ -233,6 +242,14 @@ def tracking_uri(home: Path) -> tuple[str, str | None]:
     if configured:
         return configured, None
     return f"sqlite:///{home.resolve()}/mlflow.db", (home.resolve() / "artifacts").as_uri()
+
+
+def _is_there(home: Path, uri: str) -> bool:
+    """Whether a store can be opened without making it: a local file must be there, a server must answer."""
+    if not uri.startswith("sqlite:"):
+        return True
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    return (Path(uri.removeprefix("sqlite:///")) if configured else home / "mlflow.db").is_file()
 
 
 def run_name(tags: dict[str, str]) -> str:

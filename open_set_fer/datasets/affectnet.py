@@ -20,15 +20,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from open_set_fer.console import track
-from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, data_root
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, Outline, Side, data_root
 from open_set_fer.datasets.preparation import (
     Box,
+    Listing,
     Table,
     all_inside,
     cached_face_set,
     decode_files,
     kept_numbers,
     listing_key,
+    outline_of,
 )
 from open_set_fer.errors import SuiteError
 
@@ -50,7 +52,7 @@ class AffectNet:
         """root: the published folder. image_size: pixels a side. channels: 1 grey or 3 RGB."""
 
         root: str = ""
-        image_size: int = 224
+        image_size: Side = 224
         channels: Literal[1, 3] = 3
 
     def __init__(self, settings: Settings) -> None:
@@ -58,6 +60,24 @@ class AffectNet:
 
     def load(self, cache: Path) -> FaceSet:
         """Annotations and faces as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
+        return cached_face_set(cache, self._listing(cache))
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, CLASSES, lambda: self._listed(cache))
+
+    def _listed(self, cache: Path) -> Listing | Outline:
+        """The listing where an earlier run kept what the 287 k annotation files of the 2021 layout say."""
+        s = self.settings
+        root = data_root(self.name, s.root)
+        if (root / "train_set").is_dir():
+            files = list_folders(root)
+            if not files.kept(cache).is_file():
+                count = len(files.images)
+                return Outline(CLASSES, images=count, bytes=count * s.channels * s.image_size**2)
+        return self._listing(cache)
+
+    def _listing(self, cache: Path) -> Listing:
         s = self.settings
         root = data_root(self.name, s.root)
         boxes: list[Box | None] | None = None
@@ -71,8 +91,8 @@ class AffectNet:
                 "unpack one of the two published layouts there",
             )
         key = listing_key(self.name, (s, boxes), paths)
-        return cached_face_set(
-            cache, self.name, key, CLASSES, table, (s.channels, s.image_size, s.image_size),
+        return Listing(
+            self.name, key, CLASSES, table, (s.channels, s.image_size, s.image_size),
             lambda start: decode_files(paths, s.image_size, s.channels, start, boxes),
         )  # fmt: skip
 
@@ -82,6 +102,35 @@ def read_folders(root: Path, cache: Path) -> tuple[list[str], Table]:
 
     The 287 k annotation files are read once: what they say is kept in `cache` until one of them changes.
     """
+    files = list_folders(root)
+    numbers = kept_numbers(
+        files.kept(cache),
+        lambda: np.array(
+            [_expression(path) for path in track(files.annotations, "reading annotations")], dtype=np.int64
+        ),
+    )
+    return files.images, _table(
+        numbers,
+        [FOLDERS[name.partition("/")[0]] for name in files.names],
+        [name.replace("/images/", "/") for name in files.names],
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """The 2021 layout's images as names below the root and as paths, and their annotations' paths, (N,) each."""
+
+    names: list[str]
+    images: list[str]
+    annotations: list[str]
+
+    def kept(self, cache: Path) -> Path:
+        """Where the annotations' content is kept once it was read."""
+        return cache / f"affectnet-labels-{_stamp(self.images, self.annotations)[:20]}.npy"
+
+
+def list_folders(root: Path) -> Files:
+    """The files of the 2021 layout, in the order of the image numbers; raises SuiteError for a missing folder."""
     names: list[str] = []
     for folder in FOLDERS:
         for place in (root / folder / "images", root / folder / "annotations"):
@@ -89,19 +138,11 @@ def read_folders(root: Path, cache: Path) -> tuple[list[str], Table]:
                 raise SuiteError(f"affectnet: no folder {place}", "unpack the published archive again")
         files = sorted(os.listdir(root / folder / "images"), key=lambda name: (len(name), name))
         names += [f"{folder}/images/{file}" for file in files]
-    paths = all_inside(root, names, "affectnet")
     annotations = [
         f"{root}/{folder}/annotations/{file.rpartition('.')[0]}_exp.npy"
         for folder, _, file in (name.split("/") for name in names)
     ]
-    kept = cache / f"affectnet-labels-{_stamp(paths, annotations)[:20]}.npy"
-    numbers = kept_numbers(
-        kept,
-        lambda: np.array([_expression(path) for path in track(annotations, "reading annotations")], dtype=np.int64),
-    )
-    return paths, _table(
-        numbers, [FOLDERS[name.partition("/")[0]] for name in names], [name.replace("/images/", "/") for name in names]
-    )
+    return Files(names, all_inside(root, names, "affectnet"), annotations)
 
 
 def _stamp(images: list[str], annotations: list[str]) -> str:
@@ -156,7 +197,7 @@ def read_manifests(root: Path) -> tuple[list[str], Table, list[Box | None]]:
     paths = all_inside(images, faces["subDirectory_filePath"].astype(str), "affectnet")
     # Rows without a face, dropped by now, may hold words here, which makes text of the whole column.
     box = faces[["face_x", "face_y", "face_width", "face_height"]].apply(pd.to_numeric, errors="coerce")
-    for row in np.flatnonzero(box.isna().any(axis=1))[:1]:
+    for row in np.flatnonzero(~np.isfinite(box.to_numpy(float)).all(axis=1))[:1]:
         raise SuiteError(f"affectnet: {paths[row]} has no face box in its manifest", "copy the manifest again")
     left, top, width, height = (column.astype(int) for column in box.to_numpy().T)
     corners = np.stack([left, top, left + width, top + height], axis=1).tolist()

@@ -7,15 +7,26 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 from PIL import Image
 
-from open_set_fer.datasets.faceset import FaceSet, data_root
-from open_set_fer.datasets.preparation import Table, cached_face_set, kept_numbers, listing_key
+from open_set_fer.datasets.faceset import FaceSet, Outline, Side, data_root
+from open_set_fer.datasets.preparation import (
+    Listing,
+    Table,
+    cached_face_set,
+    kept_numbers,
+    listing_key,
+    outline_of,
+)
 from open_set_fer.errors import SuiteError
 from open_set_fer.safe_pickle import read_numpy_pickle
+
+DIGITS = tuple(map(str, range(10)))
 
 
 class Digits:
@@ -27,8 +38,8 @@ class Digits:
     class Settings:
         """image_size: pixels a side. test_share: of each class, drawn with `seed`."""
 
-        image_size: int = 48
-        test_share: float = 0.3
+        image_size: Side = 48
+        test_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3
         seed: int = 0
 
     def __init__(self, settings: Settings) -> None:
@@ -36,6 +47,13 @@ class Digits:
 
     def load(self, cache: Path) -> FaceSet:
         """The digits as a FaceSet with classes '0' to '9'."""
+        return cached_face_set(cache, self._listing())
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, DIGITS, self._listing)
+
+    def _listing(self) -> Listing:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -57,8 +75,7 @@ class Digits:
             ]
             yield np.stack(faces)[:, None]
 
-        classes = tuple(map(str, range(10)))
-        return cached_face_set(cache, self.name, key, classes, table, (1, s.image_size, s.image_size), enlarge)
+        return Listing(self.name, key, DIGITS, table, (1, s.image_size, s.image_size), enlarge)
 
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -74,17 +91,35 @@ class Cifar10:
         """root: the folder with data_batch_1 ... data_batch_5 and test_batch. image_size: pixels a side (published: 32)."""
 
         root: str = ""
-        image_size: int = 32
+        image_size: Side = 32
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def load(self, cache: Path) -> FaceSet:
         """The images in colour; the published pickles are read, once, without executing anything in them."""
-        s = self.settings
-        root = data_root(self.name, s.root)
+        return cached_face_set(cache, self._listing(cache))
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, CIFAR10, lambda: self._listed(cache))
+
+    def _listed(self, cache: Path) -> Listing | Outline:
+        """The listing where an earlier run kept the labels."""
+        files, key = self._files()
+        if not _kept_labels(cache, key).is_file():
+            images = 10_000 * len(files)
+            return Outline(CIFAR10, images=images, bytes=images * 3 * self.settings.image_size**2)
+        return self._listing(cache)
+
+    def _files(self) -> tuple[list[Path], str]:
+        root = data_root(self.name, self.settings.root)
         files = [*(root / f"data_batch_{number}" for number in range(1, 6)), root / "test_batch"]
-        key = listing_key(self.name, s, map(str, files))
+        return files, listing_key(self.name, self.settings, map(str, files))
+
+    def _listing(self, cache: Path) -> Listing:
+        s = self.settings
+        files, key = self._files()
         labels, in_test = _cifar_labels(cache, key, files)
         split = np.where(in_test, "test", "train")
         table = Table(labels, split, np.array([f"cifar-{i:05d}" for i in range(len(labels))], dtype=np.str_))
@@ -98,7 +133,7 @@ class Cifar10:
                     piece = np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
                 yield piece
 
-        return cached_face_set(cache, self.name, key, CIFAR10, table, (3, s.image_size, s.image_size), resized)
+        return Listing(self.name, key, CIFAR10, table, (3, s.image_size, s.image_size), resized)
 
 
 def _cifar_labels(cache: Path, key: str, files: list[Path]) -> NDArray[np.int64]:
@@ -109,7 +144,11 @@ def _cifar_labels(cache: Path, key: str, files: list[Path]) -> NDArray[np.int64]
         in_test = [np.full_like(own, file.name == "test_batch") for own, file in zip(labels, files, strict=True)]
         return np.stack([np.concatenate(labels), np.concatenate(in_test)])
 
-    return kept_numbers(cache / f"cifar10-labels-{key[:20]}.npy", read)
+    return kept_numbers(_kept_labels(cache, key), read)
+
+
+def _kept_labels(cache: Path, key: str) -> Path:
+    return cache / f"cifar10-labels-{key[:20]}.npy"
 
 
 def _cifar_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

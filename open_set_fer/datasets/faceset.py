@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError
@@ -33,6 +34,25 @@ COMPOUND = (
 """RAF-DB's eleven compound expressions in their published order."""
 
 CONTEMPT = "contempt"
+
+Side = Annotated[int, pydantic.Field(ge=8, le=1024)]
+"""Pixels a side that a data set may be asked for."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a data set without decoding an image.
+
+    classes: as its FaceSet will have them. fingerprint: of that FaceSet; '' where it is not prepared yet.
+    images, bytes: how many images preparing decodes, and what they take on the disk; 0 where that is not known.
+    missing: what is wrong with its files, where it cannot be read as it stands.
+    """
+
+    classes: tuple[str, ...]
+    fingerprint: str = ""
+    images: int = 0
+    bytes: int = 0
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,10 @@ class FaceSet:
 
 
 class DataSet(Protocol):
-    """What an entry point of group `open_set_fer.datasets` must be: a class built from its settings."""
+    """What an entry point of group `open_set_fer.datasets` must be: a class built from its settings.
+
+    It may also have `outline(cache) -> Outline`, which `osfer plan` asks instead of `load`; nothing is written there.
+    """
 
     name: ClassVar[str]
     Settings: ClassVar[type]

@@ -21,8 +21,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, data_root
-from open_set_fer.datasets.preparation import CHUNK, Table, cached_face_set, decode_files, listing_key
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, Outline, Side, data_root
+from open_set_fer.datasets.preparation import (
+    CHUNK,
+    Listing,
+    Table,
+    cached_face_set,
+    decode_files,
+    listing_key,
+    outline_of,
+)
 from open_set_fer.errors import SuiteError
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
@@ -35,7 +43,7 @@ CLASSES = (*BASIC, CONTEMPT)
 
 
 class FerPlus:
-    """The data set `ferplus`."""
+    """FERPlus: FER2013's faces with the votes of ten taggers, seven basic expressions and contempt."""
 
     name = "ferplus"
 
@@ -44,7 +52,7 @@ class FerPlus:
         """root: the published folder. image_size: pixels a side (published: 48). channels: 1 grey or 3 RGB."""
 
         root: str = ""
-        image_size: int = 48
+        image_size: Side = 48
         channels: Literal[1, 3] = 1
 
     def __init__(self, settings: Settings) -> None:
@@ -52,6 +60,13 @@ class FerPlus:
 
     def load(self, cache: Path) -> FaceSet:
         """Votes and images as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
+        return cached_face_set(cache, self._listing())
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, CLASSES, self._listing)
+
+    def _listing(self) -> Listing:
         s = self.settings
         root = data_root(self.name, s.root)
         votes = read_votes(root / "fer2013new.csv")
@@ -68,16 +83,16 @@ class FerPlus:
             kept = votes[votes["label"] >= 0]
             key = listing_key(self.name, s, [str(root / "fer2013new.csv"), str(pixel_file)])
             places = kept.index.to_numpy()
-            return cached_face_set(
-                cache, self.name, key, CLASSES, _table(kept), shape,
+            return Listing(
+                self.name, key, CLASSES, _table(kept), shape,
                 lambda start: _pixel_chunks(pixel_file, places, s.image_size, s.channels, start), notes=notes,
             )  # fmt: skip
         paths = _paths(root, votes)
         wanted = votes["label"].to_numpy() >= 0
         kept_paths = [path for path, keep in zip(paths, wanted, strict=True) if keep]
         key = listing_key(self.name, s, [str(root / "fer2013new.csv"), *kept_paths])
-        return cached_face_set(
-            cache, self.name, key, CLASSES, _table(votes[wanted]), shape,
+        return Listing(
+            self.name, key, CLASSES, _table(votes[wanted]), shape,
             lambda start: decode_files(kept_paths, s.image_size, s.channels, start), notes=notes,
         )  # fmt: skip
 

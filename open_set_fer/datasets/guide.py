@@ -1,10 +1,12 @@
-"""Where to ask for the licensed data sets, where they must lie, what is checked, and the counts they were published with."""
+"""What each data set is and needs: where to ask for it, where it must lie, what is checked; and the published counts."""
 
 from __future__ import annotations
 
+import inspect
+
+from open_set_fer import plugins
 from open_set_fer.datasets.contrast import CIFAR10
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
-from open_set_fer.errors import SuiteError
 
 GUIDES = {
     "ferplus": """FERPlus labels: github.com/microsoft/FERPlus (fer2013new.csv, MIT licence); images: FER2013 on Kaggle (fer2013.csv).
@@ -24,6 +26,16 @@ Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxe
     "cifar10": """CIFAR-10: www.cs.toronto.edu/~kriz/cifar.html, the python version.
 Lies in data/cifar10: data_batch_1 ... data_batch_5 and test_batch of cifar-10-batches-py.
 Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image.""",
+    "manifest": """Your own faces: needs a manifest or a folder tree, and, where its labels are not the suite's class names, a vocabulary.
+Lies where `path` under [datasets.manifest] in a profile says: a CSV or Parquet file with the columns path (below the file's folder),
+label, split (train, valid or test) and optionally left, top, right, bottom; or a folder <split>/<class>/<image>.
+Vocabulary: a TOML file named by `vocabulary`, with lines such as  anger = ["angry", "ang", 6].
+Checked: columns, splits, labels are in the vocabulary, no file twice, every image decodes, boxes (in the picture as a viewer shows
+it, turned as its EXIF says) lie in their image, no path leads out of the folder.""",
+    "synthetic": """Rendered faces of the seven basic expressions, the eleven compound ones and contempt, drawn by the suite itself: needs nothing.
+For demonstration and tests; results on them say nothing about real faces.""",
+    "digits": """scikit-learn's bundled handwritten digits, ten classes with a large distance between them, the contrast to faces: needs nothing,
+they come with scikit-learn.""",
 }
 
 PUBLISHED = {
@@ -61,7 +73,10 @@ PUBLISHED_CLASSES = {
 
 
 def guide(name: str) -> str:
-    """What a user needs to know to get this data set; raises SuiteError for one that needs nothing."""
-    if name not in GUIDES:
-        raise SuiteError(f"no guide for {name!r}", f"guides: {', '.join(GUIDES)}; the other data sets need no request")
-    return GUIDES[name]
+    """What a user needs to know to get this data set; raises SuiteError for a name that no data set has.
+
+    Of another package's data set its own docstring tells.
+    """
+    kind = plugins.load(plugins.DATASETS, name)
+    told = inspect.cleandoc(kind.__doc__ or "") or "its package does not say more."
+    return GUIDES.get(name, f"{name} ({kind.__module__}): {told}")

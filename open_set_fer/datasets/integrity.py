@@ -17,7 +17,9 @@ from PIL import Image
 from open_set_fer.console import track
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.datasets.guide import PUBLISHED, PUBLISHED_CLASSES
+from open_set_fer.datasets.preparation import eight_bit
 from open_set_fer.datasets.preview import as_picture
+from open_set_fer.errors import SuiteError
 
 NEAR = 2
 FACE_SIDES = {"ferplus": 48, "rafdb": 100, "rafdb_compound": 100}
@@ -122,6 +124,9 @@ def odd_files(root: Path, side: int | None) -> list[str]:
                 if side is not None and image.size != (side, side):
                     return f"{image.width}x{image.height} pixels instead of {side}x{side}"
                 image.load()
+                eight_bit(path, image)
+        except SuiteError as error:
+            return str(error).partition("\n")[0].removeprefix(f"{path} ")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return str(error).replace(path, "the file")
         return ""

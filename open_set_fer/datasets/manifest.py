@@ -1,7 +1,7 @@
 """Any user's faces: a CSV or Parquet manifest, or a folder a class, with a class vocabulary in a small TOML file.
 
 Manifest: columns `path` (below the manifest's folder), `label`, `split` (train, valid or test) and, optionally, a face box
-`left`, `top`, `right`, `bottom` in pixels. Folder tree: `<root>/<split>/<class>/<image>`.
+`left`, `top`, `right`, `bottom` in pixels of the picture as a viewer shows it (turned as its EXIF says). Folder tree: `<root>/<split>/<class>/<image>`.
 Vocabulary: `anger = ["angry", "ang", 6]` maps the data set's words and numbers to the suite's class names.
 """
 
@@ -15,14 +15,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Outline, Side
 from open_set_fer.datasets.preparation import (
     Box,
+    Listing,
     Table,
     all_inside,
     cached_face_set,
     decode_files,
     listing_key,
+    outlined,
     read_lines,
 )
 from open_set_fer.errors import SuiteError
@@ -46,7 +48,7 @@ class Manifest:
 
         path: str = ""
         vocabulary: str = ""
-        image_size: int = 112
+        image_size: Side = 112
         channels: Literal[1, 3] = 3
 
     def __init__(self, settings: Settings) -> None:
@@ -54,6 +56,16 @@ class Manifest:
 
     def load(self, cache: Path) -> FaceSet:
         """The faces as a FaceSet; raises SuiteError naming the file, row or label at fault."""
+        return cached_face_set(cache, self._listing())
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing.
+
+        Raises SuiteError as `load` does: without the files nobody knows the classes.
+        """
+        return outlined(cache, self._listing())
+
+    def _listing(self) -> Listing:
         s = self.settings
         source = Path(s.path)
         if not s.path or not source.exists():
@@ -74,8 +86,8 @@ class Manifest:
         boxes = read_boxes(source, rows)
         table = Table(labels, rows["split"].to_numpy().astype(np.str_), rows["path"].to_numpy().astype(np.str_))
         key = listing_key(self.name, (s, boxes), paths)
-        return cached_face_set(
-            cache, self.name, key, classes, table, (s.channels, s.image_size, s.image_size),
+        return Listing(
+            self.name, key, classes, table, (s.channels, s.image_size, s.image_size),
             lambda start: decode_files(paths, s.image_size, s.channels, start, boxes),
         )  # fmt: skip
 
@@ -84,13 +96,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Rows of a CSV or Parquet manifest; raises SuiteError for a missing column, unknown split or repeated path."""
     try:
         rows = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"path": str, "label": str})
+            pd.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pd.read_csv(path, dtype={"path": str, "label": str, "split": str}, skipinitialspace=True)
         )
     except (ValueError, OSError) as error:
         raise SuiteError(f"manifest: cannot read {path}: {error}", "save it as UTF-8 CSV or as Parquet") from error
     lacking = [name for name in ("path", "label", "split") if name not in rows.columns]
     if lacking:
-        raise SuiteError(f"manifest: {path} lacks the columns {lacking}", "columns: path, label, split")
+        raise SuiteError(f"manifest: {path} lacks the columns {lacking}", _columns_wanted(rows))
+    for column in ("label", "split"):  # ' anger' of a row `x.png, anger` is no other class than 'anger'
+        rows[column] = rows[column].map(lambda word: (word.strip() or None) if isinstance(word, str) else word)
     for column in ("path", "label", "split"):
         if rows[column].isna().any():
             row = int(np.flatnonzero(rows[column].isna())[0])
@@ -106,6 +122,14 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return rows
 
 
+def _columns_wanted(rows: pd.DataFrame) -> str:
+    found = "".join(map(str, rows.columns))
+    for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if mark in found:
+            return f"its columns are separated by {word} ({mark!r}): save it with commas"
+    return "columns: path, label, split"
+
+
 def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
     """Face boxes, None for an image whose four columns are empty; None where the manifest has no box columns."""
     given = [column for column in BOX if column in rows.columns]
@@ -114,7 +138,8 @@ def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
     if given != BOX:
         raise SuiteError(f"manifest: {path} has {given} of the box columns {BOX}", "give all four, or none")
     numbers = rows[BOX].apply(pd.to_numeric, errors="coerce")
-    for row in np.flatnonzero(numbers.isna().any(axis=1) & rows[BOX].notna().any(axis=1))[:1]:
+    finite = np.isfinite(numbers.to_numpy(float)).all(axis=1)
+    for row in np.flatnonzero(~finite & rows[BOX].notna().any(axis=1))[:1]:
         raise SuiteError(
             f"manifest: row {row + 2} of {path} has a face box that is not four numbers", "mend it, or leave it empty"
         )

@@ -14,8 +14,17 @@ from typing import Literal
 
 import numpy as np
 
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, FaceSet, data_root
-from open_set_fer.datasets.preparation import Table, all_inside, cached_face_set, decode_files, listing_key, read_lines
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, FaceSet, Outline, Side, data_root
+from open_set_fer.datasets.preparation import (
+    Listing,
+    Table,
+    all_inside,
+    cached_face_set,
+    decode_files,
+    listing_key,
+    outline_of,
+    read_lines,
+)
 from open_set_fer.errors import SuiteError
 
 LABELS = "EmoLabel/list_patition_label.txt"
@@ -32,7 +41,7 @@ class RafDb:
         """root: the published folder `basic`. image_size: pixels a side (published: 100). channels: 1 grey or 3 RGB."""
 
         root: str = ""
-        image_size: int = 100
+        image_size: Side = 100
         channels: Literal[1, 3] = 3
 
     def __init__(self, settings: Settings) -> None:
@@ -40,9 +49,15 @@ class RafDb:
 
     def load(self, cache: Path) -> FaceSet:
         """Labels and images as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
-        s = self.settings
-        paths, table = read_tree(self.name, data_root(self.name, s.root), BASIC, 0)
-        return _prepared(cache, self.name, s, BASIC, paths, table)
+        return cached_face_set(cache, self._listing())
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, BASIC, self._listing)
+
+    def _listing(self) -> Listing:
+        paths, table = read_tree(self.name, data_root(self.name, self.settings.root), BASIC, 0)
+        return _listed(self.name, self.settings, BASIC, paths, table)
 
 
 class RafDbCompound:
@@ -56,7 +71,7 @@ class RafDbCompound:
 
         root: str = ""
         compound_root: str = ""
-        image_size: int = 100
+        image_size: Side = 100
         channels: Literal[1, 3] = 3
 
     def __init__(self, settings: Settings) -> None:
@@ -64,6 +79,13 @@ class RafDbCompound:
 
     def load(self, cache: Path) -> FaceSet:
         """Both trees as one FaceSet with 18 classes; ids of compound faces start with `compound/`."""
+        return cached_face_set(cache, self._listing())
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, (*BASIC, *COMPOUND), self._listing)
+
+    def _listing(self) -> Listing:
         s = self.settings
         paths, basic = read_tree("rafdb", data_root("rafdb", s.root), BASIC, 0)
         more, compound = read_tree(self.name, data_root(self.name, s.compound_root), COMPOUND, len(BASIC))
@@ -72,7 +94,7 @@ class RafDbCompound:
             np.concatenate([basic.split, compound.split]),
             np.concatenate([basic.ids, np.char.add("compound/", compound.ids)]),
         )
-        return _prepared(cache, self.name, s, (*BASIC, *COMPOUND), paths + more, table)
+        return _listed(self.name, s, (*BASIC, *COMPOUND), paths + more, table)
 
 
 def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tuple[list[str], Table]:
@@ -115,17 +137,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def _prepared(
-    cache: Path,
+def _listed(
     name: str,
     settings: RafDb.Settings | RafDbCompound.Settings,
     classes: tuple[str, ...],
     paths: list[str],
     table: Table,
-) -> FaceSet:
+) -> Listing:
     shape = (settings.channels, settings.image_size, settings.image_size)
     key = listing_key(name, settings, paths)
-    return cached_face_set(
-        cache, name, key, classes, table, shape,
+    return Listing(
+        name, key, classes, table, shape,
         lambda start: decode_files(paths, settings.image_size, settings.channels, start),
     )  # fmt: skip

@@ -22,13 +22,14 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 from numpy.typing import ArrayLike, NDArray
 
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
-from open_set_fer.datasets.preparation import CHUNK, Table, cached_face_set
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Outline
+from open_set_fer.datasets.preparation import CHUNK, Listing, Table, cached_face_set, outline_of
 
 RENDERING_VERSION = 1
 """Raised whenever rendering changes a pixel, so that no cache keeps the old faces."""
@@ -655,18 +656,25 @@ class Synthetic:
     class Settings:
         """Images of each class; seed of the rendering; image_size in pixels a side."""
 
-        train_per_class: int = 300
-        test_per_class: int = 80
-        compound_per_class: int = 40
-        contempt_per_class: int = 200
+        train_per_class: pydantic.NonNegativeInt = 300
+        test_per_class: pydantic.NonNegativeInt = 80
+        compound_per_class: pydantic.NonNegativeInt = 40
+        contempt_per_class: pydantic.NonNegativeInt = 200
         seed: int = 0
-        image_size: int = 48
+        image_size: Annotated[int, pydantic.Field(ge=16, le=1024)] = 48
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     def load(self, cache: Path) -> FaceSet:
         """The faces, rendered once into the cache."""
+        return cached_face_set(cache, self._listing())
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
+        return outline_of(cache, EXPRESSIONS, self._listing)
+
+    def _listing(self) -> Listing:
         s = self.settings
         labels, split, ids = describe_synthetic(
             s.train_per_class, s.test_per_class, s.compound_per_class, s.contempt_per_class
@@ -678,5 +686,4 @@ class Synthetic:
             for first in range(start, len(labels), CHUNK):
                 yield render_faces(labels[first : first + CHUNK], s.seed, s.image_size, start=first)
 
-        table = Table(labels, split, ids)
-        return cached_face_set(cache, self.name, key, EXPRESSIONS, table, shape, render, demonstration=True)
+        return Listing(self.name, key, EXPRESSIONS, Table(labels, split, ids), shape, render, demonstration=True)

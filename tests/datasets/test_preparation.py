@@ -16,7 +16,7 @@ import pytest
 
 from open_set_fer.datasets import preparation
 from open_set_fer.datasets.faceset import content_fingerprint
-from open_set_fer.datasets.preparation import Table, all_inside, cached_face_set, chunk_length
+from open_set_fer.datasets.preparation import Listing, Table, all_inside, cached_face_set, chunk_length
 from open_set_fer.datasets.rafdb import RafDb
 from open_set_fer.errors import SuiteError
 from tests.datasets.test_published import face
@@ -199,7 +199,7 @@ def prepare(cache: Path, train: int = 6, n: int = 10):
         for at in range(start, n, 2):
             yield images[at : at + 2]
 
-    return cached_face_set(cache, "made", "key", ("a", "b", "c"), table(n, train), (1, 4, 4), chunks)
+    return cached_face_set(cache, Listing("made", "key", ("a", "b", "c"), table(n, train), (1, 4, 4), chunks))
 
 
 def test_the_fingerprint_is_that_of_the_content(tmp_path):
