@@ -204,7 +204,8 @@ def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
     from open_set_fer.datasets.preparation import in_words
 
     if outline.missing:
-        return [f"{name}: cannot be run as it is: {' '.join(outline.missing.split())}"]
+        fault, _, mend = outline.missing.partition("\n  mend: ")
+        return [f"{name} cannot be read yet: {fault.removeprefix(f'{name}: ')} ({mend})"]
     if not outline.fingerprint:
         return [
             f"{name}: `osfer run` will decode {outline.images:,} images into {in_words(outline.bytes)} under {cache}"
@@ -454,4 +455,4 @@ def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """What a data set is and needs: where to ask for it, the folder it must lie in, what is checked."""
     from open_set_fer.datasets.guide import guide as text
 
-    out.print(text(name), soft_wrap=True, highlight=False)
+    out.print(text(name), soft_wrap=True, highlight=False, markup=False)

@@ -79,6 +79,8 @@ class Digits:
 
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_BATCH = 10_000
+"""Images in each published file."""
 
 
 class Cifar10:
@@ -108,7 +110,7 @@ class Cifar10:
         """The listing where an earlier run kept the labels."""
         files, key = self._files()
         if not _kept_labels(cache, key).is_file():
-            images = 10_000 * len(files)
+            images = CIFAR10_BATCH * len(files)
             return Outline(CIFAR10, images=images, bytes=images * 3 * self.settings.image_size**2)
         return self._listing(cache)
 

@@ -193,9 +193,8 @@ def _prepare(folder: Path, listing: Listing) -> None:
         _check_space(name, partial, (count - done) * bytes_each)
         if not done:
             array.write_bytes(header)
-        log.info(
-            "preparing %s: decoding %d images into %s, %s", name, count - done, folder, in_words(count * bytes_each)
-        )
+        size = in_words((count - done) * bytes_each)
+        log.info("preparing %s: decoding %d images, %s, into %s", name, count - done, size, folder)
         # Written as a file, not through a memory map: a map's pages count as this process's memory, and a full disk
         # kills a process that writes to one.
         with array.open("r+b") as file:
@@ -217,6 +216,9 @@ def _prepare(folder: Path, listing: Listing) -> None:
         _write_atomically(partial / "meta.json", json.dumps(meta))
         marker.unlink(missing_ok=True)  # there is none where there was no image
         os.replace(partial, folder)
+    except KeyboardInterrupt:
+        log.info("stopped after %d of %d images of %s; the same command goes on from there", done, count, name)
+        raise
     except OSError as error:
         raise SuiteError(
             f"{name}: cannot write {partial} after {done} of {count} images: {error}",

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from open_set_fer.datasets import preparation
 from open_set_fer.datasets.faceset import content_fingerprint
+from open_set_fer.datasets.integrity import odd_files
 from open_set_fer.datasets.preparation import Listing, Table, all_inside, cached_face_set, chunk_length
 from open_set_fer.datasets.rafdb import RafDb
 from open_set_fer.errors import SuiteError
@@ -255,3 +257,177 @@ def test_names_that_lead_out_of_the_folder(tmp_path):
             all_inside(root, [bad], "made")
     (tmp_path / "linked").symlink_to(root)
     assert all_inside(tmp_path / "linked", ["in/a.jpg"], "made")
+
+
+def left_by_a_killed_try(cache: Path, marker: str, images: int) -> Path:
+    """The .partial folder of a preparation with so many of the ten images written, and what it says of them."""
+    prepare(cache)
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    partial = Path(f"{folder}.partial")
+    folder.rename(partial)
+    (partial / "meta.json").unlink()
+    (partial / "done").write_text(marker)
+    with (partial / "images.npy").open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - (10 - images) * 16)
+    return partial
+
+
+@pytest.mark.parametrize(
+    ("marker", "images", "kept"),
+    [("4", 4, 4), ("4", 6, 4), ("10", 10, 10), ("abc", 4, 0), ("", 4, 0), ("-5", 4, 0), ("999999", 4, 0), ("8", 4, 0)],
+)
+def test_a_count_of_images_is_believed_only_where_the_file_has_them(tmp_path, caplog, marker, images, kept):
+    left_by_a_killed_try(tmp_path / "cache", marker, images)
+    with caplog.at_level("INFO", "open_set_fer"):
+        again = prepare(tmp_path / "cache")
+    assert f"decoding {10 - kept} images" in caplog.text
+    whole = prepare(tmp_path / "other")
+    assert (again.images == whole.images).all()
+    assert again.fingerprint == whole.fingerprint
+
+
+def test_pixels_of_another_shape_are_not_gone_on_from(tmp_path):
+    partial = left_by_a_killed_try(tmp_path / "cache", "4", 10)
+    np.save(partial / "images.npy", np.zeros((10, 1, 4, 5), dtype=np.uint8))
+    assert prepare(tmp_path / "cache").fingerprint == prepare(tmp_path / "other").fingerprint
+
+
+def test_what_does_not_fit_on_the_disk_is_told_before_it_starts(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=159)
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: free)
+    with pytest.raises(SuiteError, match=r"decoding takes .*\(160 bytes\) more, but only .*\(159 bytes\) are free"):
+        prepare(tmp_path)
+    assert not list(tmp_path.rglob("images.npy"))
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: free._replace(free=160))
+    prepare(tmp_path)
+
+
+def test_only_what_is_still_to_be_decoded_must_fit(tmp_path, monkeypatch):
+    left_by_a_killed_try(tmp_path, "4", 4)
+    free = shutil.disk_usage(tmp_path)._replace(free=96)
+    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: free)
+    assert len(prepare(tmp_path).images) == 10
+
+
+def test_bytes_in_words():
+    assert [preparation.in_words(count) for count in (0, 1, 77_665_536, 999_999_999, 5_074_000_000)] == [
+        "0 MB", "1 MB", "78 MB", "1000 MB", "5.1 GB",
+    ]  # fmt: skip
+
+
+def test_ctrl_c_keeps_what_is_decoded(tmp_path, monkeypatch, caplog):
+    written = preparation._write_atomically
+
+    def pressed(path: Path, text: str) -> None:
+        written(path, text)
+        if text == "6":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "_write_atomically", pressed)
+    with caplog.at_level("INFO", "open_set_fer"), pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "cache")
+    assert "stopped after 6 of 10 images of made; the same command goes on from there" in caplog.text
+    monkeypatch.undo()
+    with caplog.at_level("INFO", "open_set_fer"):
+        again = prepare(tmp_path / "cache")
+    assert "decoding 4 images" in caplog.text
+    assert again.fingerprint == prepare(tmp_path / "other").fingerprint
+
+
+def test_changed_pixels_in_the_cache_are_not_read(tmp_path):
+    prepare(tmp_path)
+    (path,) = tmp_path.glob("*/images.npy")
+    with path.open("r+b") as file:
+        file.seek(-16, os.SEEK_END)
+        file.write(bytes(16))
+    with pytest.raises(SuiteError, match=r"is damaged: its pixels are not those it was made with\n  mend: delete"):
+        prepare(tmp_path)
+
+
+def test_a_copied_cache_is_compared_once(tmp_path, monkeypatch):
+    first = prepare(tmp_path)
+    (path,) = tmp_path.glob("*/images.npy")
+    os.utime(path, (1, 1))
+    compared = []
+
+    def counted(*arguments):
+        compared.append(arguments)
+        return content_fingerprint(*arguments)
+
+    monkeypatch.setattr(preparation, "content_fingerprint", counted)
+    assert [prepare(tmp_path).fingerprint for _ in range(2)] == [first.fingerprint] * 2
+    assert len(compared) == 1
+
+
+def test_an_entry_of_an_earlier_decoder_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "DECODING", 1)
+    prepare(tmp_path)
+    monkeypatch.undo()
+    prepare(tmp_path)
+    assert len(list(tmp_path.glob("*/images.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (np.array([[0, 0.25], [0.5, 1]], np.float32), [[0, 64], [128, 255]]),
+        (np.array([[0, 256], [32768, 65535]], np.int32), [[0, 1], [128, 255]]),
+        (np.array([[0, 256], [32768, 65535]], np.uint16), [[0, 1], [128, 255]]),
+        (np.zeros((2, 2), np.int32), [[0, 0], [0, 0]]),
+    ],
+)
+def test_deep_pictures_are_scaled(tmp_path, picture, expected):
+    Image.fromarray(picture).save(tmp_path / "deep.tif")
+    assert preparation.decode(str(tmp_path / "deep.tif"), 2, 1)[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.array([[0, 0.5], [1, 255]], np.float32), "floating-point values from 0 to 255 instead of 0 to 1"),
+        (np.array([[0, 0.5], [1, np.nan]], np.float32), "floating-point values from nan to nan"),
+        (np.array([[-0.5, 0.5], [1, 1]], np.float32), "floating-point values from -0.5 to 1"),
+        (np.array([[0, 100], [200, 255]], np.int32), "values from 0 to 255 where 16 bits go from 0 to 65535"),
+        (np.array([[0, 100], [200, 255]], np.uint16), "values from 0 to 255 where 16 bits go from 0 to 65535"),
+        (np.array([[0, 100], [200, 70000]], np.int32), "values from 0 to 70000"),
+        (np.array([[-1, 100], [200, 7000]], np.int32), "values from -1 to 7000"),
+    ],
+)
+def test_pictures_that_do_not_say_what_is_white_are_refused(tmp_path, picture, message):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(picture).save(path)
+    with pytest.raises(
+        SuiteError, match=rf"deep\.tif has {message}.*: what is white in it is not clear\n  mend: save it"
+    ):
+        preparation.decode(str(path), 2, 1)
+    (line,) = odd_files(tmp_path, None)
+    assert line.startswith(f"{path}: has {message}")
+
+
+def test_a_box_lies_in_the_picture_as_a_viewer_shows_it(tmp_path):
+    stored = np.arange(8 * 16, dtype=np.uint8).reshape(8, 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: a viewer turns it clockwise
+    path = str(tmp_path / "upright.png")
+    Image.fromarray(stored).save(path, exif=exif)
+    shown = np.rot90(stored, -1)
+    assert (preparation.decode(path, 4, 1, (0, 10, 4, 14))[0] == shown[10:14, 0:4]).all()
+    with pytest.raises(SuiteError, match="does not lie in its 8x16 pixels"):
+        preparation.decode(path, 4, 1, (10, 0, 14, 4))
+
+
+def test_a_link_that_leads_to_itself(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    preparation.listing_key("made", 0, [f"{tmp_path}/a.png"])
+    with pytest.raises(SuiteError, match=r"made: cannot read .*loop\.png: Too many levels of symbolic links"):
+        preparation.listing_key("made", 0, [f"{tmp_path}/a.png", f"{tmp_path}/loop.png"])
+
+
+def test_two_names_of_one_file(tmp_path):
+    root = tmp_path / "set"
+    (root / "in").mkdir(parents=True)
+    (root / "also").symlink_to(root / "in")
+    for other in ("./in/a.jpg", "in/../in/a.jpg", "in//a.jpg", "also/a.jpg"):
+        with pytest.raises(SuiteError, match=r"and 'in/a\.jpg' are one file"):
+            all_inside(root, ["in/a.jpg", "in/b.jpg", other], "made")

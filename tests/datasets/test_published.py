@@ -288,6 +288,15 @@ def test_check_finds_near_duplicates(tmp_path):
     assert report.duplicates == []
 
 
+def cifar_files(root: Path, each: int) -> Path:
+    root.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels = RNG.integers(0, 256, (each, 3072), dtype=np.uint8)
+        labels = [k % 10 for k in range(each)]
+        (root / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels}, protocol=2))
+    return root
+
+
 class Executes:
     """A pickle that would make a folder if anything executed it."""
 
@@ -299,14 +308,10 @@ class Executes:
 
 
 def test_cifar10_from_its_pickles_without_executing_them(tmp_path, monkeypatch):
-    root = tmp_path / "cifar10"
-    root.mkdir()
-    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    for name in names:
-        pixels = RNG.integers(0, 256, (20, 3072), dtype=np.uint8)
-        (root / name).write_bytes(pickle.dumps({"data": pixels, "labels": [k % 10 for k in range(20)]}, protocol=2))
+    root = cifar_files(tmp_path / "cifar10", 20)
     faces = Cifar10(Cifar10.Settings(str(root))).load(tmp_path / "cache")
     assert faces.images.shape == (120, 3, 32, 32)
+    pixels = pickle.loads((root / "test_batch").read_bytes())["data"]
     assert (faces.images[100].ravel() == pixels[0]).all()
     assert faces.counts()["test"] == dict.fromkeys(faces.classes, 2)
     with monkeypatch.context() as patch:

@@ -1,0 +1,172 @@
+"""`osfer plan` is dry: it decodes no image, writes nothing, and knows the cells of a data set that is not there."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from open_set_fer.benchmark import cli
+from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
+from open_set_fer.benchmark.profiles import Profile, load_profile
+from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.datasets.affectnet import AffectNet
+from open_set_fer.datasets.contrast import CIFAR10, Cifar10, Digits
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
+from open_set_fer.datasets.ferplus import FerPlus
+from open_set_fer.datasets.manifest import Manifest
+from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
+from open_set_fer.datasets.synthetic import EXPRESSIONS, Synthetic
+from open_set_fer.errors import SuiteError
+from tests.datasets.test_manifest import tree as own_tree
+from tests.datasets.test_published import affectnet_folders, affectnet_manifests, cifar_files, rafdb_tree
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def made(name, tmp_path, ferplus_tree):
+    """A data set whose files were just written."""
+    root = tmp_path / name
+    if name == "ferplus":
+        return FerPlus(FerPlus.Settings(str(ferplus_tree(per_class=1)), 16))
+    if name == "ferplus-pixels":
+        return FerPlus(FerPlus.Settings(str(ferplus_tree(per_class=1, pixels=True)), 16))
+    if name == "rafdb":
+        return RafDb(RafDb.Settings(str(rafdb_tree(root, 7)), 16))
+    if name == "rafdb_compound":
+        settings = RafDbCompound.Settings(str(rafdb_tree(root / "a", 7)), str(rafdb_tree(root / "b", 11)), 16)
+        return RafDbCompound(settings)
+    if name == "affectnet":
+        root.mkdir()
+        return AffectNet(AffectNet.Settings(str(affectnet_manifests(root)), 16))
+    if name == "affectnet-2021":
+        return AffectNet(AffectNet.Settings(str(affectnet_folders(root)), 16))
+    if name == "manifest":
+        return Manifest(Manifest.Settings(str(own_tree(root)), str(root / "vocabulary.toml"), 16))
+    if name == "cifar10":
+        return Cifar10(Cifar10.Settings(str(cifar_files(root, 20))))
+    return Digits(Digits.Settings(16)) if name == "digits" else Synthetic(Synthetic.Settings(2, 2, 2, 2, image_size=16))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ferplus", "ferplus-pixels", "rafdb", "rafdb_compound", "affectnet", "affectnet-2021", "manifest", "cifar10", "digits",
+     "synthetic"],
+)  # fmt: skip
+def test_an_outline_tells_what_loading_will_give_and_writes_nothing(tmp_path, ferplus_tree, name, monkeypatch):
+    monkeypatch.setattr("open_set_fer.datasets.contrast.CIFAR10_BATCH", 20)
+    dataset, cache = made(name, tmp_path, ferplus_tree), tmp_path / "cache"
+    before = dataset.outline(cache)
+    assert not cache.exists()
+    faces = dataset.load(cache)
+    assert before.classes == faces.classes
+    assert (before.fingerprint, before.missing) == ("", "")
+    assert (before.images, before.bytes) == (len(faces.images), faces.images.nbytes)
+    assert dataset.outline(cache).fingerprint == faces.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes"),
+    [(FerPlus, (*BASIC, CONTEMPT)), (RafDb, BASIC), (RafDbCompound, (*BASIC, *COMPOUND)), (AffectNet, (*BASIC, CONTEMPT)),
+     (Cifar10, CIFAR10)],
+)  # fmt: skip
+def test_the_classes_are_known_without_the_data(tmp_path, monkeypatch, dataset, classes):
+    monkeypatch.setenv("OSFER_DATA", str(tmp_path))
+    outline = dataset(dataset.Settings()).outline(tmp_path / "cache")
+    assert outline.classes == classes
+    assert "no folder" in outline.missing
+
+
+def test_without_its_files_nobody_knows_a_manifests_classes(tmp_path):
+    with pytest.raises(SuiteError, match="no file or folder"):
+        Manifest(Manifest.Settings()).outline(tmp_path)
+
+
+def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_tree, monkeypatch, capsys):
+    monkeypatch.setenv("OSFER_DATA", str(ferplus_tree(per_class=2).parent))
+    monkeypatch.setattr("open_set_fer.datasets.ferplus.decode_files", None)  # would raise if called
+    home = tmp_path / "home"
+    cli.plan("paper", home=home)
+    shown = capsys.readouterr().out
+    assert shown.count("to do │") == 95
+    assert "95 of 95 cells to do" in shown
+    assert f"ferplus: `osfer run` will decode 48 images into 8 MB under {home / 'cache'}" in shown
+    assert not home.exists()
+
+
+def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OSFER_DATA", str(tmp_path))
+    cli.plan("paper", home=tmp_path / "home")
+    shown = capsys.readouterr().out
+    (line,) = (line for line in shown.splitlines() if line.startswith("ferplus cannot"))
+    assert line.startswith(f"ferplus cannot be read yet: no folder {tmp_path / 'ferplus'} (unpack the data set there")
+    assert "95 of 95 cells to do" in shown
+    assert not (tmp_path / "home").exists()
+
+
+def test_prepared_a_dry_plan_is_the_plan(tmp_path):
+    _, profile, _ = load_profile("smoke")
+    cache = tmp_path / "cache"
+    assert {cell.key for cell in dry_plan(profile, Selection(), cache)[0]} == {""}
+    cells, _ = make_plan(profile, Selection(), cache)
+    assert [cell.key for cell in dry_plan(profile, Selection(), cache)[0]] == [cell.key for cell in cells]
+
+
+def test_another_packages_data_set_without_an_outline_is_loaded(tmp_path, monkeypatch):
+    class Plain:
+        def load(self, cache):
+            return Synthetic(Synthetic.Settings(2, 2, 2, 2, image_size=16)).load(cache)
+
+    _, profile, _ = load_profile("smoke")
+    monkeypatch.setattr(Profile, "dataset", lambda self, name: Plain())
+    cells, outlines = dry_plan(profile, Selection(), tmp_path / "cache")
+    assert outlines["synthetic"].classes == EXPRESSIONS
+    assert all(cell.key for cell in cells)
+
+
+def test_a_misspelt_method_is_told_before_any_data_is_read(tmp_path, monkeypatch):
+    _, profile, _ = load_profile("smoke")
+    monkeypatch.setattr(Synthetic, "load", None)
+    with pytest.raises(SuiteError, match="unknown method 'basline'"):
+        make_plan(profile, Selection(methods=("basline",)), tmp_path)
+
+
+def test_a_store_is_read_without_a_new_experiment(tmp_path, capsys):
+    home = tmp_path / "home"
+    tracker = Tracker(home, "other")
+    cli.plan("smoke", home=home)
+    assert "2 of 2 cells to do" in capsys.readouterr().out
+    assert [e.name for e in tracker.client.search_experiments()] == ["open-set-fer/other", "Default"]
+    assert sorted(path.name for path in home.iterdir()) == ["mlflow.db", "tracking.lock"]
+
+
+def test_no_store_is_made_to_be_read(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    assert Tracker(home, "smoke", create=False).cells() == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    assert Tracker(home, "smoke", create=False).planned() == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_plan_shows_what_is_done(tmp_path, capsys):
+    home = tmp_path / "home"
+    name, profile, _ = load_profile("smoke")
+    cells, _ = make_plan(profile, Selection(), home / "cache")
+    tracker = Tracker(home, name)
+    tags = {"osfer.kind": "cell", "cell_key": cells[0].key, "dataset": "synthetic", "method": cells[0].label}
+    run = tracker.client.create_run(tracker.experiment_id, tags=tags)
+    tracker.client.log_metric(run.info.run_id, "seconds.total", 60.0)
+    tracker.client.set_terminated(run.info.run_id, "FINISHED")
+    changed = {path: path.stat().st_mtime_ns for path in home.rglob("*.npy")}
+    time.sleep(0.01)
+    cli.plan("smoke", home=home)
+    shown = capsys.readouterr().out
+    assert "done" in shown
+    assert "1 of 2 cells to do" in shown
+    assert "will decode" not in shown
+    assert {path: path.stat().st_mtime_ns for path in home.rglob("*.npy")} == changed
