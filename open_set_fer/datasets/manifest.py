@@ -96,12 +96,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Rows of a CSV or Parquet manifest; raises SuiteError for a missing column, unknown split or repeated path."""
     try:
         rows = (
-            pd.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pd.read_csv(path, dtype={"path": str, "label": str, "split": str}, skipinitialspace=True)
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, skipinitialspace=True)
         )
     except (ValueError, OSError) as error:
         raise SuiteError(f"manifest: cannot read {path}: {error}", "save it as UTF-8 CSV or as Parquet") from error
+    rows = rows.rename(columns=lambda name: str(name).strip())
     lacking = [name for name in ("path", "label", "split") if name not in rows.columns]
     if lacking:
         raise SuiteError(f"manifest: {path} lacks the columns {lacking}", _columns_wanted(rows))

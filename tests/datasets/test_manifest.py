@@ -128,3 +128,76 @@ def test_a_folder_of_an_unknown_split_is_not_passed_over(tmp_path):
     face(root / "val" / "angry" / "0.jpg")
     with pytest.raises(SuiteError, match=r"own/val is no split\n  mend: name it train, valid, test"):
         load(root, tmp_path, root)
+
+
+@pytest.mark.parametrize(
+    ("separator", "message"),
+    [
+        (";", r"lacks the columns .*\n  mend: its columns are separated by semicolons \(';'\)"),
+        ("\t", r"lacks the columns .*\n  mend: its columns are separated by tabs \('\\t'\)"),
+        ("|", r"lacks the columns .*\n  mend: its columns are separated by bars \('\|'\)"),
+    ],
+)
+def test_another_delimiter_is_named(tmp_path, separator, message):
+    root = tree(tmp_path / "own")
+    rows(root).to_csv(root / "faces.csv", index=False, sep=separator)
+    with pytest.raises(SuiteError, match=message):
+        load(root / "faces.csv", tmp_path, root)
+
+
+def test_blanks_around_a_label_make_no_other_class(tmp_path):
+    root = tree(tmp_path / "own")
+    rows(root).to_csv(root / "plain.csv", index=False)
+    text = (root / "plain.csv").read_text().replace(",", ", ").replace("\n", " \n")
+    (root / "blanks.csv").write_text(text)
+    rows(root).assign(label=lambda t: " " + t["label"] + " ").to_parquet(root / "blanks.parquet")
+    plain, *blanks = (load(root / name, tmp_path, root) for name in ("plain.csv", "blanks.csv", "blanks.parquet"))
+    for faces in blanks:
+        assert faces.classes == plain.classes
+        assert faces.counts() == plain.counts()
+
+
+def test_a_label_of_blanks_is_none(tmp_path):
+    root = tree(tmp_path / "own")
+    rows(root).assign(label="  ").to_parquet(root / "faces.parquet")
+    with pytest.raises(SuiteError, match=r"row 2 of .* has no label"):
+        load(root / "faces.parquet", tmp_path, root)
+
+
+def test_one_file_by_two_names_would_be_trained_on_and_tested_with(tmp_path):
+    root = tree(tmp_path / "own")
+    table = rows(root)
+    again = table[table["split"] == "train"].iloc[:1].assign(split="test", path=lambda t: "./" + t["path"])
+    pd.concat([table, again]).to_csv(root / "faces.csv", index=False)
+    with pytest.raises(SuiteError, match=r"'\./train/7/0\.jpg' and 'train/7/0\.jpg' are one file"):
+        load(root / "faces.csv", tmp_path, root)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])
+def test_a_box_without_end_names_itself(tmp_path, value):
+    root = tree(tmp_path / "own")
+    rows(root).assign(left=2, top=3, right=value, bottom=13).to_csv(root / "faces.csv", index=False)
+    with pytest.raises(SuiteError, match=r"row 2 of .* has a face box that is not four numbers"):
+        load(root / "faces.csv", tmp_path, root)
+
+
+def test_links_that_lead_to_themselves(tmp_path):
+    """A listed one is an error that names it; another one in the folder is nobody's business."""
+    root = tree(tmp_path / "own")
+    rows(root).to_csv(root / "faces.csv", index=False)
+    for loop in (root / "train" / "angry" / "loop", root / "train" / "loop", root / "loop"):
+        loop.symlink_to(loop)
+    for source in (root / "faces.csv", root):
+        assert len(load(source, tmp_path, root).images) == 16
+    listed = root / "train" / "angry" / "loop.jpg"
+    listed.symlink_to(listed)
+    rows(root).to_csv(root / "faces.csv", index=False)
+    for source in (root / "faces.csv", root):
+        with pytest.raises(SuiteError, match=r"loop\.jpg"):
+            load(source, tmp_path, root)
+
+
+def test_a_folder_is_no_vocabulary(tmp_path):
+    root = tree(tmp_path / "own")
+    with pytest.raises(SuiteError, match=r"cannot read .*own/train: Is a directory"):
+        Manifest(Manifest.Settings(str(root), str(root / "train"))).load(tmp_path / "cache")
