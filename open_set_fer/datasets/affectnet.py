@@ -71,18 +71,19 @@ class AffectNet:
         s = self.settings
         root = data_root(self.name, s.root)
         if (root / "train_set").is_dir():
-            files = list_folders(root)
-            if not files.kept(cache).is_file():
-                count = len(files.images)
-                return Outline(CLASSES, images=count, bytes=count * s.channels * s.image_size**2)
+            files = list_folders(root, cache)
+            if files.kept.is_file():
+                return self._listing(cache, files)
+            count = len(files.images)
+            return Outline(CLASSES, images=count, bytes=count * s.channels * s.image_size**2)
         return self._listing(cache)
 
-    def _listing(self, cache: Path) -> Listing:
+    def _listing(self, cache: Path, files: Files | None = None) -> Listing:
         s = self.settings
         root = data_root(self.name, s.root)
         boxes: list[Box | None] | None = None
         if (root / "train_set").is_dir():
-            paths, table = read_folders(root, cache)
+            paths, table = read_folders(files or list_folders(root, cache))
         elif (root / "training.csv").is_file():
             paths, table, boxes = read_manifests(root)
         else:
@@ -97,14 +98,13 @@ class AffectNet:
         )  # fmt: skip
 
 
-def read_folders(root: Path, cache: Path) -> tuple[list[str], Table]:
-    """Image paths and table of the 2021 layout, in the order of the image numbers.
+def read_folders(files: Files) -> tuple[list[str], Table]:
+    """Image paths and table of the 2021 layout.
 
-    The 287 k annotation files are read once: what they say is kept in `cache` until one of them changes.
+    The 287 k annotation files are read once: what they say is kept in the cache until one of them changes.
     """
-    files = list_folders(root)
     numbers = kept_numbers(
-        files.kept(cache),
+        files.kept,
         lambda: np.array(
             [_expression(path) for path in track(files.annotations, "reading annotations")], dtype=np.int64
         ),
@@ -118,18 +118,18 @@ def read_folders(root: Path, cache: Path) -> tuple[list[str], Table]:
 
 @dataclass(frozen=True)
 class Files:
-    """The 2021 layout's images as names below the root and as paths, and their annotations' paths, (N,) each."""
+    """The 2021 layout's images as names below the root and as paths, and their annotations' paths, (N,) each.
+
+    kept: where the annotations' content is kept once it was read.
+    """
 
     names: list[str]
     images: list[str]
     annotations: list[str]
-
-    def kept(self, cache: Path) -> Path:
-        """Where the annotations' content is kept once it was read."""
-        return cache / f"affectnet-labels-{_stamp(self.images, self.annotations)[:20]}.npy"
+    kept: Path
 
 
-def list_folders(root: Path) -> Files:
+def list_folders(root: Path, cache: Path) -> Files:
     """The files of the 2021 layout, in the order of the image numbers; raises SuiteError for a missing folder."""
     names: list[str] = []
     for folder in FOLDERS:
@@ -142,7 +142,8 @@ def list_folders(root: Path) -> Files:
         f"{root}/{folder}/annotations/{file.rpartition('.')[0]}_exp.npy"
         for folder, _, file in (name.split("/") for name in names)
     ]
-    return Files(names, all_inside(root, names, "affectnet"), annotations)
+    images = all_inside(root, names, "affectnet")
+    return Files(names, images, annotations, cache / f"affectnet-labels-{_stamp(images, annotations)[:20]}.npy")
 
 
 def _stamp(images: list[str], annotations: list[str]) -> str:

@@ -128,10 +128,13 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
     """
     folder = listing.entry(cache)
     if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock"):
-            if not folder.is_dir():  # another process may have prepared it while this one waited
-                _prepare(folder, listing)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{folder}.lock"):
+                if not folder.is_dir():  # another process may have prepared it while this one waited
+                    _prepare(folder, listing)
+        except OSError as error:
+            raise SuiteError(f"cannot write to {cache}: {error.strerror}", "name another home with --home") from error
     table = listing.table
     fingerprint = _fingerprint(folder)
     try:

@@ -309,6 +309,12 @@ def test_only_what_is_still_to_be_decoded_must_fit(tmp_path, monkeypatch):
     assert len(prepare(tmp_path).images) == 10
 
 
+def test_a_home_that_is_a_file(tmp_path):
+    (tmp_path / "home").touch()
+    with pytest.raises(SuiteError, match=r"cannot write to .*home/cache: Not a directory\n  mend: name another home"):
+        prepare(tmp_path / "home" / "cache")
+
+
 def test_bytes_in_words():
     assert [preparation.in_words(count) for count in (0, 1, 77_665_536, 999_999_999, 5_074_000_000)] == [
         "0 MB", "1 MB", "78 MB", "1000 MB", "5.1 GB",
