@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -312,35 +313,50 @@ def report(
     from open_set_fer.reports.render import render
 
     name, _, _ = load_profile(profile)
-    index = render(Tracker(home, name), to or home / "report" / name)
+    tracker = Tracker(home, name, create=False)
+    index = render(tracker, to or home / "report" / name)
+    tracker.log_report(index.parent)
     out.print(f"report: {index.resolve()}", soft_wrap=True, highlight=False)
 
 
-@app.command(epilog="Example: `osfer ui --port 5001`")
+@app.command(epilog="Examples: `osfer ui` · `osfer ui -p ferplus-cpu --port 5001`")
 def ui(
-    port: Annotated[int, typer.Option(help="Port on the loopback interface.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")] = 5000,
+    profile: Annotated[str, typer.Option("--profile", "-p", help="Print the link of this profile alone.")] = "",
     home: HomeOption = HOME,
 ) -> None:
-    """Open the MLflow UI on 127.0.0.1."""
-    from open_set_fer.benchmark.tracking import tracking_uri
+    """Open the MLflow UI on 127.0.0.1, or say where the tracking server's own is."""
+    from open_set_fer.benchmark import tracking
+    from open_set_fer.benchmark.profiles import load_profile
 
-    uri, _ = tracking_uri(home)
-    if uri.startswith("sqlite:") and not (home / "mlflow.db").exists():
-        raise SuiteError(f"no MLflow store under {home}", "run `osfer run` first, or name its folder with --home")
-    console.print(f"MLflow UI on http://127.0.0.1:{port} (store: {uri}); Ctrl-C ends it")
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    os.execv(sys.executable, command)
+    uri, _ = tracking.tracking_uri(home)
+    if tracking.is_remote(uri):
+        out.print("the runs are on the tracking server of MLFLOW_TRACKING_URI, which has its own MLflow UI:")
+        out.print(f"  {tracking.public_address(uri)}", soft_wrap=True, highlight=False, markup=False)
+        return
+    found = tracking.stored_experiments(home)
+    if profile:
+        name, _, _ = load_profile(profile)
+        if name not in found:
+            raise SuiteError(
+                f"no run of profile {name} in the store of {home}", f"it has: {', '.join(found) or 'none'}"
+            )
+        found = {name: found[name]}
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SuiteError(f"port {port} is not free: {error.strerror}", "choose another with --port") from error
+    base = f"http://127.0.0.1:{port}"
+    console.print("MLflow UI starts; Ctrl-C ends it. Runs by profile, the newest first:")
+    for name, experiment_id in found.items():
+        link = tracking.experiment_link(base, experiment_id)
+        console.print(f"  {name}: {link}", soft_wrap=True, highlight=False, markup=False)
+    # The job runner of MLflow's server serves evaluations of language models; four workers serve many users.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    server = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *server, "--workers", "1"])
 
 
 def _load_dataset(name: str, profile: str, home: Path) -> Any:

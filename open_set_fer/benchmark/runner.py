@@ -23,7 +23,8 @@ from open_set_fer.benchmark.pictures import face_sheet, score_histogram
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import Split, make_task, split_faces
-from open_set_fer.benchmark.tracking import Tracker, host_tags
+from open_set_fer.benchmark.provenance import host_tags
+from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import bars, log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.methods.contract import ClosedSetSettings, OpenSetTask
@@ -79,7 +80,9 @@ class Runner:
         outcome.already_done = len(cells) - len(open_cells)
         if not open_cells:
             return outcome
-        parent = self.tracker.start_benchmark([cell.coordinates() for cell in cells], self.profile_toml, command)
+        parent = self.tracker.start_benchmark(
+            [cell.coordinates() for cell in cells], self.profile_toml, command, str(self.device)
+        )
         status = "KILLED"
         try:
             with bars():

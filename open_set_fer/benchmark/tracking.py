@@ -1,12 +1,15 @@
 """MLflow: the schema every other part reads, and the only code that writes it.
 
 Experiment `open-set-fer/<profile>`. One parent run per `osfer run` (tag `osfer.kind` = benchmark, artifact `plan.json`: the
-cells it planned, artifact `profile.toml`). One nested run per cell (tag `osfer.kind` = cell) with
+cells it planned, artifact `profile.toml`; when it ends, metrics `auroc.<label>` and `cells.<label>`: the mean and the number
+of the planned cells that are finished; artifact folder `report` of the last `osfer report`). One nested run per cell (tag `osfer.kind` = cell) with
 
 tags        cell_key, settings_key, dataset, protocol (family), open_classes ('surprise+fear'), method (the label in the
             profile), seed, profile, selection (where the
-            hyperparameters come from), demonstration, git_commit, host, device, notes, error (FAILED runs)
-params      every setting, flat: method.*, closed_set.*, backbone.*, dataset.*
+            hyperparameters come from), demonstration, notes, error (FAILED runs), and those of provenance.host_tags:
+            version, git_commit, python, torch, cpu, gpu, host, device
+params      every setting, flat: method.*, closed_set.*, backbone.*, dataset.*; and what names the cell, for MLflow's
+            parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
 metrics     auroc, fpr_at_tpr95, aupr_open, aupr_closed, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,
             pseudo_label_entropy_open, pseudo_label_entropy_closed, seconds.<phase>, peak_mib.<phase>,
             and curves as curve.<name> with the epoch as step
@@ -14,47 +17,42 @@ artifacts   scores.parquet (id, truth, is_open, unknown_score, predicted_class, 
             faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
             only when the process that logs the cell was started with --allow-face-artifacts
 inputs      the data set's name, fingerprint and counts
+times       start and end of the computation, whenever it was logged
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import platform
+import re
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import filelock
 
+from open_set_fer.benchmark import store
+from open_set_fer.benchmark.provenance import host_tags
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 EXPERIMENT_PREFIX = "open-set-fer/"
 KIND = "osfer.kind"
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
 """What names a cell in a plan and in a table; `cell_key` also covers its settings."""
-
-
-@cache
-def git_commit() -> str:
-    """The suite's commit, '-dirty' when the checkout has changes, 'unknown' outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return out.stdout.strip()
+REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
+TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
 
 
 class Tracker:
@@ -63,53 +61,108 @@ class Tracker:
     def __init__(self, home: Path, profile: str, create: bool = True) -> None:
         """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set.
 
-        create: make home, store and experiment where they are not there. Without it nothing is made, and an experiment
-        that is not there has no runs.
+        create: make store and experiment where there is none; else a missing one reads as empty and nothing is written.
+            A home that cannot be written is read through a copy of its store.
+
+        Raises:
+            SuiteError: MLFLOW_TRACKING_URI is no address, or the store of `home` is damaged.
         """
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        set_mlflow_defaults()
         from mlflow import MlflowClient
 
+        self.home = home
         self.profile = profile
-        self.uri, artifacts = tracking_uri(home)
         self.experiment_id = ""
-        if create:
-            home.mkdir(parents=True, exist_ok=True)
-        elif not _is_there(home, self.uri):
-            return
+        self.uri, artifacts = tracking_uri(home)
+        self._local = artifacts is not None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         # SQLite admits one writer; waiting here beats its "database is locked" after five seconds.
         self._lock = filelock.FileLock(home / "tracking.lock")
-        with self.writing() if create or Path(self._lock.lock_file).is_file() else nullcontext():
+        if not create and not self._is_there():
+            return
+        if self._local and not store.is_writable(home):
+            self._copy = tempfile.TemporaryDirectory()
+            self.uri = store.database_uri(store.copy_to_read(home, Path(self._copy.name)))
             self.client: MlflowClient = MlflowClient(self.uri)
-            name = EXPERIMENT_PREFIX + profile
-            experiment = self.client.get_experiment_by_name(name)
-            if experiment is not None:
-                if create and experiment.lifecycle_stage != "active":
-                    self.client.restore_experiment(experiment.experiment_id)
-                self.experiment_id = experiment.experiment_id
-            elif create:
+            self._find_experiment()
+            return
+        if create:
+            home.mkdir(parents=True, exist_ok=True)
+        with self._locked() if home.is_dir() else nullcontext():
+            if self._local:
+                store.prepare(home)
+            self.client = MlflowClient(self.uri)
+            if not self._find_experiment() and create:
                 self.experiment_id = self.client.create_experiment(
-                    # The kind makes the UI open on runs and metrics instead of on language-model traces.
-                    name,
+                    # MLflow's page opens on language-model traces unless its link says otherwise: see experiment_link.
+                    EXPERIMENT_PREFIX + profile,
                     artifact_location=artifacts,
                     tags={"mlflow.experimentKind": "custom_model_development"},
                 )
 
+    def _is_there(self) -> bool:
+        """Whether the store can be opened without making it: a local file must be there, a server must answer."""
+        if self._local:
+            return (self.home / store.DATABASE).exists()
+        return not self.uri.startswith("sqlite:") or Path(self.uri.removeprefix("sqlite:///")).exists()
+
+    def _find_experiment(self) -> bool:
+        with self._naming_damage():
+            experiment = self.client.get_experiment_by_name(EXPERIMENT_PREFIX + self.profile)
+        if experiment is None:
+            return False
+        if experiment.lifecycle_stage != "active":
+            self.client.restore_experiment(experiment.experiment_id)
+        self.experiment_id = experiment.experiment_id
+        return True
+
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store's write lock when it is a local SQLite file."""
-        if self.uri.startswith("sqlite:"):
-            with self._lock:
-                yield
-        else:
+        """Hold the store's write lock when it is a local SQLite file.
+
+        Raises:
+            SuiteError: the home cannot be written, or its store is damaged.
+        """
+        if self._copy is not None:
+            raise SuiteError(f"{self.home} cannot be written", "choose another folder with --home")
+        with self._locked(), self._naming_damage():
+            if self._local:
+                # Another process may know this home by another path, in a container say, and have set the places to it.
+                store.follow(self.home.resolve() / store.DATABASE, store.artifact_root(self.home))
             yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self.uri.startswith("sqlite"):
+            yield
+            return
+        try:
+            self._lock.acquire(timeout=10)
+        except filelock.Timeout:
+            log.warning("waiting for another process that writes to the store of %s", self.home)
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if self._local and (clear := store.damage(self.home, error)):
+                raise clear from error
+            raise
 
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
         while self.experiment_id:
-            page = self.client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
+            with self._naming_damage():
+                page = self.client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
             runs.extend(page)
             token = page.token
             if not token:
@@ -125,15 +178,15 @@ class Tracker:
         """True when this cell has a finished run."""
         return bool(self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'"))
 
-    def start_benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str) -> str:
+    def start_benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> str:
         """Create the parent run; parents of this machine whose process died are closed as KILLED."""
         with self.writing():
             for run in self._search(f"tags.`{KIND}` = 'benchmark' and attributes.status = 'RUNNING'"):
                 if run.data.tags.get("host") == socket.gethostname() and not _alive(int(run.data.tags["pid"])):
                     self.client.set_terminated(run.info.run_id, "KILLED")
-            tags = {
-                KIND: "benchmark", "profile": self.profile, "host": socket.gethostname(), "pid": str(os.getpid()),
-                "git_commit": git_commit(), "command": command, "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
+            tags = host_tags(device) | {
+                KIND: "benchmark", "profile": self.profile, "pid": str(os.getpid()), "command": command,
+                "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
             }  # fmt: skip
             run_id = str(self.client.create_run(self.experiment_id, tags=tags).info.run_id)
             self.client.log_text(run_id, json.dumps(plan, indent=1), "plan.json")
@@ -142,14 +195,28 @@ class Tracker:
         return run_id
 
     def end(self, run_id: str, status: str) -> None:
-        """Close a run as FINISHED, FAILED or KILLED."""
+        """Close a parent run as FINISHED, FAILED or KILLED, with the means of its finished cells."""
+        means = self._means(run_id)
         with self.writing():
+            for name, value in means.items():
+                self.client.log_metric(run_id, name, value)
             self.client.set_terminated(run_id, status)
+
+    def _means(self, run_id: str) -> dict[str, float]:
+        """Mean AUROC and number of the finished cells that a parent run planned, by method label."""
+        finished = self.finished_cells()
+        found: dict[str, list[float]] = {}
+        for cell in self.read_json(run_id, "plan.json"):
+            if cell.get("cell_key") in finished:
+                found.setdefault(_metric_part(cell["method"]), []).append(finished[cell["cell_key"]]["auroc"])
+        means = {f"auroc.{label}": sum(values) / len(values) for label, values in found.items()}
+        return means | {f"cells.{label}": float(len(values)) for label, values in found.items()}
 
     def log_cell(self, parent: str, result: dict[str, Any], folder: Path, pictures: dict[str, Any]) -> None:
         """Log one finished cell from its result on disk; leftovers of earlier tries of the same cell are removed.
 
-        result: what the runner wrote as result.json (tags, params, metrics, curves, inputs).
+        result: what the runner wrote as result.json (tags, params, metrics, curves, inputs; started and ended in seconds
+            since 1970).
         folder: holds scores.parquet and profile.toml.
         pictures: matplotlib figures and Pillow images by artifact name.
         """
@@ -164,12 +231,13 @@ class Tracker:
                 # Left by a killed or failed try: the runner holds the cell's lock, so nobody is writing it.
                 self.client.delete_run(run.info.run_id)
             tags = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(result["tags"])}
-            run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
-            now = int(time.time() * 1000)
+            started, now = _times(result, folder)
+            run_id = self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id
             metrics = [Metric(name, float(value), now, 0) for name, value in result["metrics"].items()]
             for name, values in result["curves"].items():
                 metrics += [Metric(f"curve.{name}", float(value), now, step) for step, value in enumerate(values)]
-            params = [Param(name, str(value)[:6000]) for name, value in result["params"].items()]
+            coordinates = {f"cell.{name}": result["tags"][name] for name in COORDINATES}
+            params = [Param(name, str(value)[:6000]) for name, value in (coordinates | result["params"]).items()]
             all_tags = [RunTag(name, str(value)[:5000]) for name, value in result["tags"].items()]
             # MLflow's limits for one batch; nothing beyond them is dropped.
             for start in range(0, max(len(metrics), len(params), len(all_tags)), 100):
@@ -193,7 +261,7 @@ class Tracker:
                     self.client.log_image(run_id, picture, name)
                 else:
                     self.client.log_figure(run_id, picture, name)
-            self.client.set_terminated(run_id, "FINISHED")
+            self.client.set_terminated(run_id, "FINISHED", end_time=now)
 
     def log_failure(self, parent: str, tags: dict[str, str], traceback: str) -> None:
         """Log a cell that raised as FAILED with its traceback; a cell has at most one such run."""
@@ -205,6 +273,28 @@ class Tracker:
             run_id = self.client.create_run(self.experiment_id, tags={**tags, **own}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
+
+    def log_report(self, folder: Path, files: Iterable[Path] | None = None) -> None:
+        """Attach a rendered report to the newest parent run; a store that cannot take it is a warning.
+
+        folder: holds index.html, tables/ and figures/.
+        files: what to log of it (default: index.html and the kinds of files that a report has).
+        """
+        from mlflow.exceptions import MlflowException
+
+        if files is None:
+            files = [folder / "index.html"]
+            files += [path for kind in REPORT_KINDS for path in sorted(folder.glob(f"*/{kind}"))]
+        parents = self._search(f"tags.`{KIND}` = 'benchmark'")
+        if not parents:
+            return
+        newest = max(parents, key=lambda run: run.info.start_time).info.run_id
+        try:
+            with self.writing():
+                for path in files:
+                    self.client.log_artifact(newest, str(path), str(Path("report", path.relative_to(folder).parent)))
+        except (MlflowException, SuiteError, OSError) as error:
+            log.warning("the report was not logged to MLflow: %s", str(error).partition("\n")[0])
 
     # -- reading, for the reports ----------------------------------------------------------------------------------
 
@@ -226,40 +316,131 @@ class Tracker:
     def read_json(self, run_id: str, artifact: str) -> Any:
         """A JSON artifact of a run."""
         with tempfile.TemporaryDirectory() as folder:
-            return json.loads(Path(self.client.download_artifacts(run_id, artifact, folder)).read_text("utf-8"))
+            return json.loads(self._download(run_id, artifact, folder).read_text("utf-8"))
 
     def read_scores(self, run_id: str) -> Any:
         """The scores of a cell as a pandas DataFrame."""
         import pandas as pd
 
         with tempfile.TemporaryDirectory() as folder:
-            return pd.read_parquet(self.client.download_artifacts(run_id, "scores.parquet", folder))
+            return pd.read_parquet(self._download(run_id, "scores.parquet", folder))
+
+    def _download(self, run_id: str, artifact: str, folder: str) -> Path:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self.client.download_artifacts(run_id, artifact, folder))
+        except (MlflowException, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            place = f"under {self.home / store.ARTIFACTS}" if self._local else f"on {public_address(self.uri)}"
+            raise SuiteError(
+                f"{artifact} of run {run_id} cannot be read {place}: {reason}", "put the artifacts back where they were"
+            ) from error
+
+
+def set_mlflow_defaults() -> None:
+    """MLflow sends no telemetry and draws no bars of its own, unless the user's environment says otherwise."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def tracking_uri(home: Path) -> tuple[str, str | None]:
-    """Tracking URI and, for the default local store, where artifacts go."""
+    """Tracking URI and, for the default local store, where artifacts go.
+
+    Raises:
+        SuiteError: MLFLOW_TRACKING_URI is set to something that is no address of a store.
+    """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured:
-        return configured, None
-    return f"sqlite:///{home.resolve()}/mlflow.db", (home.resolve() / "artifacts").as_uri()
+    if not configured:
+        return store.database_uri(home.resolve() / store.DATABASE), store.artifact_root(home)
+    try:
+        parts = urlsplit(configured)
+        kind = parts.scheme.partition("+")[0]
+        # A server has a host, a database file a path.
+        complete = bool(parts.hostname) if is_remote(configured) else bool(parts.netloc or parts.path.strip("/"))
+        known = kind in TRACKING_KINDS or kind in {point.name for point in entry_points(group="mlflow.tracking_store")}
+    except ValueError:
+        complete = known = False
+    if not (known and complete) and configured != "databricks":
+        raise SuiteError(
+            f"MLFLOW_TRACKING_URI={public_address(configured)!r} is no address of a tracking server or database",
+            "set it to http://host:port, https://..., sqlite:////folder/mlflow.db or another database's URI; "
+            "unset it to use mlflow.db in --home",
+        )
+    return configured, None
 
 
-def _is_there(home: Path, uri: str) -> bool:
-    """Whether a store can be opened without making it: a local file must be there, a server must answer."""
-    if not uri.startswith("sqlite:"):
-        return True
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    return (Path(uri.removeprefix("sqlite:///")) if configured else home / "mlflow.db").is_file()
+def is_remote(uri: str) -> bool:
+    """True for a tracking server, which has an MLflow page of its own."""
+    return uri == "databricks" or urlsplit(uri).scheme in ("http", "https", "databricks")
+
+
+def public_address(uri: str) -> str:
+    """An address without user name and password, to print."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "(not readable)"
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def experiment_link(base: str, experiment_id: str) -> str:
+    """Page of an experiment's runs in an MLflow UI at `base`; without workflowType MLflow 3 opens on traces."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
+def run_link(base: str, experiment_id: str, run_id: str) -> str:
+    """Page of one run in an MLflow UI at `base`."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def stored_experiments(home: Path) -> dict[str, str]:
+    """Experiment ids by profile, the one with the newest run first.
+
+    Raises:
+        SuiteError: the home has no store, cannot be written, or its store is damaged.
+    """
+    set_mlflow_defaults()
+    uri, artifacts = tracking_uri(home)
+    if artifacts is not None:
+        if not (home / store.DATABASE).exists():
+            raise SuiteError(f"no MLflow store under {home}", "run `osfer run` first, or name its folder with --home")
+        if not store.is_writable(home):
+            raise SuiteError(f"{home} cannot be written, which MLflow's server needs", "serve a copy of the folder")
+        with filelock.FileLock(home / "tracking.lock"):
+            store.prepare(home)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+
+    def newest(experiment: Experiment) -> int:
+        runs = client.search_runs([experiment.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])
+        return int(runs[0].info.start_time) if runs else 0
+
+    found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
+    ordered = sorted(found, key=newest, reverse=True)
+    return {experiment.name.removeprefix(EXPERIMENT_PREFIX): experiment.experiment_id for experiment in ordered}
 
 
 def run_name(tags: dict[str, str]) -> str:
-    """What the MLflow UI shows for a cell."""
-    return f"{tags['dataset']} {tags['protocol']} {tags['open_classes']} {tags['method']} seed {tags['seed']}"
+    """What the MLflow UI shows for a cell; its columns are narrow, so what differs comes first."""
+    return f"{tags['method']} · {tags['open_classes']} · s{tags['seed']} · {tags['dataset']}"
 
 
-def host_tags(device: str) -> dict[str, str]:
-    """Where a cell was computed."""
-    return {"git_commit": git_commit(), "host": socket.gethostname(), "device": f"{device} ({platform.machine()})"}
+def _times(result: dict[str, Any], folder: Path) -> tuple[int, int]:
+    """Start and end of a cell's computation in ms since 1970; from file time and duration where an older suite wrote it."""
+    if "started" in result and "ended" in result:
+        return int(result["started"] * 1000), int(result["ended"] * 1000)
+    file = folder / "result.json"
+    ended = file.stat().st_mtime if file.exists() else time.time()
+    return int((ended - result["metrics"].get("seconds.total", 0.0)) * 1000), int(ended * 1000)
+
+
+def _metric_part(label: str) -> str:
+    """A label as part of a metric's name: what MLflow forbids is replaced, and a digest keeps two labels apart."""
+    cleaned = re.sub(r"[^\w.\- ]", "_", label, flags=re.ASCII)
+    return cleaned if cleaned == label else f"{cleaned}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"
 
 
 def _alive(pid: int) -> bool:

@@ -121,7 +121,8 @@ def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
             trials.setdefault(run.data.tags["settings_key"], []).append(run)
         auroc = [float(np.mean([run.data.metrics["auroc"] for run in trial])) for trial in trials.values()]
         best = list(trials.values())[int(np.argmax(auroc))][0].data.params
-        varied = [name for name in best if len({run.data.params.get(name) for run in own}) > 1]
+        settings = [name for name in best if not name.startswith("cell.")]
+        varied = [name for name in settings if len({run.data.params.get(name) for run in own}) > 1]
         values = ", ".join(f"{name.removeprefix('method.')} {_short(best[name])}" for name in varied)
         seeds = len({run.data.tags["seed"] for run in own})
         rows.append(

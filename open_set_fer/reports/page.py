@@ -134,6 +134,6 @@ def _distinct(results: Results, run_ids: pd.Series[str], own: bool = False) -> l
     values: dict[str, dict[str, None]] = {}
     for run_id in run_ids:
         for name, value in results.params.get(run_id, {}).items():
-            if name.startswith("method.") == own:
+            if name.startswith("method.") == own and not name.startswith("cell."):
                 values.setdefault(name.removeprefix("method."), {})[value] = None
     return [(name, " | ".join(found)) for name, found in sorted(values.items())]
