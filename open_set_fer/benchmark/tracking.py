@@ -34,7 +34,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import filelock
 
@@ -386,8 +386,12 @@ def public_address(uri: str) -> str:
 
 
 def experiment_link(base: str, experiment_id: str) -> str:
-    """Page of an experiment's runs in an MLflow UI at `base`; without workflowType MLflow 3 opens on traces."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    """Page of an experiment's cells in an MLflow UI at `base`.
+
+    Without workflowType MLflow 3 opens on language-model traces, without the filter on folded parent runs.
+    """
+    cells = quote(f"tags.`{KIND}` = 'cell'")
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&searchFilter={cells}"
 
 
 def run_link(base: str, experiment_id: str, run_id: str) -> str:
