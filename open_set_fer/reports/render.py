@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from open_set_fer.reports.figures import Picture, all_figures
+from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.page import build_page
 from open_set_fer.reports.query import load
-from open_set_fer.reports.tables import all_tables, cells_frame, to_frame, to_latex, to_markdown
+from open_set_fer.reports.tables import all_tables, cells_frame, to_frame, to_markdown
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.tracking import Tracker
