@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def render(tracker: Tracker, out: Path) -> Path:
-    """Write out/index.html, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf}; returns the page's path.
+    """Write out/index.html, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
 
     Tables and figures of an earlier render are removed. Raises SuiteError when the experiment holds no finished cell.
     """
     results = load(tracker)
     tables_folder = _emptied(out / "tables", ("tex", "md", "csv"))
-    figures_folder = _emptied(out / "figures", ("png", "pdf"))
+    figures_folder = _emptied(out / "figures", ("png", "pdf", "svg"))
     tables = all_tables(results)
     for table in tables:
         (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")

@@ -269,9 +269,9 @@ def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str
     figures = {path.name for path in (rendered / "figures").iterdir()}
     stems = {"auroc_synthetic", "auroc_ferplus", "figure4_ferplus_single", "figure4_synthetic_compound",
              "figure4_synthetic_single_1", "figure4_synthetic_single_2"}  # fmt: skip
-    assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")}
+    assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf", "svg")}
     for path in (rendered / "figures").iterdir():
-        assert path.read_bytes()[:4] == (b"%PDF" if path.suffix == ".pdf" else b"\x89PNG")
+        assert path.read_bytes()[:4] == {".pdf": b"%PDF", ".png": b"\x89PNG", ".svg": b"<svg"}[path.suffix]
 
 
 class _References(HTMLParser):
