@@ -314,7 +314,7 @@ def _auroc_by_method(results: Results, dataset: str) -> Picture:
             marker, colour = FAMILY_STYLES[family]
             x = [value for (of, _), value in values.items() if of == family]
             offset = 0.12 * (families.index(family) - (len(families) - 1) / 2)
-            axes.plot(x, [place + offset] * len(x), marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0,
+            axes.plot(x, [place + offset] * len(x), marker, color=colour, markersize=4, alpha=0.9, markeredgewidth=0,
                       label=family if place == 0 else None, zorder=2)  # fmt: skip
         text = "no finished cell"
         if values:

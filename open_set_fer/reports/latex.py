@@ -28,7 +28,7 @@ ROWS_PER_FLOAT = 36
 """Rows after which a table goes on in a further float, so that each fits a page."""
 GAP = 3.0
 """\\tabcolsep in pt: half of what lies between two columns."""
-HEAD_LETTERS, LABEL_LETTERS, BLOCK_LETTERS = 9, 26, 30
+HEAD_LETTERS, LABEL_LETTERS, BLOCK_LETTERS = 9, 28, 30
 """Letters after which a column's heading, a row's label and a block's heading go on in a further line."""
 SCRIPT = 7.97
 """Points of Computer Modern at 10 pt scaled to \\scriptsize, in which deviations are set."""
@@ -78,7 +78,7 @@ def to_latex(table: Table) -> str:
     floats = [(columns, blocks) for columns in parts for blocks in _paged(table.blocks)]
     for number, (columns, blocks) in enumerate(floats):
         lines += [f"\\begin{{{environment}}}", "\\centering", f"{size.command}\\setlength{{\\tabcolsep}}{{{GAP:g}pt}}"]
-        lines.append(_caption(table, number))
+        lines += [_caption(table, number), "\\par\\smallskip"]
         lines += _tabular(table, columns, blocks, size)
         if number == len(floats) - 1:
             lines += _footnotes(table)
@@ -223,7 +223,10 @@ def _marked(text: str, entry: Entry) -> str:
 
 def _stack(text: str, letters: int, align: str) -> str:
     lines = [latex_escape(line) for line in _lines(text, letters)]
-    return lines[0] if len(lines) == 1 else f"\\shortstack[{align}]{{{(chr(92) * 2).join(lines)}}}"
+    if len(lines) == 1:
+        return lines[0]
+    stacked = r"\\".join(f"\\strut {line}" for line in lines)  # struts: lines as far apart whatever their letters
+    return f"\\shortstack[{align}]{{{stacked}}}"
 
 
 def _footnotes(table: Table) -> list[str]:

@@ -297,7 +297,7 @@ def _result_table(
     blocks += _paper_blocks(dataset, rows, methods, name)
     used = {entry.text for block in blocks for row in block.rows for entry in row.entries}
     if "·" in used:
-        footnotes["·: not planned here, or not printed in the paper."] = None
+        footnotes["·: not planned here, or not printed by Zhang et al."] = None
     if name == "table5":
         footnotes[_printed_ablations()] = None
     laboratory = [f"Warning: {warn.about(methods)}" for warn in results.warnings_for(dataset, methods)]
@@ -372,7 +372,7 @@ def _printed_ablations() -> str:
         f"{method_name(row['method'])} {row['value']:.3f}"
         for row in frame[frame["table"] == "table5"].to_dict("records")
     ]
-    return f"Paper's Table 5 (RAF-DB, surprise open, AUROC, as far as readable): {'; '.join(found)}."
+    return f"Table 5 of Zhang et al. (AAAI 2024; RAF-DB, surprise open, AUROC, as far as readable): {'; '.join(found)}."
 
 
 def _side_table(results: Results, dataset: str, family: str, methods: list[str]) -> Table:
