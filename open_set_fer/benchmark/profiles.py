@@ -16,7 +16,6 @@ from pydantic import Field
 from open_set_fer import plugins
 from open_set_fer.benchmark.protocols import Family, Pool
 from open_set_fer.benchmark.settings import build_settings, describe
-from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
 
@@ -192,15 +191,12 @@ class Profile(_Strict):
     def method_labels(self) -> list[str]:
         """The labels that `all` stands for: the built-in ones, this profile's own, installed methods.
 
-        An installed method that cannot be used is left out with a warning.
+        Entry points that cannot be used are left out.
         """
         behind = {entry.get("method") for entry in built_in_labels().values()}
         installed = sorted(set(plugins.available(plugins.METHODS)) - behind)
-        labels = dict.fromkeys([*built_in_labels(), *self.methods, *installed])
-        for name, fault in plugins.broken(plugins.METHODS).items():
-            if labels.pop(name, name) is None and name not in self.methods:
-                log.warning("left out: %s", fault)
-        return list(labels)
+        usable = [name for name in installed if name not in plugins.broken(plugins.METHODS)]
+        return list(dict.fromkeys([*built_in_labels(), *self.methods, *usable]))
 
 
 @cache

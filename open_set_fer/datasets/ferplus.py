@@ -35,7 +35,7 @@ CLASSES = (*BASIC, CONTEMPT)
 
 
 class FerPlus:
-    """The data set `ferplus`."""
+    """FERPlus: FER2013's 35,887 grey faces, labelled anew by ten taggers; eight expressions, contempt among them."""
 
     name = "ferplus"
 
