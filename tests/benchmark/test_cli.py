@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from open_set_fer import __version__, plugins
 from open_set_fer.benchmark.cli import app
 from open_set_fer.benchmark.profiles import load_profile, profile_names
+from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
+README = Path(__file__).parents[2] / "README.md"
 SMOKE = load_profile("smoke")[2]
 
 
@@ -228,3 +234,30 @@ def test_a_name_that_two_packages_register_fails_where_it_is_used_alone(installe
     home = ["--home", str(tmp_path / "home")]
     assert osfer("plan", "-p", "smoke", *home).exit_code == 0
     assert "acme_good:Method" in str(osfer("plan", "-p", "smoke", "-m", "good", *home).exception)
+
+
+# -- the README's recipe for one's own faces -----------------------------------------------------------------------
+
+
+def test_the_readmes_manifest_profile_runs_as_it_is_printed(tmp_path, monkeypatch):
+    recipe = re.search(r"```toml\n(base = .*?)```", README.read_text("utf-8"), re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    Path("my.toml").write_text(recipe, "utf-8")
+    words = {name: name[:3].upper() for name in BASIC}
+    Path("vocabulary.toml").write_text("".join(f'{name} = ["{word}"]\n' for name, word in words.items()), "utf-8")
+    Path("faces").mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for name in BASIC:
+        for split, count in (("train", 10), ("test", 3)):
+            for number in range(count):
+                path = f"faces/{name}-{split}-{number}.png"
+                Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8)).save(path)
+                rows.append(f"{path},{words[name]},{split}")
+    Path("faces.csv").write_text("\n".join(rows), "utf-8")
+    done = osfer("run", "--profile", "my.toml", "--open", "anger", "--method", "baseline,entropy", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {(cell["dataset"], cell["open_classes"]) for cell in found["results"]} == {("manifest", "anger")}
+    assert osfer("report", "--profile", "my.toml").exit_code == 0
+    assert Path("runs/report/my/tables/table1_manifest.md").is_file()
