@@ -4,6 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
+# Another Python asked for than the environment's own: the environment is made anew. Without PYTHON=... it stays.
+WHICH := -c 'import sys; print(sys.base_prefix, sys.version)'
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard $(BIN)/python),)
+ASKED := $(shell $(PYTHON) $(WHICH) 2>/dev/null)
+ifeq ($(ASKED),)
+$(error PYTHON=$(PYTHON) does not run)
+endif
+ifneq ($(ASKED),$(shell $(BIN)/python $(WHICH) 2>/dev/null))
+$(info $(VENV) is of another Python than $(PYTHON): it is made anew)
+.PHONY: $(INSTALLED) $(BIN)/python
+endif
+endif
+endif
+
 .PHONY: benchmark test test-fast lint perf clean
 
 ## the demo profile on embedded data, then the report; prints where it lies
@@ -30,11 +45,15 @@ lint: $(INSTALLED)
 perf: $(INSTALLED)
 	$(BIN)/python -m tests.performance.perf
 
-$(INSTALLED): pyproject.toml
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."'
-	$(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+
+# Versions as tested; pip is there unless the environment's making was interrupted.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[posthoc,noise,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[posthoc,noise,dev]"
 	touch $@
 
 clean:

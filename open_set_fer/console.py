@@ -1,11 +1,14 @@
 """One console for log lines and progress bars, so that neither writes over the other.
 
 Bars live on stderr and only on a terminal; log lines go through the same rich console, which prints them above the bars.
+What is printed is text: labels, classes and errors may hold `[...]` or `:M:`, so no console reads markup or emoji codes.
 """
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,9 +18,18 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False, emoji=False)
+out = Console(markup=False, emoji=False)
+"""Standard output: results and tables, what a script may want to read."""
 log = logging.getLogger("open_set_fer")
 _live: list[Progress] = []
+
+
+def print_what_the_terminal_can() -> None:
+    """On a terminal or pipe that is not UTF-8, a character that it lacks is a question mark instead of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def set_up_logging(verbose: bool = False) -> None:
@@ -35,7 +47,7 @@ def bars() -> Iterator[Progress]:
         yield _live[-1]
         return
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     with progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable
 from functools import cache
@@ -15,33 +16,75 @@ DATASETS = "open_set_fer.datasets"
 
 
 @cache
-def available(group: str) -> dict[str, EntryPoint]:
-    """Entry points of `group` by name."""
-    found: dict[str, EntryPoint] = {}
+def _registered(group: str) -> dict[str, dict[str, EntryPoint]]:
+    """name -> value -> entry point: two values under one name are two packages that claim it."""
+    found: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=group):
-        other = found.setdefault(point.name, point)
-        if other.value != point.value:
-            raise SuiteError(
-                f"two packages register {group} {point.name!r}: {other.value} and {point.value}",
-                "uninstall one of them or rename its entry point",
-            )
+        found.setdefault(point.name, {}).setdefault(point.value, point)
     return found
 
 
+def available(group: str) -> dict[str, EntryPoint]:
+    """Entry points of `group` by name; nothing is imported, so one of them may be broken."""
+    return {name: next(iter(points.values())) for name, points in _registered(group).items()}
+
+
+def broken(group: str) -> dict[str, str]:
+    """What is wrong with each entry point of `group` that cannot be used, by name; imports all of them."""
+    faults: dict[str, str] = {}
+    for name in available(group):
+        try:
+            load(group, name)
+        except SuiteError as error:
+            faults[name] = str(error).partition("\n")[0]
+    return faults
+
+
 def load(group: str, name: str) -> Any:
-    """The class registered as `name`; raises SuiteError naming the nearest known one."""
-    points = available(group)
+    """The class registered as `name`; raises SuiteError naming the nearest known one, or what is wrong with it.
+
+    Whatever a package does when it is imported, it harms only the commands that use it.
+    """
+    kind = group.rpartition(".")[2].removesuffix("s")
+    points = _registered(group)
     if name not in points:
+        raise SuiteError(f"unknown {kind} {name!r}{nearest(name, points)}", f"known: {', '.join(sorted(points))}")
+    if len(points[name]) > 1:
         raise SuiteError(
-            f"unknown {group.rpartition('.')[2].removesuffix('s')} {name!r}{nearest(name, points)}",
-            f"known: {', '.join(sorted(points))}",
+            f"two packages register the {kind} {name!r}: {' and '.join(points[name])}",
+            "uninstall one of them or rename its entry point",
         )
+    (point,) = points[name].values()
     try:
-        return points[name].load()
-    except (ImportError, AttributeError) as error:
+        found = point.load()
+    except (Exception, SystemExit) as error:
         raise SuiteError(
-            f"cannot import {name!r} from {points[name].value}: {error}", "reinstall the package that registers it"
+            f"cannot import the {kind} {name!r} from {point.value}: {type(error).__name__}: {error}",
+            "mend, update or uninstall the package that registers it",
         ) from error
+    faults = _faults(found, group)
+    if faults:
+        raise SuiteError(
+            f"the {kind} {name!r} from {point.value} {faults[0]}", "see CONTRIBUTING.md for what it must have"
+        )
+    return found
+
+
+def _faults(found: Any, group: str) -> list[str]:
+    """How a registered object differs from what the suite expects of a method or data set."""
+    wanted = {"name": str, "version": int} if group == METHODS else {"name": str}
+    faults = [
+        f"has no `{name}` of type {kind.__name__}"
+        for name, kind in wanted.items()
+        if not isinstance(getattr(found, name, None), kind)
+    ]
+    settings = getattr(found, "Settings", None)
+    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
+        faults.append("has no dataclass `Settings`")
+    action = "detect" if group == METHODS else "load"
+    if not callable(getattr(found, action, None)):
+        faults.append(f"has no method `{action}`")
+    return faults
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import asdict
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
+from pydantic import Field
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.protocols import Family, Pool
@@ -27,7 +30,7 @@ class Protocols(_Strict):
     pools: each protocol once for every entry, on a test pool of that size and share of open faces; empty: the whole pool.
     """
 
-    families: list[Family]
+    families: Annotated[list[Family], Field(min_length=1)]
     open_classes: list[str] = []
     pools: list[Pool] = []
     all_pairs: bool = False
@@ -37,8 +40,8 @@ class Protocols(_Strict):
 class Range(_Strict):
     """low to high, both included: whole numbers where both are; log: uniform in the logarithm."""
 
-    low: int | float
-    high: int | float
+    low: int | Annotated[float, Field(allow_inf_nan=False)]
+    high: int | Annotated[float, Field(allow_inf_nan=False)]
     log: bool = False
 
     @pydantic.model_validator(mode="after")
@@ -63,7 +66,7 @@ Space = Annotated[
 
 
 class Profile(_Strict):
-    """One profile; `methods` maps the label used in tables to settings.
+    """One profile; `methods` maps the label used in tables to settings, on top of the built-in labels of methods.toml.
 
     Besides settings an entry may have `method` (where it differs from the label), `like` (a label whose entry it starts
     from) and a table `closed_set` (values of a closed-set recipe of its own).
@@ -72,11 +75,11 @@ class Profile(_Strict):
     description: str
     selection: str
     """Where the hyperparameters come from; the report prints it."""
-    seeds: list[int]
-    datasets: dict[str, dict[str, Any]]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    datasets: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     protocols: Protocols
-    default_methods: list[str]
-    methods: dict[str, dict[str, Any]]
+    default_methods: Annotated[list[str], Field(min_length=1)]
+    methods: dict[str, dict[str, Any]] = {}
     backbone: dict[str, Any] = {}
     closed_set: dict[str, Any] = {}
     search: dict[str, dict[str, Space]] = {}
@@ -95,29 +98,46 @@ class Profile(_Strict):
             ClosedSetSettings, {**self.closed_set, **own}, f"methods.{label}.closed_set" if own else "closed_set"
         )
 
-    def _entry(self, label: str) -> dict[str, Any]:
-        """The label's entry, on top of the one that it is like."""
+    def _entry(self, label: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The label's entry with its `method`, on top of the built-in one or of the one that it is like."""
         own = dict(self.methods.get(label, {}))
-        if "like" not in own:
-            return own
-        model = own.pop("like")
-        if "like" in self.methods.get(model, {"like": model}):
+        if "method" not in own and "like" not in own:
+            own = built_in_labels().get(label, {}) | own
+            own.pop("about", None)
+        model = own.pop("like", None)
+        if model is None:
+            return {"method": label} | own
+        if model not in self.known_labels() or model in (label, *above):
+            fault = "is like itself in the end" if model in (label, *above) else "is no label"
             raise SuiteError(
-                f"methods.{label}.like: {model!r} is no entry that stands alone{plugins.nearest(str(model), self.methods)}",
-                "name a label of this profile that is not `like` another one",
+                f"methods.{label}.like: {model!r} {fault}{plugins.nearest(model, set(self.known_labels()) - {model})}",
+                "name a label of this profile or a built-in one: see `osfer list`",
             )
-        return {"method": model, **self.methods[model], **own}
+        return self._entry(model, (*above, label)) | own
 
     def method(self, label: str) -> Any:
         """The method behind a label, built from its settings; an installed method needs no entry in the profile."""
+        known = self.known_labels()
+        if label not in known:
+            raise SuiteError(
+                f"unknown method {label!r}{plugins.nearest(label, known)}", f"known: {', '.join(sorted(known))}"
+            )
         values = self._entry(label)
-        name = values.pop("method", label)
+        name = values.pop("method")
         values.pop("closed_set", None)
-        if label not in self.methods and label not in plugins.available(plugins.METHODS):
-            known = sorted({*self.methods, *plugins.available(plugins.METHODS)})
-            raise SuiteError(f"unknown method {label!r}{plugins.nearest(label, known)}", f"known: {', '.join(known)}")
         kind = plugins.load(plugins.METHODS, name)
         return kind(build_settings(kind.Settings, values, f"methods.{label}"))
+
+    def about(self, label: str) -> str:
+        """One line on a label: the built-in description, what its entry changes, or the method's own first line."""
+        own = self.methods.get(label, {})
+        model = own.get("like", own.get("method"))
+        if model is not None:
+            changes = [f"{key} = {json.dumps(value)}" for key, value in own.items() if key not in ("like", "method")]
+            return f"{model} with {', '.join(changes)}" if changes else f"the same as {model}"
+        if label in built_in_labels():
+            return str(built_in_labels()[label]["about"])
+        return (plugins.load(plugins.METHODS, label).__doc__ or "").strip().partition("\n")[0]
 
     def searched(self, label: str) -> dict[str, Any]:
         """The present values of the settings that `osfer tune` may change; raises SuiteError naming a wrong entry."""
@@ -140,6 +160,13 @@ class Profile(_Strict):
                     f"search.{label}.{key} does not hold the profile's own value {value!r}",
                     "a study starts from the profile's settings: admit that value",
                 )
+            for candidate in space if isinstance(space, list) else (space.low, space.high):
+                try:
+                    tried = self.with_values(label, {key: candidate})
+                    tried.method(label)
+                    tried.closed_set_settings(label)
+                except SuiteError as error:
+                    raise SuiteError(f"search.{label}.{key}: {error}") from error
         return {key: present[key] for key in self.search[label]}
 
     def with_values(self, label: str, values: dict[str, Any]) -> Profile:
@@ -157,10 +184,25 @@ class Profile(_Strict):
         kind = plugins.load(plugins.DATASETS, name)
         return kind(build_settings(kind.Settings, self.datasets.get(name, {}), f"datasets.{name}"))
 
+    def known_labels(self) -> set[str]:
+        """Every label that may be typed."""
+        return {*self.methods, *built_in_labels(), *plugins.available(plugins.METHODS)}
+
     def method_labels(self) -> list[str]:
-        """Every label: the profile's, then installed methods that it does not mention."""
-        used = {self._entry(label).get("method", label) for label in self.methods}
-        return [*self.methods, *sorted(set(plugins.available(plugins.METHODS)) - used)]
+        """The labels that `all` stands for: the built-in ones, this profile's own, installed methods.
+
+        Entry points that cannot be used are left out.
+        """
+        behind = {entry.get("method") for entry in built_in_labels().values()}
+        installed = sorted(set(plugins.available(plugins.METHODS)) - behind)
+        usable = [name for name in installed if name not in plugins.broken(plugins.METHODS)]
+        return list(dict.fromkeys([*built_in_labels(), *self.methods, *usable]))
+
+
+@cache
+def built_in_labels() -> dict[str, dict[str, Any]]:
+    """Entries of the labels that every profile has, each with `about`, in the order of tables."""
+    return tomllib.loads((files("open_set_fer.benchmark") / "methods.toml").read_text("utf-8"))
 
 
 def profile_names() -> list[str]:
@@ -169,53 +211,124 @@ def profile_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def profile_text(name: str) -> str:
+    """The TOML of a built-in profile; raises SuiteError naming the nearest one."""
+    names = profile_names()
+    if name not in names:
+        raise SuiteError(
+            f"unknown profile {name!r}{plugins.nearest(name, names)}",
+            f"known: {', '.join(names)}, or the path of a .toml file",
+        )
+    return (files("open_set_fer.benchmark") / "profiles" / f"{name}.toml").read_text("utf-8")
+
+
 def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, str]:
     """(name, profile, its TOML text) of a built-in profile or a TOML file; raises SuiteError naming file and key.
 
     weights: a checkpoint that takes the place of [backbone] weights.
     """
     path = Path(name_or_path)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise SuiteError(f"no profile file {path}", "check the path, or name a built-in profile")
-        text, where = path.read_text("utf-8"), str(path)
-    elif name_or_path in profile_names():
-        text = (files("open_set_fer.benchmark") / "profiles" / f"{name_or_path}.toml").read_text("utf-8")
-        where = f"profile {name_or_path}"
-    else:
-        names = profile_names()
-        raise SuiteError(
-            f"unknown profile {name_or_path!r}{plugins.nearest(name_or_path, names)}",
-            f"known: {', '.join(names)}, or the path of a .toml file",
-        )
+    own = path.suffix.lower() == ".toml"
+    text, where = (_own_text(path), str(path)) if own else (profile_text(name_or_path), f"profile {name_or_path}")
     try:
-        values = tomllib.loads(text)
+        values = _on_base(_parse(text))
         if weights:
             values["backbone"] = {**values.get("backbone", {}), "weights": weights}
-    except tomllib.TOMLDecodeError as error:
-        raise SuiteError(f"{where} is not TOML: {error}", "mend the line it names") from error
-    try:
         profile = Profile.model_validate(values)
-        profile.backbone_settings()
-        profile.closed_set_settings()
-        for label in profile.methods:
-            profile.method(label)
-            profile.closed_set_settings(label)
-        for dataset in profile.datasets:
-            profile.dataset(dataset)
-        for label in profile.search:
-            profile.searched(label)
+        _check(profile)
     except pydantic.ValidationError as error:
-        fault = error.errors()[0]
-        if fault["type"] == "extra_forbidden":
-            inner: dict[Any, type[pydantic.BaseModel]] = {"protocols": Pool if "pools" in fault["loc"] else Protocols}
-            table = inner.get(fault["loc"][0], Range) if len(fault["loc"]) > 1 else Profile
-            key, known = str(fault["loc"][-1]), list(table.model_fields)
-            raise SuiteError(
-                f"{where}: unknown key {'.'.join(map(str, fault['loc']))}{plugins.nearest(key, known)}",
-                f"known keys: {', '.join(known)}",
-            ) from error
-        raise SuiteError(f"{where}: {describe(error, '')}", "give the key a value of the type named") from error
+        raise SuiteError(f"{where}: {_fault(error)}") from error
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}") from error
     return path.stem, profile, text
+
+
+def _own_text(path: Path) -> str:
+    """The text of a user's profile file."""
+    if not path.is_file():
+        raise SuiteError(f"no profile file {path}", "check the path, or name a built-in profile")
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"cannot read the profile {path}: {error}", "save it as UTF-8 text") from error
+    if path.stem in profile_names() and text != profile_text(path.stem):
+        raise SuiteError(
+            f"{path} is named like the built-in profile {path.stem}: their results would share one MLflow experiment",
+            "rename the file: its name is the profile's",
+        )
+    return text
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SuiteError(f"not TOML: {error}", "mend the line it names") from error
+
+
+def _on_base(values: dict[str, Any]) -> dict[str, Any]:
+    """The profile's values on top of those of the built-in profile that it names as `base`.
+
+    Settings (backbone, closed_set, each entry of methods) are laid over the base's key by key; an entry with `like` or
+    `method`, and every other key or table, takes the place of the base's. description, selection and search are never taken
+    over: what the base says of its hyperparameters need not be true here.
+    """
+    if "base" not in values:
+        return values
+    own = {key: value for key, value in values.items() if key != "base"}
+    if not isinstance(values["base"], str):
+        raise SuiteError(f"base: {values['base']!r} is not a name", f"known: {', '.join(profile_names())}")
+    base = _parse(profile_text(values["base"]))
+    if "base" in base:
+        raise SuiteError(f"base: {values['base']} has a base itself", f"name {base['base']}")
+    merged = {key: value for key, value in base.items() if key not in ("description", "selection", "search")} | own
+    for table in ("backbone", "closed_set"):
+        if isinstance(own.get(table), dict):
+            merged[table] = base.get(table, {}) | own[table]
+    if isinstance(own.get("methods"), dict):
+        merged["methods"] = dict(base.get("methods", {}))
+        for label, entry in own["methods"].items():
+            alone = not isinstance(entry, dict) or "like" in entry or "method" in entry
+            merged["methods"][label] = entry if alone else merged["methods"].get(label, {}) | entry
+    return merged
+
+
+def _check(profile: Profile) -> None:
+    """Build everything that the profile names; raises SuiteError naming the key at fault."""
+    profile.backbone_settings()
+    profile.closed_set_settings()
+    for label, entry in profile.methods.items():
+        if label != label.strip() or not label.isprintable() or label in ("", "all") or "," in label:
+            raise SuiteError(
+                f"methods: {label!r} cannot be a label",
+                "a label is a word without commas or line breaks, and not `all`",
+            )
+        for key in ("like", "method"):
+            if not isinstance(entry.get(key, ""), str):
+                raise SuiteError(f"methods.{label}.{key}: {entry[key]!r} is not a name", 'for example like = "ours"')
+        profile.method(label)
+        profile.closed_set_settings(label)
+    for label in profile.default_methods:
+        known = {*profile.known_labels(), "all"}
+        if label not in known:
+            raise SuiteError(
+                f"default_methods: unknown method {label!r}{plugins.nearest(label, known)}", "see `osfer list`"
+            )
+    for dataset in profile.datasets:
+        profile.dataset(dataset)
+    for label in profile.search:
+        profile.searched(label)
+
+
+def _fault(error: pydantic.ValidationError) -> str:
+    """The fault to mend first: an unknown key, which explains a missing one, else the first; with how to mend it."""
+    unknown = next((fault for fault in error.errors() if fault["type"] == "extra_forbidden"), None)
+    if unknown is None:
+        return f"{describe(error, '')}\n  mend: give the key a value of the type and range named"
+    place = unknown["loc"]
+    inner: dict[Any, type[pydantic.BaseModel]] = {"protocols": Pool if "pools" in place else Protocols}
+    table = inner.get(place[0], Range) if len(place) > 1 else Profile
+    key, known = str(place[-1]), [*table.model_fields, *["base"] * (table is Profile)]
+    return (
+        f"unknown key {'.'.join(map(str, place))}{plugins.nearest(key, known)}\n  mend: known keys: {', '.join(known)}"
+    )

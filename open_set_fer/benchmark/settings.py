@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import pydantic
@@ -21,15 +22,26 @@ def build_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     for key in values:
         if key not in known:
             raise SuiteError(f"unknown key {where}.{key}{nearest(key, known)}", f"known keys: {', '.join(known)}")
+    for key, value in values.items():
+        _refuse_what_json_lacks(value, f"{where}.{key}")
     try:
         built: S = pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
-        raise SuiteError(describe(error, where), "give the key a value of the type named") from error
+        raise SuiteError(describe(error, where), "give the key a value of the type and range named") from error
     return built
+
+
+def _refuse_what_json_lacks(value: Any, where: str) -> None:
+    """Raise SuiteError for a value that is no number, text, truth value, list or table: a date, nan, inf."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SuiteError(f"{where}: {value} is not a value of a setting", "no date and no nan or inf") from error
 
 
 def describe(error: pydantic.ValidationError, where: str) -> str:
     """The first fault of a pydantic error as 'where.key: what is wrong (got value)'."""
     fault = error.errors()[0]
     path = ".".join(str(part) for part in (where, *fault["loc"]) if str(part))
-    return f"{path}: {fault['msg']} (got {fault['input']!r})"
+    got = "" if fault["type"] == "missing" else f" (got {shorten(repr(fault['input']), 100, placeholder='...')})"
+    return f"{path}: {fault['msg']}{got}"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,7 +34,7 @@ class BackboneSettings:
     """
 
     name: Literal["small", "resnet18", "resnet50"] = "small"
-    width: int = 16
+    width: Count = 16
     stem: Literal["torchvision", "face"] = "torchvision"
     weights: str = ""
 
@@ -45,13 +47,13 @@ class ClosedSetSettings:
     rate is then the highest one and `lr_decay` is not used.
     """
 
-    epochs: int = 60
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    lr_decay: float = 0.9
+    epochs: Epochs = 60
+    batch_size: BatchSize = 512
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-4
+    lr_decay: Positive = 0.9
     schedule: Literal["exponential", "one_cycle"] = "exponential"
-    erase_probability: float = 0.5
+    erase_probability: Share = 0.5
 
 
 @dataclass(frozen=True)

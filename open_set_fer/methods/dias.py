@@ -17,6 +17,7 @@ import numpy as np
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     import torch
@@ -55,23 +56,23 @@ class Dias:
         batches_per_pass: 0 for all training images, else at most this many batches: for small machines.
         """
 
-        epochs: int = 200
-        batch_size: int = 64
+        epochs: Epochs = 200
+        batch_size: BatchSize = 64
         optimizer: Literal["sgd", "adam"] = "sgd"
-        learning_rate: float = 0.1
-        weight_decay: float = 1e-4
-        lr_step: int = 60
-        gan_learning_rate: float = 2e-4
-        gan_width: int = 64
-        beta: float = 0.1
-        fake_ratio: float = 0.1
-        pull_ratio: float = 1.0
-        smoothing: float = 0.5
-        smoothing2: float = 1.0
-        erase_probability: float = 0.0
+        learning_rate: Positive = 0.1
+        weight_decay: NotNegative = 1e-4
+        lr_step: CountOrZero = 60
+        gan_learning_rate: Positive = 2e-4
+        gan_width: Count = 64
+        beta: NotNegative = 0.1
+        fake_ratio: NotNegative = 0.1
+        pull_ratio: NotNegative = 1.0
+        smoothing: Share = 0.5
+        smoothing2: Share = 1.0
+        erase_probability: Share = 0.0
         copycat_statistics: bool = True
         warm_start: bool = False
-        batches_per_pass: int = 0
+        batches_per_pass: CountOrZero = 0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

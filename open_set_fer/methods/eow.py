@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     import torch
@@ -47,24 +48,24 @@ class EOW:
         erase_probability: of random erasing, from the suite's closed-set recipe (the authors pad and crop instead).
         """
 
-        epochs: int = 15
-        batch_size: int = 64
-        learning_rate: float = 1e-4
-        weight_decay: float = 0.0
-        warmup_iterations: int = 1000
-        decay_epochs: tuple[int, ...] = (7, 10)
-        decay_rate: float = 0.5
-        ebm_start_epoch: int = 8
-        ebm_weight: float = 0.1
-        input_noise: float = 0.01
-        feature_noise: float = 0.01
-        buffer_size: int = 10_000
-        fresh_share: float = 0.05
-        sgld_steps: int = 100
-        sgld_step_size: float = 1.0
-        sgld_noise: float = 1e-3
+        epochs: Epochs = 15
+        batch_size: BatchSize = 64
+        learning_rate: Positive = 1e-4
+        weight_decay: NotNegative = 0.0
+        warmup_iterations: CountOrZero = 1000
+        decay_epochs: tuple[CountOrZero, ...] = (7, 10)
+        decay_rate: Positive = 0.5
+        ebm_start_epoch: CountOrZero = 8
+        ebm_weight: NotNegative = 0.1
+        input_noise: NotNegative = 0.01
+        feature_noise: NotNegative = 0.01
+        buffer_size: Count = 10_000
+        fresh_share: Share = 0.05
+        sgld_steps: CountOrZero = 100
+        sgld_step_size: NotNegative = 1.0
+        sgld_noise: NotNegative = 1e-3
         sgld_direction: Literal["away", "towards"] = "away"
-        erase_probability: float = 0.5
+        erase_probability: Share = 0.5
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,15 +40,15 @@ class NoisyLabel:
         """
 
         approach: Literal["o2u", "co_teaching", "cleanlab"] = "o2u"
-        epochs: int = 40
-        cycle_length: int = 10
-        ramp_epochs: int = 10
-        noise_rate: float = 0.3
-        folds: int = 5
-        batch_size: int = 128
-        learning_rate: float = 1e-3
-        weight_decay: float = 1e-4
-        erase_probability: float = 0.5
+        epochs: Epochs = 40
+        cycle_length: Epochs = 10
+        ramp_epochs: Epochs = 10
+        noise_rate: Share = 0.3
+        folds: Folds = 5
+        batch_size: BatchSize = 128
+        learning_rate: Positive = 1e-3
+        weight_decay: NotNegative = 1e-4
+        erase_probability: Share = 0.5
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

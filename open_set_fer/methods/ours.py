@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.label_noise import select_clean
+from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
 
 
 class Ours:
@@ -40,19 +41,19 @@ class Ours:
         each batch's own.
         """
 
-        epochs: int = 40
-        cycle_length: int = 10
-        batch_size: int = 128
-        learning_rate: float = 2e-4
-        weight_decay: float = 1e-4
-        lr_decay: float = 0.9
-        consistency_weight: float = 5.0
-        erase_probability: float = 0.5
-        clean_threshold: float = 0.5
+        epochs: Epochs = 40
+        cycle_length: Epochs = 10
+        batch_size: BatchSize = 128
+        learning_rate: Positive = 2e-4
+        weight_decay: NotNegative = 1e-4
+        lr_decay: Positive = 0.9
+        consistency_weight: NotNegative = 5.0
+        erase_probability: Share = 0.5
+        clean_threshold: Share = 0.5
         attention: bool = True
         cycle_lr: bool = True
         cycle_training: bool = True
-        pretrained_stages: int = 0
+        pretrained_stages: Stages = 0
         balanced: bool = False
         variant: Literal["offline", "online"] = "offline"
         score_networks: Literal["both", "first", "second"] = "both"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
+from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -36,13 +37,13 @@ class OursPlus:
         energy_weight: of the standardised energy -logsumexp(logits) next to the standardised logit (0: logit alone).
         """
 
-        epochs: int = 8
-        folds: int = 2
-        batch_size: int = 128
-        learning_rate: float = 1e-3
-        weight_decay: float = 1e-4
-        erase_probability: float = 0.5
-        energy_weight: float = 1.0
+        epochs: Epochs = 8
+        folds: Folds = 2
+        batch_size: BatchSize = 128
+        learning_rate: Positive = 1e-3
+        weight_decay: NotNegative = 1e-4
+        erase_probability: Share = 0.5
+        energy_weight: NotNegative = 1.0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
+from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,15 +50,15 @@ class PostHoc:
             "max_logit", "energy", "entropy", "openmax", "mahalanobis", "relative_mahalanobis", "knn", "vim",
             "react", "kl_matching", "she", "dice", "odin",
         ] = "energy"  # fmt: skip
-        energy_temperature: float = 1.0
-        openmax_tail: int = 20
-        openmax_alpha: int = 10
-        knn_k: int = 50
-        vim_dimension: int = 0
-        react_percentile: float = 0.9
-        dice_p: float = 0.9
-        odin_temperature: float = 1000.0
-        odin_epsilon: float = 0.0014
+        energy_temperature: Positive = 1.0
+        openmax_tail: Count = 20
+        openmax_alpha: Count = 10
+        knn_k: Count = 50
+        vim_dimension: CountOrZero = 0
+        react_percentile: Share = 0.9
+        dice_p: Share = 0.9
+        odin_temperature: Positive = 1000.0
+        odin_epsilon: NotNegative = 0.0014
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

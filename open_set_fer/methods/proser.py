@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share, Stages
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,20 +41,20 @@ class Proser:
         erase_probability: of random erasing, from the suite's closed-set recipe.
         """
 
-        epochs: int = 10
-        batch_size: int = 128
-        learning_rate: float = 1e-3
-        momentum: float = 0.9
-        weight_decay: float = 5e-4
-        dummies: int = 1
-        alpha: float = 1.0
-        mixup_weight: float = 0.01
+        epochs: Epochs = 10
+        batch_size: BatchSize = 128
+        learning_rate: Positive = 1e-3
+        momentum: Share = 0.9
+        weight_decay: NotNegative = 5e-4
+        dummies: Count = 1
+        alpha: Positive = 1.0
+        mixup_weight: NotNegative = 0.01
         mix_different_only: bool = True
-        mix_stage: int = 2
-        lambda1: float = 1.0
-        lambda2: float = 1.0
-        temperature: float = 1024.0
-        erase_probability: float = 0.5
+        mix_stage: Stages = 2
+        lambda1: NotNegative = 1.0
+        lambda2: NotNegative = 1.0
+        temperature: Positive = 1024.0
+        erase_probability: Share = 0.5
 
     def __init__(self, settings: Settings) -> None:
         """Raises SuiteError for a batch size whose halves would be too small for batch norm."""

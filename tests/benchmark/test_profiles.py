@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from open_set_fer.benchmark.plan import Selection, make_plan
-from open_set_fer.benchmark.profiles import load_profile, profile_names
+from open_set_fer.benchmark.profiles import built_in_labels, load_profile, profile_names
 from open_set_fer.errors import SuiteError
 
 SMOKE = load_profile("smoke")[2]
@@ -47,7 +47,32 @@ def test_built_in_profiles_are_valid_and_the_paper_one_has_its_settings():
         ("[methods.baseline]", "[[protocols.pools]]\nsize = 9\nopen_share = 0.5\nseed = 1\n[methods.baseline]",
          r"unknown key protocols\.pools\.0\.seed\n.*known keys: size, open_share"),
         ("[datasets.synthetic]", "[datasets.synthetics]", r"unknown dataset 'synthetics', did you mean 'synthetic'"),
-        ("seeds = [0]", "seeds = [0", "is not TOML"),
+        ("seeds = [0]", "seeds = [0", "not TOML: Unclosed"),
+        ("seeds = [0]", "seedz = [0]", r"unknown key seedz, did you mean 'seeds'"),
+        ("seeds = [0]", "", r"own\.toml: seeds: Field required\n"),
+        ("seeds = [0]", "seeds = []", r"seeds: .*at least 1 item"),
+        ('families = ["single"]', "families = []", r"protocols\.families: .*at least 1 item"),
+        ('default_methods = ["baseline", "ours"]', "default_methods = []", r"default_methods: .*at least 1 item"),
+        ('"baseline", "ours"]', '"baseline", "our"]', r"default_methods: unknown method 'our', did you mean 'ours'"),
+        ("epochs = 2\nbatch", "epochs = 0\nbatch", r"closed_set\.epochs: .*greater than or equal to 1 \(got 0\)"),
+        ("epochs = 2\ncycle", f"epochs = {10**18}\ncycle", r"methods\.ours\.epochs: .*less than or equal to 100000"),
+        ("batch_size = 64\n\n", "batch_size = 1\n\n", r"closed_set\.batch_size: .*greater than or equal to 2"),
+        ("batch_size = 64\n\n", "learning_rate = nan\n\n", r"closed_set\.learning_rate: nan is not a value"),
+        ("batch_size = 64\n\n", "learning_rate = 0.0\n\n", r"closed_set\.learning_rate: .*greater than 0"),
+        ("batch_size = 64\n\n", "erase_probability = 7.0\n\n", r"erase_probability: .*less than or equal to 1"),
+        ("batch_size = 64\n\n", "learning_rate = 2026-01-01\n\n", r"learning_rate: 2026-01-01 is not a value"),
+        ("width = 8", "width = 0", r"backbone\.width: .*greater than or equal to 1"),
+        ("[methods.ours]", '[methods.ours]\nlike = ["ours"]', r"methods\.ours\.like: \['ours'\] is not a name"),
+        ("[methods.ours]", "[methods.ours]\nmethod = 3", r"methods\.ours\.method: 3 is not a name"),
+        ("[methods.ours]", '[methods.""]\nmethod = "ours"', r"methods: '' cannot be a label"),
+        ("[methods.ours]", '[methods." o"]\nmethod = "ours"', r"methods: ' o' cannot be a label"),
+        ("[methods.ours]", '[methods.all]\nmethod = "ours"', r"methods: 'all' cannot be a label"),
+        ("[methods.ours]", '[methods."a,b"]\nmethod = "ours"', r"methods: 'a,b' cannot be a label"),
+        ("[methods.ours]", '[methods."a\\nb"]\nmethod = "ours"', r"methods: 'a\\nb' cannot be a label"),
+        ("seeds = [0]", "seeds = " + "[" * 5000, r"not TOML"),
+        ("seeds = [0]", 'seeds = [0]\nbase = "smok"', r"unknown profile 'smok', did you mean 'smoke'"),
+        ("seeds = [0]", "seeds = [0]\nbase = 3", r"base: 3 is not a name"),
+        ("seeds = [0]", 'seeds = [0]\nbase = "effect-study"', r"base: effect-study has a base itself"),
     ],
 )  # fmt: skip
 def test_a_fault_names_itself_and_the_nearest_right_key(tmp_path, old, new, message):
@@ -152,3 +177,77 @@ def test_the_demo_profile_has_every_family(tmp_path, family):
         "test_per_class = 100", "test_per_class = 2"
     )
     assert labels_of(tmp_path, small, families=(family,))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_profile_that_is_not_utf8_says_so(tmp_path, encoding):
+    path = tmp_path / "own.toml"
+    path.write_text(SMOKE.replace("seconds", "sécondes"), encoding)
+    with pytest.raises(SuiteError, match=r"cannot read the profile .*own\.toml: .*utf-8"):
+        load_profile(str(path))
+
+
+def test_a_byte_order_mark_and_a_suffix_in_capitals_do_no_harm(tmp_path):
+    path = tmp_path / "OWN.TOML"
+    path.write_text(SMOKE, "utf-8-sig")
+    name, profile, _ = load_profile(str(path))
+    assert (name, profile) == ("OWN", load_profile("smoke")[1])
+
+
+def test_an_own_profile_does_not_take_the_name_of_a_built_in_one(tmp_path):
+    path = tmp_path / "smoke.toml"
+    path.write_text(SMOKE, "utf-8")
+    assert load_profile(str(path))[1] == load_profile("smoke")[1]  # a copy is the same profile
+    path.write_text(SMOKE.replace("seeds = [0]", "seeds = [1]"), "utf-8")
+    with pytest.raises(SuiteError, match="named like the built-in profile smoke: their results would share"):
+        load_profile(str(path))
+
+
+def test_every_profile_has_every_label_of_the_suite_and_all_means_the_same():
+    for name in profile_names():
+        profile = load_profile(name)[1]
+        assert set(built_in_labels()) <= set(profile.method_labels())
+        for label in profile.method_labels():
+            assert profile.method(label).settings is not None
+            assert profile.about(label)
+    labels = {name: load_profile(name)[1].method_labels() for name in ("smoke", "demo", "ferplus-cpu", "contrast")}
+    assert labels["smoke"] == labels["demo"] == labels["ferplus-cpu"] == labels["contrast"]
+    assert {"energy", "knn", "vim", "max-logit", "o2u"} <= set(labels["smoke"])
+
+
+def test_a_built_in_label_takes_what_the_profile_says_of_it_and_of_what_it_is_like(tmp_path):
+    text = SMOKE + "[methods.knn]\nknn_k = 3\n"
+    profile = load_profile(write(tmp_path, text))[1]
+    assert (profile.method("knn").settings.detector, profile.method("knn").settings.knn_k) == ("knn", 3)
+    assert profile.method("ours-online").settings == dataclasses.replace(
+        profile.method("ours").settings, variant="online"
+    )
+    assert profile.about("knn").startswith("post-hoc")
+    changed = load_profile(write(tmp_path, SMOKE + '[methods.x]\nlike = "ours"\nepochs = 9\n'))[1]
+    assert changed.about("x") == "ours with epochs = 9"
+
+
+BASED = """
+base = "ferplus-cpu"
+description = "mine"
+selection = "nothing was selected"
+[datasets.synthetic]
+[closed_set]
+epochs = 3
+[methods.ours]
+epochs = 5
+[methods.eow]
+method = "ours"
+"""
+
+
+def test_a_base_gives_what_the_profile_does_not_say(tmp_path):
+    base, own = load_profile("ferplus-cpu")[1], load_profile(write(tmp_path, BASED))[1]
+    assert list(own.datasets) == ["synthetic"]
+    assert own.closed_set_settings() == dataclasses.replace(base.closed_set_settings(), epochs=3)
+    assert own.method("ours").settings == dataclasses.replace(base.method("ours").settings, epochs=5)
+    assert own.method("dias").settings == base.method("dias").settings
+    assert own.method("eow").settings == type(own.method("ours").settings)()
+    assert (own.seeds, own.default_methods, own.protocols) == (base.seeds, base.default_methods, base.protocols)
+    with pytest.raises(SuiteError, match=r"own\.toml: selection: Field required"):
+        load_profile(write(tmp_path, BASED.replace('selection = "nothing was selected"', "")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 
 import numpy as np
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 
 from open_set_fer.benchmark.cli import app
 from open_set_fer.benchmark.plan import Selection, make_plan
-from open_set_fer.benchmark.profiles import load_profile, profile_names
+from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
 from open_set_fer.benchmark.runner import Runner
 from open_set_fer.benchmark.tuning import Study, study_protocols, tune, validation_faces
@@ -113,6 +112,8 @@ def test_a_study_starts_from_the_profile_and_goes_on_from_mlflow(tmp_path):
         ("low = 1, high = 2", "low = 3, high = 2", r"search\.ours\.epochs\.range: .*low must not be above high"),
         ("epochs =", "variant =", r"search\.ours\.variant does not hold the profile's own value 'offline'"),
         ("[search.ours]", "[search.our]", r"unknown method 'our', did you mean 'ours'"),
+        ("high = 2 }", "high = 1_000_000_000 }", r"search\.ours\.epochs: methods\.ours\.epochs: .*less than or equal"),
+        ("[0.0, 0.25, 0.5]", "[0.5, 7.0]", r"search\.ours\.closed_set\.erase_probability: .*less than or equal to 1"),
     ],
 )
 def test_a_wrong_search_entry_names_itself(tmp_path, old, new, message):
@@ -126,14 +127,15 @@ def test_like_starts_from_another_entry(tmp_path):
     own, like = profile.method("ours").settings, profile.method("ours-short").settings
     assert like.epochs == 1
     assert (like.cycle_length, like.learning_rate) == (own.cycle_length, own.learning_rate)
-    for target in ("absent", "ours-short"):
-        with pytest.raises(SuiteError, match=re.escape(f"methods.ours-x.like: '{target}' is no entry")):
-            load_profile(
-                write(
-                    tmp_path,
-                    f'[methods.ours-short]\nlike = "ours"\n[methods.ours-x]\nlike = "{target}"\n',
-                )
-            )
+    chain = (
+        '[methods.ours-short]\nlike = "ours"\nepochs = 1\n[methods.ours-x]\nlike = "ours-short"\nattention = false\n'
+    )
+    last = load_profile(write(tmp_path, chain))[1].method("ours-x").settings
+    assert (last.epochs, last.attention) == (1, False)
+    with pytest.raises(SuiteError, match=r"methods\.ours-x\.like: 'ours-shrt' is no label, did you mean 'ours-short'"):
+        load_profile(write(tmp_path, chain.replace('"ours-short"', '"ours-shrt"')))
+    with pytest.raises(SuiteError, match=r"like: 'ours-short' is like itself in the end"):
+        load_profile(write(tmp_path, chain.replace('"ours"', '"ours-x"')))
 
 
 def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
@@ -183,14 +185,3 @@ def test_the_retry_command_of_a_pooled_protocol_can_be_run(tmp_path, monkeypatch
     assert "surprise" in retry
     again = CliRunner().invoke(app, retry[1:])
     assert again.exit_code == 0, again.output
-
-
-def test_effect_studies_share_the_recipe_of_the_tables():
-    tables = load_profile("ferplus-cpu")[1]
-    for name in ("effect-study", "effect-study-pool", "contrast-real"):
-        assert name in profile_names()
-        study = load_profile(name)[1]
-        assert study.closed_set_settings() == tables.closed_set_settings()
-        assert study.backbone_settings() == tables.backbone_settings()
-        for label in {"baseline", "ours", "ours-balanced", "ours-plus", "proser"} & set(study.methods):
-            assert study.method(label).settings == tables.method(label).settings
