@@ -62,6 +62,12 @@ def make_plan(
     profile: Profile, selection: Selection, cache: Path, view: Callable[[FaceSet], FaceSet] | None = None
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
     """Cells in the order they run, and the data sets (through `view`, where given) loaded for their fingerprints."""
+    for seed in selection.seeds or profile.seeds:
+        if not 0 <= seed < 2**32:
+            raise SuiteError(
+                f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one",
+                "choose another with --seed, or under `seeds` in the profile",
+            )
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
