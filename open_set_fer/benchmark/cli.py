@@ -103,6 +103,12 @@ AllPairsOption = Annotated[bool, typer.Option("--all-pairs", help="Every pair, n
 AllTriplesOption = Annotated[bool, typer.Option("--all-triples", help="Every triple, not only the paper's list.")]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Checkpoint for a ResNet backbone (safely read).")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="CPU threads (default: as many as torch takes). Another number rounds otherwise."
+    ),
+]
 HOME = Path("runs")
 
 
@@ -184,6 +190,7 @@ def run(
     all_triples: AllTriplesOption = False,
     weights: WeightsOption = "",
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     allow_face_artifacts: Annotated[
         bool,
         typer.Option(
@@ -207,10 +214,11 @@ def run(
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.runner import Runner, choose_device
 
+    chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(_default_profile(profile, dataset), weights)
     selection = _selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
     cells, face_sets = make_plan(loaded, selection, _made(home) / "cache")
-    runner = Runner(home, name, loaded, text, choose_device(device), allow_face_artifacts)
+    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, shlex.join(["osfer", *sys.argv[1:]]))
@@ -241,6 +249,7 @@ def run(
             ("--dataset", dataset),
             ("--protocol", protocol),
             ("--seed", seed),
+            ("--threads", str(threads or "")),
             ("--home", str(home)),
         ):
             again += [option, value] * bool(value)
@@ -412,6 +421,7 @@ def tune(
     seed: SeedOption = "",
     trials: Annotated[int, typer.Option(min=1, help="Trials of each label, the profile's own settings first.")] = 6,
     device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     home: HomeOption = HOME,
 ) -> None:
     """Search hyperparameters with Optuna on faces outside the test split; prints what to write into the profile."""
@@ -419,6 +429,7 @@ def tune(
     from open_set_fer.benchmark.runner import choose_device
     from open_set_fer.benchmark.tuning import tune as study
 
+    chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(_default_profile(profile, dataset))
     selection = _selection(dataset, "", opened, method, seed, False, False)
     faces = selection.datasets or tuple(loaded.datasets)
@@ -431,7 +442,7 @@ def tune(
     for label in labels:
         found = study(
             loaded, name, text, label, trials, faces[0], selection.open_classes, selection.seeds or tuple(loaded.seeds),
-            _made(home), choose_device(device), command,
+            _made(home), chosen_device, command,
         )  # fmt: skip
         best = found.best()
         table = Table("trial", *best, "AUROC", title=f"{label}: {found.selection}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 import resource
@@ -12,11 +14,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import filelock
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
 from open_set_fer.benchmark.keys import digest
-from open_set_fer.console import track
+from open_set_fer.console import log, track
+from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import BackboneSettings, ClosedSetModel, ClosedSetSettings, OpenSetTask
 from open_set_fer.methods.training import evaluate, train_closed_set
@@ -27,8 +34,8 @@ T = TypeVar("T")
 class TaskContext:
     """What the methods of one task share: implements `methods.contract.Context`.
 
-    One object serves every method of a (data set, protocol, seed); `begin()` gives each fresh random numbers and
-    clocks, so that no method's result depends on which ran before it.
+    One object serves every method of a (data set, protocol, seed); `cell()` gives each fresh random numbers, clocks and
+    process-wide state and its own copy of the network, so that no method's result depends on which ran before it.
     """
 
     def __init__(
@@ -49,12 +56,29 @@ class TaskContext:
         self._key = digest(content)
         self._path = store / f"{self._key}.safetensors"
         self._model: ClosedSetModel | None = None
-        self._shared: dict[str, Any] = {}
+        self._lent: ClosedSetModel | None = None
+        self._method = ""
+        self._shared: dict[tuple[str, str], Any] = {}
+        self._state = ProcessState()
+        self._content = ""
 
-    def begin(self) -> None:
-        """Start a cell: random numbers from the seed alone (variants of a method stay comparable), fresh clocks."""
+    @contextmanager
+    def cell(self, method: str, task: OpenSetTask) -> Iterator[None]:
+        """A cell of `method`: random numbers from the seed alone (variants of a method stay comparable), fresh clocks.
+
+        Raises SuiteError when the method wrote to the task's arrays. They are spoilt then: make another task.
+        """
         self.generator = torch.Generator().manual_seed(self._seed)
         self.seconds, self.peak_mib = {}, {}
+        self._method, self._lent = method, None
+        with isolated(self._state, self._seed):
+            self._content = self._content or content_digest(task)
+            self._trained(task)  # before the method can do anything to its images
+            yield
+        if content_digest(task) != self._content:
+            raise SuiteError(
+                f"method {method!r} wrote to the task's arrays, which other methods share", "let it copy them first"
+            )
 
     def progress(self, steps: Iterable[T], description: str) -> Iterator[T]:
         """Iterate with a progress bar."""
@@ -76,14 +100,29 @@ class TaskContext:
                 self.peak_mib[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
     def shared(self, key: str, compute: Callable[[], T]) -> T:
-        """`compute()` once per task; later calls with the same key get the kept value."""
-        if key not in self._shared:
-            self._shared[key] = compute()
-        value: T = self._shared[key]
-        return value
+        """`compute()` once per task and method; later calls with the same key get the kept value, arrays read-only."""
+        if (self._method, key) not in self._shared:
+            value = compute()
+            for part in value if isinstance(value, tuple | list) else [value]:
+                if isinstance(part, np.ndarray):
+                    part.flags.writeable = False
+            self._shared[self._method, key] = value
+        kept: T = self._shared[self._method, key]
+        return kept
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
-        """The closed-set model of the task, from memory, from the store, or trained now."""
+        """The closed-set model of the task; the network is this cell's own copy."""
+        if self._lent is None:
+            model = self._trained(task)
+            self._lent = ClosedSetModel(copy.deepcopy(model.network), _read_only(model.test_logits.copy()))
+        return self._lent
+
+    def pseudo_labels(self, task: OpenSetTask) -> NDArray[np.int64]:
+        """(N,) pseudo labels of the model itself, whatever a method did to its copy."""
+        return self._trained(task).pseudo_labels
+
+    def _trained(self, task: OpenSetTask) -> ClosedSetModel:
+        """From memory, from the store, or trained now."""
         if self._model is None:
             with self.phase("closed_set"):
                 self._model = self._load_or_train(task)
@@ -94,16 +133,68 @@ class TaskContext:
         network = build_network(self.backbone, len(task.closed_classes), channels, self._seed).to(self.device)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{self._path}.lock"):
-            if not self._path.exists():
+            state = read_state(self._path)
+            if state is None:
                 generator = torch.Generator().manual_seed(self._seed)
                 curves = train_closed_set(
                     network, task.train_images, task.train_labels, self._settings, generator, self.progress
                 )
-                temporary = self._path.with_suffix(".new")
-                state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-                safetensors.torch.save_file(state, temporary, {"curves": json.dumps(curves)})
-                os.replace(temporary, self._path)
-        # Always from the file: a first run and a resumed one then compute with the same bytes.
-        network.load_state_dict(safetensors.torch.load_file(self._path))
+                write_state(self._path, network.state_dict(), curves)
+                # Always from the file: a first run and a resumed one then compute with the same bytes.
+                state = read_state(self._path)
+        if state is None:
+            raise SuiteError(f"{self._path} cannot be read back", "check the disk that holds --home")
+        network.load_state_dict(state)
         network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         return ClosedSetModel(network, evaluate(network, task.test_images))
+
+
+def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[float]]) -> None:
+    """A state dict as safetensors with its curves and digest, on the disk before it has its name."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    written = json.dumps(curves)
+    content = safetensors.torch.save(tensors, {"curves": written, "sha256": _digest(tensors, written)})
+    temporary = path.with_suffix(".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_state(path: Path) -> dict[str, Tensor] | None:
+    """The state dict of a file made by `write_state`, or None for no such file.
+
+    A damaged file is set aside as `<name>.damaged` and named in the log: None, too.
+    """
+    path.with_suffix(".new").unlink(missing_ok=True)  # of a process that died while it wrote
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            noted = file.metadata() or {}
+        if noted.get("sha256") == _digest(tensors, noted.get("curves", "")):
+            return tensors
+        reason = "its content does not have the digest it was written with"
+    except (safetensors.SafetensorError, ValueError) as error:
+        reason = str(error)
+    aside = path.with_suffix(".damaged")
+    os.replace(path, aside)
+    log.warning("closed-set model %s is damaged (%s): kept as %s, training it again", path, reason, aside.name)
+    return None
+
+
+def _digest(tensors: dict[str, Tensor], curves: str) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, and the curves."""
+    found = hashlib.sha256(curves.encode())
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.numpy()
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    array.flags.writeable = False
+    return array

@@ -14,6 +14,12 @@ from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
 
 VERSION = 1
 """Raised whenever closed-set training changes its numbers; part of every closed-set and cell key."""
+BACKBONE_VERSION = 2
+"""Raised whenever a network computes other numbers with the same weights; part of the same keys.
+
+2: 1x1 convolutions with a stride take it by leaving pixels out first: ResNets round otherwise than before, and a small
+network with fewer than 16 channels may have been trained on memory that oneDNN had spoilt.
+"""
 
 
 def digest(content: Any) -> str:
@@ -25,7 +31,7 @@ def closed_set_content(
     fingerprint: str, classes: tuple[str, ...], backbone: BackboneSettings, settings: ClosedSetSettings, seed: int
 ) -> dict[str, Any]:
     """All that a closed-set model depends on; a checkpoint counts by its content, not its path."""
-    network = asdict(backbone)
+    network: dict[str, Any] = asdict(backbone) | {"version": BACKBONE_VERSION}
     if backbone.weights:
         if not Path(backbone.weights).is_file():
             raise SuiteError(f"no checkpoint {backbone.weights}", "check the path given as `weights`")

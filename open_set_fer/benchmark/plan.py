@@ -90,6 +90,12 @@ def _outline(dataset: Any, cache: Path) -> Outline:
 
 def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces]) -> tuple[list[Cell], dict[str, Faces]]:
     """The cells, and the data sets that `find` found, once what can be checked without them was."""
+    for seed in selection.seeds or profile.seeds:
+        if not 0 <= seed < 2**32:
+            raise SuiteError(
+                f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one",
+                "choose another with --seed, or under `seeds` in the profile",
+            )
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}

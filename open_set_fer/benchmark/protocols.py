@@ -171,12 +171,13 @@ def _part(test: NDArray[np.int64], is_open: NDArray[np.bool_], protocol: Protoco
 
 
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:
-    """The task of a protocol: copies that lead back neither to the data set's files nor to its labels."""
+    """The task of a protocol: read-only copies that lead back neither to the data set's files nor to its labels."""
     new_label = {faces.classes.index(name): index for index, name in enumerate(protocol.closed)}
     labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
-    return OpenSetTask(
-        _gather(faces.images, split.train), labels, _gather(faces.images, split.test), protocol.closed, seed
-    )
+    train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)
+    for array in (train, labels, test):
+        array.flags.writeable = False  # every method of the task gets the same arrays
+    return OpenSetTask(train, labels, test, protocol.closed, seed)
 
 
 def _gather(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:

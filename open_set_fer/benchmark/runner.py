@@ -27,6 +27,7 @@ from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import bars, log, track
 from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetSettings, OpenSetTask
 
 
@@ -40,12 +41,23 @@ class Outcome:
     failed: list[tuple[Cell, str]] = field(default_factory=list)
 
 
-def choose_device(name: str) -> torch.device:
-    """'auto' is a GPU where there is one. The same seed gives the same numbers on one machine."""
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+def choose_device(name: str, threads: int | None = None) -> torch.device:
+    """'auto' is a GPU where there is one; `threads`: of the CPU, for torch. SuiteError: it does not compute here."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mend = f"choose among: {', '.join(['auto', 'cpu', *['cuda'] * (gpus > 0), *(f'cuda:{i}' for i in range(gpus))])}"
+    try:
+        device = torch.device(("cuda" if gpus else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise SuiteError(f"no kind of device is named {name!r}", mend) from error
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SuiteError(f"device {name!r} does not compute on this machine", mend) from error
     return device
 
 
@@ -116,6 +128,7 @@ class Runner:
                         outcome.computed += 1
                 except Exception as error:
                     text = traceback.format_exc()
+                    shared = None  # a method that failed may have spoilt its task
                     outcome.failed.append((cell, str(error).splitlines()[0] if str(error) else type(error).__name__))
                     log.error("failed: %s: %s", _describe(cell), outcome.failed[-1][1])
                     self.tracker.log_failure(parent, self._tags(cell, faces) | host_tags(str(self.device)), text)
@@ -135,11 +148,11 @@ class Runner:
     ) -> None:
         """Detect, measure, and write the result to disk in one move."""
         log.info("%s", _describe(cell))
-        context.begin()
         start = time.perf_counter()
-        detection = cell.method.detect(task, context)
-        total = time.perf_counter() - start
-        pseudo_labels = context.closed_set_model(task).pseudo_labels
+        with context.cell(cell.method.name, task):
+            detection = cell.method.detect(task, context)
+            total = time.perf_counter() - start
+        pseudo_labels = context.pseudo_labels(task)
         metrics = cell_metrics(
             split.truth, detection.unknown_score, detection.predicted_class, pseudo_labels, len(task.closed_classes)
         )
@@ -149,7 +162,8 @@ class Runner:
         for note in detection.notes:
             log.warning("%s: %s", _describe(cell), note)
         result = {
-            "tags": host_tags(str(self.device)) | {"notes": json.dumps(detection.notes[:20])},
+            "tags": host_tags(str(self.device))
+            | {"threads": str(torch.get_num_threads()), "notes": json.dumps(detection.notes[:20])},
             "metrics": metrics,
             "curves": detection.curves,
         }

@@ -7,6 +7,7 @@ stage (PROSER mixes after the second, EOW samples the input of the last) and rea
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError
@@ -72,6 +73,18 @@ class Network(nn.Module):
         return self.classify(self.feature_map(x))
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride: the pixels that the stride leaves out go first, then stride 1.
+
+    oneDNN's backward pass of the strided form writes past its buffers on processors with AVX-512 (fewer than 16 input
+    channels, an odd batch, two threads), which kills the process or spoils its memory.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
+
+
 class _Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -83,7 +96,7 @@ class _Residual(nn.Module):
         self.skip = (
             nn.Identity()
             if same
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            else nn.Sequential(StridedPointwise(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,6 +135,13 @@ def _resnet(settings: BackboneSettings, classes: int) -> Network:
     import torchvision  # over a second, and the small network does not need it
 
     model = getattr(torchvision.models, settings.name)(weights=None)
+    for block in model.modules():
+        if getattr(block, "downsample", None) is not None:
+            strided = block.downsample[0]
+            with torch.device("meta"):  # no weights are drawn: it gets those that are there
+                pointwise = StridedPointwise(strided.in_channels, strided.out_channels, 1, strided.stride, bias=False)
+            pointwise.weight = strided.weight
+            block.downsample[0] = pointwise
     pool = nn.MaxPool2d(3, 2, padding=0, ceil_mode=True) if settings.stem == "face" else model.maxpool
     stem = nn.Sequential(model.conv1, model.bn1, model.relu, pool)
     stages = nn.ModuleList([model.layer1, model.layer2, model.layer3, model.layer4])

@@ -58,7 +58,7 @@ class ClosedSetSettings:
 
 @dataclass(frozen=True)
 class OpenSetTask:
-    """What a method is given.
+    """What a method is given. The arrays are read-only: other methods get the same ones.
 
     train_images: uint8 (M, C, H, W), closed classes only.
     train_labels: int64 (M,), re-indexed 0..K-1 in the order of `closed_classes`.
@@ -94,7 +94,10 @@ class Detection:
 
 @dataclass(frozen=True)
 class ClosedSetModel:
-    """The shared closed-set model, in evaluation mode, and its outputs on the task's test images."""
+    """The shared closed-set model, in evaluation mode, and its outputs on the task's test images.
+
+    Every cell gets a copy of the network; the logits are read-only.
+    """
 
     network: Network
     test_logits: NDArray[np.float32]  # (N, K)
@@ -126,7 +129,10 @@ class Context(Protocol):
         ...
 
     def shared(self, key: str, compute: Any) -> Any:
-        """`compute()` once per closed-set model; later calls with the same key get the kept value."""
+        """`compute()` once per closed-set model and method; later calls with the same key get the kept value.
+
+        Other settings of the method get the same value: do not change it. Arrays in it are made read-only.
+        """
         ...
 
 

@@ -194,7 +194,7 @@ class _Simulator:
         seeds = [int(torch.randint(2**62, (1,), generator=context.generator)) for _ in range(4)]
         self.settings = s
         self.size = (height, width)
-        self.images, self.labels = as_tensor(task.train_images), torch.from_numpy(task.train_labels)
+        self.images, self.labels = as_tensor(task.train_images), as_tensor(task.train_labels)
         self.random = torch.Generator().manual_seed(seeds[0])
         self.classifier = build_network(context.backbone, classes, channels, seeds[1]).to(device)
         self.copycat = build_network(context.backbone, classes, channels, seeds[2]).to(device)

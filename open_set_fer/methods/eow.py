@@ -97,7 +97,7 @@ class EOW:
         from open_set_fer.methods.training import as_tensor, batches, set_learning_rate, step
 
         s = self.settings
-        data, targets = as_tensor(task.train_images), torch.from_numpy(task.train_labels)
+        data, targets = as_tensor(task.train_images), as_tensor(task.train_labels)
         optimizer = torch.optim.Adam(network.parameters(), s.learning_rate, weight_decay=s.weight_decay)
         buffer: ReplayBuffer | None = None
         curves: dict[str, list[float]] = {"loss": [], "negative_loss": [], "train_accuracy": []}

@@ -69,7 +69,7 @@ class Learner:
         network = self.network
         set_learning_rate(self.optimizer, learning_rate)
         network.train()
-        data, targets = as_tensor(images), torch.from_numpy(labels)
+        data, targets = as_tensor(images), as_tensor(labels)
         device = next(network.parameters()).device
         weights = None if class_weights is None else torch.from_numpy(class_weights).float().to(device)
         total, seen = 0.0, 0

@@ -88,9 +88,11 @@ class PostHoc:
 
         import torch
 
-        network, labels = model.network, torch.from_numpy(task.train_labels)
+        from open_set_fer.methods.training import as_tensor
+
+        network, labels = model.network, as_tensor(task.train_labels)
         head = copy.deepcopy(network.fc).double().cpu().requires_grad_(False)
-        test = torch.from_numpy(model.test_logits).double()
+        test = as_tensor(model.test_logits).double()
         wide = _float64_default() if self.settings.detector.endswith("mahalanobis") else nullcontext()
         try:
             detector = self._detector(library, head)
@@ -99,7 +101,7 @@ class PostHoc:
             with wide:
                 if detector.requires_fit:  # all that score features do
                     train, test_features = (
-                        torch.from_numpy(features).double()
+                        as_tensor(features).double()
                         for features in context.shared("posthoc features", lambda: _pooled_features(network, task))
                     )
                     right = self._right(head(train), labels)

@@ -94,7 +94,7 @@ class Proser:
 
         s = self.settings
         generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-        data, targets = as_tensor(task.train_images), torch.from_numpy(task.train_labels)
+        data, targets = as_tensor(task.train_images), as_tensor(task.train_labels)
         optimizer = torch.optim.SGD(
             [*network.parameters(), *dummy.parameters()], s.learning_rate, s.momentum, weight_decay=s.weight_decay
         )

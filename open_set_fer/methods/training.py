@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,9 +37,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def as_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """The images as a uint8 tensor on the CPU."""
-    return torch.from_numpy(np.ascontiguousarray(images))
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor on the CPU, over the same memory where it is contiguous: do not write to it.
+
+    A task's arrays are read-only, which torch has no notion of and warns about; a cell that writes to them fails.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(array))
 
 
 @contextmanager
@@ -87,7 +93,7 @@ def outputs(
 def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """(N,) cross-entropy of each image against its label."""
     losses: NDArray[np.float64] = F.cross_entropy(
-        torch.from_numpy(logits).double(), torch.from_numpy(labels), reduction="none"
+        as_tensor(logits).double(), as_tensor(labels), reduction="none"
     ).numpy()
     return losses
 
@@ -101,7 +107,7 @@ def train_closed_set(
     progress: Callable[[Iterable[int], str], Iterable[int]],
 ) -> dict[str, list[float]]:
     """Train in place on uint8 (N, C, H, W) with labels 0..K-1; returns the curves of loss and training accuracy."""
-    data, targets = as_tensor(images), torch.from_numpy(labels)
+    data, targets = as_tensor(images), as_tensor(labels)
     optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * -(-len(targets) // settings.batch_size)
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps)
@@ -138,5 +144,5 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Row-wise softmax in float64."""
-    probabilities: NDArray[np.float64] = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    probabilities: NDArray[np.float64] = as_tensor(logits).double().softmax(dim=1).numpy()
     return probabilities

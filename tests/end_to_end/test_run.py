@@ -139,12 +139,25 @@ def test_a_failing_cell_is_logged_and_the_others_go_on(tmp_path, profile):
     assert "failed" in (home / "report" / "own" / "index.html").read_text("utf-8")
 
 
+def test_two_threads_as_users_have_them(tmp_path):
+    """oneDNN once crashed here: eight channels, odd batches, more than one thread."""
+    home = tmp_path / "home"
+    done = osfer("run", "--profile", "contrast", "--threads", "2", home=home, OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    runs = [run for run in Tracker(home, "contrast").cells() if run.info.status == "FINISHED"]
+    assert len(runs) > 4
+    assert {run.data.tags["threads"] for run in runs} == {"2"}
+
+
 def test_bad_input_is_one_clear_error(tmp_path):
     for args, message in [
         (("run", "--profile", "dmeo"), "unknown profile 'dmeo', did you mean 'demo'"),
         (("run", "--profile", "smoke", "--open", "suprise"), "no protocol opens 'suprise', did you mean 'surprise'"),
         (("run", "--profile", "smoke", "--method", "our"), "unknown method 'our', did you mean 'ours'"),
         (("run", "--profile", "smoke", "--seed", "x"), "is not a list of whole numbers"),
+        (("run", "--profile", "smoke", "--seed", str(2**32)), "is not between 0 and 4294967295"),
+        (("run", "--profile", "smoke", "--device", "banana"), "no kind of device is named 'banana'"),
+        (("run", "--profile", "smoke", "--device", "meta"), "does not compute on this machine"),
         (("run", "--dataset", "ferplus"), "no folder"),
         (("report", "--profile", "smoke"), "finished"),
     ]:
