@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,13 +124,19 @@ def run(
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, shlex.join(["osfer", *sys.argv[1:]]))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         console.print("stopped; finished cells are kept, the same command goes on from here")
-        sys.exit(130)
+        sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
     log.info(
         "%d computed, %d logged from an earlier computation, %d already done, %d failed",
         outcome.computed, outcome.logged_from_disk, outcome.already_done, len(outcome.failed),
     )  # fmt: skip
+    if outcome.waiting:
+        console.print(
+            f"{len(outcome.waiting)} result(s) wait on disk, because the tracking server does not answer; when it does, the "
+            f"same command logs them: {shlex.join(['osfer', *sys.argv[1:]])}",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
     if outcome.failed:
         table = Table("data set", "protocol", "open", "method", "seed", "error", title="failed cells")
         for cell, error in outcome.failed:
@@ -154,6 +161,8 @@ def run(
             retry += [option, value] * bool(value)
         console.print(f"retry only these with: {shlex.join(retry)}", soft_wrap=True)
         sys.exit(1)
+    if outcome.waiting:
+        sys.exit(3)
     console.print(f"next: osfer report --profile {shlex.quote(profile or name)} --home {shlex.quote(str(home))}")
 
 

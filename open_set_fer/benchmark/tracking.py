@@ -21,22 +21,27 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
+
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError, TrackingAway, summary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+T = TypeVar("T")
 EXPERIMENT_PREFIX = "open-set-fer/"
 KIND = "osfer.kind"
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
@@ -60,8 +65,13 @@ def git_commit() -> str:
 class Tracker:
     """Writes and finds the runs of one experiment."""
 
-    def __init__(self, home: Path, profile: str) -> None:
-        """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set."""
+    def __init__(self, home: Path, profile: str, wait: float | None = None) -> None:
+        """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set.
+
+        Raises TrackingAway when a tracking server does not answer within `wait` seconds (default: `tracking_wait()`).
+        """
+        for name, value in REQUEST_LIMITS.items():
+            os.environ.setdefault(name, value)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -75,7 +85,7 @@ class Tracker:
         with self.writing():
             self.client: MlflowClient = MlflowClient(self.uri)
             name = EXPERIMENT_PREFIX + profile
-            experiment = self.client.get_experiment_by_name(name)
+            experiment = _first_answer(self.uri, lambda: self.client.get_experiment_by_name(name), wait)
             if experiment is None:
                 self.experiment_id = self.client.create_experiment(
                     # The kind makes the UI open on runs and metrics instead of on language-model traces.
@@ -107,6 +117,11 @@ class Tracker:
             if not token:
                 return runs
 
+    def ping(self) -> None:
+        """Raise what MLflow raises where the store does not answer right now."""
+        with brief_requests():
+            self.client.get_experiment(self.experiment_id)
+
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """cell_key of every finished cell with its metrics."""
         runs = self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'FINISHED'")
@@ -117,11 +132,20 @@ class Tracker:
         return bool(self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'"))
 
     def start_benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str) -> str:
-        """Create the parent run; parents of this machine whose process died are closed as KILLED."""
+        """Create the parent run; parents of this machine whose process died are closed as KILLED.
+
+        A cell run still RUNNING under no running parent was left by a process killed while logging: it is removed.
+        """
         with self.writing():
+            running = set()
             for run in self._search(f"tags.`{KIND}` = 'benchmark' and attributes.status = 'RUNNING'"):
                 if run.data.tags.get("host") == socket.gethostname() and not _alive(int(run.data.tags["pid"])):
                     self.client.set_terminated(run.info.run_id, "KILLED")
+                else:
+                    running.add(run.info.run_id)
+            for run in self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'RUNNING'"):
+                if run.data.tags.get("mlflow.parentRunId") not in running:
+                    self.client.delete_run(run.info.run_id)
             tags = {
                 KIND: "benchmark", "profile": self.profile, "host": socket.gethostname(), "pid": str(os.getpid()),
                 "git_commit": git_commit(), "command": command, "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
@@ -154,7 +178,9 @@ class Tracker:
                     return
                 # Left by a killed or failed try: the runner holds the cell's lock, so nobody is writing it.
                 self.client.delete_run(run.info.run_id)
-            tags = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(result["tags"])}
+            tags = {
+                KIND: "cell", "cell_key": key, "mlflow.parentRunId": parent, "mlflow.runName": run_name(result["tags"]),
+            }  # fmt: skip
             run_id = self.client.create_run(self.experiment_id, tags=tags).info.run_id
             now = int(time.time() * 1000)
             metrics = [Metric(name, float(value), now, 0) for name, value in result["metrics"].items()]
@@ -186,13 +212,16 @@ class Tracker:
                     self.client.log_figure(run_id, picture, name)
             self.client.set_terminated(run_id, "FINISHED")
 
-    def log_failure(self, parent: str, tags: dict[str, str], traceback: str) -> None:
-        """Log a cell that raised as FAILED with its traceback; a cell has at most one such run."""
+    def log_failure(self, parent: str, tags: dict[str, str], traceback: str, error: str = "") -> None:
+        """Log a cell as FAILED with its traceback; a cell has at most one such run.
+
+        error: the tag, one line; without it the traceback's last one.
+        """
         with self.writing():
             for run in self._search(f"tags.cell_key = '{tags['cell_key']}' and attributes.status != 'FINISHED'"):
                 self.client.delete_run(run.info.run_id)
-            error = traceback.strip().rpartition("\n")[2][:500]
-            own = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags), "error": error}
+            own = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
+            own["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
             run_id = self.client.create_run(self.experiment_id, tags={**tags, **own}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
@@ -225,6 +254,74 @@ class Tracker:
 
         with tempfile.TemporaryDirectory() as folder:
             return pd.read_parquet(self.client.download_artifacts(run_id, "scores.parquet", folder))
+
+
+REQUEST_LIMITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}  # fmt: skip
+"""MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
+
+
+def tracking_wait() -> float:
+    """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
+    text = os.environ.get("OSFER_TRACKING_WAIT", "20")
+    try:
+        wait = float(text)
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait < float("inf"):
+        raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
+    return wait
+
+
+@contextmanager
+def brief_requests() -> Iterator[None]:
+    """MLflow's requests do not try again, and wait five seconds at most."""
+    brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    before = {name: os.environ.get(name) for name in brief}
+    os.environ.update(brief)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def public_uri(uri: str) -> str:
+    """A tracking address without user and password."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def _first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
+    """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError where it refuses."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if not uri.startswith(("http://", "https://")):
+        return question()
+    seconds = tracking_wait() if wait is None else wait
+    end, announced = time.monotonic() + seconds, False
+    while True:
+        try:
+            with brief_requests():
+                return question()
+        except RestException as error:
+            raise SuiteError(
+                f"the tracking server {public_uri(uri)} refuses: {summary(error)}",
+                "check MLFLOW_TRACKING_URI and its login",
+            ) from error
+        except MlflowException as error:
+            if time.monotonic() >= end:
+                raise TrackingAway(
+                    f"the tracking server {public_uri(uri)} does not answer (waited {seconds:g} s)",
+                    "start it or correct MLFLOW_TRACKING_URI; OSFER_TRACKING_WAIT says how many seconds to wait",
+                ) from error
+        if not announced:
+            log.info("the tracking server %s does not answer; waiting up to %g s for it", public_uri(uri), seconds)
+            announced = True
+        time.sleep(min(1.0, max(0.05, end - time.monotonic())))
 
 
 def tracking_uri(home: Path) -> tuple[str, str | None]:

@@ -76,7 +76,7 @@ def test_who_learns_from_whom(monkeypatch):
         mask = np.zeros(len(labels), dtype=bool)
         mask[len(selections) :: 4] = True  # a different selection each time
         selections.append(mask)
-        return mask, ""
+        return mask, ()
 
     monkeypatch.setattr(module.Learner, "train_epoch", record)
     monkeypatch.setattr(ours, "select_clean", choose)
