@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from open_set_fer.benchmark.tracking import Tracker, brief_requests, tracking_wait
+from open_set_fer.benchmark.tracking import Tracker, brief_requests, public_uri, tracking_wait
 from open_set_fer.console import log
 from open_set_fer.errors import TrackingAway
 
@@ -52,11 +52,11 @@ class Outbox:
         except TrackingAway as error:
             self._lost(error)
             return otherwise
-        except Exception as error:
+        except Exception:
             if self._answers():
                 self._back()
                 raise
-            self._lost(TrackingAway(f"the tracking server does not answer: {error}"))
+            self._lost(TrackingAway(f"the tracking server {public_uri(self.tracker.uri)} does not answer"))
             return otherwise
         self._back()
         return answer
@@ -76,8 +76,7 @@ class Outbox:
     def _lost(self, error: TrackingAway) -> None:
         if not self.away:
             log.warning(
-                "%s; the run goes on without it: results are kept on disk and logged when it answers",
-                error.message.splitlines()[0][:300],
+                "%s; the run goes on without it: results are kept on disk and logged when it answers", error.message
             )
         self._absence = error
         self._next_try = time.monotonic() + max(1.0, tracking_wait())

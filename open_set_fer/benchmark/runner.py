@@ -94,7 +94,8 @@ class _Run:
 def stopped_by_signals() -> Iterator[Callable[[], None]]:
     """SIGTERM and SIGHUP stop the run as Ctrl-C does, by raising Stopped; yields what to call when closing begins.
 
-    A signal within two seconds of the last one, or while the run closes, does not disturb the closing.
+    A signal within two seconds of the last one, or while the run closes, does not disturb the closing; so the handlers
+    stay after a stop.
     """
     last, closing = -math.inf, False
 
@@ -120,7 +121,8 @@ def stopped_by_signals() -> Iterator[Callable[[], None]]:
     try:
         yield close
     finally:
-        for number, handler in before.items():
+        closing = False
+        for number, handler in before.items() if last == -math.inf else ():
             if handler is not None:
                 signal.signal(number, handler)
 
