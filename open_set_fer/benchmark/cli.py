@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import socket
 import sys
 from importlib.metadata import EntryPoint
@@ -126,7 +127,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from open_set_fer.benchmark.tracking import git_commit
+        from open_set_fer.benchmark.provenance import git_commit
 
         print(f"osfer {__version__} (commit {git_commit()})")
         raise typer.Exit
@@ -222,14 +223,20 @@ def run(
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, shlex.join(["osfer", *sys.argv[1:]]))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         console.print("stopped; finished cells are kept, the same command goes on from here")
-        sys.exit(130)
+        sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
     log.info(
         "%d computed, %d logged from an earlier computation, %d already done, %d failed",
         outcome.computed, outcome.logged_from_disk, outcome.already_done, len(outcome.failed),
     )  # fmt: skip
     retry = ""
+    if outcome.waiting:
+        console.print(
+            f"{len(outcome.waiting)} result(s) wait on disk, because the tracking server does not answer; when it does, the "
+            f"same command logs them: {shlex.join(['osfer', *sys.argv[1:]])}",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
     if outcome.failed:
         table = Table("data set", "protocol", "open", "method", "seed", "error", title="failed cells")
         for cell, error in outcome.failed:
@@ -269,6 +276,8 @@ def run(
     if retry:
         console.print(f"retry only these with: {retry}", soft_wrap=True, highlight=False)
         sys.exit(1)
+    if outcome.waiting:
+        sys.exit(3)
     console.print(f"next: {report_command}", soft_wrap=True, highlight=False)
 
 

@@ -31,6 +31,25 @@ from open_set_fer.methods.training import evaluate, train_closed_set
 T = TypeVar("T")
 
 
+def in_training(store: Path, content: dict[str, Any]) -> bool:
+    """Whether another process is training this closed-set model right now."""
+    path = model_path(store, content)
+    if path.exists() or not path.parent.is_dir():
+        return False
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def model_path(store: Path, content: dict[str, Any]) -> Path:
+    """Where the closed-set model of this content is kept."""
+    return store / f"{digest(content)}.safetensors"
+
+
 class TaskContext:
     """What the methods of one task share: implements `methods.contract.Context`.
 
@@ -53,8 +72,7 @@ class TaskContext:
         self.peak_mib: dict[str, float] = {}
         self._settings = settings
         self._seed = int(content["seed"])
-        self._key = digest(content)
-        self._path = store / f"{self._key}.safetensors"
+        self._path = model_path(store, content)
         self._model: ClosedSetModel | None = None
         self._lent: ClosedSetModel | None = None
         self._method = ""

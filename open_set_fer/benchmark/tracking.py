@@ -29,11 +29,11 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import filelock
@@ -41,12 +41,13 @@ import filelock
 from open_set_fer.benchmark import store
 from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, TrackingAway, summary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+T = TypeVar("T")
 EXPERIMENT_PREFIX = "open-set-fer/"
 KIND = "osfer.kind"
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
@@ -58,15 +59,19 @@ TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql"
 class Tracker:
     """Writes and finds the runs of one experiment."""
 
-    def __init__(self, home: Path, profile: str, create: bool = True) -> None:
+    def __init__(self, home: Path, profile: str, create: bool = True, wait: float | None = None) -> None:
         """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set.
 
         create: make store and experiment where there is none; else a missing one reads as empty and nothing is written.
             A home that cannot be written is read through a copy of its store.
+        wait: seconds for a tracking server to answer (default: `tracking_wait()`).
 
         Raises:
             SuiteError: MLFLOW_TRACKING_URI is no address, or the store of `home` is damaged.
+            TrackingAway: the tracking server does not answer.
         """
+        for variable, value in REQUEST_LIMITS.items():
+            os.environ.setdefault(variable, value)
         set_mlflow_defaults()
         from mlflow import MlflowClient
 
@@ -84,7 +89,7 @@ class Tracker:
             self._copy = tempfile.TemporaryDirectory()
             self.uri = store.database_uri(store.copy_to_read(home, Path(self._copy.name)))
             self.client: MlflowClient = MlflowClient(self.uri)
-            self._find_experiment()
+            self._find_experiment(wait)
             return
         if create:
             home.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,7 @@ class Tracker:
             if self._local:
                 store.prepare(home)
             self.client = MlflowClient(self.uri)
-            if not self._find_experiment() and create:
+            if not self._find_experiment(wait) and create:
                 self.experiment_id = self.client.create_experiment(
                     # MLflow's page opens on language-model traces unless its link says otherwise: see experiment_link.
                     EXPERIMENT_PREFIX + profile,
@@ -106,9 +111,10 @@ class Tracker:
             return (self.home / store.DATABASE).exists()
         return not self.uri.startswith("sqlite:") or Path(self.uri.removeprefix("sqlite:///")).exists()
 
-    def _find_experiment(self) -> bool:
+    def _find_experiment(self, wait: float | None) -> bool:
+        name = EXPERIMENT_PREFIX + self.profile
         with self._naming_damage():
-            experiment = self.client.get_experiment_by_name(EXPERIMENT_PREFIX + self.profile)
+            experiment = _first_answer(self.uri, lambda: self.client.get_experiment_by_name(name), wait)
         if experiment is None:
             return False
         if experiment.lifecycle_stage != "active":
@@ -169,6 +175,11 @@ class Tracker:
                 break
         return runs
 
+    def ping(self) -> None:
+        """Raise what MLflow raises where the store does not answer right now."""
+        with brief_requests():
+            self.client.get_experiment(self.experiment_id)
+
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """cell_key of every finished cell with its metrics."""
         runs = self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'FINISHED'")
@@ -179,11 +190,20 @@ class Tracker:
         return bool(self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'"))
 
     def start_benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> str:
-        """Create the parent run; parents of this machine whose process died are closed as KILLED."""
+        """Create the parent run; parents of this machine whose process died are closed as KILLED.
+
+        A cell run still RUNNING under no running parent was left by a process killed while logging: it is removed.
+        """
         with self.writing():
+            running = set()
             for run in self._search(f"tags.`{KIND}` = 'benchmark' and attributes.status = 'RUNNING'"):
                 if run.data.tags.get("host") == socket.gethostname() and not _alive(int(run.data.tags["pid"])):
                     self.client.set_terminated(run.info.run_id, "KILLED")
+                else:
+                    running.add(run.info.run_id)
+            for run in self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'RUNNING'"):
+                if run.data.tags.get("mlflow.parentRunId") not in running:
+                    self.client.delete_run(run.info.run_id)
             tags = host_tags(device) | {
                 KIND: "benchmark", "profile": self.profile, "pid": str(os.getpid()), "command": command,
                 "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
@@ -230,7 +250,9 @@ class Tracker:
                     return
                 # Left by a killed or failed try: the runner holds the cell's lock, so nobody is writing it.
                 self.client.delete_run(run.info.run_id)
-            tags = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(result["tags"])}
+            tags = {
+                KIND: "cell", "cell_key": key, "mlflow.parentRunId": parent, "mlflow.runName": run_name(result["tags"]),
+            }  # fmt: skip
             started, now = _times(result, folder)
             run_id = self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id
             metrics = [Metric(name, float(value), now, 0) for name, value in result["metrics"].items()]
@@ -263,13 +285,16 @@ class Tracker:
                     self.client.log_figure(run_id, picture, name)
             self.client.set_terminated(run_id, "FINISHED", end_time=now)
 
-    def log_failure(self, parent: str, tags: dict[str, str], traceback: str) -> None:
-        """Log a cell that raised as FAILED with its traceback; a cell has at most one such run."""
+    def log_failure(self, parent: str, tags: dict[str, str], traceback: str, error: str = "") -> None:
+        """Log a cell as FAILED with its traceback; a cell has at most one such run.
+
+        error: the tag, one line; without it the traceback's last one.
+        """
         with self.writing():
             for run in self._search(f"tags.cell_key = '{tags['cell_key']}' and attributes.status != 'FINISHED'"):
                 self.client.delete_run(run.info.run_id)
-            error = traceback.strip().rpartition("\n")[2][:500]
-            own = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags), "error": error}
+            own = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
+            own["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
             run_id = self.client.create_run(self.experiment_id, tags={**tags, **own}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
@@ -343,6 +368,69 @@ def set_mlflow_defaults() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+REQUEST_LIMITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}  # fmt: skip
+"""MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
+
+
+def tracking_wait() -> float:
+    """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
+    text = os.environ.get("OSFER_TRACKING_WAIT", "20")
+    try:
+        wait = float(text)
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait < float("inf"):
+        raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
+    return wait
+
+
+@contextmanager
+def brief_requests() -> Iterator[None]:
+    """MLflow's requests do not try again, and wait five seconds at most."""
+    brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    before = {name: os.environ.get(name) for name in brief}
+    os.environ.update(brief)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
+    """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError where it refuses."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if not uri.startswith(("http://", "https://")):
+        return question()
+    seconds = tracking_wait() if wait is None else wait
+    end, announced = time.monotonic() + seconds, False
+    while True:
+        try:
+            with brief_requests():
+                return question()
+        except RestException as error:
+            raise SuiteError(
+                f"the tracking server {public_address(uri)} refuses: {summary(error)}",
+                "check MLFLOW_TRACKING_URI and its login",
+            ) from error
+        except MlflowException as error:
+            if time.monotonic() >= end:
+                raise TrackingAway(
+                    f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",
+                    "start it or correct MLFLOW_TRACKING_URI; OSFER_TRACKING_WAIT says how many seconds to wait",
+                ) from error
+        if not announced:
+            log.info("the tracking server %s does not answer; waiting up to %g s for it", public_address(uri), seconds)
+            announced = True
+        time.sleep(min(1.0, max(0.05, end - time.monotonic())))
 
 
 def tracking_uri(home: Path) -> tuple[str, str | None]:

@@ -30,14 +30,20 @@ def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.
 
 def select_clean(
     losses: NDArray[np.float64], labels: NDArray[np.int64], threshold: float = 0.5, seed: int = 0
-) -> tuple[NDArray[np.bool_], str]:
-    """(N,) mask of the clean samples, and why it fell back to all samples ('' when it did not).
+) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
+    """(N,) mask of the clean samples, and the classes whose loss made it fall back to all samples (none when it did not).
 
     Guard: a selection that is empty or loses a class entirely is replaced by all samples.
     """
     clean = clean_probability(losses, seed) > threshold
-    lost = sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[clean]).tolist()))
-    if not lost:
-        return clean, ""
-    why = "no sample" if not clean.any() else f"no sample of class {', '.join(map(str, lost))}"
-    return np.ones(len(labels), dtype=bool), f"selection kept {why}: all samples used"
+    lost = tuple(sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[clean]).tolist())))
+    return (np.ones(len(labels), dtype=bool) if lost else clean), lost
+
+
+def fallback_notes(selections: list[tuple[int, ...]], classes: tuple[str, ...]) -> list[str]:
+    """One note on the selections that fell back, none where none did; each selection by the classes that it lost."""
+    fell_back = [lost for lost in selections if lost]
+    if not fell_back:
+        return []
+    names = ", ".join(name for index, name in enumerate(classes) if any(index in lost for lost in fell_back))
+    return [f"selection fell back to all samples in {len(fell_back)} of {len(selections)} selections (lost: {names})"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.label_noise import select_clean
+from open_set_fer.methods.label_noise import fallback_notes, select_clean
 from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
 
 
@@ -68,17 +68,25 @@ class Ours:
         model = context.closed_set_model(task)
         labels, images = model.pseudo_labels, task.test_images
         curves: dict[str, list[float]] = {}
-        notes: list[str] = []
+        selections: list[tuple[int, ...]] = []
         with context.phase("train"):
             if self.settings.variant == "offline":
-                score = self._train_and_score(images, labels, images, labels, task, context, curves, notes)
+                score = self._train_and_score(images, labels, images, labels, task, context, curves, selections)
             else:
                 score = np.empty(len(labels))
                 halves = np.arange(len(labels)) % 2 == 0  # the runner has shuffled the order
                 for stream in (halves, ~halves):
                     score[~stream] = self._train_and_score(
-                        images[stream], labels[stream], images[~stream], labels[~stream], task, context, curves, notes
+                        images[stream],
+                        labels[stream],
+                        images[~stream],
+                        labels[~stream],
+                        task,
+                        context,
+                        curves,
+                        selections,
                     )
+        notes = fallback_notes(selections, task.closed_classes)
         return Detection(score, labels, curves, {"pseudo_label": labels}, notes)
 
     def _train_and_score(
@@ -90,9 +98,12 @@ class Ours:
         task: OpenSetTask,
         context: Context,
         curves: dict[str, list[float]],
-        notes: list[str],
+        selections: list[tuple[int, ...]],
     ) -> NDArray[np.float64]:
-        """Train on `images` with pseudo `labels`; (N,) mean losses of `scored_images`."""
+        """Train on `images` with pseudo `labels`; (N,) mean losses of `scored_images`.
+
+        selections: gets the classes that each selection lost.
+        """
         from open_set_fer.methods.learner import Learner, epoch_learning_rate
 
         s = self.settings
@@ -133,10 +144,9 @@ class Ours:
                         )
                 if len(pair) == 2 and (epochs.stop < s.epochs or index == 0):
                     losses = learner.losses(images, labels)
-                    selected_by[index], fell_back = select_clean(losses, labels, s.clean_threshold, task.seed)
+                    selected_by[index], lost = select_clean(losses, labels, s.clean_threshold, task.seed)
                     curves.setdefault(f"clean_share_by_{index + 1}", []).append(float(selected_by[index].mean()))
-                    if fell_back:
-                        notes.append(f"network {index + 1}, epoch {epochs.stop}: {fell_back}")
+                    selections.append(lost)
         by_network = np.array([np.mean(values, axis=0) for values in scores])
         if s.score_networks == "both" or len(pair) == 1:
             return np.asarray(by_network.mean(axis=0))

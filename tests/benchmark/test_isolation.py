@@ -41,7 +41,7 @@ class Vandal:
         torch.use_deterministic_algorithms(True)
         torch.set_autocast_enabled("cpu", True)
         torch.manual_seed(5)
-        np.random.seed(5)
+        np.random.seed(5)  # noqa: NPY002
         np.seterr(all="raise")
         random.seed(5)
         warnings.simplefilter("error")
@@ -98,11 +98,11 @@ def test_global_random_numbers_are_the_seeds_and_leave_the_callers_alone():
     state = ProcessState()
 
     def draw():
-        return random.random(), np.random.rand(), torch.rand(1).item()
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
 
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     expected = draw()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     found = []
     for seed in (7, 7, 8):
         with isolated(state, seed):

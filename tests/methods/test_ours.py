@@ -76,7 +76,7 @@ def test_who_learns_from_whom(monkeypatch):
         mask = np.zeros(len(labels), dtype=bool)
         mask[len(selections) :: 4] = True  # a different selection each time
         selections.append(mask)
-        return mask, ""
+        return mask, ()
 
     monkeypatch.setattr(module.Learner, "train_epoch", record)
     monkeypatch.setattr(ours, "select_clean", choose)
@@ -164,7 +164,9 @@ def test_erase_comes_before_the_flip(monkeypatch):
 def test_a_guard_that_falls_back_says_so():
     task, context, _ = task_and_context(np.r_[np.zeros(95, dtype=int), 1])
     detection = Ours(Ours.Settings(**QUICK)).detect(task, context)
-    assert any("all samples used" in note for note in detection.notes)
+    assert len(detection.notes) == 1
+    assert detection.notes[0].startswith("selection fell back to all samples in ")
+    assert detection.notes[0].endswith(f"(lost: {task.closed_classes[1]})")
 
 
 def test_baseline_closed_forms():

@@ -14,7 +14,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.augmentation import flip_or_noise, random_erase
 from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import BackboneSettings
-from open_set_fer.methods.label_noise import clean_probability, select_clean
+from open_set_fer.methods.label_noise import clean_probability, fallback_notes, select_clean
 from open_set_fer.methods.training import batches, epoch_learning_rate, evaluate, evaluate_by_batch, sample_losses
 from open_set_fer.methods.weights import load_weights, read_checkpoint
 
@@ -77,12 +77,17 @@ def test_gmm_on_a_known_mixture():
 
 def test_selection_guards():
     losses = np.array([0.1, 0.1, 0.2, 0.1, 3.0, 3.1, 2.9, 3.0])
-    kept, why = select_clean(losses, np.array([0, 1, 0, 1, 0, 1, 0, 1]))
+    kept, lost = select_clean(losses, np.array([0, 1, 0, 1, 0, 1, 0, 1]))
     assert kept.tolist() == [True] * 4 + [False] * 4
-    assert why == ""
-    kept, why = select_clean(losses, np.array([0, 0, 0, 0, 1, 1, 0, 0]))
+    assert lost == ()
+    kept, lost = select_clean(losses, np.array([0, 0, 0, 0, 1, 1, 0, 0]))
     assert kept.all()
-    assert why == "selection kept no sample of class 1: all samples used"
+    assert lost == (1,)
+    names = ("anger", "disgust", "fear")
+    assert fallback_notes([(), (1,), (2, 1), (1,)], names) == [
+        "selection fell back to all samples in 3 of 4 selections (lost: disgust, fear)"
+    ]
+    assert fallback_notes([(), ()], names) == []
     assert clean_probability(np.full(5, 0.7)).tolist() == [1.0] * 5
 
 

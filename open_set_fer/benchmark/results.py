@@ -1,0 +1,179 @@
+"""Results on disk: what a method returned is checked, written in one move that survives a power cut, and read back.
+
+A result is a folder with scores.parquet and result.json (tags, metrics, curves, `started` and `ended` in epoch seconds).
+A mark <key>.started beside it says which process computes a cell; one left without that process means that it died.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from open_set_fer.errors import SuiteError, summary
+from open_set_fer.methods.contract import Detection
+
+COLUMNS = ("id", "truth", "true_class", "is_open", "unknown_score", "predicted_class")
+"""What scores.parquet always has; a method's extras come after and cannot take these names."""
+
+
+def checked_curves(curves: Any) -> dict[str, list[float]]:
+    """Curves as lists of floats; SuiteError naming the curve that MLflow would refuse."""
+    if not isinstance(curves, Mapping):
+        raise SuiteError(f"curves are a {type(curves).__name__}, not values by name", "return a dict of lists")
+    checked: dict[str, list[float]] = {}
+    for name, values in curves.items():
+        # MLflow's rule for a metric's name, the prefix `curve.` included.
+        if (
+            not isinstance(name, str)
+            or not re.fullmatch(r"[/\w.\- :]{1,240}", name)
+            or posixpath.normpath(name) != name
+        ):
+            raise SuiteError(
+                f"curve {name!r} has a name that MLflow refuses",
+                "use letters, digits, '_', '-', '.', ':', '/' and spaces",
+            )
+        try:
+            numbers = np.asarray(values)
+        except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors on a GPU
+            raise SuiteError(
+                f"curve {name!r} is no list of numbers: {summary(error)}", "one number an epoch"
+            ) from error
+        if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
+            raise SuiteError(
+                f"curve {name!r} is no list of numbers (shape {numbers.shape}, {numbers.dtype})", "one number an epoch"
+            )
+        checked[name] = [float(value) for value in numbers]
+    return checked
+
+
+def checked_extras(extras: Any, count: int) -> dict[str, Any]:
+    """Per-image arrays as columns beside the scores; SuiteError naming the one that cannot be such a column."""
+    if not isinstance(extras, Mapping):
+        raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
+    checked: dict[str, Any] = {}
+    for name, values in extras.items():
+        if not isinstance(name, str) or not name or name in COLUMNS:
+            raise SuiteError(f"extra {name!r} cannot be a column beside {', '.join(COLUMNS)}", "give it another name")
+        try:
+            array = np.asarray(values)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise SuiteError(f"extra {name!r} is no array: {summary(error)}", "one value a test image") from error
+        if array.shape != (count,) or array.dtype.kind not in "biufU":
+            raise SuiteError(
+                f"extra {name!r} has shape {array.shape} and type {array.dtype}, not one value for each of {count} "
+                "test images", "numbers, booleans or strings of shape (N,)",
+            )  # fmt: skip
+        checked[name] = array
+    return checked
+
+
+def checked_notes(notes: Any) -> list[str]:
+    """Notes as strings; a lone string is one note."""
+    listed = [notes] if isinstance(notes, str) or not isinstance(notes, Iterable) else notes
+    return [str(note) for note in listed]
+
+
+def score_table(
+    ids: Any, truth: Any, true_class: Any, closed_classes: tuple[str, ...], found: Detection
+) -> pd.DataFrame:
+    """scores.parquet: one row a test image, in the order of the task.
+
+    truth: (N,) 0..K-1, -1 for open faces. true_class: (N,) names.
+    """
+    names = np.array(closed_classes)
+    return pd.DataFrame({
+        "id": ids,
+        "truth": np.where(truth < 0, "open", names[truth]),
+        "true_class": true_class,
+        "is_open": truth < 0,
+        "unknown_score": np.asarray(found.unknown_score, dtype=np.float64),
+        "predicted_class": names[np.asarray(found.predicted_class)],
+        **checked_extras(found.extras, len(truth)),
+    })  # fmt: skip
+
+
+def write_result(folder: Path, result: dict[str, Any], scores: pd.DataFrame) -> None:
+    """Write a result so that `folder` is there as a whole or not at all, after a power cut too."""
+    text = json.dumps(result)  # before anything is created
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        scores.to_parquet(partial / "scores.parquet", index=False)
+        (partial / "result.json").write_text(text, "utf-8")
+        for path in (partial / "scores.parquet", partial / "result.json", partial):
+            _sync(path)
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync(folder.parent)
+
+
+def read_result(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A result as it was written; SuiteError naming the damaged file."""
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text("utf-8"))
+        if not all(isinstance(result[part], dict) for part in ("tags", "metrics", "curves")):
+            raise ValueError("lacks tags, metrics or curves")
+        float(result["metrics"]["auroc"])
+        path = folder / "scores.parquet"
+        scores = pd.read_parquet(path)
+        if absent := set(COLUMNS) - set(scores.columns):
+            raise ValueError(f"lacks the columns {', '.join(sorted(absent))}")
+    except PermissionError:
+        raise
+    except Exception as error:  # what pyarrow raises for a damaged file depends on where it is damaged
+        raise SuiteError(f"{path} is damaged: {summary(error)}", "the cell is computed again") from error
+    return result, scores
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a damaged result out of the way; one set aside earlier is removed."""
+    aside = folder.with_suffix(".damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    return aside
+
+
+def mark_path(results: Path, key: str) -> Path:
+    """The mark of a cell that is being computed."""
+    return results / f"{key}.started"
+
+
+def write_mark(path: Path) -> None:
+    """Say that this process computes the cell."""
+    content = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def read_mark(path: Path) -> str:
+    """Who left the mark: 'process 12 on host, since 14:03:05'; '' where there is none."""
+    try:
+        mark = json.loads(path.read_text("utf-8"))
+        since = time.strftime("%F %T", time.localtime(mark["time"]))
+        return f"process {mark['pid']} on {mark['host']}, since {since}"
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

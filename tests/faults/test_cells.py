@@ -1,0 +1,192 @@
+"""One cell that fails, is damaged or cannot be logged takes no other cell with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from mlflow.exceptions import MlflowException
+
+from open_set_fer.benchmark.tracking import KIND, Tracker
+from open_set_fer.methods.baseline import Baseline
+from open_set_fer.methods.contract import Detection
+
+
+def harm(monkeypatch, act):
+    """Let `act(detection)` change or replace what the method returns where `fear` is closed; the other cell is left alone."""
+    whole = Baseline.detect
+
+    def detect(self, task, context):
+        found = whole(self, task, context)
+        return act(found) if "fear" in task.closed_classes else found
+
+    monkeypatch.setattr(Baseline, "detect", detect)
+
+
+def damage(how, folder):
+    name, _, cut = how.partition(" ")
+    if cut == "missing":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes((folder / name).read_bytes()[: int(cut)])
+
+
+def test_damaged_results_are_named_set_aside_and_computed_again(place, caplog):
+    assert place.run().computed == 2
+    for how in (
+        "result.json 100",
+        "result.json 0",
+        "result.json missing",
+        "scores.parquet 200",
+        "scores.parquet missing",
+    ):
+        for run in place.tracker.cells():
+            place.tracker.client.delete_run(run.info.run_id)
+        first = min(path for path in (place.home / "results").iterdir() if len(path.name) == 64 and path.is_dir())
+        damage(how, first)
+        caplog.clear()
+        outcome = place.run()
+        assert (outcome.computed, outcome.logged_from_disk, outcome.failed) == (1, 1, []), how
+        assert f"{first / how.split()[0]} is damaged" in caplog.text
+        assert first.with_suffix(".damaged").is_dir()
+        assert place.statuses() == ["FINISHED"] * 2
+        shutil.rmtree(first.with_suffix(".damaged"))
+        result = json.loads((first / "result.json").read_text("utf-8"))
+        assert result["started"] <= result["ended"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"curves": {"x<>": [1.0]}}, "curve 'x<>' has a name that MLflow refuses"),
+        ({"curves": {"x": ["a"]}}, "curve 'x' is no list of numbers"),
+        ({"extras": {"unknown_score": np.zeros(36)}}, "extra 'unknown_score' cannot be a column"),
+        ({"extras": {"x": np.zeros(3)}}, "extra 'x' has shape (3,)"),
+    ],
+)
+def test_a_method_that_returns_what_cannot_be_kept_fails_its_cell_by_name(place, monkeypatch, change, said):
+    harm(monkeypatch, lambda found: Detection(found.unknown_score, found.predicted_class, **change))
+    outcome = place.run()
+    assert (outcome.computed, len(outcome.failed)) == (1, 1)
+    assert said in outcome.failed[0][1]
+    assert said in place.errors()[0]
+    assert not list((place.home / "results").glob("*.partial"))
+
+
+def test_numpy_numbers_are_kept_and_logged(place, monkeypatch):
+    change = {"curves": {"x": [np.float32(0.5)]}, "notes": [np.int64(3)], "extras": {"mine": np.arange(100)}}
+
+    def act(found):
+        extras = {"mine": np.arange(len(found.unknown_score))}
+        return Detection(found.unknown_score, found.predicted_class, **(change | {"extras": extras}))
+
+    harm(monkeypatch, act)
+    assert (place.run().computed, place.statuses()) == (2, ["FINISHED"] * 2)
+    assert sorted(run.data.metrics.get("curve.x", 0) for run in place.tracker.cells()) == [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (SystemExit(3), "SystemExit: 3"),
+        (BaseException("odd"), "BaseException: odd"),
+        (ValueError("\n\nsecond"), "ValueError: second"),
+        (RuntimeError(), "RuntimeError (no message)"),
+    ],
+)
+def test_whatever_a_method_raises_is_its_cell_s_failure(place, monkeypatch, error, said):
+    def act(found):
+        raise error
+
+    harm(monkeypatch, act)
+    outcome = place.run()
+    assert (outcome.computed, [text for _, text in outcome.failed]) == (1, [said])
+    assert place.errors() == [said]
+    assert place.run().failed  # tried again
+    assert place.statuses() == ["FAILED", "FINISHED"]  # one run a cell
+    assert place.statuses("benchmark") == ["FAILED"] * 2
+    monkeypatch.undo()
+    assert place.run().computed == 1
+    assert place.statuses() == ["FINISHED"] * 2
+
+
+def test_the_error_tag_says_what_was_wrong(place, monkeypatch):
+    harm(monkeypatch, lambda found: Detection(found.unknown_score * np.nan, found.predicted_class))
+    place.run()
+    assert "unknown scores are NaN or infinite" in place.errors()[0]
+
+
+def test_a_keyboard_interrupt_in_a_method_still_stops_the_run(place, monkeypatch):
+    def act(found):
+        raise KeyboardInterrupt
+
+    harm(monkeypatch, act)
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    assert place.statuses("benchmark") == ["KILLED"]
+    assert not list((place.home / "results").glob("*.started"))
+
+
+def test_one_refusal_of_the_store_is_tried_again_at_the_end(place, monkeypatch):
+    whole, refused = Tracker.log_cell, []
+
+    def log_cell(self, *args):
+        if not refused:
+            refused.append(1)
+            raise MlflowException("a moment's trouble")
+        whole(self, *args)
+
+    monkeypatch.setattr(Tracker, "log_cell", log_cell)
+    outcome = place.run()
+    assert (outcome.computed, outcome.failed, outcome.waiting) == (2, [], [])
+    assert place.statuses() == ["FINISHED"] * 2
+
+
+def test_a_result_that_the_store_never_takes_fails_alone_and_is_kept(place, monkeypatch):
+    whole, key = Tracker.log_cell, []
+
+    def log_cell(self, parent, result, *args):
+        key[:] = key or [result["tags"]["cell_key"]]
+        if result["tags"]["cell_key"] == key[0]:
+            raise MlflowException("no")
+        whole(self, parent, result, *args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Tracker, "log_cell", log_cell)
+        outcome = place.run()
+    assert outcome.computed == 2
+    assert [cell.key for cell, _ in outcome.failed] == key
+    assert "computed, but cannot be logged: MlflowException: no" in place.errors()[0]
+    again = place.run()
+    assert (again.computed, again.logged_from_disk) == (0, 1)
+    assert place.statuses() == ["FINISHED"] * 2
+
+
+def test_a_cell_run_left_without_content_is_removed(place):
+    tracker = place.tracker
+    parent = tracker.client.create_run(
+        tracker.experiment_id, tags={KIND: "benchmark", "host": "elsewhere", "pid": "1"}
+    ).info.run_id
+    for owner, status in ((parent, "RUNNING"), ("gone", "RUNNING")):
+        tags = {KIND: "cell", "mlflow.parentRunId": owner}  # killed before log_batch: not even a cell_key
+        tracker.client.create_run(tracker.experiment_id, tags=tags)
+        assert status in place.statuses()
+    place.run()
+    # The one under a parent that still runs on another machine may be being written.
+    assert place.statuses() == ["FINISHED", "FINISHED", "RUNNING"]
+
+
+def test_the_key_is_on_a_cell_run_from_its_first_moment(place, monkeypatch):
+    """Killed between create_run and log_batch: the next run finds the leftover by its key."""
+    from mlflow import MlflowClient
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "log_batch", lambda *args, **more: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            place.run()
+    left = place.tracker._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'RUNNING'")
+    assert [len(run.data.tags["cell_key"]) for run in left] == [64]
+    place.run()
+    assert place.statuses() == ["FINISHED"] * 2

@@ -1,0 +1,83 @@
+"""Processes that share a home, die in a cell, or are told to stop: real ones."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def harmful(what, only="", numbers=1):
+    """Entries of the profile for the plugin's method, and the list that runs them before `baseline`."""
+    labels = [f"harmful{number}" for number in range(numbers)]
+    entries = "".join(
+        f'[methods.{label}]\nmethod = "harmful"\nwhat = "{what}"\nonly = "{only}"\nnumber = {number}\n'
+        for number, label in enumerate(labels)
+    )
+    return entries, 'default_methods = ["baseline"]', f"default_methods = {[*labels, 'baseline']}".replace("'", '"')
+
+
+def wait_until(happened, seconds=120):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def computed(text):
+    return int(re.search(r"(\d+) computed", text).group(1))
+
+
+def test_two_processes_share_the_cells(place):
+    place.write(*harmful("sleep2", numbers=4))
+    pair = [place.start("run") for _ in range(2)]
+    texts = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], texts
+    shares = [computed(text) for text in texts]
+    assert sum(shares) == 10  # each cell once
+    assert min(shares) >= 3, texts
+    assert place.statuses() == ["FINISHED"] * 10
+    assert place.statuses("benchmark") == ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize("what", ["exit", "segfault"])
+def test_a_cell_that_ends_the_process_is_logged_and_tried_last(place, what):
+    place.write(*harmful(what, only="fear"))  # harmless where fear is open
+    code, text = place.osfer("run")
+    assert code not in (0, 1), text
+    code, text = place.osfer("run")
+    assert code not in (0, 1), text  # tried again, after all others
+    assert text.index("the process died while computing this cell") < text.rindex("computing")
+    assert place.statuses() == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
+    assert "the process died while computing this cell (process " in place.errors()[0]
+    code, text = place.osfer("run", OSFER_HARMLESS="1")
+    assert (code, computed(text)) == (0, 1), text
+    assert place.statuses() == ["FINISHED"] * 4
+    assert place.statuses("benchmark") == ["FINISHED", "KILLED", "KILLED"]
+    assert not list((place.home / "results").glob("*.started"))
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130), ([signal.SIGHUP], 129)]
+)
+def test_a_stopped_run_is_closed_as_killed_and_goes_on(place, signals, code):
+    place.write(*harmful("sleep60", only="fear"))
+    process = place.start("run")
+    wait_until(lambda: list((place.home / "results").glob("*.started")))
+    time.sleep(3)  # into the method's sleep
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.05)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == code, text
+    assert "the same command goes on from here" in text
+    assert "Traceback" not in text
+    assert place.statuses("benchmark") == ["KILLED"]
+    assert not list((place.home / "results").glob("*.started"))
+    code, text = place.osfer("run", OSFER_HARMLESS="1")
+    assert code == 0, text
+    assert place.statuses() == ["FINISHED"] * 4
