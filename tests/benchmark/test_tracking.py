@@ -215,7 +215,7 @@ def test_tags_say_what_computed_without_importing_torch():
         "print(json.dumps(host_tags('cpu'))); assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
     )
     tags = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    assert tags == host_tags("cpu")
+    assert {**tags, "git_commit": ""} == {**host_tags("cpu"), "git_commit": ""}  # one may be writing in the checkout
     assert set(tags) == {"version", "git_commit", "python", "torch", "cpu", "host", "device"}
     assert tags["version"] == open_set_fer.__version__
     assert all(tags.values())
