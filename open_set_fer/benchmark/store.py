@@ -68,7 +68,7 @@ def prepare(home: Path) -> None:
     follow(database, artifact_root(home))
 
 
-def follow(database: Path, root: str) -> None:
+def follow(database: Path, root: str, announce: bool = True) -> None:
     """Set the artifact locations in `database` to `root`, where the artifacts of the home lie now.
 
     Raises:
@@ -90,7 +90,7 @@ def follow(database: Path, root: str) -> None:
                     )
     except sqlite3.Error as error:
         raise _clear(database, error) from error
-    for old in moved:
+    for old in moved if announce else ():
         log.info("this home was moved or copied from %s; its artifacts are now read from and written to %s", old, root)
 
 
@@ -108,7 +108,7 @@ def copy_to_read(home: Path, folder: Path) -> Path:
             shutil.copyfile(source, copy.with_name(DATABASE + end))
     if not _is_whole(copy):
         raise SuiteError(f"{database} is half-made and holds no run", "make its folder writable and run again")
-    follow(copy, artifact_root(home))
+    follow(copy, artifact_root(home), announce=False)
     return copy
 
 

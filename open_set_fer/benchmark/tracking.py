@@ -215,12 +215,18 @@ class Tracker:
         return run_id
 
     def end(self, run_id: str, status: str) -> None:
-        """Close a parent run as FINISHED, FAILED or KILLED, with the means of its finished cells."""
-        means = self._means(run_id)
+        """Close a parent run as FINISHED, FAILED or KILLED, then add the means of its finished cells."""
+        from mlflow.exceptions import MlflowException
+
         with self.writing():
-            for name, value in means.items():
-                self.client.log_metric(run_id, name, value)
             self.client.set_terminated(run_id, status)
+        try:
+            means = self._means(run_id)
+            with self.writing():
+                for name, value in means.items():
+                    self.client.log_metric(run_id, name, value)
+        except (MlflowException, SuiteError) as error:
+            log.warning("the means of this run were not logged: %s", str(error).partition("\n")[0])
 
     def _means(self, run_id: str) -> dict[str, float]:
         """Mean AUROC and number of the finished cells that a parent run planned, by method label."""
@@ -356,10 +362,11 @@ class Tracker:
         try:
             return Path(self.client.download_artifacts(run_id, artifact, folder))
         except (MlflowException, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            place = f"under {self.home / store.ARTIFACTS}" if self._local else f"on {public_address(self.uri)}"
+            if not self._local:
+                raise
             raise SuiteError(
-                f"{artifact} of run {run_id} cannot be read {place}: {reason}", "put the artifacts back where they were"
+                f"{artifact} of run {run_id} cannot be read under {self.home / store.ARTIFACTS}",
+                "put that folder back; or move mlflow.db away: results on disk are logged again by the same `osfer run`",
             ) from error
 
 
