@@ -17,6 +17,7 @@ from open_set_fer.benchmark.isolation import ProcessState, isolated
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.runner import Runner, choose_device
+from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
 
@@ -97,12 +98,17 @@ def test_a_method_that_writes_into_everything_changes_no_other(tmp_path, monkeyp
 def test_global_random_numbers_are_the_seeds_and_leave_the_callers_alone():
     state = ProcessState()
 
+    def seed_all():
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+
     def draw():
         return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
 
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    seed_all()
     expected = draw()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+    seed_all()
     found = []
     for seed in (7, 7, 8):
         with isolated(state, seed):
@@ -137,8 +143,6 @@ def test_a_damaged_model_is_set_aside_and_named(tmp_path, caplog, what, damage):
     assert path.stat().st_mode == other.stat().st_mode
     path.write_bytes(damage(whole))
     assert path.read_bytes() != whole
-    from open_set_fer.console import log
-
     with caplog.at_level("WARNING"):
         log.addHandler(caplog.handler)
         try:
