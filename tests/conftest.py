@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from open_set_fer.benchmark import store
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, content_fingerprint
 from open_set_fer.datasets.ferplus import USAGES, VOTES
 
@@ -65,3 +67,19 @@ def ferplus_tree(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take seconds to make."""
+    home = tmp_path_factory.mktemp("empty")
+    store.prepare(home)
+    return home / store.DATABASE
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_store: Path) -> Path:
+    """A home with an empty store."""
+    (tmp_path / "home").mkdir()
+    shutil.copyfile(empty_store, tmp_path / "home" / store.DATABASE)
+    return tmp_path / "home"

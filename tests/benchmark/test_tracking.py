@@ -53,8 +53,8 @@ def log_cell(tracker: Tracker, tmp_path: Path, finish: str = "FINISHED", **value
     return parent
 
 
-def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path):
-    tracker = Tracker(tmp_path / "home", "made")
+def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path, home):
+    tracker = Tracker(home, "made")
     log_cell(tracker, tmp_path, started=1000.5, ended=1012.75)
     (run,) = tracker.cells()
     assert (run.info.start_time, run.info.end_time) == (1000500, 1012750)
@@ -65,8 +65,8 @@ def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path):
     }  # fmt: skip
 
 
-def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path):
-    tracker = Tracker(tmp_path / "home", "made")
+def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path, home):
+    tracker = Tracker(home, "made")
     (tmp_path / "logged").mkdir()
     (tmp_path / "logged" / "result.json").write_text("{}")
     os.utime(tmp_path / "logged" / "result.json", (5000, 5000))
@@ -75,8 +75,8 @@ def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path
     assert (run.info.start_time, run.info.end_time) == (4980_000, 5000_000)
 
 
-def test_the_parent_has_the_means_of_its_plan(tmp_path):
-    tracker = Tracker(tmp_path / "home", "made")
+def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
+    tracker = Tracker(home, "made")
     folder = tmp_path / "logged"
     log_cell(tracker, tmp_path, seed=0, auroc=0.5)
     plan = [{"cell_key": f"ours-{seed}", "method": "ours", "seed": seed} for seed in (0, 1, 2)]
@@ -94,8 +94,8 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path):
     assert odd != tracking._metric_part("μ ours")
 
 
-def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path):
-    tracker = Tracker(tmp_path / "home", "made")
+def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path, home):
+    tracker = Tracker(home, "made")
     log_cell(tracker, tmp_path)
     time.sleep(0.01)
     newest = log_cell(tracker, tmp_path, seed=1)
@@ -109,10 +109,10 @@ def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path):
     assert [file.path for file in tracker.client.list_artifacts(newest, "report/figures")] == ["report/figures/b.png"]
 
 
-def test_a_report_that_cannot_be_logged_is_a_warning(tmp_path, monkeypatch, caplog):
+def test_a_report_that_cannot_be_logged_is_a_warning(tmp_path, home, monkeypatch, caplog):
     from mlflow.exceptions import MlflowException
 
-    tracker = Tracker(tmp_path / "home", "made")
+    tracker = Tracker(home, "made")
     log_cell(tracker, tmp_path)
     (tmp_path / "index.html").write_text("page")
 
@@ -134,8 +134,7 @@ def test_reading_makes_nothing(tmp_path):
     assert list(tracking.stored_experiments(tmp_path / "home")) == ["made"]
 
 
-def test_lost_artifacts_are_named(tmp_path):
-    home = tmp_path / "home"
+def test_lost_artifacts_are_named(tmp_path, home):
     tracker = Tracker(home, "made")
     log_cell(tracker, tmp_path)
     shutil.rmtree(home / "artifacts")
@@ -143,8 +142,7 @@ def test_lost_artifacts_are_named(tmp_path):
         tracker.read_scores(tracker.cells()[0].info.run_id)
 
 
-def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path):
-    home = tmp_path / "home"
+def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path, home):
     log_cell(Tracker(home, "old"), tmp_path, started=1.0, ended=2.0)
     time.sleep(0.01)
     log_cell(Tracker(home, "new"), tmp_path)
@@ -194,11 +192,10 @@ def test_ui_says_where_a_remote_server_is(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ui_names_what_is_wrong(tmp_path):
-    home = tmp_path / "home"
-    done = CliRunner().invoke(app, ["ui", "--home", str(home)])
+def test_ui_names_what_is_wrong(tmp_path, home):
+    done = CliRunner().invoke(app, ["ui", "--home", str(tmp_path / "none")])
     assert "no MLflow store under" in str(done.exception)
-    assert not home.exists()
+    assert not (tmp_path / "none").exists()
     log_cell(Tracker(home, "made"), tmp_path)
     done = CliRunner().invoke(app, ["ui", "--home", str(home), "-p", "smoke"])
     assert "no run of profile smoke" in str(done.exception)
