@@ -72,8 +72,8 @@ class Profile(_Strict):
     from) and a table `closed_set` (values of a closed-set recipe of its own).
     """
 
-    description: str
-    selection: str
+    description: Annotated[str, Field(min_length=1)]
+    selection: Annotated[str, Field(min_length=1)]
     """Where the hyperparameters come from; the report prints it."""
     seeds: Annotated[list[int], Field(min_length=1)]
     datasets: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
