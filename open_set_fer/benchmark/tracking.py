@@ -330,9 +330,9 @@ class Tracker:
     # -- reading, for the reports ----------------------------------------------------------------------------------
 
     def cells(self) -> list[Run]:
-        """Cell runs that finished or failed, oldest first."""
+        """Cell runs that finished or failed, in the order in which they ended."""
         runs = self._search(f"tags.`{KIND}` = 'cell'")
-        return sorted((r for r in runs if r.info.status in ("FINISHED", "FAILED")), key=lambda r: r.info.start_time)
+        return sorted((r for r in runs if r.info.status in ("FINISHED", "FAILED")), key=lambda r: r.info.end_time)
 
     def planned(self) -> list[dict[str, Any]]:
         """Every cell that any benchmark run of this experiment planned, each coordinate once, in planned order."""
