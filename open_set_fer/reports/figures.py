@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import statistics
+import textwrap
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -19,6 +23,7 @@ from matplotlib.lines import Line2D
 from open_set_fer.benchmark.metrics import auroc
 from open_set_fer.benchmark.pictures import CLOSED_COLOUR, OPEN_COLOUR, draw_histogram
 from open_set_fer.datasets.contrast import Cifar10, Digits
+from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results, method_order, protocol_order
 from open_set_fer.reports.tables import demonstration, slug
 
@@ -29,11 +34,19 @@ if TYPE_CHECKING:
 
     from open_set_fer.benchmark.tracking import Tracker
 
+COLUMN_WIDTH, PAGE_WIDTH = 239 / 72.27, 504 / 72.27
+"""Inches: a column and a page of the paper's format, so that no font is scaled in print. None is below 7 pt."""
+FILES: dict[Any, Any] = {
+    "pdf.fonttype": 42, "ps.fonttype": 42,  # publishers refuse Type 3 fonts
+    "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"],
+}  # fmt: skip
 METHODS_PER_FIGURE, ROWS_PER_FIGURE = 6, 8
 CONTRAST = (Digits.name, Cifar10.name)
 """Data sets with large inter-class distance; every other one is taken for faces."""
 CONTRAST_METHODS = 3
-LETTER_SHARE = 0.016
+SOFT = 0.65
+"""Opacity of black for what matters less: a grey on white and on a dark page."""
+LETTER_SHARE = 0.0115
 """Part of Figure 2's whole bar that a letter of its labels takes."""
 FAMILY_STYLES = {
     "single": ("o", "#0072B2"), "pairs": ("s", "#E69F00"), "triples": ("^", "#009E73"),
@@ -56,13 +69,57 @@ class Picture:
         """CSS pixels on the page: the same scale, and so the same font size, for every figure."""
         return round(96 * float(self.figure.get_figwidth()))
 
-    def save(self, folder: Path) -> None:
-        """Write PNG (150 dpi) and PDF, and keep the PNG for the page."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=150)
-        (folder / f"{self.name}.png").write_bytes(buffer.getvalue())
-        self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
+    def save(self, folder: Path) -> list[Path]:
+        """Write PNG (150 dpi), PDF and SVG, and keep the PNG for the page; returns what was written."""
+        png, pdf, svg = (folder / f"{self.name}.{suffix}" for suffix in ("png", "pdf", "svg"))
+        with matplotlib.rc_context(FILES):
+            buffer = io.BytesIO()
+            self.figure.savefig(buffer, format="png", dpi=150)
+            png.write_bytes(buffer.getvalue())
+            self.figure.savefig(pdf, metadata={"CreationDate": None})
+        svg.write_text(self.svg().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1), "utf-8")
         self.png = base64.b64encode(buffer.getvalue()).decode("ascii")
+        return [png, pdf, svg]
+
+    def svg(self) -> str:
+        """An <svg> element to stand in an HTML page: ids of its own, text and axes in the page's text colour.
+
+        The ground is transparent; white lines between areas take the page's `--page` colour where it has one.
+        """
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(FILES | {"svg.hashsalt": self.name}):
+            self.figure.savefig(
+                buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            )
+        root = ET.fromstring(buffer.getvalue())
+        for parent in list(root.iter()):
+            for child in [c for c in parent if _local(c.tag) in ("metadata", "style")]:
+                parent.remove(child)
+        for element in root.iter():
+            element.tag = _local(element.tag)
+            element.attrib = {_local(name): self._themed(_local(name), text) for name, text in element.attrib.items()}
+        titles = {"title": re.split(r"[:;.] ", self.alternative)[0], "desc": self.alternative}
+        for place, (tag, text) in enumerate(titles.items()):
+            made = ET.Element(tag, {"id": f"{self.name}-{tag}"})
+            made.text = text
+            root.insert(place, made)
+        root.attrib = {
+            "viewBox": root.attrib["viewBox"], "width": str(self.width), "style": "max-width: 100%; height: auto",
+            "role": "img", "aria-labelledby": f"{self.name}-title {self.name}-desc",
+            "fill": "currentColor", "stroke-linejoin": "round", "stroke-linecap": "butt",
+        }  # fmt: skip
+        return ET.tostring(root, encoding="unicode")
+
+    def _themed(self, name: str, text: str) -> str:
+        if name == "id":
+            return f"{self.name}-{text}"
+        text = re.sub(r"(^|url\()#", rf"\1#{self.name}-", text) if name in ("href", "clip-path") else text
+        return text.replace("#000000", "currentColor").replace("stroke: #ffffff", "stroke: var(--page, #ffffff)")
+
+
+def _local(name: str) -> str:
+    """An XML name without its name space: HTML knows SVG's names by themselves."""
+    return name.rpartition("}")[2]
 
 
 def all_figures(results: Results, tracker: Tracker) -> Iterator[Picture]:
@@ -102,20 +159,23 @@ def _score_contrast(
     columns: dict[str, pd.DataFrame], tracker: Tracker, methods: list[str], about: str, note: str
 ) -> Picture:
     """Figure 1. columns: cells of the contrast data set, then of the faces, each by its name."""
-    figure = Figure(figsize=(7.6, 1.1 + 1.75 * len(methods)), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 0.9 + 1.4 * len(methods)), layout="constrained")
     grid = figure.subplots(len(methods), 2, squeeze=False)
     sentences = []
     for line, method in zip(grid, methods, strict=True):
-        line[0].set_ylabel(method, fontsize=10, fontweight="bold")
+        line[0].set_ylabel(method_name(method), fontsize=8, fontweight="bold")
         for axes, (name, cells) in zip(line, columns.items(), strict=True):
-            sentences.append(f"{method} on {name} {_pooled_panel(axes, cells[cells['method'] == method], tracker)}")
+            about_panel = f"{method_name(method)} on {dataset_name(name)}"
+            sentences.append(f"{about_panel} {_pooled_panel(axes, cells[cells['method'] == method], tracker)}")
     for axes, name in zip(grid[0], columns, strict=True):
-        axes.set_title(f"{name}\n", fontsize=10.5, fontweight="bold", loc="left")
-    figure.legend(handles=_group_handles(), loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    figure.supxlabel("unknown score (higher = more likely open)", fontsize=9)
+        axes.set_title(f"{dataset_name(name)}\n", fontsize=9, fontweight="bold", loc="left")
+    figure.legend(handles=_group_handles(), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.supxlabel("unknown score (higher = more likely open)", fontsize=8)
+    figure.supylabel("share of images", fontsize=8)
     contrast, faces = columns
+    contrast_name, faces_name = map(dataset_name, columns)
     caption = (
-        f"{contrast} (large inter-class distance) beside {faces} (small): unknown scores of closed and open images, "
+        f"{contrast_name} (large inter-class distance) beside {faces_name} (small): unknown scores of closed and open images, "
         f"{about} (the paper's Figure 1). A panel pools the test images of the n finished choices of open classes, "
         "each with a model of its own; over it the AUROC of the pooled scores, which is what is drawn, and the mean of "
         f"the tables' n AUROCs. Shares and axes as in Figure 4.{note}"
@@ -128,51 +188,63 @@ def _pooled_panel(axes: Axes, cells: pd.DataFrame, tracker: Tracker) -> str:
     """Draw the finished cells' scores together; returns what the title says of their AUROC."""
     done = cells[cells["status"] == FINISHED].to_dict("records")
     read = [(float(cell["auroc"]), found) for cell in done if (found := _scores(tracker, str(cell["run_id"])))]
-    axes.set_yticks([])
     if not read:
-        axes.set_xticks([])
-        axes.spines[:].set_visible(False)
-        axes.text(0.5, 0.5, "scores not found", ha="center", va="center", fontsize=9, color="0.4",
-                  transform=axes.transAxes)  # fmt: skip
+        _say(axes, "scores not found")
         return "scores not found"
     closed, opened = (np.concatenate([scores[group] for _, scores in read]) for group in (0, 1))
     draw_histogram(axes, closed, opened)
     pooled = auroc(np.repeat([False, True], [len(closed), len(opened)]), np.concatenate([closed, opened]))
     count = f"{len(read)}" if len(read) == len(cells) else f"{len(read)} of {len(cells)}"
     text = f"pooled {pooled:.3f}, mean {statistics.fmean(value for value, _ in read):.3f} (n = {count})"
-    axes.set_title(f"AUROC {text}", fontsize=9, pad=3)
+    axes.set_title(f"AUROC {text}", fontsize=8, pad=3)
     axes.locator_params(axis="x", nbins=5)
-    axes.tick_params(axis="x", labelsize=8, length=2, pad=1.5)
+    axes.locator_params(axis="y", nbins=3)
+    axes.tick_params(labelsize=7, length=2, pad=1.5)
     return text
+
+
+def _say(axes: Axes, text: str) -> None:
+    """An empty panel with a word on why it is empty."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, color="black", alpha=SOFT, transform=axes.transAxes,
+              fontweight="bold" if text == FAILED else "normal")  # fmt: skip
 
 
 def _label_contrast(columns: dict[str, pd.DataFrame], tracker: Tracker, about: str, note: str) -> Picture:
     """Figure 2. columns: baseline's cells of the contrast data set, then of the faces, each by its name."""
-    rows = max(map(len, columns.values()))
-    figure = Figure(figsize=(10.0, 1.2 + 0.3 * rows), layout="constrained")
+    orders = [
+        [label for _, label in protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))]
+        for cells in columns.values()
+    ]
+    rows = [sum(label.count("+") + 1 for label in order) for order in orders]
+    figure = Figure(figsize=(PAGE_WIDTH, 1.3 + 0.21 * sum(rows)), layout="constrained")
+    panels = figure.subplots(2, 1, height_ratios=rows, sharex=True)
     sentences, accuracies = [], []
-    for axes, (name, cells) in zip(figure.subplots(1, 2), columns.items(), strict=True):
-        order = [label for _, label in protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))]
+    for axes, order, (label, cells) in zip(panels, orders, columns.items(), strict=True):
+        name = dataset_name(label)
         by_label = {str(cell["open_classes"]): cell for cell in cells.to_dict("records")}
         told = [f"{label} {_share_bar(axes, place, by_label[label], tracker)}" for place, label in enumerate(order)]
         sentences.append(f"{name}: {', '.join(told)}")
         accuracies.append(f"{cells['closed_set_accuracy'].mean():.3f} ({name})")
-        axes.set_title(name, fontsize=10.5, fontweight="bold", loc="left")
-        axes.set_title(f"entropy, mean {cells['pseudo_label_entropy_open'].mean():.2f}", fontsize=9, loc="right")
-        axes.set_yticks(range(len(order)), [label.replace("+", " +\n") for label in order], fontsize=9)
-        axes.set_ylim(max(len(order), 0.6 * rows) - 0.5, -0.5)  # few bars do not grow thick
+        axes.set_title(name, fontsize=9, fontweight="bold", loc="left")
+        axes.set_title(f"entropy, mean {cells['pseudo_label_entropy_open'].mean():.2f}", fontsize=8, loc="right")
+        axes.set_yticks(range(len(order)), [label.replace("+", " +\n") for label in order], fontsize=8)
+        axes.set_ylim(len(order) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=8, length=2)
+        axes.tick_params(axis="x", labelsize=7, length=2, labelbottom=True)
     figure.supxlabel(
         "share of the open images that get the closed class's label; dashed: an even spread's share of each class",
-        fontsize=9,
+        fontsize=8,
     )
     contrast, faces = columns
+    contrast_name, faces_name = map(dataset_name, columns)
     caption = (
-        f"{contrast} (large inter-class distance) beside {faces} (small): what the closed-set model takes open images "
+        f"{contrast_name} (large inter-class distance) beside {faces_name} (small): what the closed-set model takes open images "
         f"for, {about} (the paper's Figure 2). A bar is one choice of open classes; its segments are the closed "
         "classes, the most frequent first, each named where there is room. Beside it the entropy of these pseudo "
         "labels: 0 when all are one class, 1 when spread evenly like symmetric label noise. A model that is often "
@@ -190,7 +262,7 @@ def _share_bar(axes: Axes, place: int, cell: dict[Any, Any], tracker: Tracker) -
     shares = _label_shares(tracker, str(cell["run_id"])) if cell["status"] == FINISHED else None
     if shares is None:
         text = "scores not found" if cell["status"] == FINISHED else str(cell["status"])
-        axes.text(0.01, place, text, va="center", fontsize=9, color="0.4",
+        axes.text(0.01, place, text, va="center", fontsize=8, color="black", alpha=SOFT,
                   fontweight="bold" if text == FAILED else "normal")  # fmt: skip
         return text
     start, strongest = 0.0, np.array(to_rgb(OPEN_COLOUR))
@@ -200,12 +272,13 @@ def _share_bar(axes: Axes, place: int, cell: dict[Any, Any], tracker: Tracker) -
         axes.barh(place, share, left=start, height=0.8, color=colour, edgecolor="white", linewidth=0.8)
         fitting = [text for text in (f"{name}: {share:.0%}", name) if (len(text) + 1) * LETTER_SHARE < share]
         if fitting:  # on a patch of the segment's colour, so that the dashed line does not cross it
-            axes.text(start + share / 2, place, fitting[0], ha="center", va="center", fontsize=8, zorder=4,
+            axes.text(start + share / 2, place, fitting[0], ha="center", va="center", fontsize=7, zorder=4,
+                      color="#111111",  # dark on a dark page too: the segments are light
                       bbox={"facecolor": colour, "edgecolor": "none", "pad": 1})  # fmt: skip
         start += share
     axes.plot([1 / len(shares)] * 2, [place - 0.5, place + 0.5], color="black", linewidth=1.2, linestyle="--")
     entropy = float(cell["pseudo_label_entropy_open"])
-    axes.text(1.015, place, f"{entropy:.2f}", va="center", fontsize=9)
+    axes.text(1.015, place, f"{entropy:.2f}", va="center", fontsize=8)
     name, share = next(iter(shares.items()))
     return f"mostly {name} ({share:.0%}, entropy {entropy:.2f})"
 
@@ -230,7 +303,7 @@ def _auroc_by_method(results: Results, dataset: str) -> Picture:
     cells = results.of(dataset)
     methods = method_order(cells["method"])
     families = [f for f in FAMILY_STYLES if f in set(cells["protocol"])]
-    figure = Figure(figsize=(8.0, 1.5 + 0.42 * len(methods)), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 1.0 + 0.26 * len(methods)), layout="constrained")
     axes = figure.subplots()
     sentences = []
     for place, method in enumerate(methods):
@@ -241,7 +314,7 @@ def _auroc_by_method(results: Results, dataset: str) -> Picture:
             marker, colour = FAMILY_STYLES[family]
             x = [value for (of, _), value in values.items() if of == family]
             offset = 0.12 * (families.index(family) - (len(families) - 1) / 2)
-            axes.plot(x, [place + offset] * len(x), marker, color=colour, markersize=5, alpha=0.75, markeredgewidth=0,
+            axes.plot(x, [place + offset] * len(x), marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0,
                       label=family if place == 0 else None, zorder=2)  # fmt: skip
         text = "no finished cell"
         if values:
@@ -249,27 +322,30 @@ def _auroc_by_method(results: Results, dataset: str) -> Picture:
             text = f"{mean:.3f} (n = {len(values)}" + (")" if len(values) == len(groups) else f" of {len(groups)})")
             axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=2.2, zorder=3,
                       label="mean" if place == 0 else None)  # fmt: skip
-        sentences.append(f"{method} {text}")
-        axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+        sentences.append(f"{method_name(method)} {text}")
+        axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     low = float(np.nanmin(cells["auroc"]))
     axes.set_xlim(min(0.45, low - 0.03), 1.01)
-    axes.axvline(0.5, color="0.5", linewidth=1, linestyle=":", zorder=1)
+    axes.axvline(0.5, color="black", alpha=0.5, linewidth=1, linestyle=":", zorder=1)
     axes.annotate("chance", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
-                  fontsize=8, color="0.35")  # fmt: skip
-    axes.set_yticks(range(len(methods)), methods, fontsize=10)
+                  fontsize=7, color="black", alpha=SOFT)  # fmt: skip
+    axes.set_yticks(range(len(methods)), list(map(method_name, methods)), fontsize=8)
     axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.grid(axis="x", color="0.9")
+    axes.grid(axis="x", color="black", alpha=0.12)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("AUROC")
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_xlabel("AUROC", fontsize=8)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, frameon=False, fontsize=8)
     caption = (
-        f"{dataset}: AUROC by method. A mark is one choice of open classes (mean over seeds), the bar the mean over "
+        f"{dataset_name(dataset)}: AUROC by method. A mark is one choice of open classes (mean over seeds), the bar the mean over "
         f"the n choices that are finished.{demonstration(results, dataset)}"
     )
-    return Picture(f"auroc_{slug(dataset)}", caption, f"Mean AUROC on {dataset}: {', '.join(sentences)}.", figure)
+    return Picture(
+        f"auroc_{slug(dataset)}", caption, f"Mean AUROC on {dataset_name(dataset)}: {', '.join(sentences)}.", figure
+    )
 
 
 def _histograms(results: Results, tracker: Tracker, dataset: str) -> Iterator[Picture]:
@@ -294,14 +370,14 @@ def _histograms(results: Results, tracker: Tracker, dataset: str) -> Iterator[Pi
             figure = _grid(own, tracker, some_rows, some_methods)
             part = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
             caption = (
-                f"{dataset}, family {family}{part}: unknown scores of closed and open faces, seed {seed} (the "
+                f"{dataset_name(dataset)}, family {family}{part}: unknown scores of closed and open faces, seed {seed} (the "
                 "paper's Figure 4). Each panel: share of the group's faces in common bins; the axis runs from the 1st "
                 f"to the 99th percentile, faces beyond it are counted in the outermost bins."
                 f"{demonstration(results, dataset)}"
             )
             alternative = (
-                f"Histograms of the unknown score on {dataset}: rows {', '.join(some_rows)}; columns "
-                f"{', '.join(some_methods)}. The AUROC over each panel is that of the tables."
+                f"Histograms of the unknown score on {dataset_name(dataset)}: rows {', '.join(some_rows)}; columns "
+                f"{', '.join(map(method_name, some_methods))}. The AUROC over each panel is that of the tables."
             )
             suffix = f"_{number}" if len(parts) > 1 else ""
             yield Picture(f"figure4_{slug(dataset)}_{family}{suffix}", caption, alternative, figure)
@@ -309,25 +385,19 @@ def _histograms(results: Results, tracker: Tracker, dataset: str) -> Iterator[Pi
 
 def _grid(cells: pd.DataFrame, tracker: Tracker, opened: list[str], methods: list[str]) -> Figure:
     by_key = {(row["open_classes"], row["method"]): row for row in cells.to_dict("records")}
-    label_lines = max(label.count("+") for label in opened) + 1
-    left, right, top, bottom, width, height = 0.3 + 0.16 * label_lines, 0.1, 0.75, 0.5, 1.75, 1.35
-    total = (left + right + width * len(methods), top + bottom + height * len(opened))
-    figure = Figure(figsize=total)
+    width = PAGE_WIDTH if len(methods) > 2 else COLUMN_WIDTH
+    figure = Figure(figsize=(width, 0.9 + 1.05 * len(opened)), layout="constrained")
     grid = figure.subplots(len(opened), len(methods), squeeze=False)
-    figure.subplots_adjust(
-        left=left / total[0], right=1 - right / total[0], top=1 - top / total[1], bottom=bottom / total[1],
-        wspace=0.18, hspace=0.62,
-    )  # fmt: skip
     for line, label in zip(grid, opened, strict=True):
         for axes, method in zip(line, methods, strict=True):
             _panel(axes, by_key.get((label, method)), tracker)
-        line[0].set_ylabel(label.replace("+", " +\n"), fontsize=9)
+        line[0].set_ylabel(label.replace("+", " +\n"), fontsize=8)
     for axes, method in zip(grid[0], methods, strict=True):
-        axes.annotate(method, (0.5, 1), xycoords="axes fraction", xytext=(0, 20), textcoords="offset points",
-                      ha="center", fontsize=10, fontweight="bold")  # fmt: skip
-    figure.legend(handles=_group_handles(), loc="upper left", ncols=2, frameon=False, fontsize=9, borderaxespad=0.1)
-    figure.text(0.5, 0.12 / total[1], "unknown score" + (" (higher = more likely open)" if len(methods) > 1 else ""),
-                ha="center", fontsize=9)  # fmt: skip
+        name = textwrap.fill(method_name(method), 14)
+        axes.set_title(f"{name}\n", fontsize=7, fontweight="bold", loc="left")
+    figure.legend(handles=_group_handles(), loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    figure.supxlabel("unknown score (higher = more likely open)", fontsize=8)
+    figure.supylabel("share of faces", fontsize=8)
     return figure
 
 
@@ -339,20 +409,16 @@ def _group_handles() -> list[Line2D]:
 
 
 def _panel(axes: Axes, cell: dict[Any, Any] | None, tracker: Tracker) -> None:
-    axes.set_yticks([])
     scores = _scores(tracker, str(cell["run_id"])) if cell is not None and cell["status"] == FINISHED else None
     if cell is None or scores is None:
         status = "not planned" if cell is None else str(cell["status"])
-        axes.set_xticks([])
-        axes.spines[:].set_visible(False)
-        text = {FINISHED: "scores not found"}.get(status, status)
-        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color="0.4", transform=axes.transAxes,
-                  fontweight="bold" if status == FAILED else "normal")  # fmt: skip
+        _say(axes, {FINISHED: "scores not found"}.get(status, status))
         return
     draw_histogram(axes, *scores, bins=30)
-    axes.set_title(f"AUROC {cell['auroc']:.3f}", fontsize=8.5, pad=3)
+    axes.set_title(f"AUROC {cell['auroc']:.3f}", fontsize=7.5, pad=3)
     axes.locator_params(axis="x", nbins=3)
-    axes.tick_params(axis="x", labelsize=7.5, length=2, pad=1.5)
+    axes.locator_params(axis="y", nbins=2)
+    axes.tick_params(labelsize=7, length=2, pad=1.5)
 
 
 def _scores(tracker: Tracker, run_id: str) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from open_set_fer.reports.figures import Picture, all_figures
+from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.page import build_page
 from open_set_fer.reports.query import load
-from open_set_fer.reports.tables import all_tables, cells_frame, to_frame, to_latex, to_markdown
+from open_set_fer.reports.tables import all_tables, cells_frame, to_frame, to_markdown
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.tracking import Tracker
 
 
 def render(tracker: Tracker, out: Path) -> Path:
-    """Write out/index.html, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf}; returns the page's path.
+    """Write out/index.html, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
 
     Tables and figures of an earlier render are removed. Raises SuiteError when the experiment holds no finished cell.
     """
     results = load(tracker)
     tables_folder = _emptied(out / "tables", ("tex", "md", "csv"))
-    figures_folder = _emptied(out / "figures", ("png", "pdf"))
+    figures_folder = _emptied(out / "figures", ("png", "pdf", "svg"))
     tables = all_tables(results)
     for table in tables:
         (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")

@@ -1,4 +1,4 @@
-"""The paper's tables and the side measurements, one table a data set, as LaTeX, Markdown and tidy CSV.
+"""The paper's tables and the side measurements, one table a data set, also as Markdown and tidy CSV.
 
 A table is a list of blocks of rows; metrics are stacked as blocks so that the width depends on the methods alone. The
 paper's numbers are a block of their own and are never mixed with measured ones.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from open_set_fer.benchmark.tracking import COORDINATES
+from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.paper import paper_results, paper_rows, paper_value
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, MISSING, Results, method_order, protocol_order
 
@@ -24,6 +25,8 @@ METRICS = {
     "fpr_at_tpr95": "FPR@TPR95 (lower is better)",
 }
 LOWER_IS_BETTER = {"fpr_at_tpr95"}
+SHORT = {"auroc": "AUROC ↑", "fpr_at_tpr95": "FPR@TPR95 ↓"}
+"""Headings where there is no room."""
 SIDE_METRICS = {
     "closed_set_accuracy": ("model accuracy", 3),
     "closed_accuracy": ("closed accuracy", 3),
@@ -39,9 +42,12 @@ SIDE_METRICS = {
 PARTIAL, NOT_PLANNED, NOT_MEASURED, PRINTED = "partial", "not planned", "not measured", "printed"
 TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a"}
 PAPER_DATASET = {"contempt": "affectnet"}
-DATASET_NAMES = {"rafdb": "RAF-DB", "ferplus": "FERPlus", "affectnet": "AffectNet"}
-ROWS_PER_FLOAT = 36
-"""Rows after which a LaTeX table goes on in a further float, so that each fits a page."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a text that a spreadsheet takes for a formula begins with."""
+BOLD = (
+    "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says nothing of "
+    "significance"
+)
 
 
 @dataclass
@@ -67,14 +73,22 @@ class Entry:
     show_std: bool = True
     mark: str = ""
     best: bool = False
+    second: bool = False
+
+    @property
+    def number(self) -> str:
+        """The value as displayed; empty where there is none."""
+        return "" if self.value is None else f"{self.value:.{self.digits}f}"
+
+    @property
+    def spread(self) -> str:
+        """The deviation as displayed; empty where there is none or it is not shown."""
+        return "" if self.value is None or self.std is None or not self.show_std else f"± {self.std:.{self.digits}f}"
 
     @property
     def text(self) -> str:
-        """The number as displayed, without bold and mark."""
-        if self.value is None:
-            return TEXTS.get(self.status, "·")
-        spread = "" if self.std is None or not self.show_std else f" ± {self.std:.{self.digits}f}"
-        return f"{self.value:.{self.digits}f}{spread}"
+        """What is displayed, without bold and mark."""
+        return f"{self.number} {self.spread}".strip() if self.number else TEXTS.get(self.status, "·")
 
 
 @dataclass
@@ -88,28 +102,44 @@ class Row:
 
 @dataclass
 class Block:
-    """Rows under one heading."""
+    """Rows under one heading; short: the heading where there is no room; note: what it leaves unsaid."""
 
     heading: str
     rows: list[Row]
+    short: str
+    note: str = ""
 
 
 @dataclass
 class Table:
-    """name: file stem. columns: headings of the entries; row_head: heading of the row labels; align: left or right.
+    """name: file stem. reference: which of the paper's tables it is; state: seeds, missing cells, demonstration.
 
-    Left alignment sets means below each other whether or not a deviation follows.
+    columns: labels of the entries' columns; row_head: heading of the row labels; align: left or right. Left alignment
+    sets means below each other whether or not a deviation follows. footnotes: all of them; laboratory: those that only
+    who ran it needs.
     """
 
     name: str
     title: str
-    caption: str
+    reference: str
+    state: str
     dataset: str
     row_head: str
     columns: list[str]
     blocks: list[Block]
     footnotes: list[str]
+    laboratory: list[str]
     align: str = "left"
+
+    @property
+    def caption(self) -> str:
+        """What the table shows, for whom the paper is at hand."""
+        return f"{dataset_name(self.dataset)}: {self.title}{self.reference and f' ({self.reference})'}. {self.state}"
+
+    @property
+    def heads(self) -> list[str]:
+        """The columns' headings as displayed."""
+        return [method_name(label) for label in self.columns]
 
     def entries(self) -> Iterator[Entry]:
         """Measured entries in reading order."""
@@ -131,14 +161,14 @@ def all_tables(results: Results) -> list[Table]:
         methods = method_order(cells["method"])
         main = [m for m in methods if not is_variant(m)]
         variants = [m for m in methods if is_variant(m) and m != "ours-online"]
-        for name, title, families, columns in (
-            ("table1", "one open class (the paper's Table 1)", ["single"], main),
-            ("table2", "two and three open classes (the paper's Table 2)", ["pairs", "triples"], main),
-            ("table3", "compound expressions and contempt as open classes (the paper's Table 3)",
+        for name, title, reference, families, columns in (
+            ("table1", "one open class", "the paper's Table 1", ["single"], main),
+            ("table2", "two and three open classes", "the paper's Table 2", ["pairs", "triples"], main),
+            ("table3", "compound expressions and contempt as open classes", "the paper's Table 3",
              ["compound", "contempt"], main),
-            ("table4", "ours on the whole test pool and online, one image at a time (the paper's Table 4)",
+            ("table4", "ours on the whole test pool and online, one image at a time", "the paper's Table 4",
              FAMILY_ORDER, ["ours", "ours-online"]),
-            ("table5", "variants of ours (the paper's Table 5 and further ones)",
+            ("table5", "variants of ours", "the paper's Table 5 and further ones",
              FAMILY_ORDER, ["baseline", "ours", *variants]),
         ):  # fmt: skip
             deciding = columns if columns is main else [m for m in columns if is_variant(m)]
@@ -146,7 +176,7 @@ def all_tables(results: Results) -> list[Table]:
             rows = protocol_order(zip(chosen["protocol"], chosen["open_classes"], strict=True))
             if rows:
                 shown = [m for m in columns if m in methods]
-                tables.append(_result_table(results, dataset, name, title, rows, shown))
+                tables.append(_result_table(results, dataset, name, (title, reference), rows, shown))
         for family in dict.fromkeys(protocol for protocol, _ in _protocols(cells)):
             tables.append(_side_table(results, dataset, family, methods))
     return tables
@@ -214,21 +244,27 @@ def _mean_entry(column: list[Entry]) -> Entry:
 
 
 def mark_best(entries: list[Entry], metric: str) -> None:
-    """Bold the best displayed number; nothing when it is a mean over fewer rows than another method's."""
+    """Mark the best displayed number, and the second best of three; equal ones share the mark.
+
+    A mean over fewer rows than another method's is never marked; where it is the better number nothing is.
+    """
     rivals = [(round(entry.value, entry.digits), entry) for entry in entries if entry.value is not None]
     if len(rivals) < 2:
         return
     everything = frozenset().union(*(entry.coverage for _, entry in rivals))
-    best = (min if metric in LOWER_IS_BETTER else max)(value for value, _ in rivals)
+    ranked = sorted({value for value, _ in rivals}, reverse=metric not in LOWER_IS_BETTER)
     for value, entry in rivals:
-        entry.best = value == best and entry.coverage == everything
+        entry.best = value == ranked[0] and entry.coverage == everything
+    if len(rivals) > 2 and any(entry.best for _, entry in rivals):
+        for value, entry in rivals:
+            entry.second = value in ranked[1:2] and entry.coverage == everything
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
 def _result_table(
-    results: Results, dataset: str, name: str, title: str, rows: list[tuple[str, str]], methods: list[str]
+    results: Results, dataset: str, name: str, about: tuple[str, str], rows: list[tuple[str, str]], methods: list[str]
 ) -> Table:
     cells = _grouped(results.of(dataset))
     blocks: list[Block] = []
@@ -249,36 +285,38 @@ def _result_table(
         if means:
             over = "; ".join(_coverage(entry, made[:-1], methods.index(entry.method)) for entry in means)
             footnotes[f"† mean over {over}."] = None
-        partial = [f"{e.method}, {e.open_classes}: {e.n_cells} of {e.n_planned}"
+        partial = [f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}"
                    for r in made if not r.is_mean for e in r.entries if e.mark]  # fmt: skip
         if partial:
             footnotes[f"‡ fewer seeds than planned: {'; '.join(partial)}."] = None
-        blocks.append(Block(heading, made))
+        blocks.append(Block(heading, made, SHORT[metric]))
     shown = [e for block in blocks for row in block.rows for e in row.entries]
     if any(entry.best for entry in shown):
-        footnotes["Bold: best in its row; none where the best is a mean over fewer rows than another method's."] = None
+        fewer = any(e.mark == "†" for e in shown)
+        footnotes[BOLD + ("; no mean over fewer rows than another method's." if fewer else ".")] = None
     blocks += _paper_blocks(dataset, rows, methods, name)
     used = {entry.text for block in blocks for row in block.rows for entry in row.entries}
     if "·" in used:
         footnotes["·: not planned here, or not printed in the paper."] = None
     if name == "table5":
         footnotes[_printed_ablations()] = None
-    for warn in results.warnings_for(dataset, methods):
-        footnotes[f"Warning: {warn.about(methods)}"] = None
+    laboratory = [f"Warning: {warn.about(methods)}" for warn in results.warnings_for(dataset, methods)]
     chosen = pd.DataFrame(
         [row for (f, o, m), found in cells.items() if (f, o) in rows and m in methods for row in found]
     )
     if "selection" in chosen:
-        for selection in chosen["selection"].dropna().unique():
-            footnotes[f"Hyperparameters: {selection}."] = None
-    caption = f"{dataset}: {title}. {_state(chosen)}{demonstration(results, dataset)}"
-    return Table(f"{name}_{slug(dataset)}", title, caption, dataset, "open classes", methods, blocks, list(footnotes))
+        laboratory += [f"Hyperparameters: {selection}." for selection in chosen["selection"].dropna().unique()]
+    title, reference = about
+    return Table(
+        f"{name}_{slug(dataset)}", title, reference, _state(chosen) + demonstration(results, dataset), dataset,
+        "open classes", methods, blocks, [*footnotes, *laboratory], laboratory,
+    )  # fmt: skip
 
 
 def _coverage(mean: Entry, rows: list[Row], column: int) -> str:
     present = [row.entries[column] for row in rows if row.entries[column].value is not None]
     partial = f" ({mean.n_cells} of {mean.n_planned} cells)" if any(e.status == PARTIAL for e in present) else ""
-    return f"{len(present)} of {len(rows)} rows{partial} for {mean.method}"
+    return f"{len(present)} of {len(rows)} rows{partial} for {method_name(mean.method)}"
 
 
 def _paper_blocks(dataset: str, rows: list[tuple[str, str]], methods: list[str], name: str) -> list[Block]:
@@ -312,9 +350,10 @@ def _paper_blocks(dataset: str, rows: list[tuple[str, str]], methods: list[str],
         for source, block_rows in made.items():
             for row in block_rows:
                 mark_best(row.entries, metric)
-            what = DATASET_NAMES.get(source, source)
+            what = f"{dataset_name(source)} as printed"
             other = ", with the paper's settings" if source == dataset else "; another data set, not comparable"
-            blocks.append(Block(f"Paper ({what} as printed{other}): {heading}", block_rows))
+            note = f"{what}: numbers of Zhang et al. (AAAI 2024){other.replace('the paper', 'that paper')}."
+            blocks.append(Block(f"Paper ({what}{other}): {heading}", block_rows, f"{what}: {SHORT[metric]}", note))
     return blocks
 
 
@@ -329,7 +368,10 @@ def _printed(dataset: str, protocol: str, opened: str, method: str, metric: str)
 
 def _printed_ablations() -> str:
     frame = paper_results()
-    found = [f"{row['method']} {row['value']:.3f}" for row in frame[frame["table"] == "table5"].to_dict("records")]
+    found = [
+        f"{method_name(row['method'])} {row['value']:.3f}"
+        for row in frame[frame["table"] == "table5"].to_dict("records")
+    ]
     return f"Paper's Table 5 (RAF-DB, surprise open, AUROC, as far as readable): {'; '.join(found)}."
 
 
@@ -341,11 +383,11 @@ def _side_table(results: Results, dataset: str, family: str, methods: list[str])
     blocks: list[Block] = []
     for _, opened in _protocols(cells):
         rows = [
-            Row(m, [_entry(groups[family, opened, m], family, opened, m, metric, SIDE_METRICS[metric][1])
+            Row(method_name(m), [_entry(groups[family, opened, m], family, opened, m, metric, SIDE_METRICS[metric][1])
                     for metric in metrics])
             for m in methods if (family, opened, m) in groups
         ]  # fmt: skip
-        blocks.append(Block(opened, rows))
+        blocks.append(Block(opened, rows, opened))
     footnotes = [
         "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
         "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
@@ -358,12 +400,11 @@ def _side_table(results: Results, dataset: str, family: str, methods: list[str])
         footnotes.append("‡ fewer seeds than planned.")
     if any(entry.status == NOT_MEASURED for entry in entries):
         footnotes.append("n/a: the method has no such measurement.")
-    footnotes += [f"Warning: {warn.about(methods)}" for warn in results.warnings_for(dataset, methods)]
-    title = f"side measurements, family {family}"
+    laboratory = [f"Warning: {warn.about(methods)}" for warn in results.warnings_for(dataset, methods)]
     return Table(
-        f"side_{slug(dataset)}_{family}", title,
-        f"{dataset}: {title}. {_state(cells, 'Mean')}{demonstration(results, dataset)}",
-        dataset, "method", [SIDE_METRICS[m][0] for m in metrics], blocks, footnotes, "right",
+        f"side_{slug(dataset)}_{family}", f"side measurements, family {family}", "",
+        _state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
+        [SIDE_METRICS[m][0] for m in metrics], blocks, footnotes + laboratory, laboratory, "right",
     )  # fmt: skip
 
 
@@ -377,8 +418,11 @@ def _state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") 
     else:
         seeds = f"{over_seeds} over {high if low == high else f'{low} to {high}'} seeds."
     missing, failed = (int((cells["status"] == status).sum()) for status in (MISSING, FAILED))
-    text = f"{seeds} {missing} of {len(cells)} cells missing" if missing else f"{seeds} No cell of {len(cells)} missing"
-    return text + (f", {failed} failed." if failed else ".")
+    parts = [f"{count} {word}" for count, word in ((missing, "missing"), (failed, "failed")) if count]
+    if not parts:
+        return seeds
+    parts[0] = parts[0].replace(" ", f" of {len(cells)} cells ", 1)
+    return f"{seeds} {', '.join(parts)}."
 
 
 def demonstration(results: Results, dataset: str) -> str:
@@ -391,79 +435,12 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
 
-# -- LaTeX -------------------------------------------------------------------------------------------------------------
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "λ": r"$\lambda$",
-}  # fmt: skip
-
-
-def latex_escape(text: str) -> str:
-    """Text that LaTeX prints as it is; also the tables' own signs."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def to_latex(table: Table) -> str:
-    """Floats for a document with \\usepackage{booktabs}; a long table goes on in further floats."""
-    parts: list[list[Block]] = [[]]
-    for block in table.blocks:
-        if parts[-1] and sum(len(b.rows) + 1 for b in parts[-1]) + len(block.rows) > ROWS_PER_FLOAT:
-            parts.append([])
-        for start in range(0, max(len(block.rows), 1), ROWS_PER_FLOAT):
-            if start:
-                parts.append([])
-            parts[-1].append(Block(block.heading, block.rows[start : start + ROWS_PER_FLOAT]))
-    width = len(table.columns) + 1
-    lines = ["% needs \\usepackage{booktabs}"]
-    for number, blocks in enumerate(parts):
-        dense = table.align == "right"
-        lines += [
-            "\\begin{table}",
-            "\\centering",
-            "\\scriptsize\\setlength{\\tabcolsep}{3pt}" if dense else "\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        ]
-        if number:
-            lines.append(f"\\caption{{{latex_escape(table.dataset + ': ' + table.title)}, continued.}}")
-        else:
-            lines.append(f"\\caption{{{latex_escape(table.caption)}}}\\label{{tab:{table.name.replace('_', '-')}}}")
-        # A table wider than the text sticks out on both sides alike.
-        lines += [
-            f"\\makebox[\\linewidth][c]{{\\begin{{tabular}}{{l{table.align[0] * len(table.columns)}}}",
-            "\\toprule",
-        ]
-        heads = [latex_escape(text) for text in [table.row_head, *table.columns]]
-        if dense:
-            heads = [f"\\shortstack[r]{{{text.replace(' ', chr(92) * 2)}}}" if " " in text else text for text in heads]
-        lines.append(" & ".join(heads) + r" \\")
-        for block in blocks:
-            lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{latex_escape(block.heading)}}}}} \\\\"]
-            for row in block.rows:
-                if row.is_mean:
-                    lines.append(f"\\cmidrule{{1-{width}}}")
-                shown = (_formatted(entry, latex_escape, "\\textbf{", "}") for entry in row.entries)
-                lines.append(" & ".join([latex_escape(row.label), *shown]) + r" \\")
-        lines += ["\\bottomrule", "\\end{tabular}}"]
-        if number == len(parts) - 1 and table.footnotes:
-            lines.append("\\par\\smallskip\\begin{minipage}{\\linewidth}\\footnotesize")
-            lines += [latex_escape(note) + r"\par" for note in table.footnotes]
-            lines.append("\\end{minipage}")
-        lines.append("\\end{table}")
-    return "\n".join(lines) + "\n"
-
-
-def _formatted(entry: Entry, escape: Callable[[str], str], bold: str, plain: str) -> str:
-    text = escape(entry.text)
-    return (f"{bold}{text}{plain}" if entry.best else text) + escape(entry.mark)
-
-
 # -- Markdown ----------------------------------------------------------------------------------------------------------
 
 
 def markdown_escape(text: str) -> str:
-    """Text that Markdown prints as it is, also in a table."""
-    return re.sub(r"([\\|*_`<>\[\]#])", r"\\\1", text)
+    """Text on one line that Markdown prints as it is, also in a table."""
+    return re.sub(r"([\\|*_`<>\[\]#])", r"\\\1", " ".join(text.split()))
 
 
 def to_markdown(table: Table) -> str:
@@ -471,21 +448,27 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{markdown_escape(table.caption)}**", ""]
     for block in table.blocks:
         lines += [markdown_escape(block.heading), ""]
-        lines.append("| " + " | ".join(map(markdown_escape, [table.row_head, *table.columns])) + " |")
+        lines.append("| " + " | ".join(map(markdown_escape, [table.row_head, *table.heads])) + " |")
         lines.append("| --- |" + (" :--- |" if table.align == "left" else " ---: |") * len(table.columns))
         for row in block.rows:
-            shown = [_formatted(entry, markdown_escape, "**", "**") for entry in row.entries]
+            shown = [_markdown_entry(entry) for entry in row.entries]
             lines.append("| " + " | ".join([markdown_escape(row.label), *shown]) + " |")
         lines.append("")
     lines += [f"- {markdown_escape(note)}" for note in table.footnotes]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _markdown_entry(entry: Entry) -> str:
+    text = markdown_escape(entry.text)
+    text = f"**{text}**" if entry.best else f"<u>{text}</u>" if entry.second else text
+    return text + markdown_escape(entry.mark)
+
+
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
 
 def to_frame(table: Table) -> pd.DataFrame:
-    """One row a number, full precision.
+    """One row a number, full precision, texts as spreadsheet_safe gives them.
 
     value, std over n_seeds; n_cells of n_planned cells finished; paper: the printed number for the same data set.
     """
@@ -504,15 +487,25 @@ def to_frame(table: Table) -> pd.DataFrame:
                 "n_planned": entry.n_planned, "status": entry.status, "best": entry.best, "paper": paper,
             }
         )  # fmt: skip
-    return pd.DataFrame(made)
+    return spreadsheet_safe(pd.DataFrame(made))
 
 
 def cells_frame(results: Results) -> pd.DataFrame:
-    """Every planned cell with its status, error, tags and metrics as logged."""
+    """Every planned cell with its status, error, tags and metrics as logged, texts as spreadsheet_safe gives them."""
     leading = [*COORDINATES, "status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device",
                "demonstration", "fingerprint"]  # fmt: skip
     skipped = {*leading, "notes", "counts", "logged"}
     metrics = sorted(str(name) for name in results.cells.columns if name not in skipped)
     frame = results.cells[[*leading, *metrics]].copy()
     frame.loc[frame["status"] != FAILED, "error"] = ""
-    return frame
+    return spreadsheet_safe(frame)
+
+
+def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with an apostrophe before every text that a spreadsheet would compute, such as `=1+1`.
+
+    Labels and errors come from users' files; the numbers, negative ones too, stay numbers.
+    """
+    return frame.map(
+        lambda value: "'" + value if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    )

@@ -142,14 +142,14 @@ def test_figure_1_states_the_pooled_and_the_mean_auroc(both: Made) -> None:
             pooled = roc_auc_score(together["is_open"], together["unknown_score"])
             mean = np.mean([roc_auc_score(frame["is_open"], frame["unknown_score"]) for frame in frames])
             assert next(shown).get_title() == f"AUROC pooled {pooled:.3f}, mean {mean:.3f} (n = 2)"
-    assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["baseline", "proser"]
-    assert [axes.get_title(loc="left").strip() for axes in figure.axes[:2]] == ["digits", "synthetic"]
+    assert [axes.get_ylabel() for axes in figure.axes[::2]] == ["Baseline (MSP)", "PROSER"]
+    assert [axes.get_title(loc="left").strip() for axes in figure.axes[:2]] == ["Digits", "Rendered faces"]
 
 
 def test_figure_1_has_at_most_three_methods(home: Path) -> None:
     made = make(home, ("digits", "ferplus"), ("max-logit", "ours", "proser", "baseline"))
     axes = made.pictures()["figure1_ferplus_digits"].figure.axes
-    assert [panel.get_ylabel() for panel in axes[::2]] == ["baseline", "proser", "ours"]
+    assert [panel.get_ylabel() for panel in axes[::2]] == ["Baseline (MSP)", "PROSER", "Ours"]
 
 
 def test_figure_2_shows_the_shares_and_entropies(both: Made) -> None:
@@ -185,7 +185,7 @@ def test_missing_and_failed_cells_are_shown_as_such(home: Path) -> None:
     made = make(home, ("digits", "synthetic"), failed=frozenset(failed), missing=frozenset(missing))
     pictures = made.pictures()
     first, second = (pictures[f"figure{number}_synthetic_digits"].figure for number in (1, 2))
-    assert [axes.get_ylabel() for axes in first.axes[::2]] == ["baseline"]  # no proser on faces
+    assert [axes.get_ylabel() for axes in first.axes[::2]] == ["Baseline (MSP)"]  # no proser on faces
     assert all("(n = 1 of 2)" in axes.get_title() for axes in first.axes)
     assert {"failed", "missing"} <= set(texts(second))
     assert [name for name, widths in bars(second, 0).items() if widths] == ["0"]
@@ -217,7 +217,7 @@ def test_they_come_first_on_the_page_and_as_files(both: Made, tmp_path: Path) ->
               ("figure1_synthetic_digits", "figure2_synthetic_digits", "auroc_synthetic")]  # fmt: skip
     assert places == sorted(places)
     for number in (1, 2):
-        for suffix in ("png", "pdf"):
+        for suffix in ("png", "pdf", "svg"):
             assert (tmp_path / "figures" / f"figure{number}_synthetic_digits.{suffix}").stat().st_size > 1000
 
 

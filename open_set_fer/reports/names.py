@@ -1,0 +1,25 @@
+"""Method and data set labels as their papers write them; a label that is not listed is shown as typed."""
+
+from __future__ import annotations
+
+METHODS = {
+    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
+    "ours": "Ours", "ours-online": "Ours (online)", "ours-plus": "Ours-plus", "energy": "Energy", "entropy": "Entropy",
+    "openmax": "OpenMax", "mahalanobis": "Mahalanobis", "relative-mahalanobis": "Relative Mahalanobis", "knn": "KNN",
+    "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
+    "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
+}  # fmt: skip
+DATASETS = {
+    "rafdb": "RAF-DB", "rafdb_compound": "RAF-DB (compound)", "ferplus": "FERPlus", "affectnet": "AffectNet",
+    "cifar10": "CIFAR-10", "digits": "Digits", "synthetic": "Rendered faces", "manifest": "Own faces",
+}  # fmt: skip
+
+
+def method_name(label: str) -> str:
+    """A method's label as displayed."""
+    return METHODS.get(label, label)
+
+
+def dataset_name(label: str) -> str:
+    """A data set's label as displayed."""
+    return DATASETS.get(label, label)
