@@ -78,11 +78,11 @@ class Runner:
         done = self.tracker.finished_cells()
         open_cells = [cell for cell in cells if cell.key not in done]
         outcome.already_done = len(cells) - len(open_cells)
+        plan = [cell.coordinates() for cell in cells]
         if not open_cells:
+            self.tracker.record_plan(plan, self.profile_toml, command, str(self.device))
             return outcome
-        parent = self.tracker.start_benchmark(
-            [cell.coordinates() for cell in cells], self.profile_toml, command, str(self.device)
-        )
+        parent = self.tracker.start_benchmark(plan, self.profile_toml, command, str(self.device))
         status = "KILLED"
         try:
             with bars():
