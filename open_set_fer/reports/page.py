@@ -29,6 +29,8 @@ CITATION = (
 
 
 FELL_BACK = re.compile(r"selection fell back to all samples in (\d+) of (\d+) selections(?: \(lost: (.*)\))?")
+OLD_NOTE = re.compile(r"network \d+, epoch \d+: selection kept no sample.*: all samples used")
+"""What older versions wrote of each single selection that fell back."""
 WHERE = {
     "selection": "Hyperparameters", "version": "Suite", "git_commit": "Git commit", "torch": "torch", "python": "Python",
     "device": "Device", "cpu": "Processor", "gpu": "GPU", "threads": "Threads", "host": "Host",
@@ -72,7 +74,8 @@ def build_page(results: Results, tables: list[Table], pictures: list[Picture], u
         hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
         where={WHERE[name]: found for name in WHERE if (found := _counted(ran[name], name in ENVIRONMENT))},
         summaries=summaries(results), below={table.name: _below(table) for table in tables},
-        proper=dataset_name, experiment=experiment_link(ui, results.experiment_id) if ui else "",
+        proper=dataset_name,
+        named=method_name, experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_runs(results, ui) if ui else [],
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
         tables=[table for table in tables if not table.name.startswith("side_")],
@@ -141,7 +144,9 @@ def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
     found: dict[str, list[tuple[str, str]]] = {}
     fell: dict[str, list[tuple[str, str]]] = {}
     for row in ran.to_dict("records"):
-        for note in dict.fromkeys(row["notes"]):
+        for note in dict.fromkeys(
+            OLD_NOTE.sub("a selection lost a class: all samples used", note) for note in row["notes"]
+        ):
             into = fell if FELL_BACK.fullmatch(note) else found
             into.setdefault(note, []).append((row["dataset"], row["method"]))
     listed = [(_sources(sources), note, len(sources)) for note, sources in found.items()]

@@ -214,7 +214,8 @@ def _warnings(plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run
     done = pd.DataFrame([_row(key, run) for key, run in shown.items() if run.info.status == "FINISHED"])
     if done.empty:
         return [Warn(dataset, tuple(methods), text) for (dataset, text), methods in found.items()]
-    for (dataset, method), rows in done.groupby(["dataset", "method"], sort=False):
+    for dataset, method in dict.fromkeys(zip(done["dataset"], done["method"], strict=True)):
+        rows = done[(done["dataset"] == dataset) & (done["method"] == method)]
         settings = rows["settings_key"].nunique()
         if settings > 1:
             add(dataset, method, f"the cells shown were computed with {settings} different settings.")
@@ -224,7 +225,8 @@ def _warnings(plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run
         dirty = [commit for commit in commits if commit.endswith("-dirty")]
         if dirty:
             add(dataset, method, f"computed from a checkout with uncommitted changes ({', '.join(dirty)}).")
-    for dataset, rows in done.groupby("dataset", sort=False):
+    for dataset in done["dataset"].unique():
+        rows = done[done["dataset"] == dataset]
         for column, text in DIFFERING.items():
             values = sorted(set(rows[column]) - {"", "unknown"})
             for method in method_order(rows["method"]) if len(values) > 1 else []:

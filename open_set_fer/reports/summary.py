@@ -106,7 +106,12 @@ def _summary(results: Results, dataset: str) -> Summary:
     rows = [Standing(m, means, _state(cells[cells["method"] == m])) for m, means in table.items()]
     rows.sort(key=lambda row: _rank(row.means[0]))
     return Summary(
-        dataset, [name for name, _, _ in columns], rows, _finding(rows, dataset), _basis(rows), _below(results, cells)
+        dataset,
+        [name if metric == FPR else f"AUROC, {name}" for name, _, metric in columns],
+        rows,
+        _finding(rows, dataset),
+        _basis(rows),
+        _below(results, cells),
     )
 
 
@@ -175,11 +180,14 @@ def _basis(rows: list[Standing]) -> str:
     """What the means and intervals are."""
     means = [mean for row in rows for mean in row.means if mean is not None]
     seeds = {mean.seeds for mean in means if mean.std is not None}
-    text = "Mean over the choices of open classes; below it the range over the choices."
+    choices = max(mean.n_planned for mean in means)
+    text = "One choice of open classes, so no range over choices."
+    if choices > 1:
+        text = f"Mean over the choices of open classes (up to {choices}); below it the range over them."
     if seeds:
         counts = " or ".join(map(str, sorted(seeds)))
         return f"{text} ±: standard deviation of the mean over {counts} seeds."
-    return f"{text} No deviation over seeds: a mean with every choice in two seeds or more is needed for one."
+    return f"{text} No deviation over seeds: no method has every choice in two seeds or more."
 
 
 def _below(results: Results, cells: pd.DataFrame) -> str:
@@ -188,13 +196,14 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
     low = done[done[AUROC] < 0.5]
     if low.empty:
         return ""
+    by_method = {str(m): own for m, own in low.groupby("method", sort=False)}
     counts = [f"{method_name(m)} ({len(own)} of {(done['method'] == m).sum()} cells, lowest {own[AUROC].min():.3f})"
-              for m, own in low.groupby("method", sort=False)]  # fmt: skip
+              for m, own in by_method.items()]  # fmt: skip
     text = (
         f"Below 0.5: {', '.join(counts)}. An AUROC below 0.5 means that open faces got lower unknown scores than closed ones: "
         "the method ranked them the wrong way round. Close to 0.5 it is chance; far below, the score has the order turned."
     )
-    labels = [m for m, own in low.groupby("method", sort=False) if _learns_labels(results, own)]
+    labels = [m for m, own in by_method.items() if _learns_labels(results, own)]
     if labels:
         text += (
             f" {', '.join(map(method_name, labels))} score{'s' if len(labels) == 1 else ''} a face by how hard its pseudo label, "
@@ -209,6 +218,9 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
                 f" Here the entropy of these guesses (1: all classes alike) is {entropy[names[0]]:.2f} on open and {entropy[names[1]]:.2f} on closed "
                 "faces (mean over the cells)."
             )
+        text += (
+            " What was found when this was taken apart: “Why `ours` behaves as it does on a CPU” in the suite's README."
+        )
     return text
 
 
