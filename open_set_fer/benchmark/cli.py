@@ -571,21 +571,28 @@ def report(
             "--out", parser=_folder, metavar="<path>", help="Folder to write (default: `<home>/report/<profile>`)."
         ),
     ] = None,
+    ui: Annotated[
+        str, typer.Option("--ui", metavar="URL", help="Address of an MLflow UI: the page links its runs there.")
+    ] = "",
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON on standard output: profile, and paths as report, tables, figures."),
     ] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Render tables (LaTeX, Markdown, CSV), figures and index.html from MLflow."""
+    """Render tables (LaTeX, Markdown, CSV), figures and index.html from MLflow; files of yours are never overwritten."""
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.tracking import Tracker
-    from open_set_fer.reports.render import render
+    from open_set_fer.reports.render import render, report_files
 
     name, _, _ = load_profile(profile)
+    if not name.strip("."):
+        raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
+    if ui and not ui.startswith(("http://", "https://")):
+        raise SuiteError(f"--ui {ui} is no address", "write it as http://127.0.0.1:5000")
     tracker = Tracker(home, name, create=False)
-    index = render(tracker, to or home / "report" / name)
-    tracker.log_report(index.parent)
+    index = render(tracker, to or home / "report" / name, ui)
+    tracker.log_report(index.parent, report_files(index.parent))
     if as_json:
         folder = index.resolve().parent
         paths = {"report": index.resolve(), "tables": folder / "tables", "figures": folder / "figures"}

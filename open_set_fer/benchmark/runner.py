@@ -188,10 +188,13 @@ class Runner:
         done = self.outbox.ask(lambda tracker: tracker.finished_cells(), nothing)
         open_cells = [cell for cell in cells if cell.key not in done]
         outcome = Outcome(already_done=len(cells) - len(open_cells))
+        plan = [cell.coordinates() for cell in cells]
         if not open_cells:
+            self.outbox.ask(
+                lambda tracker: tracker.record_plan(plan, self.profile_toml, command, str(self.device)), None
+            )
             return outcome
         self.results.mkdir(parents=True, exist_ok=True)
-        plan = [cell.coordinates() for cell in cells]
         this = _Run(
             outcome, face_sets,
             lambda tracker: tracker.start_benchmark(plan, self.profile_toml, command, str(self.device)),

@@ -52,6 +52,8 @@ EXPERIMENT_PREFIX = "open-set-fer/"
 KIND = "osfer.kind"
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
 """What names a cell in a plan and in a table; `cell_key` also covers its settings."""
+PLAN_NUMBER = "plan_number"
+"""Tag of a benchmark run: counts the plans of an experiment, so that a clock set wrong does not reorder them."""
 REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
 TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
 
@@ -196,7 +198,8 @@ class Tracker:
         """
         with self.writing():
             running = set()
-            for run in self._search(f"tags.`{KIND}` = 'benchmark' and attributes.status = 'RUNNING'"):
+            parents = self._search(f"tags.`{KIND}` = 'benchmark'")
+            for run in (run for run in parents if run.info.status == "RUNNING"):
                 if run.data.tags.get("host") == socket.gethostname() and not _alive(int(run.data.tags["pid"])):
                     self.client.set_terminated(run.info.run_id, "KILLED")
                 else:
@@ -206,6 +209,7 @@ class Tracker:
                     self.client.delete_run(run.info.run_id)
             tags = host_tags(device) | {
                 KIND: "benchmark", "profile": self.profile, "pid": str(os.getpid()), "command": command,
+                PLAN_NUMBER: str(1 + max(map(_plan_number, parents), default=0)),
                 "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
             }  # fmt: skip
             run_id = str(self.client.create_run(self.experiment_id, tags=tags).info.run_id)
@@ -335,14 +339,29 @@ class Tracker:
         return sorted((r for r in runs if r.info.status in ("FINISHED", "FAILED")), key=lambda r: r.info.end_time)
 
     def planned(self) -> list[dict[str, Any]]:
-        """Every cell that any benchmark run of this experiment planned, each coordinate once, in planned order."""
-        planned: dict[tuple[Any, ...], dict[str, Any]] = {}
+        """Every cell that the benchmark runs of this experiment planned, each coordinate once, in planned order.
+
+        The latest plan that names a coordinate says its cell_key. A coordinate goes when a later plan names its cell_key
+        under another label and not under the old one: the label was renamed. Later is a plan with a higher number,
+        whatever the clock said; plans without a number (of older versions) come first.
+        """
         # A run killed between its creation and its plan has none; `planned` marks those that do.
         parents = self._search(f"tags.`{KIND}` = 'benchmark' and tags.planned = 'true'")
-        for run in sorted(parents, key=lambda r: r.info.start_time):
-            for cell in self.read_json(run.info.run_id, "plan.json"):
-                planned.setdefault(tuple(cell[name] for name in COORDINATES), cell)
+        planned: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for run in sorted(parents, key=lambda run: (_plan_number(run), run.info.start_time)):
+            plan = {_place(cell): cell for cell in self.read_json(run.info.run_id, "plan.json")}
+            keys = {cell.get("cell_key") for cell in plan.values()} - {None}
+            planned = {
+                place: cell for place, cell in planned.items() if place in plan or cell.get("cell_key") not in keys
+            }
+            planned |= plan
         return list(planned.values())
+
+    def record_plan(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> None:
+        """Keep the plan of a run with nothing to compute, where it says something else than the plans before it."""
+        known = {_place(cell): cell.get("cell_key") for cell in self.planned()}
+        if any(known.get(_place(cell)) != cell["cell_key"] for cell in plan):
+            self.end(self.start_benchmark(plan, profile_toml, command, device), "FINISHED")
 
     def read_json(self, run_id: str, artifact: str) -> Any:
         """A JSON artifact of a run."""
@@ -540,6 +559,14 @@ def _metric_part(label: str) -> str:
     """A label as part of a metric's name: what MLflow forbids is replaced, and a digest keeps two labels apart."""
     cleaned = re.sub(r"[^\w.\- ]", "_", label, flags=re.ASCII)
     return cleaned if cleaned == label else f"{cleaned}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"
+
+
+def _place(cell: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(cell[name] for name in COORDINATES)
+
+
+def _plan_number(run: Run) -> int:
+    return int(run.data.tags.get(PLAN_NUMBER, "0"))
 
 
 def _alive(pid: int) -> bool:

@@ -1,8 +1,9 @@
-"""The self-contained page: what was run, tables, figures, failures, notes, settings."""
+"""The self-contained page: the result, what was run, tables, figures, failures, notes, settings."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from open_set_fer.reports.query import FAILED, FINISHED, MISSING, Results, method_order
+from open_set_fer.benchmark.tracking import experiment_link, run_link
+from open_set_fer.reports.names import dataset_name, method_name
+from open_set_fer.reports.query import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
+from open_set_fer.reports.summary import AUROC, summaries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +26,16 @@ CITATION = (
     "Yuhang Zhang, Yue Yao, Xuannan Liu, Lixiong Qin, Wenjing Wang, Weihong Deng: Open-Set Facial Expression "
     "Recognition. AAAI 2024. arXiv:2401.12507."
 )
+
+
+FELL_BACK = re.compile(r"selection fell back to all samples in (\d+) of (\d+) selections(?: \(lost: (.*)\))?")
+OLD_NOTE = re.compile(r"network \d+, epoch \d+: selection kept no sample.*: all samples used")
+"""What older versions wrote of each single selection that fell back."""
+WHERE = {
+    "selection": "Hyperparameters", "version": "Suite", "git_commit": "Git commit", "torch": "torch", "python": "Python",
+    "device": "Device", "cpu": "Processor", "gpu": "GPU", "threads": "Threads", "host": "Host",
+}  # fmt: skip
+"""What the page says of where the cells shown come from, by the tags' names."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +58,8 @@ class SettingsGroup:
     rows: list[tuple[str, str]]
 
 
-def build_page(results: Results, tables: list[Table], pictures: list[Picture]) -> str:
-    """The page as HTML; pictures must have been saved."""
+def build_page(results: Results, tables: list[Table], pictures: list[Picture], ui: str = "") -> str:
+    """The page as HTML. ui: address of an MLflow UI for links to experiment and runs; none without it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -58,10 +72,11 @@ def build_page(results: Results, tables: list[Table], pictures: list[Picture]) -
         demonstration_only=results.demonstrations == set(results.datasets),
         first=ran["logged"].min(), last=ran["logged"].max(),
         hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
-        where={
-            "selection": _counted(ran["selection"]),
-            "commit": _counted(ran["git_commit"]), "host": _counted(ran["host"]), "device": _counted(ran["device"]),
-        },
+        where={WHERE[name]: found for name in WHERE if (found := _counted(ran[name], name in ENVIRONMENT))},
+        summaries=summaries(results), below={table.name: _below(table) for table in tables},
+        proper=dataset_name,
+        named=method_name, experiment=experiment_link(ui, results.experiment_id) if ui else "",
+        runs=_runs(results, ui) if ui else [],
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
         tables=[table for table in tables if not table.name.startswith("side_")],
         side_tables=[table for table in tables if table.name.startswith("side_")],
@@ -87,8 +102,30 @@ def _missing(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [(dataset, method, ", ".join(items)) for (dataset, method), items in found.items()]
 
 
-def _counted(values: pd.Series[str]) -> list[tuple[str, int]]:
-    return Counter(map(str, values)).most_common()
+def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, int]]:
+    """Values with their numbers of cells, the most frequent first; optional: nothing where no cell knows."""
+    found = Counter(map(str, values)).most_common()
+    return [] if optional and [name for name, _ in found] == ["unknown"] else found
+
+
+def _below(table: Table) -> str:
+    """Measured AUROCs of a table that are below 0.5, by method."""
+    found: dict[str, list[str]] = {}
+    for entry in table.entries():
+        if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:
+            found.setdefault(method_name(entry.method), []).append(entry.open_classes)
+    return "; ".join(f"{method} ({', '.join(dict.fromkeys(rows))})" for method, rows in found.items())
+
+
+def _runs(results: Results, ui: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(data set, method, [(cell, link to its run)]) of every cell shown."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for cell in results.cells[results.cells["status"] != MISSING].to_dict("records"):
+        link = run_link(ui, results.experiment_id, cell["run_id"])
+        found.setdefault((cell["dataset"], cell["method"]), []).append(
+            (f"{cell['open_classes']} s{cell['seed']}", link)
+        )
+    return [(dataset_name(dataset), method_name(method), links) for (dataset, method), links in found.items()]
 
 
 def _card(results: Results, dataset: str) -> DataSetCard:
@@ -103,19 +140,41 @@ def _card(results: Results, dataset: str) -> DataSetCard:
 
 
 def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """(data set and methods, note, number of cells), the most frequent first."""
+    """(data set and methods, note, number of cells), the most frequent first; selections that fell back are summed up."""
     found: dict[str, list[tuple[str, str]]] = {}
+    fell: dict[str, list[tuple[str, str]]] = {}
     for row in ran.to_dict("records"):
-        for note in dict.fromkeys(row["notes"]):
-            found.setdefault(note, []).append((row["dataset"], row["method"]))
-    listed = []
-    for note, sources in found.items():
-        by_set: dict[str, dict[str, None]] = {}
-        for dataset, method in sources:
-            by_set.setdefault(dataset, {})[method] = None
-        where = "; ".join(f"{dataset}: {', '.join(methods)}" for dataset, methods in by_set.items())
-        listed.append((where, note, len(sources)))
+        for note in dict.fromkeys(
+            OLD_NOTE.sub("a selection lost a class: all samples used", note) for note in row["notes"]
+        ):
+            into = fell if FELL_BACK.fullmatch(note) else found
+            into.setdefault(note, []).append((row["dataset"], row["method"]))
+    listed = [(_sources(sources), note, len(sources)) for note, sources in found.items()]
+    if fell:
+        sources = [source for of in fell.values() for source in of]
+        listed.append((_sources(sources), _fell_back({note: len(of) for note, of in fell.items()}), len(sources)))
     return sorted(listed, key=lambda item: -item[2])
+
+
+def _sources(sources: list[tuple[str, str]]) -> str:
+    by_set: dict[str, dict[str, None]] = {}
+    for dataset, method in sources:
+        by_set.setdefault(dataset_name(dataset), {})[method_name(method)] = None
+    return "; ".join(f"{dataset}: {', '.join(methods)}" for dataset, methods in by_set.items())
+
+
+def _fell_back(notes: dict[str, int]) -> str:
+    """One sentence on the selections that fell back. notes: with the number of cells that have each."""
+    fell, of, lost = 0, 0, Counter[str]()
+    for note, cells in notes.items():
+        if match := FELL_BACK.fullmatch(note):
+            fell, of = fell + cells * int(match[1]), of + cells * int(match[2])
+            for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3] or "")):
+                lost[name] += cells
+    classes = ", ".join(f"{name} in {cells} cells" if cells > 1 else name for name, cells in lost.most_common())
+    return f"The selection of clean samples fell back to all samples in {fell} of {of} selections" + (
+        f"; classes without a selected sample: {classes}." if classes else "."
+    )
 
 
 def _settings(results: Results, dataset: str) -> list[SettingsGroup]:
@@ -124,7 +183,7 @@ def _settings(results: Results, dataset: str) -> list[SettingsGroup]:
     groups = []
     for method in method_order(cells["method"]):
         rows = _distinct(results, cells[cells["method"] == method]["run_id"], own=True)
-        groups.append(SettingsGroup(method, rows))
+        groups.append(SettingsGroup(method_name(method), rows))
     groups.append(SettingsGroup("shared: closed-set model, backbone, data set", _distinct(results, cells["run_id"])))
     return [group for group in groups if group.rows]
 

@@ -1,6 +1,12 @@
 """From MLflow to one row a cell.
 
-Of several runs of the same coordinates (they differ in settings) the newest counts, finished or failed.
+Coordinates (data set, open classes, method label, seed) name a cell of a table; `cell_key` also covers the settings.
+
+- Planned: the latest plan that names the coordinates says which cell_key is shown and under which label
+  (Tracker.planned). One run may serve two labels with equal settings. Of the runs with that key a finished one counts
+  before a failed one; without either the cell is missing, whatever ran with other settings: a warning says so.
+- In no plan (the plan was lost): the newest finished run, else the newest failed one, under the label that it was
+  logged with, unless its run is shown already.
 """
 
 from __future__ import annotations
@@ -24,6 +30,16 @@ if TYPE_CHECKING:
 
 PAPER_METHODS = ("baseline", "eow", "proser", "dias", "ours")
 FAMILY_ORDER = ("single", "pairs", "triples", "compound", "contempt")
+ENVIRONMENT = ("version", "python", "torch", "cpu", "gpu", "threads")
+"""Tags that say with what a cell was computed; runs of older versions lack them."""
+DIFFERING = {
+    "fingerprint": "the cells shown were computed on {} contents of the data set ({}).",
+    "version": "the cells shown come from {} versions of the suite ({}).",
+    "torch": "the cells shown were computed with {} versions of torch ({}).",
+    "python": "the cells shown were computed with {} versions of Python ({}).",
+    "threads": "the cells shown were computed with {} numbers of threads ({}): the same seed gives other numbers with each.",
+}
+"""Warnings on columns that should have one value a data set."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 
 Key = tuple[str, str, str, str, int]
@@ -52,9 +68,11 @@ class Results:
     planned: coordinates of every planned cell, then of those that ran unplanned.
     cells: `planned` with the columns of `results`; status 'missing' where a cell has no run.
     params: settings by run id.
+    experiment_id: MLflow's.
     """
 
     profile: str
+    experiment_id: str
     results: pd.DataFrame
     planned: pd.DataFrame
     cells: pd.DataFrame
@@ -94,19 +112,29 @@ def load(tracker: Tracker) -> Results:
             f"profile {tracker.profile!r} has no finished cell{failed} in {tracker.uri}",
             f"run `osfer run --profile {tracker.profile}` first, or set MLFLOW_TRACKING_URI to the store that has them",
         )
-    newest: dict[Key, Run] = {}
-    finished: Counter[Key] = Counter()
-    for run in runs:  # oldest first
-        newest[_key(run)] = run
-        finished[_key(run)] += run.info.status == "FINISHED"
-    results = pd.DataFrame([_row(key, run) for key, run in newest.items()])
-    plan = [_coordinates(cell) for cell in tracker.planned()]
-    everything = list(dict.fromkeys([*plan, *newest]))
-    planned = pd.DataFrame(everything, columns=list(COORDINATES))
+    plan = {_coordinates(cell): cell.get("cell_key") for cell in tracker.planned()}
+    shown = _shown(plan, runs)
+    results = pd.DataFrame([_row(key, run) for key, run in shown.items()])
+    planned = pd.DataFrame(list(dict.fromkeys([*plan, *shown])), columns=list(COORDINATES))
     cells = planned.merge(results, how="left", on=list(COORDINATES), validate="one_to_one")
     cells["status"] = cells["status"].fillna(MISSING)
-    params = {run.info.run_id: dict(run.data.params) for run in newest.values()}
-    return Results(tracker.profile, results, planned, cells, params, tuple(_warnings(results, finished)))
+    params = {run.info.run_id: dict(run.data.params) for run in shown.values()}
+    return Results(
+        tracker.profile, tracker.experiment_id, results, planned, cells, params, tuple(_warnings(plan, shown, runs))
+    )
+
+
+def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
+    """The run shown for each coordinate; runs: oldest first."""
+    by_key: dict[str, Run] = {}
+    loose: dict[Key, Run] = {}
+    for run in sorted(runs, key=lambda run: run.info.status == "FINISHED"):  # a finished one overwrites a failed one
+        by_key[run.data.tags.get("cell_key", "")] = run
+        loose[_key(run)] = run
+    shown = {place: by_key[key] if key else loose[place] for place, key in plan.items()
+             if (key in by_key if key else place in loose)}  # fmt: skip
+    used = {run.info.run_id for run in shown.values()}
+    return shown | {key: run for key, run in loose.items() if key not in plan and run.info.run_id not in used}
 
 
 def method_order(labels: Iterable[str]) -> list[str]:
@@ -151,6 +179,7 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         "git_commit": tags.get("git_commit", "unknown"),
         "host": tags.get("host", "unknown"),
         "device": tags.get("device", "unknown"),
+        **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
         "demonstration": tags.get("demonstration", "").lower() == "true",
         "notes": _notes(tags.get("notes", "")),
         "fingerprint": data[0].digest if data else "",
@@ -171,46 +200,56 @@ def _some(items: list[str], most: int = 6) -> str:
     return "; ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _warnings(results: pd.DataFrame, finished: Counter[Key]) -> list[Warn]:
+def _warnings(plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run]) -> list[Warn]:
     found: dict[tuple[str, str], list[str]] = {}
 
     def add(dataset: str, method: str, text: str) -> None:
-        found.setdefault((dataset, text), []).append(method)
+        methods = found.setdefault((dataset, text), [])
+        if method not in methods:
+            methods.append(method)
 
-    for dataset, method in dict.fromkeys(zip(results["dataset"], results["method"], strict=True)):
-        rows = results[(results["dataset"] == dataset) & (results["method"] == method)]
-        done = rows[rows["status"] == FINISHED]
-        repeated = [
-            f"{row['open_classes']} seed {row['seed']} ({finished[key]} runs)"
-            for row in done.to_dict("records")
-            if finished[key := _coordinates(row)] > 1
-        ]
-        if repeated:
-            add(dataset, method, f"several finished runs, the newest is shown: {_some(repeated)}.")
-        hidden = [
-            f"{row['open_classes']} seed {row['seed']}"
-            for row in rows[rows["status"] == FAILED].to_dict("records")
-            if finished[_coordinates(row)]
-        ]
-        if hidden:
-            add(
-                dataset,
-                method,
-                f"an earlier run finished, but the newest failed and is what is shown: {_some(hidden)}.",
-            )
-        settings = done["settings_key"].nunique()
+    for (dataset, method), places in _hidden(plan, shown, runs).items():
+        for text, of in places.items():
+            add(dataset, method, f"{text}: {_some(of)}.")
+    done = pd.DataFrame([_row(key, run) for key, run in shown.items() if run.info.status == "FINISHED"])
+    if done.empty:
+        return [Warn(dataset, tuple(methods), text) for (dataset, text), methods in found.items()]
+    for dataset, method in dict.fromkeys(zip(done["dataset"], done["method"], strict=True)):
+        rows = done[(done["dataset"] == dataset) & (done["method"] == method)]
+        settings = rows["settings_key"].nunique()
         if settings > 1:
             add(dataset, method, f"the cells shown were computed with {settings} different settings.")
-        commits = sorted(set(done["git_commit"]))
+        commits = sorted(set(rows["git_commit"]))
         if len(commits) > 1:
             add(dataset, method, f"the cells shown come from {len(commits)} commits ({', '.join(commits)}).")
         dirty = [commit for commit in commits if commit.endswith("-dirty")]
         if dirty:
             add(dataset, method, f"computed from a checkout with uncommitted changes ({', '.join(dirty)}).")
-    for dataset, rows in results[results["status"] == FINISHED].groupby("dataset", sort=False):
-        prints = sorted(set(rows["fingerprint"]) - {""})
-        if len(prints) > 1:
-            text = f"the cells shown were computed on {len(prints)} contents of the data set ({', '.join(prints)})."
-            for method in method_order(rows["method"]):
-                add(str(dataset), method, text)
+    for dataset in done["dataset"].unique():
+        rows = done[done["dataset"] == dataset]
+        for column, text in DIFFERING.items():
+            values = sorted(set(rows[column]) - {"", "unknown"})
+            for method in method_order(rows["method"]) if len(values) > 1 else []:
+                add(str(dataset), method, text.format(len(values), ", ".join(values)))
     return [Warn(dataset, tuple(methods), text) for (dataset, text), methods in found.items()]
+
+
+def _hidden(
+    plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run]
+) -> dict[tuple[str, str], dict[str, list[str]]]:
+    """What finished and is not shown, in words, with its places, by data set and method."""
+    used = {run.info.run_id for run in shown.values()}
+    finished = Counter(_key(run) for run in runs if run.info.status == "FINISHED" and run.info.run_id not in used)
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for place in dict.fromkeys([*plan, *shown]):
+        dataset, _, opened, method, seed = place
+        if not finished[place]:
+            continue
+        if place not in shown:
+            text = "finished with other settings than the latest plan's, which are still to be computed"
+        elif shown[place].info.status == "FINISHED":
+            text = "also finished with other settings; those of the latest plan are shown"
+        else:
+            text = "failed with the settings of the latest plan; a run with other settings finished and is not shown"
+        found.setdefault((dataset, method), {}).setdefault(text, []).append(f"{opened} seed {seed}")
+    return found

@@ -1,46 +1,130 @@
-"""Write the page, the tables and the figures of an experiment."""
+"""Write the page, the tables and the figures of an experiment, and touch no file that is not the report's own."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_set_fer.reports.figures import Picture, all_figures
+import filelock
+
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError
+from open_set_fer.reports.figures import all_figures
 from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.page import build_page
-from open_set_fer.reports.query import load
+from open_set_fer.reports.query import Results, load
 from open_set_fer.reports.tables import all_tables, cells_frame, to_frame, to_markdown
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.tracking import Tracker
 
+PAGE = "index.html"
+MANIFEST = ".osfer-report.json"
+"""What the report wrote into a folder: names with the digests that a file of it may have."""
 
-def render(tracker: Tracker, out: Path) -> Path:
+
+def render(tracker: Tracker, out: Path, ui: str = "") -> Path:
     """Write out/index.html, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
 
-    Tables and figures of an earlier render are removed. Raises SuiteError when the experiment holds no finished cell.
+    Files of an earlier report that this one lacks are removed. ui: address of an MLflow UI to link runs to.
+
+    Raises:
+        SuiteError: the experiment holds no finished cell, `out` cannot be written, or a file is in the way that no
+            report wrote or that was changed since. Nothing has been written then.
     """
     results = load(tracker)
-    tables_folder = _emptied(out / "tables", ("tex", "md", "csv"))
-    figures_folder = _emptied(out / "figures", ("png", "pdf", "svg"))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(out / f"{MANIFEST}.lock"), tempfile.TemporaryDirectory() as made:
+            _render(results, tracker, Path(made), ui)
+            _move(Path(made), out)
+    except OSError as error:
+        place = error.filename or out
+        raise SuiteError(
+            f"the report cannot be written to {out}: {place}: {error.strerror}", "choose another folder with --out"
+        ) from error
+    return out / PAGE
+
+
+def report_files(out: Path) -> list[Path]:
+    """What the last report wrote into a folder, without what was changed or removed since."""
+    found = _read_manifest(out)
+    return [out / name for name, digests in found.items() if _digest(out / name) in digests]
+
+
+def _render(results: Results, tracker: Tracker, folder: Path, ui: str) -> None:
+    tables_folder, figures_folder = folder / "tables", folder / "figures"
+    tables_folder.mkdir()
+    figures_folder.mkdir()
     tables = all_tables(results)
     for table in tables:
         (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
-    pictures: list[Picture] = []
-    for picture in all_figures(results, tracker):
+    pictures = list(all_figures(results, tracker))
+    for picture in pictures:
         picture.save(figures_folder)
-        pictures.append(picture)
-    page = out / "index.html"
-    page.write_text(build_page(results, tables, pictures), "utf-8")
-    return page
+    (folder / PAGE).write_text(build_page(results, tables, pictures, ui), "utf-8")
 
 
-def _emptied(folder: Path, suffixes: tuple[str, ...]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix in suffixes:
-        for path in folder.glob(f"*.{suffix}"):
-            path.unlink()
-    return folder
+def _move(made: Path, out: Path) -> None:
+    """Put the files of `made` into `out`, the page last; a kill leaves each file old or new and known as the report's."""
+    new = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
+    digests = {name: _digest(path) for name, path in new.items()}
+    old = _read_manifest(out)
+    foreign = [
+        name for name in new
+        if os.path.lexists(out / name) and _digest(out / name) not in {digests[name], *old.get(name, ())}
+    ]  # fmt: skip
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise SuiteError(
+            f"{out / foreign[0]} was not written by `osfer report`, or was changed since{more}; nothing was written",
+            "move it away, or choose another folder with --out",
+        )
+    _write_manifest(out, {name: [*old.get(name, ()), *([digests[name]] if name in new else ())] for name in old | new})
+    for name in sorted(new, key=lambda name: name == PAGE):
+        _replace(out / name, new[name].read_bytes())
+    for name in old.keys() - new.keys():
+        if _digest(out / name) in old[name]:
+            (out / name).unlink()
+        elif (out / name).exists():
+            log.warning("%s belongs to an earlier report and was changed since: left as it is", out / name)
+    _write_manifest(out, {name: [digest] for name, digest in digests.items()})
+
+
+def _replace(target: Path, content: bytes) -> None:
+    target.parent.mkdir(exist_ok=True)
+    partial = target.parent / f"{MANIFEST}.partial"
+    partial.write_bytes(content)
+    os.replace(partial, target)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a plain file, '' for anything else: a link or a folder is never the report's."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else ""
+
+
+def _read_manifest(out: Path) -> dict[str, list[str]]:
+    path = out / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {str(name): list(map(str, digests)) for name, digests in found.items() if _is_own(str(name))}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise SuiteError(f"{path} is damaged", "delete it together with the report's files beside it") from error
+
+
+def _is_own(name: str) -> bool:
+    """Whether a report may have written this name: nothing outside its folders is ever removed."""
+    return name == PAGE or (name.count("/") == 1 and name.startswith(("tables/", "figures/")) and ".." not in name)
+
+
+def _write_manifest(out: Path, digests: dict[str, list[str]]) -> None:
+    _replace(out / MANIFEST, json.dumps(digests, indent=1, sort_keys=True).encode())

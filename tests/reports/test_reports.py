@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -45,9 +47,12 @@ def tables(results: Results) -> dict[str, Table]:
 @pytest.fixture(scope="session")
 def rendered(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    for stale in ("tables/table9_gone.csv", "figures/gone.png"):
-        (out / stale).parent.mkdir()
-        (out / stale).write_text("stale")
+    stale = {"tables/table9_gone.csv": "stale", "figures/gone.png": "old"}
+    for name, text in stale.items():
+        (out / name).parent.mkdir()
+        (out / name).write_text(text)
+    digests = {name: [hashlib.sha256(text.encode()).hexdigest()] for name, text in stale.items()}
+    (out / ".osfer-report.json").write_text(json.dumps(digests))  # as an earlier report leaves it
     assert render(store.tracker, out) == out / "index.html"
     return out
 
@@ -70,7 +75,7 @@ def test_every_planned_cell_has_a_status(results: Results, store: Store) -> None
     assert results.demonstrations == {"synthetic"}
 
 
-def test_newest_run_of_the_same_coordinates_counts(results: Results, store: Store) -> None:
+def test_the_run_with_the_planned_settings_counts(results: Results, store: Store) -> None:
     cells = results.cells.set_index(["dataset", "open_classes", "method", "seed"])
     assert cells.loc[("synthetic", "surprise", "baseline", 0), "settings_key"] == "b"
     shown = store.logged["synthetic", "surprise", "baseline", 0]["auroc"]
@@ -81,10 +86,16 @@ def test_newest_run_of_the_same_coordinates_counts(results: Results, store: Stor
 
 def test_warnings_name_duplicates_settings_and_commits(results: Results) -> None:
     found = {(warn.methods, warn.text) for warn in results.warnings}
-    assert (("baseline",), "several finished runs, the newest is shown: surprise seed 0 (2 runs).") in found
+    assert (
+        ("baseline",),
+        "also finished with other settings; those of the latest plan are shown: surprise seed 0.",
+    ) in found
     assert (("baseline",), "the cells shown were computed with 2 different settings.") in found
     assert ((ODD,), "computed from a checkout with uncommitted changes (c0ffee-dirty).") in found
-    assert (("dias",), "an earlier run finished, but the newest failed and is what is shown: fear seed 0.") in found
+    hidden = (
+        "failed with the settings of the latest plan; a run with other settings finished and is not shown: fear seed 0."
+    )
+    assert (("dias",), hidden) in found
     assert len(found) == 4
     assert not results.warnings_for("ferplus", ["baseline", "ours"])
 
@@ -301,9 +312,13 @@ def test_page_is_self_contained_and_whole(rendered: Path, tables: dict[str, Tabl
     assert "https:" not in text
     page = _References(text)
     assert page.open == []
-    pictures = [link for link in page.links if not link.startswith("#")]
-    assert len(pictures) == 6
-    assert all(link.startswith("data:image/png;base64,") for link in pictures)
+    assert text.count("<svg") == 6
+    files = {link for link in page.links if not link.startswith("#")}
+    assert {link for link in files if (rendered / link).is_file()} == files  # nothing is fetched from elsewhere
+    written = {
+        p.relative_to(rendered).as_posix() for kind in ("tables", "figures") for p in (rendered / kind).iterdir()
+    }
+    assert files == written
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
     assert set(tables) <= page.ids
     without_pictures = re.sub(r'src="data:[^"]*"', "", text)
@@ -316,7 +331,7 @@ def test_page_says_what_was_run(rendered: Path) -> None:
     for said in (
         "<b>20</b> cells finished", "<b>4</b> failed", "<b>4</b> missing", "unknown: no cell finished", "f" * 36, "1,234", "c0ffee-dirty", "node-1",
         "cpu (x86_64)", "ValueError: &lt;diverged&gt; &amp; more", "few epochs", "osfer report --profile test",
-        "several finished runs", "my_method &amp; 50% #1", "3 | 5", "closed_set.epochs", "AAAI 2024", "eow: disgust seed 0, disgust seed 1",
+        "also finished with other settings", "my_method &amp; 50% #1", "3 | 5", "closed_set.epochs", "AAAI 2024", "EOW: disgust seed 0, disgust seed 1",
     ):  # fmt: skip
         assert said in text, said
 

@@ -1,0 +1,229 @@
+"""What a reader wants first: mean AUROC by method and family, a sentence on it, and a word on numbers below 0.5."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from open_set_fer.reports.names import dataset_name, method_name
+from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results
+from open_set_fer.reports.tables import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUROC, FPR = METRICS
+LABEL_BASED = ("ours", "noisy-label")
+"""What the names (entry points) of methods begin with that score a face by how hard its pseudo label is to learn."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of a metric over choices of open classes (of the means over seeds), and what it rests on.
+
+    low, high: smallest and largest choice. std: deviation of the seeds' means; None unless two seeds or more have every
+    choice. n of n_planned choices have a finished cell; complete: no planned cell lacks a result.
+    """
+
+    value: float
+    low: float
+    high: float
+    std: float | None
+    seeds: int
+    n: int
+    n_planned: int
+    complete: bool
+    best: bool = False
+
+    @property
+    def text(self) -> str:
+        """As displayed."""
+        return f"{self.value:.3f}" + (f" ± {self.std:.3f}" if self.std is not None else "")
+
+    @property
+    def range(self) -> str:
+        """The range over choices of open classes, '' for a single one."""
+        return f"{self.low:.3f} to {self.high:.3f}" if self.n > 1 else ""
+
+    @property
+    def coverage(self) -> str:
+        """What is missing, '' where nothing is."""
+        if self.complete:
+            return ""
+        return f"{self.n} of {self.n_planned} choices" if self.n < self.n_planned else "fewer seeds than planned"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method: its means by column of the summary, None where the column has no finished cell."""
+
+    method: str
+    means: list[Mean | None]
+    status: str
+
+    @property
+    def name(self) -> str:
+        """The method's name as its paper writes it."""
+        return method_name(self.method)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of one data set: rows from the best mean down, incomplete ones last."""
+
+    dataset: str
+    columns: list[str]
+    standings: list[Standing]
+    finding: str
+    basis: str
+    below: str
+
+    @property
+    def name(self) -> str:
+        """The data set's proper name."""
+        return dataset_name(self.dataset)
+
+
+def summaries(results: Results) -> list[Summary]:
+    """One for each data set with a finished cell."""
+    return [_summary(results, name) for name in results.datasets if (results.of(name)["status"] == FINISHED).any()]
+
+
+def _summary(results: Results, dataset: str) -> Summary:
+    cells = results.of(dataset)
+    families = sorted(
+        set(cells["protocol"]),
+        key=lambda f: (f not in FAMILY_ORDER, FAMILY_ORDER.index(f) if f in FAMILY_ORDER else 0, f),
+    )
+    parts = [(f, cells[cells["protocol"] == f], AUROC) for f in families]
+    whole = [("all", cells, AUROC)] if len(families) > 1 else []
+    columns = [*whole, *parts, ("FPR@TPR95" + (", all" if whole else ""), cells, FPR)]
+    methods = results.methods(dataset)
+    table = {m: [_mean(of[of["method"] == m], of, metric) for _, of, metric in columns] for m in methods}
+    for column, (_, _, metric) in enumerate(columns):
+        _mark_best([means[column] for means in table.values()], metric == FPR, table, column)
+    rows = [Standing(m, means, _state(cells[cells["method"] == m])) for m, means in table.items()]
+    rows.sort(key=lambda row: _rank(row.means[0]))
+    return Summary(
+        dataset,
+        [name if metric == FPR else f"AUROC, {name}" for name, _, metric in columns],
+        rows,
+        _finding(rows, dataset),
+        _basis(rows),
+        _below(results, cells),
+    )
+
+
+def _rank(mean: Mean | None) -> tuple[int, float]:
+    return (2, 0.0) if mean is None else (int(mean.n < mean.n_planned), -mean.value)
+
+
+def _state(cells: pd.DataFrame) -> str:
+    return "failed" if (cells["status"] == FAILED).any() else "missing"
+
+
+def _mean(own: pd.DataFrame, everything: pd.DataFrame, metric: str) -> Mean | None:
+    """own: the method's planned cells; everything: those of all methods, which say how many choices there are."""
+    if metric not in own:
+        return None
+    done = own[(own["status"] == FINISHED) & own[metric].notna()]
+    if done.empty:
+        return None
+    choices = ["protocol", "open_classes"]
+    values = done.pivot_table(index=choices, columns="seed", values=metric)
+    by_choice = values.mean(axis=1)
+    by_seed = values.dropna(axis=1).mean(axis=0)
+    n_planned = len(everything[choices].drop_duplicates())
+    complete = len(done) == len(own) and len(by_choice) == n_planned
+    std = statistics.stdev(by_seed) if complete and len(by_seed) > 1 else None
+    return Mean(
+        float(by_choice.mean()), float(by_choice.min()), float(by_choice.max()), std, len(by_seed), len(by_choice),
+        n_planned, complete,
+    )  # fmt: skip
+
+
+def _mark_best(means: list[Mean | None], lower: bool, table: dict[str, list[Mean | None]], column: int) -> None:
+    """Mark the best displayed mean, unless a mean over fewer choices is better."""
+    there = [mean for mean in means if mean is not None]
+    if len(there) < 2:
+        return
+    best = (min if lower else max)(round(mean.value, 3) for mean in there)
+    for own in table.values():
+        mean = own[column]
+        if mean is not None and round(mean.value, 3) == best and mean.n == mean.n_planned:
+            own[column] = Mean(**{**vars(mean), "best": True})
+
+
+def _finding(rows: list[Standing], dataset: str) -> str:
+    """One sentence: the best method, and where the paper's method stands against the baseline."""
+    full = [
+        (row, row.means[0]) for row in rows if row.means[0] is not None and row.means[0].n == row.means[0].n_planned
+    ]
+    if not full:
+        return f"{dataset_name(dataset)}: no method has finished every choice of open classes, so the means are not comparable."
+    first, best = full[0]
+    said = f"{dataset_name(dataset)}: {first.name} has the highest mean AUROC, {best.text}"
+    if len(full) > 1:
+        second, mean = full[1]
+        said += f"; the next is {second.name} with {mean.text}"
+    by_label = {row.method: mean for row, mean in full}
+    ours, baseline = by_label.get("ours"), by_label.get("baseline")
+    if ours is None or baseline is None:
+        return said + "."
+    gap = ours.value - baseline.value
+    where = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
+    return f"{said}. {method_name('ours')}, the paper's method, has {ours.text}, {where} {method_name('baseline')} ({baseline.text})."
+
+
+def _basis(rows: list[Standing]) -> str:
+    """What the means and intervals are."""
+    means = [mean for row in rows for mean in row.means if mean is not None]
+    seeds = {mean.seeds for mean in means if mean.std is not None}
+    choices = max(mean.n_planned for mean in means)
+    text = "One choice of open classes, so no range over choices."
+    if choices > 1:
+        text = f"Mean over the choices of open classes (up to {choices}); below it the range over them."
+    if seeds:
+        counts = " or ".join(map(str, sorted(seeds)))
+        return f"{text} ±: standard deviation of the mean over {counts} seeds."
+    return f"{text} No deviation over seeds: no method has every choice in two seeds or more."
+
+
+def _below(results: Results, cells: pd.DataFrame) -> str:
+    """Why a method may lie below 0.5, with the measured entropies of the pseudo labels; '' where none does."""
+    done = cells[cells["status"] == FINISHED]
+    low = done[done[AUROC] < 0.5]
+    if low.empty:
+        return ""
+    by_method = {str(m): own for m, own in low.groupby("method", sort=False)}
+    counts = [f"{method_name(m)} ({len(own)} of {(done['method'] == m).sum()} cells, lowest {own[AUROC].min():.3f})"
+              for m, own in by_method.items()]  # fmt: skip
+    text = (
+        f"Below 0.5: {', '.join(counts)}. An AUROC below 0.5 means that open faces got lower unknown scores than closed ones: "
+        "the method ranked them the wrong way round. Close to 0.5 it is chance; far below, the score has the order turned."
+    )
+    labels = [m for m, own in by_method.items() if _learns_labels(results, own)]
+    if labels:
+        text += (
+            f" {', '.join(map(method_name, labels))} score{'s' if len(labels) == 1 else ''} a face by how hard its pseudo label, "
+            "the closed-set model's own guess, is to learn. This needs guesses on open faces that scatter; where they agree, "
+            "or the closed faces' guesses are often wrong, open faces are the easier ones and the order turns."
+        )
+        names = ["pseudo_label_entropy_open", "pseudo_label_entropy_closed"]
+        own = done[done["method"].isin(labels)]
+        if set(names) <= set(own) and own[names].notna().all(axis=None):
+            entropy = own[names].mean()
+            text += (
+                f" Here the entropy of these guesses (1: all classes alike) is {entropy[names[0]]:.2f} on open and {entropy[names[1]]:.2f} on closed "
+                "faces (mean over the cells)."
+            )
+        text += (
+            " What was found when this was taken apart: “Why `ours` behaves as it does on a CPU” in the suite's README."
+        )
+    return text
+
+
+def _learns_labels(results: Results, cells: pd.DataFrame) -> bool:
+    names = {results.params.get(run_id, {}).get("method.name", "") for run_id in cells["run_id"]}
+    return any(name.startswith(LABEL_BASED) for name in names)
