@@ -100,14 +100,13 @@ class _Run:
 def stopped_by_signals() -> Iterator[Callable[[], None]]:
     """SIGTERM and SIGHUP stop the run as Ctrl-C does, by raising Stopped; yields what to call when closing begins.
 
-    A signal within two seconds of the last one, or while the run closes, does not disturb the closing; so the handlers
-    stay after a stop.
+    Once it has begun, a signal does not disturb the closing for ten seconds; so the handlers stay after a stop.
     """
     last, closing = -math.inf, False
 
     def stop(number: int, frame: Any) -> None:
         nonlocal last
-        if closing or time.monotonic() - last < 2:
+        if closing and time.monotonic() - last < 10:
             return
         last = time.monotonic()
         raise Stopped(number)
@@ -127,7 +126,6 @@ def stopped_by_signals() -> Iterator[Callable[[], None]]:
     try:
         yield close
     finally:
-        closing = False
         for number, handler in before.items() if last == -math.inf else ():
             if handler is not None:
                 signal.signal(number, handler)
