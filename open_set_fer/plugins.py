@@ -78,9 +78,9 @@ def _faults(found: Any, group: str) -> list[str]:
         for name, kind in wanted.items()
         if not isinstance(getattr(found, name, None), kind)
     ]
-    settings = getattr(found, "Settings", None)
+    settings = found if group == DATASETS else getattr(found, "Settings", None)
     if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
-        faults.append("has no dataclass `Settings`")
+        faults.append("is no dataclass of its settings" if group == DATASETS else "has no dataclass `Settings`")
     action = "detect" if group == METHODS else "load"
     if not callable(getattr(found, action, None)):
         faults.append(f"has no method `{action}`")
