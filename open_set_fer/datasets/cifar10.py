@@ -33,7 +33,6 @@ Lies in data/cifar10: data_batch_1 ... data_batch_5 and test_batch of cifar-10-b
 Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
     published = {"train": 50000, "test": 10000}
     published_classes = {"train": dict.fromkeys(CLASSES, 5000), "test": dict.fromkeys(CLASSES, 1000)}
-    face_side = 32
     classes = CLASSES
 
     root: str = ""

@@ -145,7 +145,11 @@ def facts(dataset: DataSet | type[DataSet]) -> Facts:
     """What a data set (or its class) says of itself."""
     kind = dataset if isinstance(dataset, type) else type(dataset)
     name = str(kind.name)
-    doc = inspect.cleandoc(kind.__doc__ or "") or "its package does not say more."
+    doc = inspect.cleandoc(kind.__doc__ or "")
+    if not doc or doc.startswith(
+        f"{kind.__name__}("
+    ):  # the signature, which `dataclass` writes where nobody wrote more
+        doc = "its package does not say more."
     return Facts(
         getattr(kind, "title", name),
         getattr(kind, "guide", f"{name} ({kind.__module__}): {doc}"),

@@ -39,6 +39,15 @@ def test_another_packages_data_set_is_told_of_by_its_docstring():
     assert (facts(Own).title, facts(Own).published, facts(Own).face_side) == ("own", {}, None)
 
 
+def test_a_data_set_without_a_docstring():
+    @dataclass(frozen=True)
+    class Silent:
+        name = "silent"
+        root: str = ""
+
+    assert facts(Silent).guide == f"silent ({__name__}): its package does not say more."
+
+
 def test_another_packages_data_set_may_say_more(monkeypatch, capsys):
     class Told(Own):
         guide = "Ask [me]."
