@@ -18,11 +18,11 @@ from PIL import Image
 from open_set_fer.console import track
 from open_set_fer.datasets.decoding import eight_bit
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Facts
+from open_set_fer.datasets.listing import IMAGE_ENDINGS
 from open_set_fer.datasets.preview import as_picture
 from open_set_fer.errors import SuiteError
 
 NEAR = 2
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def odd_files(root: Path, side: int | None) -> list[str]:
         os.path.join(folder, file)
         for folder, _, files in os.walk(root)
         for file in files
-        if file.lower().endswith(IMAGES)
+        if file.lower().endswith(IMAGE_ENDINGS)
     )
 
     def fault(path: str) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from open_set_fer.errors import SuiteError
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
 CHUNK = 512
 CHUNK_BYTES = 8 << 20
 """A chunk of decoded images has at most so many bytes, so that memory stays bounded at 224 px on many cores."""

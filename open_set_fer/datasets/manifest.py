@@ -17,10 +17,9 @@ import pandas as pd
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.decoding import Box, image_listing
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, Channels, Side
-from open_set_fer.datasets.listing import Listing, Rows, paths_inside, read_lines
+from open_set_fer.datasets.listing import IMAGE_ENDINGS, Listing, Rows, paths_inside, read_lines
 from open_set_fer.errors import SuiteError
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "valid", "test")
 BOX = ["left", "top", "right", "bottom"]
 
@@ -132,9 +131,9 @@ def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
 def read_tree(root: Path) -> pd.DataFrame:
     """Rows of a tree <root>/<split>/<class>/<image>, in sorted order; raises SuiteError for a folder of another split."""
     for folder in sorted(root.iterdir()):
-        if folder.name not in SPLITS and any(file.suffix.lower() in IMAGES for file in folder.glob("*/*")):
+        if folder.name not in SPLITS and any(file.suffix.lower() in IMAGE_ENDINGS for file in folder.glob("*/*")):
             raise SuiteError(f"manifest: {folder} is no split", f"name it {', '.join(SPLITS)}, or move it elsewhere")
-    files = sorted(p for split in SPLITS for p in (root / split).glob("*/*") if p.suffix.lower() in IMAGES)
+    files = sorted(p for split in SPLITS for p in (root / split).glob("*/*") if p.suffix.lower() in IMAGE_ENDINGS)
     if not files:
         raise SuiteError(f"manifest: no image at {root}/<split>/<class>/", f"splits: {', '.join(SPLITS)}")
     places = [file.relative_to(root) for file in files]
