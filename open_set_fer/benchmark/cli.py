@@ -387,7 +387,7 @@ def _row(cell: Cell) -> tuple[str, str, str, str, str]:
 
 def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
     """What stands between a data set and its cells, one line at most; which of them are done shows once it is prepared."""
-    from open_set_fer.datasets.preparation import in_words
+    from open_set_fer.datasets.cache import in_words
 
     if outline.missing:
         fault, _, mend = outline.missing.partition("\n  mend: ")
@@ -702,19 +702,20 @@ def check(
     from dataclasses import asdict
 
     from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.datasets.faceset import data_root
-    from open_set_fer.datasets.integrity import FACE_SIDES, odd_files
+    from open_set_fer.datasets.faceset import data_root, facts
     from open_set_fer.datasets.integrity import check as examine
+    from open_set_fer.datasets.integrity import odd_files
 
+    known = facts(plugins.load(plugins.DATASETS, name))
     if files:
         _, loaded, _ = load_profile(_default_profile(profile, name))
-        odd = odd_files(data_root(name, getattr(loaded.dataset(name).settings, "root", "")), FACE_SIDES.get(name))
+        odd = odd_files(data_root(name, getattr(loaded.dataset(name), "root", "")), known.face_side)
         for line in odd:
             out.print(line, soft_wrap=True, highlight=False)
         out.print(f"{len(odd)} odd files", highlight=False)
         if odd:
             sys.exit(1)
-    report = examine(_load_dataset(name, profile, home))
+    report = examine(_load_dataset(name, profile, home), known)
     if as_json:
         print(json.dumps(asdict(report), indent=1))
         return
@@ -753,6 +754,6 @@ def check(
 @data_app.command(epilog=_examples("osfer data guide rafdb"))
 def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """What a data set is and needs: where to ask for it, the folder it must lie in, what is checked."""
-    from open_set_fer.datasets.guide import guide as text
+    from open_set_fer.datasets.faceset import facts
 
-    out.print(text(name), soft_wrap=True, highlight=False, markup=False)
+    out.print(facts(plugins.load(plugins.DATASETS, name)).guide, soft_wrap=True, highlight=False, markup=False)

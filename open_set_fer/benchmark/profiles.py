@@ -181,8 +181,7 @@ class Profile(_Strict):
 
     def dataset(self, name: str) -> Any:
         """The data set of this name, built from its settings in the profile (or its defaults)."""
-        kind = plugins.load(plugins.DATASETS, name)
-        return kind(build_settings(kind.Settings, self.datasets.get(name, {}), f"datasets.{name}"))
+        return build_settings(plugins.load(plugins.DATASETS, name), self.datasets.get(name, {}), f"datasets.{name}")
 
     def known_labels(self) -> set[str]:
         """Every label that may be typed."""

@@ -442,7 +442,7 @@ class Runner:
             "method": {"name": cell.method.name, "version": cell.method.version, **asdict(cell.method.settings)},
             "closed_set": cell.closed_set["closed_set"],
             "backbone": cell.closed_set["backbone"],
-            "dataset": asdict(self.profile.dataset(cell.dataset).settings),
+            "dataset": asdict(self.profile.dataset(cell.dataset)),
         }
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 

@@ -13,25 +13,16 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from open_set_fer.console import track
-from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, Outline, Side, data_root
-from open_set_fer.datasets.preparation import (
-    Box,
-    Listing,
-    Table,
-    all_inside,
-    cached_face_set,
-    decode_files,
-    kept_numbers,
-    listing_key,
-    outline_of,
-)
+from open_set_fer.datasets.cache import PreparedDataSet, cached_array
+from open_set_fer.datasets.decoding import Box, image_listing
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT, Channels, Outline, Side, data_root
+from open_set_fer.datasets.listing import Listing, Rows, paths_inside
 from open_set_fer.errors import SuiteError
 
 CLASSES = (*BASIC, CONTEMPT)
@@ -42,91 +33,74 @@ FOLDERS = {"train_set": "train", "val_set": "test"}
 COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "expression"]
 
 
-class AffectNet:
+@dataclass(frozen=True)
+class AffectNet(PreparedDataSet):
     """AffectNet in either published layout: 287,651 train and 4,000 validation faces of eight expressions."""
 
     name = "affectnet"
+    title = "AffectNet"
+    guide = """AffectNet: ask for it at mohammadmahoor.com/affectnet (academic use, a signed agreement).
+Lies in data/affectnet: train_set and val_set (images, annotations), or training.csv and validation.csv with Manually_Annotated_Images.
+Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxes lie in their image, no path leads out."""
+    published = {"train": 287651, "test": 4000}
+    """The manually annotated faces of expressions 0 to 7, in training.csv and validation.csv of the original layout as in
+    the trees of 2021 (some of which lack one validation face). The suite's paper and others report 286,564 train faces
+    instead, without counts by class."""
+    published_classes = {
+        "train": {
+            "surprise": 14090, "fear": 6378, "disgust": 3803, "happiness": 134415, "sadness": 25459, "anger": 24882,
+            "neutral": 74874, "contempt": 3750,
+        },
+        "test": dict.fromkeys(CLASSES, 500),
+    }  # fmt: skip
+    classes = CLASSES
 
-    @dataclass(frozen=True)
-    class Settings:
-        """root: the published folder. image_size: pixels a side. channels: 1 grey or 3 RGB."""
+    root: str = ""
+    """The published folder; '': $OSFER_DATA/affectnet or data/affectnet."""
+    image_size: Side = 224
+    """Pixels a side."""
+    channels: Channels = 3
+    """1 grey or 3 RGB."""
 
-        root: str = ""
-        image_size: Side = 224
-        channels: Literal[1, 3] = 3
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def load(self, cache: Path) -> FaceSet:
-        """Annotations and faces as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
-        return cached_face_set(cache, self._listing(cache))
-
-    def outline(self, cache: Path) -> Outline:
-        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
-        return outline_of(cache, CLASSES, lambda: self._listed(cache))
-
-    def _listed(self, cache: Path) -> Listing | Outline:
-        """The listing where an earlier run kept what the 287 k annotation files of the 2021 layout say."""
-        s = self.settings
-        root = data_root(self.name, s.root)
+    def listing(self, cache: Path) -> Listing:
+        """Annotations and faces of the layout that the folder has."""
+        root = data_root(self.name, self.root)
         if (root / "train_set").is_dir():
-            files = list_folders(root, cache)
-            if files.kept.is_file():
-                return self._listing(cache, files)
-            count = len(files.images)
-            return Outline(CLASSES, images=count, bytes=count * s.channels * s.image_size**2)
-        return self._listing(cache)
+            return self._folder_listing(list_folders(root, cache))
+        if (root / "training.csv").is_file():
+            paths, rows, boxes = read_manifests(root)
+            return image_listing(self, CLASSES, rows, paths, boxes)
+        raise SuiteError(
+            f"affectnet: {root} has neither train_set nor training.csv",
+            "unpack one of the two published layouts there",
+        )
 
-    def _listing(self, cache: Path, files: Files | None = None) -> Listing:
-        s = self.settings
-        root = data_root(self.name, s.root)
-        boxes: list[Box | None] | None = None
-        if (root / "train_set").is_dir():
-            paths, table = read_folders(files or list_folders(root, cache))
-        elif (root / "training.csv").is_file():
-            paths, table, boxes = read_manifests(root)
-        else:
-            raise SuiteError(
-                f"affectnet: {root} has neither train_set nor training.csv",
-                "unpack one of the two published layouts there",
-            )
-        key = listing_key(self.name, (s, boxes), paths)
-        return Listing(
-            self.name, key, CLASSES, table, (s.channels, s.image_size, s.image_size),
-            lambda start: decode_files(paths, s.image_size, s.channels, start, boxes),
-        )  # fmt: skip
+    def quick_listing(self, cache: Path) -> Listing | Outline:
+        """An outline until an earlier run has read the 287 k annotation files of the 2021 layout."""
+        root = data_root(self.name, self.root)
+        if not (root / "train_set").is_dir():
+            return self.listing(cache)
+        files = list_folders(root, cache)
+        if files.labels.is_file():
+            return self._folder_listing(files)
+        count = len(files.images)
+        return Outline(CLASSES, images=count, bytes=count * self.channels * self.image_size**2)
 
-
-def read_folders(files: Files) -> tuple[list[str], Table]:
-    """Image paths and table of the 2021 layout.
-
-    The 287 k annotation files are read once: what they say is kept in the cache until one of them changes.
-    """
-    numbers = kept_numbers(
-        files.kept,
-        lambda: np.array(
-            [_expression(path) for path in track(files.annotations, "reading annotations")], dtype=np.int64
-        ),
-    )
-    return files.images, _table(
-        numbers,
-        [FOLDERS[name.partition("/")[0]] for name in files.names],
-        [name.replace("/images/", "/") for name in files.names],
-    )
+    def _folder_listing(self, files: Files) -> Listing:
+        return image_listing(self, CLASSES, read_annotations(files), files.images)
 
 
 @dataclass(frozen=True)
 class Files:
     """The 2021 layout's images as names below the root and as paths, and their annotations' paths, (N,) each.
 
-    kept: where the annotations' content is kept once it was read.
+    labels: where the cache has the annotations' content once it was read.
     """
 
     names: list[str]
     images: list[str]
     annotations: list[str]
-    kept: Path
+    labels: Path
 
 
 def list_folders(root: Path, cache: Path) -> Files:
@@ -142,8 +116,19 @@ def list_folders(root: Path, cache: Path) -> Files:
         f"{root}/{folder}/annotations/{file.rpartition('.')[0]}_exp.npy"
         for folder, _, file in (name.split("/") for name in names)
     ]
-    images = all_inside(root, names, "affectnet")
+    images = paths_inside(root, names, "affectnet")
     return Files(names, images, annotations, cache / f"affectnet-labels-{_stamp(images, annotations)[:20]}.npy")
+
+
+def read_annotations(files: Files) -> Rows:
+    """The rows of the 2021 layout. Its annotation files are read once, until one of them changes."""
+
+    def read() -> NDArray[np.int64]:
+        return np.array([_expression(path) for path in track(files.annotations, "reading annotations")], dtype=np.int64)
+
+    splits = [FOLDERS[name.partition("/")[0]] for name in files.names]
+    ids = [name.replace("/images/", "/") for name in files.names]
+    return Rows.of(_labels(cached_array(files.labels, read)), splits, ids)
 
 
 def _stamp(images: list[str], annotations: list[str]) -> str:
@@ -169,8 +154,8 @@ def _expression(path: str) -> int:
     return number
 
 
-def read_manifests(root: Path) -> tuple[list[str], Table, list[Box | None]]:
-    """Image paths, table and face boxes (left, top, right, bottom) of the original layout."""
+def read_manifests(root: Path) -> tuple[list[str], Rows, list[Box | None]]:
+    """Image paths, rows and face boxes (left, top, right, bottom) of the original layout."""
     pieces = []
     for file, split in (("training.csv", "train"), ("validation.csv", "test")):
         try:
@@ -195,7 +180,7 @@ def read_manifests(root: Path) -> tuple[list[str], Table, list[Box | None]]:
         pieces.append(manifest[manifest["expression"] < len(EXPRESSIONS)].assign(split=split))
     faces = pd.concat(pieces, ignore_index=True)
     images = root / "Manually_Annotated_Images"
-    paths = all_inside(images, faces["subDirectory_filePath"].astype(str), "affectnet")
+    paths = paths_inside(images, faces["subDirectory_filePath"].astype(str), "affectnet")
     # Rows without a face, dropped by now, may hold words here, which makes text of the whole column.
     box = faces[["face_x", "face_y", "face_width", "face_height"]].apply(pd.to_numeric, errors="coerce")
     for row in np.flatnonzero(~np.isfinite(box.to_numpy(float)).all(axis=1))[:1]:
@@ -203,15 +188,10 @@ def read_manifests(root: Path) -> tuple[list[str], Table, list[Box | None]]:
     left, top, width, height = (column.astype(int) for column in box.to_numpy().T)
     corners = np.stack([left, top, left + width, top + height], axis=1).tolist()
     boxes: list[Box | None] = [(a, b, c, d) for a, b, c, d in corners]
-    return (
-        paths,
-        _table(faces["expression"].tolist(), faces["split"].tolist(), faces["subDirectory_filePath"].tolist()),
-        boxes,
-    )
+    return paths, Rows.of(_labels(faces["expression"]), faces["split"], faces["subDirectory_filePath"]), boxes
 
 
-def _table(numbers: list[int] | NDArray[np.int64], splits: list[str], ids: list[str]) -> Table:
+def _labels(numbers: ArrayLike) -> NDArray[np.int64]:
+    """Indices into CLASSES of published numbers."""
     index = np.array([CLASSES.index(name) for name in EXPRESSIONS], dtype=np.int64)
-    return Table(
-        index[np.array(numbers, dtype=np.int64)], np.array(splits, dtype=np.str_), np.array(ids, dtype=np.str_)
-    )
+    return index[np.asarray(numbers, dtype=np.int64)]

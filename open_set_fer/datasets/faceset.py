@@ -1,13 +1,14 @@
-"""FaceSet: what every data set becomes, and the words for expressions."""
+"""FaceSet: what every data set becomes; what a data set is and says of itself; and the words for expressions."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import pydantic
@@ -37,6 +38,9 @@ CONTEMPT = "contempt"
 
 Side = Annotated[int, pydantic.Field(ge=8, le=1024)]
 """Pixels a side that a data set may be asked for."""
+
+Channels = Literal[1, 3]
+"""1 grey or 3 RGB."""
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,54 @@ class FaceSet:
 
 
 class DataSet(Protocol):
-    """What an entry point of group `open_set_fer.datasets` must be: a class built from its settings.
+    """What an entry point of group `open_set_fer.datasets` must be: a frozen dataclass whose fields are its settings.
 
-    It may also have `outline(cache) -> Outline`, which `osfer plan` asks instead of `load`; nothing is written there.
+    It may also have `outline(cache) -> Outline`, which `osfer plan` asks instead of `load`; nothing is written there. And
+    it may say what is known of it, see `Facts`. `PreparedDataSet` (cache.py) has both methods for a class with a `listing`.
     """
 
-    name: ClassVar[str]
-    Settings: ClassVar[type]
-
-    def __init__(self, settings: Any) -> None: ...
+    @property
+    def name(self) -> str:
+        """As in its entry point; a class attribute without annotation, so that it is no setting."""
+        ...
 
     def load(self, cache: Path) -> FaceSet:
         """Read the data set, keeping whatever is slow to make under `cache`."""
         ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a data set, from class attributes of these names; a class needs none of them.
+
+    title: its name as displayed; default: `name`. guide: where to get it, where it must lie, what is checked; default: the
+    class's docstring. published: images a split, and published_classes: a split and class, as published, where they are.
+    face_side: pixels a side of the published faces, where all of them have the same.
+    """
+
+    title: str
+    guide: str
+    published: Mapping[str, int]
+    published_classes: Mapping[str, Mapping[str, int]]
+    face_side: int | None
+
+
+def facts(dataset: DataSet | type[DataSet]) -> Facts:
+    """What a data set (or its class) says of itself."""
+    kind = dataset if isinstance(dataset, type) else type(dataset)
+    name = str(kind.name)
+    doc = inspect.cleandoc(kind.__doc__ or "")
+    if not doc or doc.startswith(
+        f"{kind.__name__}("
+    ):  # the signature, which `dataclass` writes where nobody wrote more
+        doc = "its package does not say more."
+    return Facts(
+        getattr(kind, "title", name),
+        getattr(kind, "guide", f"{name} ({kind.__module__}): {doc}"),
+        getattr(kind, "published", {}),
+        getattr(kind, "published_classes", {}),
+        getattr(kind, "face_side", None),
+    )
 
 
 def data_root(name: str, configured: str) -> Path:

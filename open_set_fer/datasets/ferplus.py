@@ -14,23 +14,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from open_set_fer.datasets.faceset import BASIC, CONTEMPT, FaceSet, Outline, Side, data_root
-from open_set_fer.datasets.preparation import (
-    CHUNK,
-    Listing,
-    Table,
-    cached_face_set,
-    decode_files,
-    listing_key,
-    outline_of,
-)
+from open_set_fer.datasets.cache import PreparedDataSet
+from open_set_fer.datasets.decoding import image_listing
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT, Channels, Side, data_root
+from open_set_fer.datasets.listing import CHUNK, Listing, Rows, file_key
 from open_set_fer.errors import SuiteError
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
@@ -42,59 +35,84 @@ USAGES = {
 CLASSES = (*BASIC, CONTEMPT)
 
 
-class FerPlus:
+@dataclass(frozen=True)
+class FerPlus(PreparedDataSet):
     """FERPlus: FER2013's 35,887 grey faces, labelled anew by ten taggers; eight expressions, contempt among them."""
 
     name = "ferplus"
+    title = "FERPlus"
+    guide = """FERPlus labels: github.com/microsoft/FERPlus (fer2013new.csv, MIT licence); images: FER2013 on Kaggle (fer2013.csv).
+Lies in data/ferplus (or $OSFER_DATA/ferplus): fer2013new.csv with the folders FER2013Train, FER2013Valid, FER2013Test of PNG
+files, or with the original fer2013.csv.
+Checked: columns, usages, votes are counts, every named image is there and decodes. Ties, unknown and NF are dropped."""
+    published = {"train": 28709, "valid": 3589, "test": 3589}
+    """Rows of the votes file, before dropping; it publishes votes, not labels, so nothing by class."""
+    face_side = 48
+    classes = CLASSES
 
-    @dataclass(frozen=True)
-    class Settings:
-        """root: the published folder. image_size: pixels a side (published: 48). channels: 1 grey or 3 RGB."""
+    root: str = ""
+    """The published folder; '': $OSFER_DATA/ferplus or data/ferplus."""
+    image_size: Side = 48
+    """Pixels a side; published: 48."""
+    channels: Channels = 1
+    """1 grey or 3 RGB."""
 
-        root: str = ""
-        image_size: Side = 48
-        channels: Literal[1, 3] = 1
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def load(self, cache: Path) -> FaceSet:
-        """Votes and images as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
-        return cached_face_set(cache, self._listing())
-
-    def outline(self, cache: Path) -> Outline:
-        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
-        return outline_of(cache, CLASSES, self._listing)
-
-    def _listing(self) -> Listing:
-        s = self.settings
-        root = data_root(self.name, s.root)
-        votes = read_votes(root / "fer2013new.csv")
-        rows = _by_split(votes)
-        votes = votes.assign(label=majority(votes))[votes["Image name"] != ""].drop_duplicates("Image name")
+    def listing(self, cache: Path) -> Listing:
+        """Votes and images; the first file of either layout that is missing or not as published is named."""
+        root = data_root(self.name, self.root)
+        votes_file, pixel_file = root / "fer2013new.csv", root / "fer2013.csv"
+        votes = read_votes(votes_file)
+        named = votes.assign(label=majority(votes))[votes["Image name"] != ""].drop_duplicates("Image name")
+        labelled = named["label"] >= 0
         notes = {
-            "rows of the votes file": rows,
-            "images they name": _by_split(votes),
-            "tie, unknown or not a face": _by_split(votes[votes["label"] < 0]),
+            "rows of the votes file": _by_split(votes),
+            "images they name": _by_split(named),
+            "tie, unknown or not a face": _by_split(named[~labelled]),
         }
-        pixel_file = root / "fer2013.csv"
-        shape = (s.channels, s.image_size, s.image_size)
+        faces = named[labelled]
+        splits = faces["Usage"].map({usage: split for usage, (split, _) in USAGES.items()})
+        rows = Rows.of(faces["label"], splits, faces["Image name"])
         if not (root / "FER2013Train").is_dir() and pixel_file.is_file():
-            kept = votes[votes["label"] >= 0]
-            key = listing_key(self.name, s, [str(root / "fer2013new.csv"), str(pixel_file)])
-            places = kept.index.to_numpy()
-            return Listing(
-                self.name, key, CLASSES, _table(kept), shape,
-                lambda start: _pixel_chunks(pixel_file, places, s.image_size, s.channels, start), notes=notes,
-            )  # fmt: skip
-        paths = _paths(root, votes)
-        wanted = votes["label"].to_numpy() >= 0
-        kept_paths = [path for path, keep in zip(paths, wanted, strict=True) if keep]
-        key = listing_key(self.name, s, [str(root / "fer2013new.csv"), *kept_paths])
-        return Listing(
-            self.name, key, CLASSES, _table(votes[wanted]), shape,
-            lambda start: decode_files(kept_paths, s.image_size, s.channels, start), notes=notes,
-        )  # fmt: skip
+            pixels = PixelFile(pixel_file, faces.index.to_numpy(), self.image_size, self.channels)
+            key = f"{self!r}/{file_key(self.name, [str(votes_file), str(pixel_file)])}"
+            return Listing(self.name, CLASSES, rows, pixels, key, notes)
+        paths = [path for path, wanted in zip(_paths(root, named), labelled, strict=True) if wanted]
+        return image_listing(self, CLASSES, rows, paths, notes=notes)
+
+
+@dataclass(frozen=True)
+class PixelFile:
+    """Faces of the original pixel file (columns emotion, pixels, Usage) at these rows, (N,)."""
+
+    path: Path
+    rows: NDArray[np.int64]
+    size: int
+    channels: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.channels, self.size, self.size
+
+    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
+        """uint8 (n, C, H, W) from face `start` on; raises SuiteError for a row that is missing or not 48x48 pixels."""
+        texts = pd.read_csv(self.path, usecols=["pixels"])["pixels"]
+        if self.rows.max() >= len(texts):
+            raise SuiteError(
+                f"ferplus: {self.path} has {len(texts)} rows, the votes name row {self.rows.max()}", "copy it again"
+            )
+        for at in range(start, len(self.rows), CHUNK):
+            faces = [self._face(row, texts[row]) for row in self.rows[at : at + CHUNK]]
+            yield np.stack([np.repeat(face[None], self.channels, axis=0) for face in faces])
+
+    def _face(self, row: int, text: str) -> NDArray[np.uint8]:
+        values = np.fromstring(text, dtype=np.int64, sep=" ")
+        if len(values) != 48 * 48 or values.min() < 0 or values.max() > 255:
+            raise SuiteError(f"ferplus: row {row + 2} of {self.path} is not 48x48 pixels of 0..255", "copy it again")
+        face = values.reshape(48, 48).astype(np.uint8)
+        if self.size == 48:
+            return face
+        return np.asarray(Image.fromarray(face).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
 def read_votes(path: Path) -> pd.DataFrame:
@@ -130,15 +148,6 @@ def _by_split(votes: pd.DataFrame) -> dict[str, int]:
     return {split: int(counts.get(usage, 0)) for usage, (split, _) in USAGES.items()}
 
 
-def _table(kept: pd.DataFrame) -> Table:
-    split = kept["Usage"].map({usage: split for usage, (split, _) in USAGES.items()})
-    return Table(
-        kept["label"].to_numpy(np.int64),
-        split.to_numpy().astype(np.str_),
-        kept["Image name"].to_numpy().astype(np.str_),
-    )
-
-
 def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
     """The image of every row, as strings: 35 k Path objects would cost half a second at every start."""
     present: set[str] = set()
@@ -158,23 +167,3 @@ def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
                 "unpack the folder again, or remove the row if the image is not to be had",
             )
     return [f"{root}/{path}" for path in paths]
-
-
-def _pixel_chunks(
-    path: Path, rows: NDArray[np.int64], size: int, channels: int, start: int
-) -> Iterator[NDArray[np.uint8]]:
-    """Faces of the original pixel file (columns emotion, pixels, Usage) at these rows."""
-    pixels = pd.read_csv(path, usecols=["pixels"])["pixels"]
-    if rows.max() >= len(pixels):
-        raise SuiteError(f"ferplus: {path} has {len(pixels)} rows, the votes name row {rows.max()}", "copy it again")
-    for at in range(start, len(rows), CHUNK):
-        pieces = []
-        for row in rows[at : at + CHUNK]:
-            values = np.fromstring(pixels[row], dtype=np.int64, sep=" ")
-            if len(values) != 48 * 48 or values.min() < 0 or values.max() > 255:
-                raise SuiteError(f"ferplus: row {row + 2} of {path} is not 48x48 pixels of 0..255", "copy it again")
-            face = values.reshape(48, 48).astype(np.uint8)
-            if size != 48:
-                face = np.asarray(Image.fromarray(face).resize((size, size), Image.Resampling.BILINEAR))
-            pieces.append(np.repeat(face[None], channels, axis=0))
-        yield np.stack(pieces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from open_set_fer.console import track
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
-from open_set_fer.datasets.guide import PUBLISHED, PUBLISHED_CLASSES
-from open_set_fer.datasets.preparation import eight_bit
+from open_set_fer.datasets.decoding import eight_bit
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Facts
+from open_set_fer.datasets.listing import IMAGE_ENDINGS
 from open_set_fer.datasets.preview import as_picture
 from open_set_fer.errors import SuiteError
 
 NEAR = 2
-FACE_SIDES = {"ferplus": 48, "rafdb": 100, "rafdb_compound": 100}
-"""Pixels a side of the published faces, where all of them have the same."""
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Report:
+class DataCheck:
     """counts: images by split and class. published: by split; published_classes: by split and class, without those
     not known. notes: what loading left out, by split. duplicates: groups of ids with the same pixels, as
     'split/class/id'; across: how many of these groups span splits, conflicting: how many span classes. near: pairs
@@ -40,8 +37,8 @@ class Report:
     name: str
     fingerprint: str
     counts: dict[str, dict[str, int]]
-    published: dict[str, int]
-    published_classes: dict[str, dict[str, int]]
+    published: Mapping[str, int]
+    published_classes: Mapping[str, Mapping[str, int]]
     notes: dict[str, dict[str, int]]
     duplicates: list[list[str]]
     across: int
@@ -51,8 +48,8 @@ class Report:
     vocabulary: list[str] = field(default_factory=list)
 
 
-def check(faces: FaceSet) -> Report:
-    """Examine a prepared data set; every image of it has been decoded, or preparing it would have failed."""
+def check(faces: FaceSet, known: Facts) -> DataCheck:
+    """Examine a prepared data set beside what is known of it; every image of it has been decoded, or preparing it would have failed."""
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in faces.images]
     labels = np.array(faces.classes)[faces.labels]
     table = pd.DataFrame({"digest": digests, "split": faces.split, "label": labels, "id": faces.ids})
@@ -62,9 +59,8 @@ def check(faces: FaceSet) -> Report:
     near = near_pairs(faces)
     near = near[[digests[a] != digests[b] for a, b in near]] if len(near) else near
     name = (table["split"] + "/" + table["label"] + "/" + table["id"]).tolist()
-    return Report(
-        faces.name, faces.fingerprint, faces.counts(), PUBLISHED.get(faces.name, {}), PUBLISHED_CLASSES.get(faces.name, {}),
-        faces.notes, groups,
+    return DataCheck(
+        faces.name, faces.fingerprint, faces.counts(), known.published, known.published_classes, faces.notes, groups,
         int((spans["splits"] > 1).sum()), int((spans["labels"] > 1).sum()),
         [[name[a], name[b]] for a, b in near], int((faces.split[near[:, 0]] != faces.split[near[:, 1]]).sum()),
         vocabulary_faults(faces),
@@ -79,31 +75,31 @@ def near_pairs(faces: FaceSet) -> NDArray[np.int64]:
     for row in track(range(len(faces.images)), f"perceptual hashes of {faces.name}"):
         bits = imagehash.phash(as_picture(faces.images[row])).hash
         hashes[row] = np.packbits(bits).view(np.uint64)[0]
-    found = []
+    pairs = []
     for start in track(range(0, len(hashes), 256), "comparing"):
         apart = np.bitwise_count(hashes[start : start + 256, None] ^ hashes[None, start:])
         first, second = np.nonzero(apart <= NEAR)
-        found.append(np.stack([first, second], axis=1)[second > first] + start)
-    return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+        pairs.append(np.stack([first, second], axis=1)[second > first] + start)
+    return np.concatenate(pairs) if pairs else np.zeros((0, 2), dtype=np.int64)
 
 
 def vocabulary_faults(faces: FaceSet) -> list[str]:
     """What the class names keep from running: words that are no expression among expressions, and empty classes."""
     expressions = (*BASIC, *COMPOUND, CONTEMPT)
-    found = []
+    faults = []
     if set(faces.classes) & set(expressions):
         for name in faces.classes:
             if name not in expressions:
                 close = difflib.get_close_matches(name, expressions, n=1)
-                found.append(f"{name!r} is no expression" + (f", did you mean {close[0]!r}?" if close else ""))
+                faults.append(f"{name!r} is no expression" + (f", did you mean {close[0]!r}?" if close else ""))
         missing = [name for name in BASIC if name not in faces.classes]
         if missing:
-            found.append(f"no class {', '.join(missing)}")
+            faults.append(f"no class {', '.join(missing)}")
     for split, counts in faces.counts().items():
         empty = [name for name, count in counts.items() if not count]
         if empty:
-            found.append(f"no {split} image of {', '.join(empty)}")
-    return found
+            faults.append(f"no {split} image of {', '.join(empty)}")
+    return faults
 
 
 def odd_files(root: Path, side: int | None) -> list[str]:
@@ -115,7 +111,7 @@ def odd_files(root: Path, side: int | None) -> list[str]:
         os.path.join(folder, file)
         for folder, _, files in os.walk(root)
         for file in files
-        if file.lower().endswith(IMAGES)
+        if file.lower().endswith(IMAGE_ENDINGS)
     )
 
     def fault(path: str) -> str:

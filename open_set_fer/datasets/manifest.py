@@ -10,86 +10,69 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Outline, Side
-from open_set_fer.datasets.preparation import (
-    Box,
-    Listing,
-    Table,
-    all_inside,
-    cached_face_set,
-    decode_files,
-    listing_key,
-    outlined,
-    read_lines,
-)
+from open_set_fer.datasets.cache import PreparedDataSet
+from open_set_fer.datasets.decoding import Box, image_listing
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, Channels, Side
+from open_set_fer.datasets.listing import IMAGE_ENDINGS, Listing, Rows, paths_inside, read_lines
 from open_set_fer.errors import SuiteError
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 SPLITS = ("train", "valid", "test")
 BOX = ["left", "top", "right", "bottom"]
 
 
-class Manifest:
+@dataclass(frozen=True)
+class Manifest(PreparedDataSet):
     """A user's own faces, from a manifest or a class-per-folder tree."""
 
     name = "manifest"
+    title = "Own faces"
+    guide = """Your own faces: needs a manifest or a folder tree, and, where its labels are not the suite's class names, a vocabulary.
+Lies where `path` under [datasets.manifest] in a profile says: a CSV or Parquet file with the columns path (below the file's folder),
+label, split (train, valid or test) and optionally left, top, right, bottom; or a folder <split>/<class>/<image>.
+Vocabulary: a TOML file named by `vocabulary`, with lines such as  anger = ["angry", "ang", 6].
+Checked: columns, splits, labels are in the vocabulary, no file twice, every image decodes, boxes (in the picture as a viewer shows
+it, turned as its EXIF says) lie in their image, no path leads out of the folder."""
 
-    @dataclass(frozen=True)
-    class Settings:
-        """path: the manifest file, or the root of the tree. vocabulary: TOML file ('' where labels are class names already).
+    path: str = ""
+    """The manifest file, or the root of the tree."""
+    vocabulary: str = ""
+    """TOML file; '' where labels are class names already."""
+    image_size: Side = 112
+    """Pixels a side."""
+    channels: Channels = 3
+    """1 grey or 3 RGB."""
 
-        image_size: pixels a side. channels: 1 grey or 3 RGB.
-        """
-
-        path: str = ""
-        vocabulary: str = ""
-        image_size: Side = 112
-        channels: Literal[1, 3] = 3
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def load(self, cache: Path) -> FaceSet:
-        """The faces as a FaceSet; raises SuiteError naming the file, row or label at fault."""
-        return cached_face_set(cache, self._listing())
-
-    def outline(self, cache: Path) -> Outline:
-        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing.
-
-        Raises SuiteError as `load` does: without the files nobody knows the classes.
-        """
-        return outlined(cache, self._listing())
-
-    def _listing(self) -> Listing:
-        s = self.settings
-        source = Path(s.path)
-        if not s.path or not source.exists():
+    def listing(self, cache: Path) -> Listing:
+        """The faces that the manifest or tree names, with the classes of their labels."""
+        source = Path(self.path)
+        if not self.path or not source.exists():
             raise SuiteError(
-                f"manifest: no file or folder {s.path!r}", "set `path` under [datasets.manifest] in a profile"
+                f"manifest: no file or folder {self.path!r}", "set `path` under [datasets.manifest] in a profile"
             )
-        rows = read_tree(source) if source.is_dir() else read_manifest(source)
-        root = source if source.is_dir() else source.parent
-        aliases = read_vocabulary(Path(s.vocabulary)) if s.vocabulary else {}
-        names = rows["label"].map(lambda label: aliases.get(str(label), None if aliases else str(label)))
-        if names.isna().any():
-            unknown = sorted(set(rows.loc[names.isna(), "label"].astype(str)))
-            raise SuiteError(f"manifest: labels {unknown} are not in {s.vocabulary}", "add them to the vocabulary")
+        table = read_tree(source) if source.is_dir() else read_manifest(source)
+        names = self._class_names(table["label"])
         known = [name for name in (*BASIC, *COMPOUND, CONTEMPT) if name in set(names)]
         classes = (*known, *sorted(set(names) - set(known)))
-        labels = names.map({name: index for index, name in enumerate(classes)}).to_numpy(np.int64)
-        paths = all_inside(root, rows["path"].astype(str), "manifest")
-        boxes = read_boxes(source, rows)
-        table = Table(labels, rows["split"].to_numpy().astype(np.str_), rows["path"].to_numpy().astype(np.str_))
-        key = listing_key(self.name, (s, boxes), paths)
-        return Listing(
-            self.name, key, classes, table, (s.channels, s.image_size, s.image_size),
-            lambda start: decode_files(paths, s.image_size, s.channels, start, boxes),
-        )  # fmt: skip
+        labels = names.map({name: index for index, name in enumerate(classes)})
+        root = source if source.is_dir() else source.parent
+        paths = paths_inside(root, table["path"].astype(str), self.name)
+        rows = Rows.of(labels, table["split"], table["path"])
+        return image_listing(self, classes, rows, paths, read_boxes(source, table))
+
+    def _class_names(self, labels: pd.Series[str]) -> pd.Series[str]:
+        """The vocabulary's name of each label; raises SuiteError naming those that it lacks."""
+        if not self.vocabulary:
+            return labels.astype(str)
+        aliases = read_vocabulary(Path(self.vocabulary))
+        names = labels.map(lambda label: aliases.get(str(label)))
+        if names.isna().any():
+            unknown = sorted(set(labels[names.isna()].astype(str)))
+            raise SuiteError(f"manifest: labels {unknown} are not in {self.vocabulary}", "add them to the vocabulary")
+        return names
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -122,9 +105,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def _columns_wanted(rows: pd.DataFrame) -> str:
-    found = "".join(map(str, rows.columns))
+    header = "".join(map(str, rows.columns))
     for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if mark in found:
+        if mark in header:
             return f"its columns are separated by {word} ({mark!r}): save it with commas"
     return "columns: path, label, split"
 
@@ -148,9 +131,9 @@ def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
 def read_tree(root: Path) -> pd.DataFrame:
     """Rows of a tree <root>/<split>/<class>/<image>, in sorted order; raises SuiteError for a folder of another split."""
     for folder in sorted(root.iterdir()):
-        if folder.name not in SPLITS and any(file.suffix.lower() in IMAGES for file in folder.glob("*/*")):
+        if folder.name not in SPLITS and any(file.suffix.lower() in IMAGE_ENDINGS for file in folder.glob("*/*")):
             raise SuiteError(f"manifest: {folder} is no split", f"name it {', '.join(SPLITS)}, or move it elsewhere")
-    files = sorted(p for split in SPLITS for p in (root / split).glob("*/*") if p.suffix.lower() in IMAGES)
+    files = sorted(p for split in SPLITS for p in (root / split).glob("*/*") if p.suffix.lower() in IMAGE_ENDINGS)
     if not files:
         raise SuiteError(f"manifest: no image at {root}/<split>/<class>/", f"splits: {', '.join(SPLITS)}")
     places = [file.relative_to(root) for file in files]

@@ -10,95 +10,88 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, FaceSet, Outline, Side, data_root
-from open_set_fer.datasets.preparation import (
-    Listing,
-    Table,
-    all_inside,
-    cached_face_set,
-    decode_files,
-    listing_key,
-    outline_of,
-    read_lines,
-)
+from open_set_fer.datasets.cache import PreparedDataSet
+from open_set_fer.datasets.decoding import image_listing
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, Channels, Side, data_root
+from open_set_fer.datasets.listing import Listing, Rows, paths_inside, read_lines
 from open_set_fer.errors import SuiteError
 
 LABELS = "EmoLabel/list_patition_label.txt"
 LINE = re.compile(r"((train|test)_\d+)\.jpg\s+(\d+)")
 
 
-class RafDb:
+@dataclass(frozen=True)
+class RafDb(PreparedDataSet):
     """RAF-DB basic, aligned: seven basic expressions, 12,271 train and 3,068 test images."""
 
     name = "rafdb"
+    title = "RAF-DB"
+    guide = """RAF-DB: ask for it at whdeng.cn/RAF/model1.html (academic use, a signed agreement).
+Lies in data/rafdb (or $OSFER_DATA/rafdb): EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg ... of the folder
+`basic`.
+Checked: form of each label line, class 1..7, no line twice, every image is there and decodes."""
+    published = {"train": 12271, "test": 3068}
+    published_classes = {
+        "train": dict(zip(BASIC, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
+        "test": dict(zip(BASIC, (329, 74, 160, 1185, 478, 162, 680), strict=True)),
+    }
+    face_side = 100
+    classes = BASIC
 
-    @dataclass(frozen=True)
-    class Settings:
-        """root: the published folder `basic`. image_size: pixels a side (published: 100). channels: 1 grey or 3 RGB."""
+    root: str = ""
+    """The published folder `basic`; '': $OSFER_DATA/rafdb or data/rafdb."""
+    image_size: Side = 100
+    """Pixels a side; published: 100."""
+    channels: Channels = 3
+    """1 grey or 3 RGB."""
 
-        root: str = ""
-        image_size: Side = 100
-        channels: Literal[1, 3] = 3
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def load(self, cache: Path) -> FaceSet:
-        """Labels and images as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
-        return cached_face_set(cache, self._listing())
-
-    def outline(self, cache: Path) -> Outline:
-        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
-        return outline_of(cache, BASIC, self._listing)
-
-    def _listing(self) -> Listing:
-        paths, table = read_tree(self.name, data_root(self.name, self.settings.root), BASIC, 0)
-        return _listed(self.name, self.settings, BASIC, paths, table)
+    def listing(self, cache: Path) -> Listing:
+        """Labels and images of the tree."""
+        paths, rows = read_tree(self.name, data_root(self.name, self.root), BASIC, 0)
+        return image_listing(self, BASIC, rows, paths)
 
 
-class RafDbCompound:
+@dataclass(frozen=True)
+class RafDbCompound(PreparedDataSet):
     """RAF-DB basic and compound together: the basic expressions closed, the eleven compound ones open."""
 
     name = "rafdb_compound"
+    title = "RAF-DB (compound)"
+    guide = """RAF-DB compound: comes with RAF-DB (see `osfer data guide rafdb`).
+Lies in data/rafdb_compound: EmoLabel and Image of the folder `compound`; the basic tree in data/rafdb is read with it.
+Checked: as for rafdb, class 1..11 in the order of the paper; compare the numbering with the tree's own readme."""
+    published = {"train": 12271 + 3162, "test": 3068 + 792}
+    published_classes = RafDb.published_classes
+    """Of the compound ones only the totals are well established."""
+    face_side = 100
+    classes = (*BASIC, *COMPOUND)
 
-    @dataclass(frozen=True)
-    class Settings:
-        """root: the folder `basic`; compound_root: the folder `compound`; else as for `rafdb`."""
+    root: str = ""
+    """The published folder `basic`; '': $OSFER_DATA/rafdb or data/rafdb."""
+    compound_root: str = ""
+    """The published folder `compound`; '': $OSFER_DATA/rafdb_compound or data/rafdb_compound."""
+    image_size: Side = 100
+    """Pixels a side; published: 100."""
+    channels: Channels = 3
+    """1 grey or 3 RGB."""
 
-        root: str = ""
-        compound_root: str = ""
-        image_size: Side = 100
-        channels: Literal[1, 3] = 3
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def load(self, cache: Path) -> FaceSet:
-        """Both trees as one FaceSet with 18 classes; ids of compound faces start with `compound/`."""
-        return cached_face_set(cache, self._listing())
-
-    def outline(self, cache: Path) -> Outline:
-        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing."""
-        return outline_of(cache, (*BASIC, *COMPOUND), self._listing)
-
-    def _listing(self) -> Listing:
-        s = self.settings
-        paths, basic = read_tree("rafdb", data_root("rafdb", s.root), BASIC, 0)
-        more, compound = read_tree(self.name, data_root(self.name, s.compound_root), COMPOUND, len(BASIC))
-        table = Table(
+    def listing(self, cache: Path) -> Listing:
+        """Both trees, 18 classes; ids of compound faces start with `compound/`."""
+        paths, basic = read_tree("rafdb", data_root("rafdb", self.root), BASIC, 0)
+        more, compound = read_tree(self.name, data_root(self.name, self.compound_root), COMPOUND, len(BASIC))
+        rows = Rows(
             np.concatenate([basic.labels, compound.labels]),
             np.concatenate([basic.split, compound.split]),
             np.concatenate([basic.ids, np.char.add("compound/", compound.ids)]),
         )
-        return _listed(self.name, s, (*BASIC, *COMPOUND), paths + more, table)
+        return image_listing(self, self.classes, rows, paths + more)
 
 
-def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tuple[list[str], Table]:
-    """Image paths and table of one tree; number k of the label file is class first + k - 1, named classes[k - 1].
+def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tuple[list[str], Rows]:
+    """Image paths and rows of one tree; number k of the label file is class first + k - 1, named classes[k - 1].
 
     The eleven compound classes are numbered in the paper's order; a licensed tree's own readme may be compared with it.
     """
@@ -127,26 +120,11 @@ def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tu
         splits.append(split)
     if not names:
         raise SuiteError(f"{name}: {root / LABELS} is empty", "restore the published file")
-    ids = np.array([path.rpartition("/")[2] for path in names], dtype=np.str_)
-    return all_inside(root, names, name), Table(np.array(labels, dtype=np.int64), np.array(splits, dtype=np.str_), ids)
+    ids = [path.rpartition("/")[2] for path in names]
+    return paths_inside(root, names, name), Rows.of(labels, splits, ids)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(read_lines(path), 1):
         if line.strip():
             yield number, line.strip()
-
-
-def _listed(
-    name: str,
-    settings: RafDb.Settings | RafDbCompound.Settings,
-    classes: tuple[str, ...],
-    paths: list[str],
-    table: Table,
-) -> Listing:
-    shape = (settings.channels, settings.image_size, settings.image_size)
-    key = listing_key(name, settings, paths)
-    return Listing(
-        name, key, classes, table, shape,
-        lambda start: decode_files(paths, settings.image_size, settings.channels, start),
-    )  # fmt: skip

@@ -22,7 +22,8 @@ from matplotlib.lines import Line2D
 
 from open_set_fer.benchmark.metrics import auroc
 from open_set_fer.benchmark.pictures import CLOSED_COLOUR, OPEN_COLOUR, draw_histogram
-from open_set_fer.datasets.contrast import Cifar10, Digits
+from open_set_fer.datasets.cifar10 import Cifar10
+from open_set_fer.datasets.digits import Digits
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results, method_order, protocol_order
 from open_set_fer.reports.tables import demonstration, slug

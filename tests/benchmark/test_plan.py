@@ -12,15 +12,15 @@ from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.profiles import Profile, load_profile
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.datasets.affectnet import AffectNet
-from open_set_fer.datasets.contrast import CIFAR10, Cifar10, Digits
+from open_set_fer.datasets.cifar10 import CLASSES, Cifar10
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.datasets.ferplus import FerPlus
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
-from open_set_fer.datasets.synthetic import EXPRESSIONS, Synthetic
+from open_set_fer.datasets.rendering import EXPRESSIONS
+from open_set_fer.datasets.synthetic import Synthetic
 from open_set_fer.errors import SuiteError
-from tests.datasets.test_manifest import tree as own_tree
-from tests.datasets.test_published import affectnet_folders, affectnet_manifests, cifar_files, rafdb_tree
+from tests.datasets.trees import LAYOUTS, small_data_set
 
 
 @pytest.fixture(autouse=True)
@@ -29,38 +29,10 @@ def no_server(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def made(name, tmp_path, ferplus_tree):
-    """A data set whose files were just written."""
-    root = tmp_path / name
-    if name == "ferplus":
-        return FerPlus(FerPlus.Settings(str(ferplus_tree(per_class=1)), 16))
-    if name == "ferplus-pixels":
-        return FerPlus(FerPlus.Settings(str(ferplus_tree(per_class=1, pixels=True)), 16))
-    if name == "rafdb":
-        return RafDb(RafDb.Settings(str(rafdb_tree(root, 7)), 16))
-    if name == "rafdb_compound":
-        settings = RafDbCompound.Settings(str(rafdb_tree(root / "a", 7)), str(rafdb_tree(root / "b", 11)), 16)
-        return RafDbCompound(settings)
-    if name == "affectnet":
-        root.mkdir()
-        return AffectNet(AffectNet.Settings(str(affectnet_manifests(root)), 16))
-    if name == "affectnet-2021":
-        return AffectNet(AffectNet.Settings(str(affectnet_folders(root)), 16))
-    if name == "manifest":
-        return Manifest(Manifest.Settings(str(own_tree(root)), str(root / "vocabulary.toml"), 16))
-    if name == "cifar10":
-        return Cifar10(Cifar10.Settings(str(cifar_files(root, 20))))
-    return Digits(Digits.Settings(16)) if name == "digits" else Synthetic(Synthetic.Settings(2, 2, 2, 2, image_size=16))
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["ferplus", "ferplus-pixels", "rafdb", "rafdb_compound", "affectnet", "affectnet-2021", "manifest", "cifar10", "digits",
-     "synthetic"],
-)  # fmt: skip
-def test_an_outline_tells_what_loading_will_give_and_writes_nothing(tmp_path, ferplus_tree, name, monkeypatch):
-    monkeypatch.setattr("open_set_fer.datasets.contrast.CIFAR10_BATCH", 20)
-    dataset, cache = made(name, tmp_path, ferplus_tree), tmp_path / "cache"
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_outline_tells_what_loading_will_give_and_writes_nothing(tmp_path, ferplus_tree, layout, monkeypatch):
+    monkeypatch.setattr("open_set_fer.datasets.cifar10.BATCH", 20)
+    dataset, cache = small_data_set(layout, tmp_path / "faces", ferplus_tree), tmp_path / "cache"
     before = dataset.outline(cache)
     assert not cache.exists()
     faces = dataset.load(cache)
@@ -73,23 +45,23 @@ def test_an_outline_tells_what_loading_will_give_and_writes_nothing(tmp_path, fe
 @pytest.mark.parametrize(
     ("dataset", "classes"),
     [(FerPlus, (*BASIC, CONTEMPT)), (RafDb, BASIC), (RafDbCompound, (*BASIC, *COMPOUND)), (AffectNet, (*BASIC, CONTEMPT)),
-     (Cifar10, CIFAR10)],
+     (Cifar10, CLASSES)],
 )  # fmt: skip
 def test_the_classes_are_known_without_the_data(tmp_path, monkeypatch, dataset, classes):
     monkeypatch.setenv("OSFER_DATA", str(tmp_path))
-    outline = dataset(dataset.Settings()).outline(tmp_path / "cache")
+    outline = dataset().outline(tmp_path / "cache")
     assert outline.classes == classes
     assert "no folder" in outline.missing
 
 
 def test_without_its_files_nobody_knows_a_manifests_classes(tmp_path):
     with pytest.raises(SuiteError, match="no file or folder"):
-        Manifest(Manifest.Settings()).outline(tmp_path)
+        Manifest().outline(tmp_path)
 
 
 def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_tree, monkeypatch, capsys):
     monkeypatch.setenv("OSFER_DATA", str(ferplus_tree(per_class=2).parent))
-    monkeypatch.setattr("open_set_fer.datasets.ferplus.decode_files", None)  # would raise if called
+    monkeypatch.setattr("open_set_fer.datasets.decoding.ImageFiles.chunks", None)  # would raise if called
     home = tmp_path / "home"
     cli.plan("paper", home=home)
     shown = capsys.readouterr().out
@@ -120,7 +92,7 @@ def test_prepared_a_dry_plan_is_the_plan(tmp_path):
 def test_another_packages_data_set_without_an_outline_is_loaded(tmp_path, monkeypatch):
     class Plain:
         def load(self, cache):
-            return Synthetic(Synthetic.Settings(2, 2, 2, 2, image_size=16)).load(cache)
+            return Synthetic(2, 2, 2, 2, image_size=16).load(cache)
 
     _, profile, _ = load_profile("smoke")
     monkeypatch.setattr(Profile, "dataset", lambda self, name: Plain())

@@ -1,18 +1,19 @@
-"""AffectNet as it is published: annotations of text, words in the boxes of rows without a face; labels read once."""
+"""AffectNet in both published layouts: every protocol, boxes, annotations of text read once, each kind of damage."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from open_set_fer.datasets import affectnet
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.errors import SuiteError
-from tests.datasets.test_published import affectnet_folders, affectnet_manifests
+from tests.datasets.trees import affectnet_folders, affectnet_manifests, every_protocol, face
 
 
 def load(root, tmp_path):
-    return AffectNet(AffectNet.Settings(str(root), image_size=16)).load(tmp_path / "cache")
+    return AffectNet(str(root), image_size=16).load(tmp_path / "cache")
 
 
 def test_annotations_are_read_once_until_one_changes(tmp_path, monkeypatch):
@@ -52,9 +53,7 @@ def test_a_link_out_of_the_folders_is_refused(tmp_path):
 
 
 def test_words_in_the_box_of_a_row_without_a_face(tmp_path):
-    root = tmp_path / "affectnet"
-    root.mkdir()
-    affectnet_manifests(root)
+    root = affectnet_manifests(tmp_path / "affectnet")
     whole = load(root, tmp_path)
     path = root / "training.csv"
     text = path.read_text()
@@ -63,3 +62,60 @@ def test_words_in_the_box_of_a_row_without_a_face(tmp_path):
     path.write_text(text.replace("1/3.jpg,5,6,20,21", "1/3.jpg,5,6,NULL,21"))
     with pytest.raises(SuiteError, match=r"1/3\.jpg has no face box"):
         load(root, tmp_path)
+
+
+@pytest.mark.parametrize("tree", [affectnet_folders, affectnet_manifests])
+def test_affectnet(tmp_path, tree):
+    root = tree(tmp_path / "affectnet")
+    faces = AffectNet(str(root), image_size=16).load(tmp_path / "cache")
+    assert set(faces.counts()) == {"train", "test"}
+    assert all(count == 2 for split in faces.counts().values() for count in split.values())
+    first = faces.classes[faces.labels[0]]
+    assert first == "neutral"  # published number 0
+    assert every_protocol(faces).count("contempt") == 1
+
+
+def test_affectnet_crops_the_box(tmp_path):
+    root = affectnet_manifests(tmp_path / "affectnet")
+    faces = AffectNet(str(root), image_size=16, channels=1).load(tmp_path / "cache")
+    with Image.open(root / "Manually_Annotated_Images" / "1" / "0.jpg") as image:
+        crop = image.crop((5, 6, 25, 27)).convert("L").resize((16, 16), Image.Resampling.BILINEAR)
+    assert (faces.images[0, 0] == np.asarray(crop)).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("1/3.jpg", "../../outside.jpg", r"'\.\./\.\./outside\.jpg' leads out of"),
+        ("1/3.jpg", "1/2.jpg", r"lists '1/2\.jpg' twice"),
+        ("1/3.jpg,5,6,20,21,,3", "1/3.jpg,5,6,20,21,,12", r"has expression 12, outside 0\.\.10"),
+        ("1/3.jpg,5,6,20", "1/3.jpg,5,6,200", r"face box \(5, 6, 205, 27\) does not lie in its 40x40 pixels"),
+        ("face_x", "x", r"lacks the columns \['face_x'\]"),
+    ],
+)
+def test_affectnet_damage_is_one_clear_error(tmp_path, old, new, message):
+    root = affectnet_manifests(tmp_path / "affectnet")
+    path = root / "training.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(SuiteError, match=message):
+        AffectNet(str(root), image_size=16).load(tmp_path / "cache")
+
+
+def test_a_link_out_of_the_tree_is_refused(tmp_path):
+    root = affectnet_manifests(tmp_path / "affectnet")
+    face(tmp_path / "elsewhere.jpg")
+    link = root / "Manually_Annotated_Images" / "1" / "3.jpg"
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(SuiteError, match=r"'1/3\.jpg' leads out of"):
+        AffectNet(str(root), image_size=16).load(tmp_path / "cache")
+
+
+def test_affectnet_folders_without_their_annotation(tmp_path):
+    root = affectnet_folders(tmp_path / "affectnet")
+    (root / "val_set" / "annotations" / "3_exp.npy").unlink()
+    with pytest.raises(SuiteError, match=r"images/3\.jpg has no .*3_exp\.npy"):
+        AffectNet(str(root)).load(tmp_path / "cache")
+    (root / "val_set" / "annotations" / "3_exp.npy").write_bytes(b"\x80\x04junk")
+    with pytest.raises(SuiteError, match=r"cannot read .*3_exp\.npy"):
+        AffectNet(str(root)).load(tmp_path / "cache")

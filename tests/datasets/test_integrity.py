@@ -1,17 +1,26 @@
-"""The integrity report: near duplicates, class names, and every odd file at once."""
+"""The data check: counts beside the published ones, duplicates, near duplicates, class names, and every odd file at once."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from open_set_fer.datasets.faceset import BASIC
+from open_set_fer.benchmark import cli
+from open_set_fer.datasets.affectnet import AffectNet
+from open_set_fer.datasets.cifar10 import Cifar10
+from open_set_fer.datasets.faceset import BASIC, facts
 from open_set_fer.datasets.integrity import check, odd_files
-from open_set_fer.datasets.synthetic import render_faces
+from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
+from open_set_fer.datasets.rendering import render_faces
+from open_set_fer.datasets.synthetic import Synthetic
 from tests.conftest import face_set
+from tests.datasets.trees import rafdb_tree
+
+KNOWN = facts(Synthetic)  # nothing was published of it
 
 
 @pytest.fixture
@@ -22,10 +31,10 @@ def faces():
 
 
 def test_a_face_made_brighter_is_a_near_duplicate_and_no_exact_one(faces):
-    assert (check(faces).duplicates, check(faces).near) == ([], [])
+    assert (check(faces, KNOWN).duplicates, check(faces, KNOWN).near) == ([], [])
     faces.images[20] = faces.images[3] + 9
     faces.images[8] = faces.images[5]
-    report = check(faces)
+    report = check(faces, KNOWN)
     assert report.near == [["train/happiness/face-3", "test/neutral/face-20"]]
     assert report.near_across == 1
     assert report.duplicates == [["train/anger/face-5", "train/fear/face-8"]]
@@ -33,15 +42,15 @@ def test_a_face_made_brighter_is_a_near_duplicate_and_no_exact_one(faces):
 
 
 def test_class_names_that_are_no_expressions(faces):
-    assert check(faces).vocabulary == []
+    assert check(faces, KNOWN).vocabulary == []
     renamed = replace(faces, classes=("surprize", *BASIC[1:]))
-    assert check(renamed).vocabulary == [
+    assert check(renamed, KNOWN).vocabulary == [
         "'surprize' is no expression, did you mean 'surprise'?",
         "no class surprise",
     ]
     emptied = replace(faces, labels=np.where(faces.labels == 1, 2, faces.labels))
-    assert check(emptied).vocabulary == ["no train image of fear", "no test image of fear"]
-    assert check(replace(faces, classes=tuple("0123456"))).vocabulary == []
+    assert check(emptied, KNOWN).vocabulary == ["no train image of fear", "no test image of fear"]
+    assert check(replace(faces, classes=tuple("0123456")), KNOWN).vocabulary == []
 
 
 def test_every_odd_file_is_listed(tmp_path):
@@ -56,3 +65,50 @@ def test_every_odd_file_is_listed(tmp_path):
     assert empty.startswith(f"{tmp_path}/deep/empty.jpg: cannot identify")
     assert large == f"{tmp_path}/large.png: 64x64 pixels instead of 48x48"
     assert len(odd_files(tmp_path, None)) == 2
+
+
+def test_check_counts_and_finds_the_same_pixels_twice(tmp_path):
+    root = rafdb_tree(tmp_path / "basic", 7)
+    aligned = root / "Image" / "aligned"
+    (aligned / "test_00002_aligned.jpg").write_bytes((aligned / "train_00001_aligned.jpg").read_bytes())
+    report = check(RafDb(str(root), image_size=16).load(tmp_path / "cache"), facts(RafDb))
+    assert report.duplicates == [["train/surprise/train_00001_aligned.jpg", "test/fear/test_00002_aligned.jpg"]]
+    assert (report.across, report.conflicting) == (1, 1)
+    assert report.published == {"train": 12271, "test": 3068}
+    assert sum(report.counts["train"].values()) == 14
+
+
+@pytest.mark.parametrize("kind", [RafDb, RafDbCompound, Cifar10, AffectNet])
+def test_published_counts_by_class_add_up_to_those_by_split(kind):
+    for split, by_class in kind.published_classes.items():
+        compound = {"train": 3162, "test": 792}[split] if kind is RafDbCompound else 0  # not known by class
+        assert sum(by_class.values()) + compound == kind.published[split]
+        assert set(by_class) == set(BASIC if kind is RafDbCompound else kind.classes)
+
+
+def test_check_prints_found_beside_published(tmp_path, monkeypatch, capsys):
+    rafdb_tree(tmp_path / "rafdb", 7)
+    rafdb_tree(tmp_path / "rafdb_compound", 11)
+    monkeypatch.setenv("OSFER_DATA", str(tmp_path))
+    for name, beside in (("rafdb", ""), ("rafdb_compound", "sadly fearful 2 / - 2 / - ")):
+        cli.check(name, home=tmp_path / "home")
+        shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+        assert "found / published" in shown
+        assert "surprise 2 / 1,290 2 / 329 " in shown
+        assert beside in shown
+    cli.check("rafdb", as_json=True, home=tmp_path / "home")
+    assert json.loads(capsys.readouterr().out)["published_classes"]["test"]["disgust"] == 160
+
+
+def test_check_finds_near_duplicates(tmp_path):
+    root = rafdb_tree(tmp_path / "basic", 7)
+    aligned = root / "Image" / "aligned"
+    # A face of its own seed: some random ones have hashes so balanced that compression flips many bits.
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    smooth = Image.fromarray(pixels).resize((100, 100))
+    smooth.save(aligned / "train_00004_aligned.jpg", quality=95)
+    smooth.save(aligned / "test_00005_aligned.jpg", quality=88)
+    report = check(RafDb(str(root), image_size=48).load(tmp_path / "cache"), facts(RafDb))
+    assert report.near == [["train/happiness/train_00004_aligned.jpg", "test/sadness/test_00005_aligned.jpg"]]
+    assert report.near_across == 1
+    assert report.duplicates == []

@@ -10,19 +10,7 @@ import pytest
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.errors import SuiteError
-from tests.datasets.test_published import face
-
-WORDS = {"angry": "anger", "7": "neutral", "glad": "happiness", "contempt": "contempt"}
-VOCABULARY = 'anger = ["angry"]\nneutral = [7]\nhappiness = ["glad"]\ncontempt = []\n'
-
-
-def tree(root: Path) -> Path:
-    for split in ("train", "test"):
-        for word in WORDS:
-            for number in range(2):
-                face(root / split / word / f"{number}.jpg")
-    (root / "vocabulary.toml").write_text(VOCABULARY)
-    return root
+from tests.datasets.trees import VOCABULARY, face, own_tree
 
 
 def rows(root: Path) -> pd.DataFrame:
@@ -31,12 +19,11 @@ def rows(root: Path) -> pd.DataFrame:
 
 
 def load(path: Path, tmp_path: Path, root: Path):
-    settings = Manifest.Settings(str(path), str(root / "vocabulary.toml"), image_size=16)
-    return Manifest(settings).load(tmp_path / "cache")
+    return Manifest(str(path), str(root / "vocabulary.toml"), image_size=16).load(tmp_path / "cache")
 
 
 def test_tree_csv_and_parquet_agree_and_every_protocol_runs(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).to_csv(root / "faces.csv", index=False)
     rows(root).to_parquet(root / "faces.parquet")
     sets = [load(path, tmp_path, root) for path in (root, root / "faces.csv", root / "faces.parquet")]
@@ -51,7 +38,7 @@ def test_tree_csv_and_parquet_agree_and_every_protocol_runs(tmp_path):
 
 
 def test_boxes_crop(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).assign(left=2, top=3, right=12, bottom=13).to_csv(root / "boxed.csv", index=False)
     rows(root).to_csv(root / "plain.csv", index=False)
     boxed, plain = (load(root / name, tmp_path, root) for name in ("boxed.csv", "plain.csv"))
@@ -76,14 +63,14 @@ def repeat(table: pd.DataFrame) -> pd.DataFrame:
     ],
 )
 def test_a_fault_names_itself(tmp_path, change, message):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     change(rows(root)).to_csv(root / "faces.csv", index=False)
     with pytest.raises(SuiteError, match=message):
         load(root / "faces.csv", tmp_path, root)
 
 
 def test_vocabulary_faults(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     for text, message in (
         (VOCABULARY + 'fear = ["angry"]', "maps 'angry' to anger and fear"),
         ("anger = 6", "anger is not a list"),
@@ -93,11 +80,11 @@ def test_vocabulary_faults(tmp_path):
         with pytest.raises(SuiteError, match=message):
             load(root, tmp_path, root)
     with pytest.raises(SuiteError, match="no file or folder"):
-        Manifest(Manifest.Settings()).load(tmp_path)
+        Manifest().load(tmp_path)
 
 
 def test_an_empty_box_takes_the_whole_image(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     table = rows(root).assign(left=2.0, top=3.0, right=12.0, bottom=13.0)
     table.loc[0, ["left", "top", "right", "bottom"]] = None
     table.to_csv(root / "boxed.csv", index=False)
@@ -117,14 +104,14 @@ def test_an_empty_box_takes_the_whole_image(tmp_path):
     ],
 )
 def test_a_box_fault_names_itself(tmp_path, change, message):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     change(rows(root).assign(left=2, top=3, right=12, bottom=13)).to_csv(root / "faces.csv", index=False)
     with pytest.raises(SuiteError, match=message):
         load(root / "faces.csv", tmp_path, root)
 
 
 def test_a_folder_of_an_unknown_split_is_not_passed_over(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     face(root / "val" / "angry" / "0.jpg")
     with pytest.raises(SuiteError, match=r"own/val is no split\n  mend: name it train, valid, test"):
         load(root, tmp_path, root)
@@ -139,14 +126,14 @@ def test_a_folder_of_an_unknown_split_is_not_passed_over(tmp_path):
     ],
 )
 def test_another_delimiter_is_named(tmp_path, separator, message):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).to_csv(root / "faces.csv", index=False, sep=separator)
     with pytest.raises(SuiteError, match=message):
         load(root / "faces.csv", tmp_path, root)
 
 
 def test_blanks_around_a_label_make_no_other_class(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).to_csv(root / "plain.csv", index=False)
     text = (root / "plain.csv").read_text().replace(",", ", ").replace("\n", " \n")
     (root / "blanks.csv").write_text(text)
@@ -158,14 +145,14 @@ def test_blanks_around_a_label_make_no_other_class(tmp_path):
 
 
 def test_a_label_of_blanks_is_none(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).assign(label="  ").to_parquet(root / "faces.parquet")
     with pytest.raises(SuiteError, match=r"row 2 of .* has no label"):
         load(root / "faces.parquet", tmp_path, root)
 
 
 def test_one_file_by_two_names_would_be_trained_on_and_tested_with(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     table = rows(root)
     again = table[table["split"] == "train"].iloc[:1].assign(split="test", path=lambda t: "./" + t["path"])
     pd.concat([table, again]).to_csv(root / "faces.csv", index=False)
@@ -175,7 +162,7 @@ def test_one_file_by_two_names_would_be_trained_on_and_tested_with(tmp_path):
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])
 def test_a_box_without_end_names_itself(tmp_path, value):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).assign(left=2, top=3, right=value, bottom=13).to_csv(root / "faces.csv", index=False)
     with pytest.raises(SuiteError, match=r"row 2 of .* has a face box that is not four numbers"):
         load(root / "faces.csv", tmp_path, root)
@@ -183,7 +170,7 @@ def test_a_box_without_end_names_itself(tmp_path, value):
 
 def test_links_that_lead_to_themselves(tmp_path):
     """A listed one is an error that names it; another one in the folder is nobody's business."""
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     rows(root).to_csv(root / "faces.csv", index=False)
     for loop in (root / "train" / "angry" / "loop", root / "train" / "loop", root / "loop"):
         loop.symlink_to(loop)
@@ -198,6 +185,6 @@ def test_links_that_lead_to_themselves(tmp_path):
 
 
 def test_a_folder_is_no_vocabulary(tmp_path):
-    root = tree(tmp_path / "own")
+    root = own_tree(tmp_path / "own")
     with pytest.raises(SuiteError, match=r"cannot read .*own/train: Is a directory"):
-        Manifest(Manifest.Settings(str(root), str(root / "train"))).load(tmp_path / "cache")
+        Manifest(str(root), str(root / "train")).load(tmp_path / "cache")

@@ -1,12 +1,96 @@
-"""RAF-DB: files that are damaged or lie elsewhere."""
+"""RAF-DB: both trees as published, every protocol on them, files that are damaged or lie elsewhere."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from open_set_fer.datasets.rafdb import RafDb
+import pytest
+from PIL import Image
+
+from open_set_fer.benchmark.protocols import enumerate_protocols, split_faces
+from open_set_fer.datasets.faceset import BASIC, COMPOUND
+from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.errors import SuiteError
-from tests.datasets.test_published import rafdb_tree
+from tests.datasets.trees import every_protocol, rafdb_tree
+
+
+def test_rafdb_basic(tmp_path):
+    root = rafdb_tree(tmp_path / "basic", 7)
+    faces = RafDb(str(root), image_size=16).load(tmp_path / "cache")
+    assert faces.classes == BASIC
+    assert faces.counts() == {"train": dict.fromkeys(BASIC, 2), "test": dict.fromkeys(BASIC, 2)}
+    assert (faces.labels[0], faces.split[0], faces.ids[0]) == (0, "train", "train_00001_aligned.jpg")
+    assert faces.images.shape == (28, 3, 16, 16)
+    assert len(every_protocol(faces)) == 7 + 21 + 35
+
+
+def test_rafdb_compound(tmp_path):
+    basic, compound = rafdb_tree(tmp_path / "basic", 7), rafdb_tree(tmp_path / "compound", 11)
+    faces = RafDbCompound(str(basic), str(compound), image_size=16, channels=1).load(tmp_path / "cache")
+    assert faces.classes == (*BASIC, *COMPOUND)
+    assert all(count == 2 for split in faces.counts().values() for count in split.values())
+    assert every_protocol(faces).count("compound") == 1
+    assert len(set(faces.ids)) == len(faces.ids)
+
+
+def raf_label(line: str, with_: str):
+    def damage(root: Path) -> None:
+        path = root / "EmoLabel" / "list_patition_label.txt"
+        path.write_text(path.read_text().replace(line, with_, 1))
+
+    return damage
+
+
+def raf_image(content: bytes | None):
+    def damage(root: Path) -> None:
+        path = root / "Image" / "aligned" / "train_00003_aligned.jpg"
+        whole = path.read_bytes()
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content or whole[:300])
+
+    return damage
+
+
+def raf_encoding(root: Path) -> None:
+    path = root / "EmoLabel" / "list_patition_label.txt"
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+
+
+def raf_large(root: Path) -> None:
+    Image.new("L", (8000, 6300)).save(root / "Image" / "aligned" / "train_00003_aligned.jpg")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (raf_label("train_00002.jpg 2", "train_00002.jpg 8"), r"line 2 of .* has class 8, outside 1\.\.7"),
+        (raf_label("train_00002.jpg 2", "train_00001.jpg 2"), r"line 2 of .* repeats train_00001\.jpg"),
+        (raf_label("train_00002.jpg 2", "../train_00002.jpg 2"), r"line 2 of .* is not of the form"),
+        (raf_label("train_00002.jpg 2", "train_00002.jpg two"), r"line 2 of .* is not of the form"),
+        (raf_image(None), r"no file .*train_00003_aligned\.jpg"),
+        (raf_image(b""), r"cannot decode image .*train_00003_aligned\.jpg"),
+        (raf_image(b"no image at all"), r"cannot decode image .*train_00003_aligned\.jpg"),
+        (raf_encoding, r"is not UTF-8 text"),
+        (raf_large, r"8000x6300 pixels, more than 40,000,000"),
+    ],
+)
+def test_rafdb_damage_is_one_clear_error(tmp_path, damage, message):
+    root = rafdb_tree(tmp_path / "basic", 7)
+    damage(root)
+    with pytest.raises(SuiteError, match=message):
+        RafDb(str(root), image_size=16).load(tmp_path / "cache")
+
+
+def test_windows_line_ends_and_an_empty_class(tmp_path):
+    root = rafdb_tree(tmp_path / "basic", 7)
+    path = root / "EmoLabel" / "list_patition_label.txt"
+    kept = [line for line in path.read_text().splitlines() if not line.endswith(" 2")]
+    path.write_bytes("\r\n".join(kept).encode())
+    faces = RafDb(str(root), image_size=16).load(tmp_path / "cache")
+    assert faces.counts()["train"]["fear"] == 0
+    with pytest.raises(SuiteError, match="class 'fear' has no train image"):
+        split_faces(faces, enumerate_protocols(BASIC, ("single",))[0], 0)
 
 
 @pytest.fixture
@@ -15,7 +99,7 @@ def image(tmp_path):
 
 
 def load(tmp_path):
-    return RafDb(RafDb.Settings(str(tmp_path / "basic"), image_size=16)).load(tmp_path / "cache")
+    return RafDb(str(tmp_path / "basic"), image_size=16).load(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("kept", [0, 300])

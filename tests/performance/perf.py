@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from open_set_fer.benchmark.protocols import enumerate_protocols, make_task, split_faces
+from open_set_fer.datasets.decoding import ImageFiles
 from open_set_fer.datasets.ferplus import USAGES, VOTES, FerPlus
-from open_set_fer.datasets.preparation import decode_files
-from open_set_fer.datasets.synthetic import render_faces
+from open_set_fer.datasets.rendering import render_faces
 from open_set_fer.methods.augmentation import random_erase
 
 
@@ -74,15 +74,15 @@ def main() -> None:
         for index, face in enumerate(large):
             paths.append(f"{folder}/{index}.jpg")
             Image.fromarray(face[0]).save(paths[-1], quality=90)
-        list(decode_files(paths[:600], 64, 3, 0))  # starts the worker processes
-        plain, ours = seconds(lambda: plain_decode(paths)), seconds(lambda: list(decode_files(paths, 64, 3, 0)))
+        list(ImageFiles(paths[:600], 64, 3).chunks(0))  # starts the worker processes
+        plain, ours = seconds(lambda: plain_decode(paths)), seconds(lambda: list(ImageFiles(paths, 64, 3).chunks(0)))
         row("decode 256 px JPEG to 64 px RGB (plain: one process, PIL)", len(paths), plain, ours)
 
         root = Path(folder) / "ferplus"
         ferplus_tree(root, faces)
 
         def first_batch() -> None:
-            data = FerPlus(FerPlus.Settings(root=str(root))).load(Path(folder) / "cache")
+            data = FerPlus(root=str(root)).load(Path(folder) / "cache")
             protocol = enumerate_protocols(data.classes, ("single",))[0]
             make_task(data, protocol, split_faces(data, protocol, 0), 0).train_images[:128].copy()
 

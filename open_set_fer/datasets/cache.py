@@ -1,0 +1,232 @@
+"""Decode once, in parallel, into a memory-mapped cache; everything after reads arrays.
+
+A cache entry is a folder named by a key over files, settings and rows. It is written beside its final name with a
+count of the images already safe, so that a killed preparation goes on where it stopped, and it is renamed only when
+complete: a half-written entry is never read. A lock lets one process prepare while others wait. The entry's size and time
+of change are kept beside its fingerprint; where they differ the pixels are hashed again, so a changed entry is not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from open_set_fer.console import log, track
+from open_set_fer.datasets.faceset import FaceSet, Outline, block_fingerprint, content_fingerprint
+from open_set_fer.datasets.listing import CHUNK_BYTES, Listing, Rows, chunk_length
+from open_set_fer.errors import SuiteError
+
+
+class PreparedDataSet:
+    """A data set that is listed first and then decoded once into the cache: it says `listing`, the rest is here.
+
+    classes: of its FaceSet where they are known without its files, so that `osfer plan` knows its cells without them.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    def listing(self, cache: Path) -> Listing:
+        """All but the pixels; raises SuiteError naming what is missing or damaged. `cache`: for what is slow to read."""
+        raise NotImplementedError
+
+    def load(self, cache: Path) -> FaceSet:
+        """The data set as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
+        return cached_face_set(cache, self.listing(cache))
+
+    def outline(self, cache: Path) -> Outline:
+        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing.
+
+        Raises SuiteError as `load` does where without its files nobody knows the classes.
+        """
+        try:
+            listing = self.quick_listing(cache)
+            return listing if isinstance(listing, Outline) else outlined(cache, listing)
+        except SuiteError as error:
+            if not self.classes:
+                raise
+            return Outline(self.classes, missing=str(error))
+
+    def quick_listing(self, cache: Path) -> Listing | Outline:
+        """The listing; or an outline where the listing is still to be made by writing to the cache."""
+        return self.listing(cache)
+
+
+def outlined(cache: Path, listing: Listing) -> Outline:
+    """The outline of a listing; raises SuiteError where its cache entry is damaged."""
+    count = len(listing.rows.labels)
+    size = count * int(np.prod(listing.pixels.shape))
+    return Outline(listing.classes, _fingerprint(listing.entry(cache)), count, size)
+
+
+def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
+    """The FaceSet of a listing, decoded into `cache` if it is not there yet.
+
+    Raises SuiteError naming an entry that is damaged or was changed, or what decoding takes where the disk has less.
+    """
+    folder = listing.entry(cache)
+    if not folder.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{folder}.lock"):
+                if not folder.is_dir():  # another process may have prepared it while this one waited
+                    prepare(folder, listing)
+        except OSError as error:
+            raise SuiteError(f"cannot write to {cache}: {error.strerror}", "name another home with --home") from error
+    rows = listing.rows
+    fingerprint = _fingerprint(folder)
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        _verify(folder, images, rows, fingerprint)
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(folder, error) from error
+    return FaceSet(
+        listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint,
+        listing.demonstration, listing.notes,
+    )  # fmt: skip
+
+
+def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The array in `path`; where there is none yet, `compute()`, written in one rename."""
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False))
+    numbers = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.save(file, numbers)
+    os.replace(file.name, path)
+    return numbers
+
+
+def _fingerprint(folder: Path) -> str:
+    """The fingerprint in a cache entry, '' where there is no entry."""
+    if not folder.is_dir():
+        return ""
+    try:
+        return str(json.loads((folder / "meta.json").read_text("utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+
+
+def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: str) -> None:
+    """Raise ValueError where the entry's pixels are no longer those it was made with.
+
+    Size and time of change say so at once; only where they differ, as in a copied cache, the pixels are hashed.
+    """
+    meta = json.loads((folder / "meta.json").read_text("utf-8"))
+    stamp = _stamp(folder / "images.npy")
+    if meta["stamp"] == stamp:
+        return
+    log.info("%s was copied or changed since it was made: comparing its pixels with its fingerprint", folder)
+    if content_fingerprint(images, rows.labels, rows.split, rows.ids) != fingerprint:
+        raise ValueError("its pixels are not those it was made with")
+    with contextlib.suppress(OSError):  # a cache that cannot be written to is compared every time
+        _write_atomically(folder / "meta.json", json.dumps(meta | {"stamp": stamp}))
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _damaged(folder: Path, error: Exception) -> SuiteError:
+    return SuiteError(f"cache entry {folder} is damaged: {error}", "delete that folder; it is made again")
+
+
+def prepare(folder: Path, listing: Listing) -> None:
+    """Decode a listing into a cache entry, from where an earlier try stopped."""
+    name, rows, shape = listing.name, listing.rows, listing.pixels.shape
+    partial = Path(f"{folder}.partial")
+    marker, array = partial / "done", partial / "images.npy"
+    count, bytes_each = len(rows.labels), int(np.prod(shape))
+    header = _header((count, *shape))
+    done = 0
+    try:
+        partial.mkdir(exist_ok=True)
+        done = _images_safe(marker, array, header, count, bytes_each)
+        _check_space(name, partial, (count - done) * bytes_each)
+        if not done:
+            array.write_bytes(header)
+        size = in_words((count - done) * bytes_each)
+        log.info("preparing %s: decoding %d images, %s, into %s", name, count - done, size, folder)
+        # Written as a file, not through a memory map: a map's pages count as this process's memory, and a full disk
+        # kills a process that writes to one.
+        with array.open("r+b") as file:
+            file.truncate(len(header) + done * bytes_each)
+            file.seek(0, os.SEEK_END)
+            steps = -(-(count - done) // chunk_length(bytes_each))
+            for piece in track(listing.pixels.chunks(done), f"preparing {name}", total=steps):
+                file.write(np.ascontiguousarray(piece).data)
+                file.flush()
+                os.fsync(file.fileno())
+                done += len(piece)
+                _write_atomically(marker, str(done))
+            if done != count:
+                raise SuiteError(f"{name}: {done} images came where {count} were announced", "report this: it is a bug")
+            file.seek(len(header))
+            blocks = iter(lambda: file.read(CHUNK_BYTES), b"")
+            fingerprint = block_fingerprint((count, *shape), blocks, rows.labels, rows.split, rows.ids)
+        meta = {"fingerprint": fingerprint, "images": count, "stamp": _stamp(array)}
+        _write_atomically(partial / "meta.json", json.dumps(meta))
+        marker.unlink(missing_ok=True)  # there is none where there was no image
+        os.replace(partial, folder)
+    except KeyboardInterrupt:
+        log.info("stopped after %d of %d images of %s; the same command goes on from there", done, count, name)
+        raise
+    except OSError as error:
+        raise SuiteError(
+            f"{name}: cannot write {partial} after {done} of {count} images: {error}",
+            f"all of them take {in_words(count * bytes_each)}; the same command goes on where this one stopped",
+        ) from error
+
+
+def _check_space(name: str, folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise SuiteError(
+            f"{name}: decoding takes {in_words(needed)} ({needed} bytes) more, but only {in_words(free)} ({free} bytes) "
+            f"are free at {folder.parent}",
+            "free some space, name a folder on another disk with --home, or set a smaller image_size in the profile",
+        )
+
+
+def in_words(count: int) -> str:
+    """Bytes as a person reads them: '77 MB', '4.8 GB'."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{-(-count // 10**6)} MB"
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What a .npy file of uint8 pixels of this shape begins with."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _images_safe(marker: Path, array: Path, header: bytes, count: int, bytes_each: int) -> int:
+    """Images that an earlier try left; 0, to start over, where its files do not bear out what its marker says."""
+    try:
+        done = int(marker.read_text())
+        with array.open("rb") as file:
+            same = file.read(len(header)) == header
+            there = file.seek(0, os.SEEK_END)
+    except (FileNotFoundError, ValueError):
+        return 0
+    return done if same and 0 <= done <= count and len(header) + done * bytes_each <= there else 0
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,105 @@
+"""CIFAR-10: a data set with large inter-class distance, the contrast to faces in the paper's Figures 1 and 2."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from open_set_fer.datasets.cache import PreparedDataSet, cached_array
+from open_set_fer.datasets.faceset import Outline, Side, data_root
+from open_set_fer.datasets.listing import CHUNK, Listing, Rows, file_key
+from open_set_fer.errors import SuiteError
+from open_set_fer.safe_pickle import read_numpy_pickle
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCH = 10_000
+"""Images in each published file."""
+
+
+@dataclass(frozen=True)
+class Cifar10(PreparedDataSet):
+    """CIFAR-10 (Krizhevsky 2009) from a local copy of `cifar-10-batches-py`: 50,000 train and 10,000 test images."""
+
+    name = "cifar10"
+    title = "CIFAR-10"
+    guide = """CIFAR-10: www.cs.toronto.edu/~kriz/cifar.html, the python version.
+Lies in data/cifar10: data_batch_1 ... data_batch_5 and test_batch of cifar-10-batches-py.
+Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
+    published = {"train": 50000, "test": 10000}
+    published_classes = {"train": dict.fromkeys(CLASSES, 5000), "test": dict.fromkeys(CLASSES, 1000)}
+    classes = CLASSES
+
+    root: str = ""
+    """The folder with data_batch_1 ... data_batch_5 and test_batch; '': $OSFER_DATA/cifar10 or data/cifar10."""
+    image_size: Side = 32
+    """Pixels a side; published: 32."""
+
+    def listing(self, cache: Path) -> Listing:
+        """The labels, read once, of the published pickles; nothing in them is executed."""
+        batches, key, labels_file = self._files(cache)
+        labels, in_test = cached_array(labels_file, batches.labels)
+        rows = Rows.of(labels, np.where(in_test, "test", "train"), [f"cifar-{i:05d}" for i in range(len(labels))])
+        return Listing(self.name, CLASSES, rows, batches, key)
+
+    def quick_listing(self, cache: Path) -> Listing | Outline:
+        """An outline until an earlier run has read the labels."""
+        batches, _, labels_file = self._files(cache)
+        if labels_file.is_file():
+            return self.listing(cache)
+        count = BATCH * len(batches.files)
+        return Outline(CLASSES, images=count, bytes=count * 3 * self.image_size**2)
+
+    def _files(self, cache: Path) -> tuple[Batches, str, Path]:
+        """The published files, their key, and where the cache has their labels until one of them changes."""
+        root = data_root(self.name, self.root)
+        files = [*(root / f"data_batch_{number}" for number in range(1, 6)), root / "test_batch"]
+        key = file_key(self.name, map(str, files))
+        return Batches(files, self.image_size), f"{self!r}/{key}", cache / f"cifar10-labels-{key[:20]}.npy"
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The images of the published pickles, `size` pixels a side."""
+
+    files: list[Path]
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return 3, self.size, self.size
+
+    def labels(self) -> NDArray[np.int64]:
+        """(2, N) label, and 1 for an image of the test batch."""
+        labels = [read_batch(file)[0] for file in self.files]
+        in_test = [np.full_like(part, file.name == "test_batch") for part, file in zip(labels, self.files, strict=True)]
+        return np.stack([np.concatenate(labels), np.concatenate(in_test)])
+
+    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
+        """uint8 (n, 3, H, W) from image `start` on."""
+        images = np.concatenate([read_batch(file)[1] for file in self.files])[start:]
+        for at in range(0, len(images), CHUNK):
+            part = images[at : at + CHUNK]
+            yield part if self.size == 32 else np.stack([self._resized(image) for image in part])
+
+    def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize((self.size, self.size))).transpose(2, 0, 1)
+
+
+def read_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Labels (n,) and images (n, 3, 32, 32) of a published pickle; raises SuiteError for one of other content."""
+    try:
+        content = read_numpy_pickle(file, "latin1")
+        labels = np.asarray(content["labels"], dtype=np.int64)
+        images = np.asarray(content["data"], dtype=np.uint8).reshape(len(labels), 3, 32, 32)
+    except (pickle.UnpicklingError, KeyError, ValueError, EOFError, TypeError) as error:
+        raise SuiteError(f"cifar10: cannot read {file}: {error}", "unpack cifar-10-python.tar.gz again") from error
+    if labels.min() < 0 or labels.max() > 9:
+        raise SuiteError(f"cifar10: {file} has a label outside 0..9", "unpack cifar-10-python.tar.gz again")
+    return labels, images

@@ -1,0 +1,146 @@
+"""A listing: a data set read but for its pixels, and what it takes to make one from a folder of files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from open_set_fer.errors import SuiteError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+CHUNK = 512
+CHUNK_BYTES = 8 << 20
+"""A chunk of decoded images has at most so many bytes, so that memory stays bounded at 224 px on many cores."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each image before any is decoded: label, split and id, (N,) each."""
+
+    labels: NDArray[np.int64]
+    split: NDArray[np.str_]
+    ids: NDArray[np.str_]
+
+    @classmethod
+    def of(cls, labels: ArrayLike, split: ArrayLike, ids: ArrayLike) -> Rows:
+        """Rows from lists or arrays."""
+        return cls(np.asarray(labels, dtype=np.int64), np.asarray(split, dtype=np.str_), np.asarray(ids, dtype=np.str_))
+
+
+class Pixels(Protocol):
+    """Where a listing's images come from."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        ...
+
+    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
+        """The images from number `start` on, in the rows' order, as uint8 (n, C, H, W) chunks of any length."""
+        ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A data set read but for its pixels.
+
+    key: changes whenever the pixels may: settings, and files by `file_key`. notes: counts by split that `osfer data check`
+    prints. demonstration: as in FaceSet.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    rows: Rows
+    pixels: Pixels
+    key: str
+    notes: dict[str, dict[str, int]] = field(default_factory=dict)
+    demonstration: bool = False
+
+    def entry(self, cache: Path) -> Path:
+        """The cache entry of just these files, settings and rows."""
+        digest = hashlib.sha256(self.key.encode())
+        for column in (self.rows.labels, self.rows.split, self.rows.ids):
+            digest.update(f"{column.dtype}/{len(column)}/".encode() + np.ascontiguousarray(column).tobytes())
+        return cache / f"{self.name}-{digest.hexdigest()[:20]}"
+
+
+def chunk_length(bytes_each: int) -> int:
+    """Images in a chunk: CHUNK, or as many as have CHUNK_BYTES."""
+    return max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
+
+
+def file_key(name: str, paths: Iterable[str]) -> str:
+    """Hex SHA-256 of every file's path, size and time of change; raises SuiteError for one that is missing."""
+    digest = hashlib.sha256()
+    by_folder: dict[str, dict[str, os.DirEntry[str]]] = {}
+    for path in paths:
+        folder, _, file = path.rpartition("/")
+        if folder not in by_folder:
+            by_folder[folder] = {}
+            if os.path.isdir(folder):
+                with os.scandir(folder) as entries:
+                    by_folder[folder] = {entry.name: entry for entry in entries}
+        entry = by_folder[folder].get(file)
+        try:
+            stat = entry.stat() if entry is not None and entry.is_file() else None
+        except OSError as error:  # for one a link that leads to itself
+            raise SuiteError(
+                f"{name}: cannot read {path}: {error.strerror}", "replace it by the file itself"
+            ) from error
+        if stat is None:
+            raise SuiteError(f"{name}: no file {path}", "complete the data set")
+        digest.update(f"{path}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, whatever its line ends; raises SuiteError when it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise SuiteError(f"no file {path}", "complete the data set") from error
+    except OSError as error:
+        raise SuiteError(f"cannot read {path}: {error.strerror}", "name a text file") from error
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path} is not UTF-8 text: {error}", "restore the published file") from error
+
+
+def paths_inside(root: Path, relatives: Iterable[str], name: str) -> list[str]:
+    """root/relative of each name; raises SuiteError where one leads out of the folder, by `..` or a link.
+
+    Or where two name one file, as `x.png` and `./x.png`, which would train on the face that it tests with; links from
+    file to file are followed, `osfer data check` finds their equal pixels.
+    The root itself may be a link. A folder is resolved once, so that 287 k files cost a second and not half a minute.
+    """
+    top = os.path.realpath(root)
+    folders: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    paths = []
+    for relative in relatives:
+        path = os.path.join(root, relative)
+        folder, _, file = path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        place = f"{folders[folder]}/{file}"
+        if (
+            file in ("", ".", "..")
+            or not _below(folders[folder], top)
+            or (os.path.islink(path) and not _below(os.path.realpath(path), top))
+        ):
+            raise SuiteError(f"{name}: {relative!r} leads out of {root}", "use paths below the data set's folder")
+        if seen.setdefault(place, relative) != relative:
+            raise SuiteError(f"{name}: {relative!r} and {seen[place]!r} are one file", "keep one of them")
+        paths.append(path)
+    return paths
+
+
+def _below(path: str, top: str) -> bool:
+    return path == top or path.startswith(top.rstrip("/") + "/")
