@@ -62,7 +62,7 @@ def load(group: str, name: str) -> Any:
             f"cannot import the {kind} {name!r} from {point.value}: {type(error).__name__}: {error}",
             "mend, update or uninstall the package that registers it",
         ) from error
-    faults = _faults(found, group)
+    faults = class_faults(found, group)
     if faults:
         raise SuiteError(
             f"the {kind} {name!r} from {point.value} {faults[0]}", "see CONTRIBUTING.md for what it must have"
@@ -70,7 +70,7 @@ def load(group: str, name: str) -> Any:
     return found
 
 
-def _faults(found: Any, group: str) -> list[str]:
+def class_faults(found: Any, group: str) -> list[str]:
     """How a registered object differs from what the suite expects of a method or data set."""
     wanted = {"name": str, "version": int} if group == METHODS else {"name": str}
     faults = [
@@ -78,13 +78,19 @@ def _faults(found: Any, group: str) -> list[str]:
         for name, kind in wanted.items()
         if not isinstance(getattr(found, name, None), kind)
     ]
-    settings = getattr(found, "Settings", None)
-    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
+    if group == METHODS:
+        if not _is_frozen_dataclass(found):
+            faults.append("is no frozen dataclass whose fields are its settings")
+    elif not _is_frozen_dataclass(getattr(found, "Settings", None)):
         faults.append("has no dataclass `Settings`")
     action = "detect" if group == METHODS else "load"
     if not callable(getattr(found, action, None)):
         faults.append(f"has no method `{action}`")
     return faults
+
+
+def _is_frozen_dataclass(item: Any) -> bool:
+    return isinstance(item, type) and dataclasses.is_dataclass(item) and bool(item.__dataclass_params__.frozen)  # type: ignore[attr-defined]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
