@@ -33,6 +33,11 @@ class OpenSetTask:
     test_images: uint8 (N, C, H, W), closed and open faces in an order shuffled by the runner.
     closed_classes: K names.
     seed: the cell's seed.
+
+    >>> faces = np.zeros((4, 1, 48, 48), dtype=np.uint8)
+    >>> task = OpenSetTask(faces, np.array([0, 1, 1, 0]), faces[:2], ("happy", "sad"), seed=0)
+    >>> [task.closed_classes[label] for label in task.train_labels]
+    ['happy', 'sad', 'sad', 'happy']
     """
 
     train_images: NDArray[np.uint8]
@@ -51,6 +56,11 @@ class Detection:
     curves: per-epoch values by name, for MLflow and the figures.
     extras: per-image arrays (N,) by name (pseudo labels, losses), kept beside the scores.
     notes: what a reader of the result must know, such as a guard that fell back.
+
+    >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
+    >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
+    >>> detection.unknown_score  # the second face is more likely unknown
+    array([-4. , -0.2])
     """
 
     unknown_score: NDArray[np.floating[Any]]
@@ -65,6 +75,9 @@ class ClosedSetModel:
     """The shared closed-set model, in evaluation mode, and its outputs on the task's test images.
 
     Every cell gets a copy of the network; the logits are read-only.
+
+    >>> ClosedSetModel(network=..., test_logits=np.array([[4.0, 0.0], [0.1, 0.2]])).pseudo_labels
+    array([0, 1])
     """
 
     network: Network
