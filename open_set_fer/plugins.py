@@ -78,11 +78,8 @@ def class_faults(found: Any, group: str) -> list[str]:
         for name, kind in wanted.items()
         if not isinstance(getattr(found, name, None), kind)
     ]
-    if group == DATASETS:
-        if not _is_frozen_dataclass(found):
-            faults.append("is no frozen dataclass whose fields are its settings")
-    elif not _is_frozen_dataclass(getattr(found, "Settings", None)):
-        faults.append("has no dataclass `Settings`")
+    if not _is_frozen_dataclass(found):
+        faults.append("is no frozen dataclass whose fields are its settings")
     action = "detect" if group == METHODS else "load"
     if not callable(getattr(found, action, None)):
         faults.append(f"has no method `{action}`")

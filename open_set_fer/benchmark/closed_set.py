@@ -8,7 +8,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +25,9 @@ from open_set_fer.benchmark.keys import digest
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings, ClosedSetModel, ClosedSetSettings, OpenSetTask
-from open_set_fer.methods.training import evaluate, train_closed_set
+from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
+from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
 
 T = TypeVar("T")
 
@@ -75,8 +76,7 @@ class TaskContext:
         self._path = model_path(store, content)
         self._model: ClosedSetModel | None = None
         self._lent: ClosedSetModel | None = None
-        self._method = ""
-        self._shared: dict[tuple[str, str], Any] = {}
+        self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self._state = ProcessState()
         self._content = ""
 
@@ -88,7 +88,7 @@ class TaskContext:
         """
         self.generator = torch.Generator().manual_seed(self._seed)
         self.seconds, self.peak_mib = {}, {}
-        self._method, self._lent = method, None
+        self._lent = None
         with isolated(self._state, self._seed):
             self._content = self._content or content_digest(task)
             self._trained(task)  # before the method can do anything to its images
@@ -117,16 +117,13 @@ class TaskContext:
             else:
                 self.peak_mib[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
-    def shared(self, key: str, compute: Callable[[], T]) -> T:
-        """`compute()` once per task and method; later calls with the same key get the kept value, arrays read-only."""
-        if (self._method, key) not in self._shared:
-            value = compute()
-            for part in value if isinstance(value, tuple | list) else [value]:
-                if isinstance(part, np.ndarray):
-                    part.flags.writeable = False
-            self._shared[self._method, key] = value
-        kept: T = self._shared[self._method, key]
-        return kept
+    def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Pooled features (M, D) and (N, D) of training and test images by the model itself, read-only; computed once."""
+        if self._features is None:
+            network = self._trained(task).network
+            train, test = (_read_only(pooled_features(network, x)) for x in (task.train_images, task.test_images))
+            self._features = train, test
+        return self._features
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
         """The closed-set model of the task; the network is this cell's own copy."""

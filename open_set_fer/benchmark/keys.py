@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
 
 VERSION = 1
 """Raised whenever closed-set training changes its numbers; part of every closed-set and cell key."""

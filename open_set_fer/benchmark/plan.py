@@ -43,7 +43,7 @@ class Cell:
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
         closed = {k: v for k, v in self.closed_set.items() if k not in ("fingerprint", "closed_classes", "seed")}
-        return digest([self.method.name, self.method.version, asdict(self.method.settings), closed])[:16]
+        return digest([self.method.name, self.method.version, asdict(self.method), closed])[:16]
 
     def group(self) -> tuple[str, Protocol, int, str]:
         """Cells of one group share a task and a closed-set model."""
@@ -124,7 +124,7 @@ def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces])
                     content = closed_set_content(faces.fingerprint, protocol.closed, backbone, training[label], seed)
                     key = faces.fingerprint and digest({
                         "dataset": name, "protocol": protocol.content(), "closed_set": content,
-                        "method": method.name, "method_version": method.version, "settings": asdict(method.settings),
+                        "method": method.name, "method_version": method.version, "settings": asdict(method),
                     })  # fmt: skip
                     cells.append(Cell(name, protocol, label, method, seed, content, key))
     if not cells:

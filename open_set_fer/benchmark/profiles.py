@@ -17,7 +17,7 @@ from open_set_fer import plugins
 from open_set_fer.benchmark.protocols import Family, Pool
 from open_set_fer.benchmark.settings import build_settings, describe
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
 
 
 class _Strict(pydantic.BaseModel):
@@ -125,8 +125,7 @@ class Profile(_Strict):
         values = self._entry(label)
         name = values.pop("method")
         values.pop("closed_set", None)
-        kind = plugins.load(plugins.METHODS, name)
-        return kind(build_settings(kind.Settings, values, f"methods.{label}"))
+        return build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}")
 
     def about(self, label: str) -> str:
         """One line on a label: the built-in description, what its entry changes, or the method's own first line."""
@@ -146,7 +145,7 @@ class Profile(_Strict):
                 f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}",
                 f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
             )
-        own = asdict(self.method(label).settings)
+        own = asdict(self.method(label))
         shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings(label)).items()}
         present = own | shared
         for key, space in self.search[label].items():

@@ -44,7 +44,8 @@ from open_set_fer.benchmark.tracking import Tracker, brief_requests
 from open_set_fer.console import bars, log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import Stopped, SuiteError, summary
-from open_set_fer.methods.contract import ClosedSetSettings, OpenSetTask
+from open_set_fer.methods.contract import OpenSetTask
+from open_set_fer.methods.recipe import ClosedSetSettings
 
 if TYPE_CHECKING:
     from functools import _lru_cache_wrapper
@@ -439,7 +440,7 @@ class Runner:
 
     def _params(self, cell: Cell) -> dict[str, Any]:
         parts = {
-            "method": {"name": cell.method.name, "version": cell.method.version, **asdict(cell.method.settings)},
+            "method": {"name": cell.method.name, "version": cell.method.version, **asdict(cell.method)},
             "closed_set": cell.closed_set["closed_set"],
             "backbone": cell.closed_set["backbone"],
             "dataset": asdict(self.profile.dataset(cell.dataset)),

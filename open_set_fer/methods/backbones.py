@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import BackboneSettings
+from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.seeds import seeded
 from open_set_fer.methods.weights import load_weights
 
 
@@ -108,8 +109,7 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
 
     classes: outputs of the linear layer. channels: of the images (1 or 3).
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = _small(settings, classes, channels) if settings.name == "small" else _resnet(settings, classes)
     if settings.weights:
         load_weights(network, settings.weights)

@@ -6,27 +6,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.methods.lazy import training
 
 
+@dataclass(frozen=True)
 class Baseline:
     """s = -max softmax (the paper), or -max logit (the authors' notebook)."""
 
     name = "baseline"
     version = 1
 
-    @dataclass(frozen=True)
-    class Settings:
-        """score: 'msp' or 'max_logit'."""
-
-        score: Literal["msp", "max_logit"] = "msp"
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    score: Literal["msp", "max_logit"] = "msp"
+    """Which of the two."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by the shared closed-set model alone."""
-        from open_set_fer.methods.training import softmax
-
         model = context.closed_set_model(task)
-        confidence = softmax(model.test_logits) if self.settings.score == "msp" else model.test_logits
+        confidence = training.softmax(model.test_logits) if self.score == "msp" else model.test_logits
         return Detection(-confidence.max(axis=1), model.pseudo_labels)

@@ -1,59 +1,27 @@
 """The contract between a method and the suite: OpenSetTask in, Detection out.
 
-A method is one class with a `name`, a frozen dataclass `Settings` and `detect(task, context)`. It is registered as an
-entry point of group `open_set_fer.methods`. Nothing here holds a test label or says which test faces are open.
+A method is one frozen dataclass: its fields are its settings, `name` and `version` are plain class attributes, and
+`detect(task, context)` scores the test images. It is registered as an entry point of group `open_set_fer.methods`.
+Nothing here holds a test label or says which test faces are open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
     import torch
 
     from open_set_fer.methods.backbones import Network
+    from open_set_fer.methods.recipe import BackboneSettings
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class BackboneSettings:
-    """Which network, for all methods alike.
-
-    name: 'small' (CPU: at 48 px its last map is 6x6), 'resnet18' or 'resnet50'.
-    width: channels of the small network's first stage; they double at each of its three stages.
-    stem: of the ResNets: 'torchvision', or 'face' (max-pool without padding, ceil mode: the published face checkpoints).
-    weights: '' for fresh weights, or the path of a checkpoint for the ResNets (see `methods/weights.py`).
-    """
-
-    name: Literal["small", "resnet18", "resnet50"] = "small"
-    width: Count = 16
-    stem: Literal["torchvision", "face"] = "torchvision"
-    weights: str = ""
-
-
-@dataclass(frozen=True)
-class ClosedSetSettings:
-    """Closed-set training of the authors' code: Adam, learning rate x `lr_decay` an epoch, flip or noise, erasing.
-
-    schedule: 'exponential' as published, or 'one_cycle' (Smith and Topin 2018) for trainings of few epochs; the learning
-    rate is then the highest one and `lr_decay` is not used.
-    """
-
-    epochs: Epochs = 60
-    batch_size: BatchSize = 512
-    learning_rate: Positive = 1e-3
-    weight_decay: NotNegative = 1e-4
-    lr_decay: Positive = 0.9
-    schedule: Literal["exponential", "one_cycle"] = "exponential"
-    erase_probability: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,6 +33,11 @@ class OpenSetTask:
     test_images: uint8 (N, C, H, W), closed and open faces in an order shuffled by the runner.
     closed_classes: K names.
     seed: the cell's seed.
+
+    >>> faces = np.zeros((4, 1, 48, 48), dtype=np.uint8)
+    >>> task = OpenSetTask(faces, np.array([0, 1, 1, 0]), faces[:2], ("happy", "sad"), seed=0)
+    >>> [task.closed_classes[label] for label in task.train_labels]
+    ['happy', 'sad', 'sad', 'happy']
     """
 
     train_images: NDArray[np.uint8]
@@ -83,6 +56,11 @@ class Detection:
     curves: per-epoch values by name, for MLflow and the figures.
     extras: per-image arrays (N,) by name (pseudo labels, losses), kept beside the scores.
     notes: what a reader of the result must know, such as a guard that fell back.
+
+    >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
+    >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
+    >>> detection.unknown_score  # the second face is more likely unknown
+    array([-4. , -0.2])
     """
 
     unknown_score: NDArray[np.floating[Any]]
@@ -97,6 +75,9 @@ class ClosedSetModel:
     """The shared closed-set model, in evaluation mode, and its outputs on the task's test images.
 
     Every cell gets a copy of the network; the logits are read-only.
+
+    >>> ClosedSetModel(network=..., test_logits=np.array([[4.0, 0.0], [0.1, 0.2]])).pseudo_labels
+    array([0, 1])
     """
 
     network: Network
@@ -124,26 +105,27 @@ class Context(Protocol):
         """Iterate with a progress bar."""
         ...
 
-    def phase(self, name: str) -> Any:
-        """Context manager: time and peak memory of the phase go to MLflow."""
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Time and peak memory of the phase go to MLflow."""
         ...
 
-    def shared(self, key: str, compute: Any) -> Any:
-        """`compute()` once per closed-set model and method; later calls with the same key get the kept value.
+    def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The closed-set model's pooled features (M, D) of the training and (N, D) of the test images, read-only.
 
-        Other settings of the method get the same value: do not change it. Arrays in it are made read-only.
+        What its linear layer sees; computed once, shared by every method.
         """
         ...
 
 
 class Method(Protocol):
-    """What an entry point of group `open_set_fer.methods` must be."""
+    """What an entry point of group `open_set_fer.methods` must be: a frozen dataclass with these attributes.
 
-    name: ClassVar[str]
-    version: ClassVar[int]
-    Settings: ClassVar[type]
+    name: as registered. version: raised whenever the numbers change; cells are keyed by it.
+    """
 
-    def __init__(self, settings: Any) -> None: ...
+    name: str
+    version: int
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score every test image."""

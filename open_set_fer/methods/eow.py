@@ -9,123 +9,104 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.methods.lazy import F, backbones, seeds, torch, training
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
-    from open_set_fer.methods.backbones import Network
-
-
+@dataclass(frozen=True)
 class EOW:
-    """K+1 outputs; s = p(K+1). Inductive: test images are only scored."""
+    """K+1 outputs; s = p(K+1). Inductive: test images are only scored.
+
+    Defaults: the command in the authors' readme (15 epochs, Adam 1e-4, 1,000 iterations of warm-up, start at epoch 8,
+    weight 0.1, noise 0.01), for the rest the defaults of their `train.py`. Epochs are counted from 0.
+    """
 
     name = "eow"
     version = 1
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Defaults: the command in the authors' readme (15 epochs, Adam 1e-4, 1,000 iterations of warm-up, start at
-        epoch 8, weight 0.1, noise 0.01), for the rest the defaults of their `train.py`.
-
-        warmup_iterations: the learning rate rises linearly over these; 0 for none. decay_epochs: epochs (from 0) at
-        whose start it is multiplied by `decay_rate`.
-        ebm_start_epoch: first epoch (from 0) with negatives. ebm_weight: of their cross-entropy in the loss.
-        input_noise: standard deviation of the Gaussian noise on the normalised images; feature_noise: on the features
-        after the first stage. Both in training only.
-        buffer_size: features that the replay buffer keeps in memory, as float32. fresh_share: of each batch of
-        negatives that starts anew instead of from the buffer.
-        sgld_steps, sgld_step_size, sgld_noise: of the sampling, for each batch.
-        sgld_direction: 'away' goes against the gradient of log p(K+1), to features that the network still takes for
-        known, as in the authors' code; 'towards' goes along it.
-        erase_probability: of random erasing, from the suite's closed-set recipe (the authors pad and crop instead).
-        """
-
-        epochs: Epochs = 15
-        batch_size: BatchSize = 64
-        learning_rate: Positive = 1e-4
-        weight_decay: NotNegative = 0.0
-        warmup_iterations: CountOrZero = 1000
-        decay_epochs: tuple[CountOrZero, ...] = (7, 10)
-        decay_rate: Positive = 0.5
-        ebm_start_epoch: CountOrZero = 8
-        ebm_weight: NotNegative = 0.1
-        input_noise: NotNegative = 0.01
-        feature_noise: NotNegative = 0.01
-        buffer_size: Count = 10_000
-        fresh_share: Share = 0.05
-        sgld_steps: CountOrZero = 100
-        sgld_step_size: NotNegative = 1.0
-        sgld_noise: NotNegative = 1e-3
-        sgld_direction: Literal["away", "towards"] = "away"
-        erase_probability: Share = 0.5
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    epochs: Epochs = 15
+    batch_size: BatchSize = 64
+    learning_rate: Positive = 1e-4
+    weight_decay: NotNegative = 0.0
+    warmup_iterations: CountOrZero = 1000
+    """The learning rate rises linearly over these; 0 for none."""
+    decay_epochs: tuple[CountOrZero, ...] = (7, 10)
+    """Epochs at whose start the learning rate is multiplied by `decay_rate`."""
+    decay_rate: Positive = 0.5
+    ebm_start_epoch: CountOrZero = 8
+    """First epoch with negatives."""
+    ebm_weight: NotNegative = 0.1
+    """Of the negatives' cross-entropy in the loss."""
+    input_noise: NotNegative = 0.01
+    """Standard deviation of the Gaussian noise on the normalised images, in training only."""
+    feature_noise: NotNegative = 0.01
+    """The same on the features after the first stage."""
+    buffer_size: Count = 10_000
+    """Features that the replay buffer keeps in memory, as float32."""
+    fresh_share: Share = 0.05
+    """Of each batch of negatives: starts anew instead of from the buffer."""
+    sgld_steps: CountOrZero = 100
+    """Of the sampling, for each batch."""
+    sgld_step_size: NotNegative = 1.0
+    sgld_noise: NotNegative = 1e-3
+    """Standard deviation of the noise of each step."""
+    sgld_direction: Literal["away", "towards"] = "away"
+    """'away' goes against the gradient of log p(K+1), to features that the network still takes for known, as in the
+    authors' code; 'towards' goes along it."""
+    erase_probability: Share = 0.5
+    """Of random erasing, from the suite's closed-set recipe (the authors pad and crop instead)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Train K+1 outputs on the training images from fresh weights; score by p(K+1).
 
         curves: loss, train_accuracy, and negative_loss (the negatives' part of the loss, 0 before they begin).
         """
-        import torch
-
-        from open_set_fer.methods.backbones import build_network
-        from open_set_fer.methods.training import evaluate
-
-        seed = int(torch.randint(2**62, (1,), generator=context.generator))
-        outputs = len(task.closed_classes) + 1
-        network = build_network(context.backbone, outputs, task.train_images.shape[1], seed).to(context.device)
+        seed = seeds.draw_seed(context.generator)
+        outputs, channels = len(task.closed_classes) + 1, task.train_images.shape[1]
+        network = backbones.build_network(context.backbone, outputs, channels, seed).to(context.device)
         with context.phase("train"):
             curves = self._train(network, task, context, torch.Generator().manual_seed(seed + 1))
-        logits = evaluate(network, task.test_images)
+        logits = training.evaluate(network, task.test_images)
         return Detection(open_probability(logits), logits[:, :-1].argmax(axis=1), curves)
 
     def _train(
-        self, network: Network, task: OpenSetTask, context: Context, generator: torch.Generator
+        self, network: backbones.Network, task: OpenSetTask, context: Context, generator: torch.Generator
     ) -> dict[str, list[float]]:
-        import torch
-
-        from open_set_fer.methods.augmentation import flip_or_noise, random_erase
-        from open_set_fer.methods.training import as_tensor, batches, set_learning_rate, step
-
-        s = self.settings
-        data, targets = as_tensor(task.train_images), as_tensor(task.train_labels)
-        optimizer = torch.optim.Adam(network.parameters(), s.learning_rate, weight_decay=s.weight_decay)
+        data, targets = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
+        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         buffer: ReplayBuffer | None = None
         curves: dict[str, list[float]] = {"loss": [], "negative_loss": [], "train_accuracy": []}
         iteration = 0
-        for epoch in context.progress(range(s.epochs), "eow: epochs"):
+        for epoch in context.progress(range(self.epochs), "eow: epochs"):
             network.train()
             total, negative_total, right, seen = 0.0, 0.0, 0, 0
-            for batch in batches(torch.arange(len(targets)), s.batch_size, generator):
+            for batch in training.batches(torch.arange(len(targets)), self.batch_size, generator):
                 rate = learning_rate(
-                    s.learning_rate, iteration, s.warmup_iterations, epoch, s.decay_epochs, s.decay_rate
+                    self.learning_rate, iteration, self.warmup_iterations, epoch, self.decay_epochs, self.decay_rate
                 )
-                set_learning_rate(optimizer, rate)
-                x = flip_or_noise(network.prepare(data[batch]), network.std, generator)
-                x = random_erase(x, generator, s.erase_probability)
-                hidden = network.to_stage(x + _noise_like(x, s.input_noise, generator), 1)
-                hidden = hidden + _noise_like(hidden, s.feature_noise, generator)
+                training.set_learning_rate(optimizer, rate)
+                x = training.augmented(network, data[batch], generator, self.erase_probability)
+                hidden = network.to_stage(x + _noise_like(x, self.input_noise, generator), 1)
+                hidden = hidden + _noise_like(hidden, self.feature_noise, generator)
                 logits = network.classify(network.from_stage(hidden, 1))
                 y = targets[batch].to(context.device)
                 loss = known_loss(logits, y)
-                if epoch >= s.ebm_start_epoch:
+                if epoch >= self.ebm_start_epoch:
                     if buffer is None:
                         buffer = ReplayBuffer(
-                            s.buffer_size, _sampled_shape(network, data[:1]), s.fresh_share, generator
+                            self.buffer_size, _sampled_shape(network, data[:1]), self.fresh_share, generator
                         )
-                    negative = s.ebm_weight * negative_loss(self._negative_logits(network, buffer, len(y), generator))
+                    negative_logits = self._negative_logits(network, buffer, len(y), generator)
+                    negative = self.ebm_weight * negative_loss(negative_logits)
                     loss = loss + negative
                     negative_total += negative.item() * len(y)
-                step(optimizer, loss)
+                training.step(optimizer, loss)
                 iteration += 1
                 total += loss.item() * len(y)
                 right += int((logits.argmax(1) == y).sum())
@@ -135,21 +116,20 @@ class EOW:
         return curves
 
     def _negative_logits(
-        self, network: Network, buffer: ReplayBuffer, count: int, generator: torch.Generator
-    ) -> Tensor:
+        self, network: backbones.Network, buffer: ReplayBuffer, count: int, generator: torch.Generator
+    ) -> torch.Tensor:
         """Logits (up to `count`, K+1) of newly sampled negatives; gradients reach the network, not the samples.
 
         The network is in evaluation mode meanwhile, for their cross-entropy too: with the running statistics of batch
         norm, negatives and faces meet one function, as in the authors' network, which has no batch norm. Otherwise the
         negatives' statistics would take over the running ones that test images are normalised by.
         """
-        s = self.settings
         samples, where = buffer.draw(count)
         network.eval()
-        gradient = energy_gradient(network, s.sgld_direction)
+        gradient = energy_gradient(network, self.sgld_direction)
         samples = samples.to(next(network.parameters()).device)
-        for _ in range(s.sgld_steps):
-            samples = sgld_step(gradient, samples, s.sgld_step_size, s.sgld_noise, generator)
+        for _ in range(self.sgld_steps):
+            samples = sgld_step(gradient, samples, self.sgld_step_size, self.sgld_noise, generator)
         buffer.store(where, samples)
         logits = network.classify(network.from_stage(samples, _sampled_stage(network)))
         network.train()
@@ -162,34 +142,34 @@ class ReplayBuffer:
     def __init__(self, size: int, shape: tuple[int, ...], fresh_share: float, generator: torch.Generator) -> None:
         self.fresh_share = fresh_share
         self.generator = generator
-        self.kept = self._fresh(size, shape)
+        self.features = self._fresh(size, shape)
 
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
+    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Starting points (n, *shape) and their places (n,), n = min(count, size), all places different.
 
         Each is drawn anew, instead of taken from its place, with probability `fresh_share`.
         """
-        import torch
-
-        where = torch.randperm(len(self.kept), generator=self.generator)[:count]
+        where = torch.randperm(len(self.features), generator=self.generator)[:count]
         fresh = torch.rand(len(where), generator=self.generator) < self.fresh_share
-        samples = self.kept[where]
-        samples[fresh] = self._fresh(int(fresh.sum()), tuple(self.kept.shape[1:]))
+        samples = self.features[where]
+        samples[fresh] = self._fresh(int(fresh.sum()), tuple(self.features.shape[1:]))
         return samples, where
 
-    def store(self, where: Tensor, samples: Tensor) -> None:
+    def store(self, where: torch.Tensor, samples: torch.Tensor) -> None:
         """Keep samples (n, *shape) at the places (n,) that `draw` gave."""
-        self.kept[where] = samples.detach().cpu()
+        self.features[where] = samples.detach().cpu()
 
-    def _fresh(self, count: int, shape: tuple[int, ...]) -> Tensor:
-        import torch
-
+    def _fresh(self, count: int, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.empty((count, *shape)).uniform_(-0.1, 0.1, generator=self.generator)
 
 
 def sgld_step(
-    gradient: Callable[[Tensor], Tensor], samples: Tensor, step_size: float, noise: float, generator: torch.Generator
-) -> Tensor:
+    gradient: Callable[[torch.Tensor], torch.Tensor],
+    samples: torch.Tensor,
+    step_size: float,
+    noise: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
     """One step of stochastic gradient Langevin dynamics: e - step_size x dE/de + noise x normal.
 
     gradient: dE/de of samples, both (N, ...). noise: standard deviation. As in the authors' code it is set apart
@@ -198,17 +178,17 @@ def sgld_step(
     return samples - step_size * gradient(samples) + _noise_like(samples, noise, generator)
 
 
-def energy_gradient(network: Network, direction: Literal["away", "towards"]) -> Callable[[Tensor], Tensor]:
+def energy_gradient(
+    network: backbones.Network, direction: Literal["away", "towards"]
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """dE/de for features e (N, D, h, w) at the input of the last stage; leaves the parameters' gradients alone.
 
     E = log p(K+1 | e) for 'away' (descending it leads away from class K+1), its negative for 'towards'. The
     probability has a floor of 1e-12, as in the authors' code: where the network is surer than that, samples rest.
     """
-    import torch
-
     sign = 1.0 if direction == "away" else -1.0
 
-    def gradient(samples: Tensor) -> Tensor:
+    def gradient(samples: torch.Tensor) -> torch.Tensor:
         e = samples.detach().requires_grad_(True)
         probability = network.classify(network.from_stage(e, _sampled_stage(network))).softmax(dim=1)[:, -1]
         (slope,) = torch.autograd.grad(sign * (probability + 1e-12).log().sum(), e)
@@ -217,23 +197,19 @@ def energy_gradient(network: Network, direction: Literal["away", "towards"]) -> 
     return gradient
 
 
-def known_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def known_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of logits (N, K+1) against labels 0..K-1 (N,): the first term of the paper's objective."""
-    import torch.nn.functional as F
-
     return F.cross_entropy(logits, labels)
 
 
-def negative_loss(logits: Tensor) -> Tensor:
+def negative_loss(logits: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of the negatives' logits (N, K+1) against class K+1: the second term, before its weight."""
     return -logits.log_softmax(dim=1)[:, -1].mean()
 
 
 def open_probability(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """s (N,) = p(K+1) of logits (N, K+1): higher = more likely unknown."""
-    from open_set_fer.methods.training import softmax
-
-    return softmax(logits)[:, -1]
+    return training.softmax(logits)[:, -1]
 
 
 def learning_rate(
@@ -244,15 +220,13 @@ def learning_rate(
     return start * warm * decay_rate ** sum(epoch >= decay_epoch for decay_epoch in decay_epochs)
 
 
-def _sampled_stage(network: Network) -> int:
+def _sampled_stage(network: backbones.Network) -> int:
     """Stages before the sampled features: all but the last."""
     return len(network.stages) - 1
 
 
-def _sampled_shape(network: Network, image: Tensor) -> tuple[int, ...]:
+def _sampled_shape(network: backbones.Network, image: torch.Tensor) -> tuple[int, ...]:
     """(D, h, w) at the input of the last stage for one uint8 image (1, C, H, W)."""
-    import torch
-
     network.eval()
     with torch.no_grad():
         shape = network.to_stage(network.prepare(image), _sampled_stage(network)).shape[1:]
@@ -260,8 +234,6 @@ def _sampled_shape(network: Network, image: Tensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _noise_like(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+def _noise_like(x: torch.Tensor, scale: float, generator: torch.Generator) -> torch.Tensor:
     """Normal noise of the shape of `x`, drawn on the CPU so that a seed means the same on every device."""
-    import torch
-
     return torch.randn(x.shape, generator=generator).mul_(scale).to(x)

@@ -6,112 +6,102 @@ Each gives the test images the closed-set model's pseudo labels and scores how l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.methods.lazy import F, augmentation, learners, torch, training
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from open_set_fer.methods.learner import Learner
-
-
+@dataclass(frozen=True)
 class NoisyLabel:
-    """Label-noise detection on pseudo labels: O2U-net, small-loss co-teaching, or cleanlab's confident learning."""
+    """Label-noise detection on pseudo labels: O2U-net, small-loss co-teaching, or cleanlab's confident learning.
+
+    o2u (Huang et al., ICCV 2019): one network under a learning rate that falls linearly from `learning_rate` to a
+    hundredth of it in each cycle; score = loss averaged over the epochs, each epoch's losses less their mean.
+    co_teaching (Han et al., NeurIPS 2018): two networks, each batch's small-loss share chosen by one trains the other;
+    score = mean loss of both. cleanlab (Northcutt et al., JAIR 2021): out-of-fold probabilities; score = 1 - the
+    library's self-confidence label quality.
+    """
 
     name = "noisy-label"
     version = 1
 
-    @dataclass(frozen=True)
-    class Settings:
-        """approach: 'o2u', 'co_teaching' or 'cleanlab'.
-
-        o2u (Huang et al., ICCV 2019): one network under a learning rate that falls linearly from `learning_rate` to a
-        hundredth of it in each cycle of `cycle_length` epochs; score = loss averaged over the epochs, each epoch's losses
-        less their mean. co_teaching (Han et al., NeurIPS 2018): two networks, each batch's small-loss share chosen by one
-        trains the other; the share falls from 1 to 1 - `noise_rate` over `ramp_epochs`; score = mean loss of both.
-        cleanlab (Northcutt et al., JAIR 2021): out-of-fold probabilities of `folds` networks; score = 1 - the library's
-        self-confidence label quality.
-        """
-
-        approach: Literal["o2u", "co_teaching", "cleanlab"] = "o2u"
-        epochs: Epochs = 40
-        cycle_length: Epochs = 10
-        ramp_epochs: Epochs = 10
-        noise_rate: Share = 0.3
-        folds: Folds = 5
-        batch_size: BatchSize = 128
-        learning_rate: Positive = 1e-3
-        weight_decay: NotNegative = 1e-4
-        erase_probability: Share = 0.5
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    approach: Literal["o2u", "co_teaching", "cleanlab"] = "o2u"
+    """Which of the three."""
+    epochs: Epochs = 40
+    """Of each network."""
+    cycle_length: Epochs = 10
+    """o2u: epochs of a cycle of the learning rate."""
+    ramp_epochs: Epochs = 10
+    """co_teaching: epochs in which the share of a batch that trains falls from 1 to 1 - `noise_rate`."""
+    noise_rate: Share = 0.3
+    """co_teaching: share of wrong labels that is reckoned with."""
+    folds: Folds = 5
+    """cleanlab: networks, each of which leaves one fold out and answers for it."""
+    batch_size: BatchSize = 128
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-4
+    erase_probability: Share = 0.5
+    """Of random erasing, for each image."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score every test image by how likely its pseudo label is wrong."""
         labels = context.closed_set_model(task).pseudo_labels
         curves: dict[str, list[float]] = {}
-        score = {"o2u": self._o2u, "co_teaching": self._co_teaching, "cleanlab": self._cleanlab}[self.settings.approach]
+        score = {"o2u": self._o2u, "co_teaching": self._co_teaching, "cleanlab": self._cleanlab}[self.approach]
         with context.phase("train"):
             scores = score(task, labels, context, curves)
         return Detection(scores, labels, curves, {"pseudo_label": labels})
 
-    def _learners(self, count: int, task: OpenSetTask, context: Context) -> list[Learner]:
-        from open_set_fer.methods.learner import Learner
-
-        s = self.settings
+    def _learners(self, count: int, task: OpenSetTask, context: Context) -> list[learners.Learner]:
         classes, channels = len(task.closed_classes), task.test_images.shape[1]
-        return [Learner(context, classes, channels, index, s.batch_size, s.weight_decay) for index in range(count)]
+        return [
+            learners.Learner(context, classes, channels, index, self.batch_size, self.weight_decay)
+            for index in range(count)
+        ]
 
     def _o2u(
         self, task: OpenSetTask, labels: NDArray[np.int64], context: Context, curves: dict[str, list[float]]
     ) -> NDArray[np.float64]:
-        s = self.settings
         (learner,) = self._learners(1, task, context)
         everyone = np.ones(len(labels), dtype=bool)
         total = np.zeros(len(labels))
-        for epoch in context.progress(range(s.epochs), "o2u: epochs"):
-            rate = o2u_learning_rate(s.learning_rate, epoch, s.cycle_length)
-            loss = learner.train_epoch(task.test_images, labels, everyone, rate, 0.0, s.erase_probability)
+        for epoch in context.progress(range(self.epochs), "o2u: epochs"):
+            rate = o2u_learning_rate(self.learning_rate, epoch, self.cycle_length)
+            loss = learner.train_epoch(task.test_images, labels, everyone, rate, 0.0, self.erase_probability)
             curves.setdefault("loss_1", []).append(loss)
             losses = learner.losses(task.test_images, labels)
             total += losses - losses.mean()
-        return total / s.epochs
+        return total / self.epochs
 
     def _co_teaching(
         self, task: OpenSetTask, labels: NDArray[np.int64], context: Context, curves: dict[str, list[float]]
     ) -> NDArray[np.float64]:
-        import torch
-        import torch.nn.functional as F
-
-        from open_set_fer.methods.augmentation import random_erase
-        from open_set_fer.methods.training import as_tensor, batches, set_learning_rate, step
-
-        s = self.settings
         pair = self._learners(2, task, context)
-        data, targets = as_tensor(task.test_images), torch.from_numpy(labels)
+        data, targets = training.as_tensor(task.test_images), torch.from_numpy(labels)
         generator = pair[0].generator
         for learner in pair:
-            set_learning_rate(learner.optimizer, s.learning_rate)
-        for epoch in context.progress(range(s.epochs), "co-teaching: epochs"):
-            kept = 1 - s.noise_rate * min(1.0, (epoch + 1) / s.ramp_epochs)
+            training.set_learning_rate(learner.optimizer, self.learning_rate)
+        for epoch in context.progress(range(self.epochs), "co-teaching: epochs"):
+            share = 1 - self.noise_rate * min(1.0, (epoch + 1) / self.ramp_epochs)
             sums, seen = [0.0, 0.0], 0
-            for batch in batches(torch.arange(len(labels)), s.batch_size, generator):
+            for batch in training.batches(torch.arange(len(labels)), self.batch_size, generator):
                 y = targets[batch].to(context.device)
                 losses = []
                 for learner in pair:
                     learner.network.train()
-                    x = random_erase(learner.network.prepare(data[batch]), generator, s.erase_probability)
+                    x = augmentation.random_erase(
+                        learner.network.prepare(data[batch]), generator, self.erase_probability
+                    )
                     losses.append(F.cross_entropy(learner.network(x), y, reduction="none"))
-                small = [small_loss(loss.detach(), kept) for loss in losses]
+                small = [small_loss(loss.detach(), share) for loss in losses]
                 for index, learner in enumerate(pair):
-                    step(learner.optimizer, losses[index][small[1 - index]].mean())
+                    training.step(learner.optimizer, losses[index][small[1 - index]].mean())
                     sums[index] += float(losses[index].detach().sum())
                 seen += len(batch)
             for index in range(2):
@@ -126,18 +116,15 @@ class NoisyLabel:
             from cleanlab.rank import get_label_quality_scores
         except ImportError as error:
             raise SuiteError("the method needs cleanlab", "pip install 'open-set-fer[noise]'") from error
-        from open_set_fer.methods.training import evaluate, softmax
-
-        s = self.settings
-        folds = np.arange(len(labels)) % s.folds  # the runner has shuffled the order
+        folds = np.arange(len(labels)) % self.folds  # the runner has shuffled the order
         probabilities = np.zeros((len(labels), len(task.closed_classes)))
-        for fold, learner in enumerate(context.progress(self._learners(s.folds, task, context), "cleanlab: folds")):
+        for fold, learner in enumerate(context.progress(self._learners(self.folds, task, context), "cleanlab: folds")):
             inside = folds != fold
-            for epoch in context.progress(range(s.epochs), "cleanlab: epochs"):
-                rate = o2u_learning_rate(s.learning_rate, epoch, s.epochs)
-                loss = learner.train_epoch(task.test_images, labels, inside, rate, 0.0, s.erase_probability)
+            for epoch in context.progress(range(self.epochs), "cleanlab: epochs"):
+                rate = o2u_learning_rate(self.learning_rate, epoch, self.epochs)
+                loss = learner.train_epoch(task.test_images, labels, inside, rate, 0.0, self.erase_probability)
                 curves.setdefault(f"loss_{fold + 1}", []).append(loss)
-            probabilities[~inside] = softmax(evaluate(learner.network, task.test_images[~inside]))
+            probabilities[~inside] = training.softmax(training.evaluate(learner.network, task.test_images[~inside]))
         quality = get_label_quality_scores(labels, probabilities, method="self_confidence")
         return 1 - np.asarray(quality, dtype=np.float64)
 
@@ -148,7 +135,7 @@ def o2u_learning_rate(highest: float, epoch: int, cycle: int) -> float:
     return (1 - position) * highest + position * highest / 100
 
 
-def small_loss(losses: Tensor, share: float) -> Tensor:
+def small_loss(losses: torch.Tensor, share: float) -> torch.Tensor:
     """Indices of the `share` of (n,) losses that are smallest, at least one."""
     count = max(1, int(share * len(losses)))
     return losses.argsort(stable=True)[:count]

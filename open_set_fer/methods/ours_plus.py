@@ -11,65 +11,54 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
+from open_set_fer.methods.lazy import F, nn, seeds, torch, training
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
-if TYPE_CHECKING:
-    from torch import Generator
 
-
+@dataclass(frozen=True)
 class OursPlus:
     """Pool-against-training discriminator, cross-fitted, plus the closed-set model's energy; not in the paper."""
 
     name = "ours-plus"
     version = 1
 
-    @dataclass(frozen=True)
-    class Settings:
-        """epochs: of each fold's network. folds: each pool image is scored by the network that did not train on it.
-
-        energy_weight: of the standardised energy -logsumexp(logits) next to the standardised logit (0: logit alone).
-        """
-
-        epochs: Epochs = 8
-        folds: Folds = 2
-        batch_size: BatchSize = 128
-        learning_rate: Positive = 1e-3
-        weight_decay: NotNegative = 1e-4
-        erase_probability: Share = 0.5
-        energy_weight: NotNegative = 1.0
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    epochs: Epochs = 8
+    """Of each fold's network."""
+    folds: Folds = 2
+    """Each pool image is scored by the network that did not train on its fold."""
+    batch_size: BatchSize = 128
+    learning_rate: Positive = 1e-3
+    """The highest one of the one-cycle schedule."""
+    weight_decay: NotNegative = 1e-4
+    erase_probability: Share = 0.5
+    """Of random erasing, for each image."""
+    energy_weight: NotNegative = 1.0
+    """Of the standardised energy -logsumexp(logits) next to the standardised logit (0: logit alone)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by how much an image looks like one that only the pool has, plus the energy."""
-        import torch
-
-        from open_set_fer.methods.training import evaluate
-
         model = context.closed_set_model(task)
         pool_labels = model.pseudo_labels
         curves: dict[str, list[float]] = {}
         logits = np.zeros(len(pool_labels))
-        generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=context.generator)))
+        generator = torch.Generator().manual_seed(seeds.draw_seed(context.generator))
         with context.phase("train"):
             # Pseudo labels on both sides: a true label on one and a pseudo label on the other would give them away.
-            train_labels = evaluate(model.network, task.train_images).argmax(axis=1)
-            folds = np.arange(len(pool_labels)) % self.settings.folds  # the runner has shuffled the order
-            for fold in context.progress(range(self.settings.folds), "ours-plus: folds"):
+            train_labels = training.evaluate(model.network, task.train_images).argmax(axis=1)
+            folds = np.arange(len(pool_labels)) % self.folds  # the runner has shuffled the order
+            for fold in context.progress(range(self.folds), "ours-plus: folds"):
                 held_out = folds == fold
                 curves[f"loss_{fold + 1}"], logits[held_out] = self._fold(
                     task, context, model, pool_labels, train_labels, held_out, generator
                 )
         energy = -logsumexp(model.test_logits.astype(np.float64), axis=1)
-        score = standardise(logits) + self.settings.energy_weight * standardise(energy)
+        score = standardise(logits) + self.energy_weight * standardise(energy)
         return Detection(score, pool_labels, curves, {"pool_logit": logits, "energy": energy})
 
     def _fold(
@@ -80,44 +69,35 @@ class OursPlus:
         pool_labels: NDArray[np.int64],
         train_labels: NDArray[np.int64],
         held_out: NDArray[np.bool_],
-        generator: Generator,
+        generator: torch.Generator,
     ) -> tuple[list[float], NDArray[np.float64]]:
         """Train on the pool without `held_out` against as many training images; loss curve and held-out logits."""
-        import torch
-        import torch.nn.functional as F
-
-        from open_set_fer.methods.augmentation import flip_or_noise, random_erase
-        from open_set_fer.methods.training import as_tensor, batches, evaluate, step
-
-        s = self.settings
         pool = np.flatnonzero(~held_out)
         network = copy.deepcopy(model.network).requires_grad_(True)
-        seed = int(torch.randint(2**62, (1,), generator=generator))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network.fc = torch.nn.Linear(network.widths[-1], 1).to(context.device)
+        seed = seeds.draw_seed(generator)
+        with seeds.seeded(seed):
+            network.fc = nn.Linear(network.widths[-1], 1).to(context.device)
         rng = np.random.default_rng(seed)
-        optimizer = torch.optim.AdamW(network.parameters(), s.learning_rate, weight_decay=s.weight_decay)
-        steps = s.epochs * -(-2 * len(pool) // s.batch_size)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, steps)
-        images = as_tensor(np.concatenate([task.test_images[pool], task.train_images]))
+        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        steps = self.epochs * -(-2 * len(pool) // self.batch_size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
+        images = training.as_tensor(np.concatenate([task.test_images[pool], task.train_images]))
         losses = []
-        for _ in context.progress(range(s.epochs), "ours-plus: epochs"):
+        for _ in context.progress(range(self.epochs), "ours-plus: epochs"):
             matched = len(pool) + match_classes(pool_labels[pool], train_labels, rng)
             chosen = torch.from_numpy(np.concatenate([np.arange(len(pool)), matched]))
             network.train()
             total = 0.0
-            for batch in batches(chosen, s.batch_size, generator):
-                x = flip_or_noise(network.prepare(images[batch]), network.std, generator)
-                x = random_erase(x, generator, s.erase_probability)
+            for batch in training.batches(chosen, self.batch_size, generator):
+                x = training.augmented(network, images[batch], generator, self.erase_probability)
                 from_pool = (batch < len(pool)).float().to(context.device)
                 loss = F.binary_cross_entropy_with_logits(network(x)[:, 0], from_pool)
-                step(optimizer, loss)
+                training.step(optimizer, loss)
                 schedule.step()
                 total += loss.item() * len(batch)
             losses.append(total / len(chosen))
         faces = task.test_images[held_out]
-        both = evaluate(network, faces) + evaluate(network, np.ascontiguousarray(faces[..., ::-1]))
+        both = training.evaluate(network, faces) + training.evaluate(network, np.ascontiguousarray(faces[..., ::-1]))
         return losses, both[:, 0].astype(np.float64) / 2
 
 

@@ -8,60 +8,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
+from open_set_fer.methods.lazy import backbones, nn, torch, training
 from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
-    from open_set_fer.methods.backbones import Network
-
-
+@dataclass(frozen=True)
 class PostHoc:
-    """s = the detector's outlier score: pytorch-ood's sign, higher for unknown, is the suite's."""
+    """s = the detector's outlier score: pytorch-ood's sign, higher for unknown, is the suite's.
+
+    max_logit and kl_matching (Hendrycks et al. 2022), energy (Liu et al. 2020), entropy (of the softmax), openmax (Bendale
+    and Boult 2016), mahalanobis (Lee et al. 2018, last layer, no input preprocessing), relative_mahalanobis (Ren et al.
+    2021), knn (Sun et al. 2022, unit-length features), vim (Wang et al. 2022), react (Sun et al. 2021), she (Zhang et al.
+    2023), dice (Sun and Li 2022), odin (Liang et al. 2018).
+    """
 
     name = "posthoc"
     version = 1
 
-    @dataclass(frozen=True)
-    class Settings:
-        """Which detector, and its hyperparameters; a hyperparameter of another detector has no effect.
-
-        detector: max_logit and kl_matching (Hendrycks et al. 2022), energy (Liu et al. 2020), entropy (of the softmax),
-        openmax (Bendale and Boult 2016), mahalanobis (Lee et al. 2018, last layer, no input preprocessing),
-        relative_mahalanobis (Ren et al. 2021), knn (Sun et al. 2022, unit-length features), vim (Wang et al. 2022),
-        react (Sun et al. 2021), she (Zhang et al. 2023), dice (Sun and Li 2022), odin (Liang et al. 2018).
-        energy_temperature: 1, the paper's. openmax_tail: training distances a class that the Weibull is fitted to.
-        openmax_alpha: top classes that are revised, at most K (both from the authors' code, repository abhijitbendale/OSDN).
-        knn_k: 50, the paper's for CIFAR-10. vim_dimension: of the principal space; 0 is half of the features' (paper:
-        1000 of 2048, 512 of 768). react_percentile: share of training activations below the clip (paper: 0.9).
-        dice_p: share of weights that are dropped (paper: 0.9 for CIFAR). odin_temperature, odin_epsilon: the paper's
-        for CIFAR-10; epsilon is the step in pixels on the 0-1 scale.
-        """
-
-        detector: Literal[
-            "max_logit", "energy", "entropy", "openmax", "mahalanobis", "relative_mahalanobis", "knn", "vim",
-            "react", "kl_matching", "she", "dice", "odin",
-        ] = "energy"  # fmt: skip
-        energy_temperature: Positive = 1.0
-        openmax_tail: Count = 20
-        openmax_alpha: Count = 10
-        knn_k: Count = 50
-        vim_dimension: CountOrZero = 0
-        react_percentile: Share = 0.9
-        dice_p: Share = 0.9
-        odin_temperature: Positive = 1000.0
-        odin_epsilon: NotNegative = 0.0014
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    detector: Literal[
+        "max_logit", "energy", "entropy", "openmax", "mahalanobis", "relative_mahalanobis", "knn", "vim",
+        "react", "kl_matching", "she", "dice", "odin",
+    ] = "energy"  # fmt: skip
+    """Which one; a hyperparameter of another detector has no effect."""
+    energy_temperature: Positive = 1.0
+    """The paper's."""
+    openmax_tail: Annotated[Count, Field(ge=2)] = 20
+    """Training distances a class that the Weibull is fitted to (authors' code, repository abhijitbendale/OSDN)."""
+    openmax_alpha: Count = 10
+    """Top classes that are revised, at most K (from the same code)."""
+    knn_k: Count = 50
+    """The paper's for CIFAR-10."""
+    vim_dimension: CountOrZero = 0
+    """Of the principal space; 0 is half of the features' (paper: 1000 of 2048, 512 of 768)."""
+    react_percentile: Share = 0.9
+    """Share of training activations below the clip (the paper's)."""
+    dice_p: Share = 0.9
+    """Share of weights that are dropped (the paper's for CIFAR)."""
+    odin_temperature: Positive = 1000.0
+    """The paper's for CIFAR-10."""
+    odin_epsilon: NotNegative = 0.0014
+    """Step in pixels on the 0-1 scale (the paper's for CIFAR-10)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Fit the detector on the training images, score the test images (N,); predicted_class are the pseudo labels.
@@ -72,7 +68,7 @@ class PostHoc:
         library = _pytorch_ood()
         model = context.closed_set_model(task)
         with context.phase("train"):
-            if self.settings.detector == "odin":
+            if self.detector == "odin":
                 score = self._odin(library, model.network, task.test_images)
             else:
                 score = self._fit_and_score(library, model, task, context)
@@ -84,16 +80,10 @@ class PostHoc:
         self, library: Any, model: ClosedSetModel, task: OpenSetTask, context: Context
     ) -> NDArray[np.float64]:
         """(N,) outlier scores by the detector's logits, features or feature-maps interface, in float64."""
-        import copy
-
-        import torch
-
-        from open_set_fer.methods.training import as_tensor
-
-        network, labels = model.network, as_tensor(task.train_labels)
-        head = copy.deepcopy(network.fc).double().cpu().requires_grad_(False)
-        test = as_tensor(model.test_logits).double()
-        wide = _float64_default() if self.settings.detector.endswith("mahalanobis") else nullcontext()
+        network, labels = model.network, training.as_tensor(task.train_labels)
+        head = deepcopy(network.fc).double().cpu().requires_grad_(False)
+        test = training.as_tensor(model.test_logits).double()
+        wide = _float64_default() if self.detector.endswith("mahalanobis") else nullcontext()
         try:
             detector = self._detector(library, head)
             # ReAct's feature maps may have any shape: pooled features are the paper's penultimate layer.
@@ -101,15 +91,14 @@ class PostHoc:
             with wide:
                 if detector.requires_fit:  # all that score features do
                     train, test_features = (
-                        as_tensor(features).double()
-                        for features in context.shared("posthoc features", lambda: _pooled_features(network, task))
+                        training.as_tensor(features).double() for features in context.features(task)
                     )
                     right = self._right(head(train), labels)
                     if kind == "logits":
                         train = head(train)
                     else:
                         test = test_features
-                    if self.settings.detector == "openmax":  # as published; SHE does it by itself
+                    if self.detector == "openmax":  # as published; SHE does it by itself
                         train, labels = train[right], labels[right]
                     getattr(detector, f"fit_{kind}")(train, labels)
                 # In pieces: DICE holds (piece, K, D) at once.
@@ -121,33 +110,30 @@ class PostHoc:
 
     def _detector(self, library: Any, head: nn.Linear) -> Any:
         """The detector, without a model: it is fed logits or features. `head`: the linear layer, where it needs one."""
-        s = self.settings
-        if s.detector == "vim":
-            dimension = s.vim_dimension or head.in_features // 2
+        if self.detector == "vim":
+            dimension = self.vim_dimension or head.in_features // 2
             if not 0 < dimension < head.in_features:
                 raise self._error(f"vim_dimension {dimension} is not between 1 and {head.in_features - 1}")
             return library.ViM(None, dimension, head.weight, head.bias)
-        if s.detector == "openmax" and (s.openmax_tail < 2 or s.openmax_alpha < 1):
-            raise self._error("openmax_tail must be at least 2, openmax_alpha at least 1")
         build = {
             "max_logit": lambda: library.MaxLogit(None),
-            "energy": lambda: library.EnergyBased(None, s.energy_temperature),
+            "energy": lambda: library.EnergyBased(None, self.energy_temperature),
             "entropy": lambda: library.Entropy(None),
-            "openmax": lambda: library.OpenMax(None, s.openmax_tail, s.openmax_alpha),
+            "openmax": lambda: library.OpenMax(None, self.openmax_tail, self.openmax_alpha),
             "kl_matching": lambda: library.KLMatching(None),
             "mahalanobis": lambda: library.Mahalanobis(None),
             "relative_mahalanobis": lambda: library.RMD(None),
-            "knn": lambda: library.KNN(None, s.knn_k),
-            "react": lambda: library.ReAct(None, head, percentile=s.react_percentile),
+            "knn": lambda: library.KNN(None, self.knn_k),
+            "react": lambda: library.ReAct(None, head, percentile=self.react_percentile),
             "she": lambda: library.SHE(None, head),
-            "dice": lambda: library.DICE(None, head.weight, head.bias, s.dice_p),
+            "dice": lambda: library.DICE(None, head.weight, head.bias, self.dice_p),
         }
-        return build[s.detector]()
+        return build[self.detector]()
 
-    def _right(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _right(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(M,) which training images are classified correctly; SuiteError when a class has too few for the detector."""
         right = logits.argmax(dim=1) == labels
-        needs_right = self.settings.detector in ("openmax", "she")
+        needs_right = self.detector in ("openmax", "she")
         for k in range(logits.shape[1]):
             usable = (labels == k) & right if needs_right else labels == k
             if usable.sum() < 2:
@@ -156,26 +142,24 @@ class PostHoc:
                 )
         return right
 
-    def _odin(self, library: Any, network: Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def _odin(self, library: Any, network: backbones.Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(N,) -max softmax at the temperature, of images moved by epsilon towards their predicted class."""
-        import torch
-
-        from open_set_fer.methods.training import as_tensor
-
         network.eval()
         detector = library.ODIN(
             lambda x: network(x).double(),  # at temperature 1000 float32 would make ties
-            eps=self.settings.odin_epsilon,
-            temperature=self.settings.odin_temperature,
+            eps=self.odin_epsilon,
+            temperature=self.odin_temperature,
             norm_std=network.std.flatten().tolist(),
         )
-        pieces = [detector.predict(network.prepare(piece)).cpu() for piece in torch.split(as_tensor(images), 256)]
+        pieces = [
+            detector.predict(network.prepare(piece)).cpu() for piece in torch.split(training.as_tensor(images), 256)
+        ]
         score: NDArray[np.float64] = torch.cat(pieces).numpy()
         return score
 
     def _error(self, message: str) -> SuiteError:
         return SuiteError(
-            f"posthoc detector {self.settings.detector}: {message}",
+            f"posthoc detector {self.detector}: {message}",
             "change the detector's settings, train the closed-set model longer, or leave this detector out",
         )
 
@@ -191,21 +175,9 @@ def _pytorch_ood() -> Any:
     return detector
 
 
-def _pooled_features(network: Network, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Pooled last feature maps (M, D) and (N, D) of training and test images: what the linear layer sees."""
-    from open_set_fer.methods.training import evaluate
-
-    def pooled(x: Tensor) -> Tensor:
-        return network.feature_map(x).mean(dim=(2, 3))
-
-    return evaluate(network, task.train_images, pooled), evaluate(network, task.test_images, pooled)
-
-
 @contextmanager
 def _float64_default() -> Iterator[None]:
     """float64 as torch's default: pytorch-ood's Mahalanobis keeps means and covariance in the default type."""
-    import torch
-
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

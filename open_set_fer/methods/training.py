@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from open_set_fer.methods.augmentation import flip_or_noise, random_erase
 from open_set_fer.methods.backbones import Network
-from open_set_fer.methods.contract import ClosedSetSettings
+from open_set_fer.methods.recipe import ClosedSetSettings
 
 
 def batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -63,31 +63,41 @@ def frozen_statistics(network: Network) -> Iterator[None]:
 
 @torch.inference_mode()
 def evaluate(
-    network: Network, images: NDArray[np.uint8], of: Callable[[Tensor], Tensor] | None = None, batch_size: int = 512
+    network: Network,
+    images: NDArray[np.uint8],
+    compute: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 512,
 ) -> NDArray[np.float32]:
-    """Outputs on uint8 (N, C, H, W), in evaluation mode, no augmentation: logits, or `of(prepared batch)`."""
+    """Outputs on uint8 (N, C, H, W), in evaluation mode, no augmentation: logits, or `compute(prepared batch)`."""
     network.eval()
-    return outputs(network, images, of or network, batch_size)
+    return _in_batches(network, images, compute or network, batch_size)
 
 
 @torch.inference_mode()
-def evaluate_by_batch(network: Network, images: NDArray[np.uint8], batch_size: int = 512) -> NDArray[np.float32]:
+def evaluate_with_batch_statistics(
+    network: Network, images: NDArray[np.uint8], batch_size: int = 512
+) -> NDArray[np.float32]:
     """Logits as `evaluate` gives them, but with batch norm by each batch's own statistics."""
     network.train()
     with frozen_statistics(network):
-        return outputs(network, images, network, batch_size)
+        return _in_batches(network, images, network, batch_size)
 
 
-def outputs(
-    network: Network, images: NDArray[np.uint8], of: Callable[[Tensor], Tensor], batch_size: int
+def _in_batches(
+    network: Network, images: NDArray[np.uint8], compute: Callable[[Tensor], Tensor], batch_size: int
 ) -> NDArray[np.float32]:
-    """`of(prepared batch)` of all images, in the mode that the network is in."""
+    """`compute(prepared batch)` of all images, in the mode that the network is in."""
     pieces = [
-        of(network.prepare(as_tensor(images[start : start + batch_size]))).float().cpu()
+        compute(network.prepare(as_tensor(images[start : start + batch_size]))).float().cpu()
         for start in range(0, len(images), batch_size)
     ]
-    found: NDArray[np.float32] = torch.cat(pieces).numpy()
-    return found
+    values: NDArray[np.float32] = torch.cat(pieces).numpy()
+    return values
+
+
+def pooled_features(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, D): the pooled last feature map of uint8 (N, C, H, W), which is what the linear layer sees."""
+    return evaluate(network, images, lambda x: network.feature_map(x).mean(dim=(2, 3)))
 
 
 def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -119,8 +129,7 @@ def train_closed_set(
         network.train()
         total, right, seen = 0.0, 0, 0
         for batch in batches(torch.arange(len(targets)), settings.batch_size, generator):
-            x = flip_or_noise(network.prepare(data[batch]), network.std, generator)
-            x = random_erase(x, generator, settings.erase_probability)
+            x = augmented(network, data[batch], generator, settings.erase_probability)
             y = targets[batch].to(device)
             logits = network(x)
             loss = F.cross_entropy(logits, y)
@@ -133,6 +142,12 @@ def train_closed_set(
         curves["loss"].append(total / seen)
         curves["train_accuracy"].append(right / seen)
     return curves
+
+
+def augmented(network: Network, images: Tensor, generator: torch.Generator, erase_probability: float) -> Tensor:
+    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy, and erased: the closed-set recipe's."""
+    x = flip_or_noise(network.prepare(images), network.std, generator)
+    return random_erase(x, generator, erase_probability)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

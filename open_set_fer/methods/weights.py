@@ -8,19 +8,15 @@ NumPy arrays only. Keys are torchvision's, with or without a `module.` prefix.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.safe_pickle import read_numpy_pickle
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from open_set_fer.methods.backbones import Network
 
 LEAST_MATCHED = 0.8
 """A checkpoint that fills less than this share of the network's tensors (classifier aside) is refused."""
@@ -72,18 +68,20 @@ def _torchvision_name(name: str) -> str:
     return name
 
 
-def load_weights(network: Network, path: str | Path) -> dict[str, list[str]]:
-    """Fill a ResNet from a checkpoint, its classifier excepted; returns matched, missing, misshapen, unexpected keys.
+def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
+    """Fill a ResNet (`backbones.Network`) from a checkpoint, its classifier excepted.
+
+    Returns the matched, missing, misshapen and unexpected keys.
 
     Raises SuiteError when fewer than LEAST_MATCHED of the network's tensors are found in the right shape.
     """
     tensors = read_checkpoint(path)
-    own = network.state_dict()
-    wanted = {_torchvision_name(name): name for name in own if not name.startswith("fc.")}
+    state = network.state_dict()
+    wanted = {_torchvision_name(name): name for name in state if not name.startswith("fc.")}
     report: dict[str, list[str]] = {
-        "matched": [k for k in wanted if k in tensors and tensors[k].shape == own[wanted[k]].shape],
+        "matched": [k for k in wanted if k in tensors and tensors[k].shape == state[wanted[k]].shape],
         "missing": [k for k in wanted if k not in tensors],
-        "misshapen": [k for k in wanted if k in tensors and tensors[k].shape != own[wanted[k]].shape],
+        "misshapen": [k for k in wanted if k in tensors and tensors[k].shape != state[wanted[k]].shape],
         "unexpected": [k for k in tensors if k not in wanted],
     }
     # Counters of batches seen are absent from converted checkpoints and carry no weight.
@@ -97,5 +95,5 @@ def load_weights(network: Network, path: str | Path) -> dict[str, list[str]]:
         )
     counts = ", ".join(f"{len(keys)} {what}" for what, keys in report.items())
     log.info("weights %s: %s%s", path, counts, f" (missing: {report['missing'][:3]} ...)" if report["missing"] else "")
-    network.load_state_dict({wanted[k]: tensors[k].to(own[wanted[k]].dtype) for k in report["matched"]}, strict=False)
+    network.load_state_dict({wanted[k]: tensors[k].to(state[wanted[k]].dtype) for k in report["matched"]}, strict=False)
     return report

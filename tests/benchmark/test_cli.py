@@ -159,14 +159,10 @@ def test_a_home_that_cannot_be_one_is_one_clear_error(tmp_path):
 
 GOOD = """
 from dataclasses import dataclass
+@dataclass(frozen=True)
 class Method:
     "A method that works."
     name, version = "good", 1
-    @dataclass(frozen=True)
-    class Settings:
-        pass
-    def __init__(self, settings):
-        self.settings = settings
     def detect(self, task, context):
         ...
 """
@@ -177,7 +173,8 @@ BROKEN = {
     "absent": ("import no_such_module_at_all", "ModuleNotFoundError"),
     "nameless": (GOOD.replace('"good", 1', "None, 1"), "has no `name`"),
     "unversioned": (GOOD.replace("version = ", "other = "), "has no `version`"),
-    "unset": (GOOD.replace("Settings:", "Other:"), "has no dataclass `Settings`"),
+    "unset": (GOOD.replace("@dataclass(frozen=True)", ""), "is no frozen dataclass whose fields are its settings"),
+    "fluid": (GOOD.replace("(frozen=True)", ""), "is no frozen dataclass whose fields are its settings"),
     "idle": (GOOD.replace("def detect", "def other"), "has no method `detect`"),
 }
 

@@ -22,17 +22,12 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
 
 
+@dataclass(frozen=True)
 class Vandal:
     """Leaves everything that it can reach other than it found it; only the images may be spared."""
 
     name, version = "vandal", 1
-
-    @dataclass(frozen=True)
-    class Settings:
-        images: bool = False
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    images: bool = False
 
     def detect(self, task, context):
         torch.set_default_dtype(torch.float64)
@@ -51,11 +46,11 @@ class Vandal:
         model = context.closed_set_model(task)
         for parameter in model.network.parameters():
             parameter.zero_()
-        for array in (task.train_images, task.train_labels, task.test_images, model.test_logits):
+        features = context.features(task)
+        for array in (task.train_images, task.train_labels, task.test_images, model.test_logits, *features):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 0
-        context.shared("posthoc features", lambda: (np.zeros(3), np.zeros(3)))
-        if self.settings.images:
+        if self.images:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 torch.from_numpy(task.test_images).zero_()
@@ -70,10 +65,7 @@ def run(home, vandals, monkeypatch):
     _, profile, text = load_profile("smoke")
     chosen = Selection(methods=("ours", "proser", "energy"))
     cells, face_sets = make_plan(profile, chosen, home.parent / "cache")
-    bad = [
-        replace(cells[0], label=f"vandal {i}", method=Vandal(Vandal.Settings(i)), key=f"vandal{int(i)}")
-        for i in vandals
-    ]
+    bad = [replace(cells[0], label=f"vandal {i}", method=Vandal(i), key=f"vandal{int(i)}") for i in vandals]
     runner = Runner(home, "smoke", profile, text, torch.device("cpu"))
     outcome = runner.run([*bad, *cells], face_sets, "test")
     return outcome, {c.label: pd.read_parquet(home / "results" / c.key / "scores.parquet") for c in cells}

@@ -22,7 +22,7 @@ def write(tmp_path, text):
 def test_built_in_profiles_are_valid_and_the_paper_one_has_its_settings():
     assert {"smoke", "demo", "paper", "ferplus-cpu"} <= set(profile_names())
     _, paper, _ = load_profile("paper")
-    ours = paper.method("ours").settings
+    ours = paper.method("ours")
     assert (ours.epochs, ours.cycle_length, ours.consistency_weight, ours.learning_rate) == (40, 10, 5.0, 2e-4)
     assert (ours.attention, ours.cycle_lr, ours.cycle_training) == (True, True, True)
     assert paper.backbone_settings().name == "resnet18"
@@ -138,7 +138,7 @@ def test_settings_are_frozen():
     _, profile, _ = load_profile("smoke")
     for label in profile.methods:
         with pytest.raises(dataclasses.FrozenInstanceError):
-            profile.method(label).settings.new = 1
+            profile.method(label).new = 1
 
 
 def labels_of(tmp_path, text=SMOKE, **selection):
@@ -208,7 +208,7 @@ def test_every_profile_has_every_label_of_the_suite_and_all_means_the_same():
         profile = load_profile(name)[1]
         assert set(built_in_labels()) <= set(profile.method_labels())
         for label in profile.method_labels():
-            assert profile.method(label).settings is not None
+            assert profile.method(label) is not None
             assert profile.about(label)
     labels = {name: load_profile(name)[1].method_labels() for name in ("smoke", "demo", "ferplus-cpu", "contrast")}
     assert labels["smoke"] == labels["demo"] == labels["ferplus-cpu"] == labels["contrast"]
@@ -218,10 +218,8 @@ def test_every_profile_has_every_label_of_the_suite_and_all_means_the_same():
 def test_a_built_in_label_takes_what_the_profile_says_of_it_and_of_what_it_is_like(tmp_path):
     text = SMOKE + "[methods.knn]\nknn_k = 3\n"
     profile = load_profile(write(tmp_path, text))[1]
-    assert (profile.method("knn").settings.detector, profile.method("knn").settings.knn_k) == ("knn", 3)
-    assert profile.method("ours-online").settings == dataclasses.replace(
-        profile.method("ours").settings, variant="online"
-    )
+    assert (profile.method("knn").detector, profile.method("knn").knn_k) == ("knn", 3)
+    assert profile.method("ours-online") == dataclasses.replace(profile.method("ours"), variant="online")
     assert profile.about("knn").startswith("post-hoc")
     changed = load_profile(write(tmp_path, SMOKE + '[methods.x]\nlike = "ours"\nepochs = 9\n'))[1]
     assert changed.about("x") == "ours with epochs = 9"
@@ -245,9 +243,9 @@ def test_a_base_gives_what_the_profile_does_not_say(tmp_path):
     base, own = load_profile("ferplus-cpu")[1], load_profile(write(tmp_path, BASED))[1]
     assert list(own.datasets) == ["synthetic"]
     assert own.closed_set_settings() == dataclasses.replace(base.closed_set_settings(), epochs=3)
-    assert own.method("ours").settings == dataclasses.replace(base.method("ours").settings, epochs=5)
-    assert own.method("dias").settings == base.method("dias").settings
-    assert own.method("eow").settings == type(own.method("ours").settings)()
+    assert own.method("ours") == dataclasses.replace(base.method("ours"), epochs=5)
+    assert own.method("dias") == base.method("dias")
+    assert own.method("eow") == type(own.method("ours"))()
     assert (own.seeds, own.default_methods, own.protocols) == (base.seeds, base.default_methods, base.protocols)
     with pytest.raises(SuiteError, match=r"own\.toml: selection: Field required"):
         load_profile(write(tmp_path, BASED.replace('selection = "nothing was selected"', "")))

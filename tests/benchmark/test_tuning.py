@@ -87,7 +87,7 @@ def test_a_study_starts_from_the_profile_and_goes_on_from_mlflow(tmp_path):
                     torch.device("cpu"), "osfer tune")  # fmt: skip
 
     two = study(2)
-    own = profile.method("ours").settings
+    own = profile.method("ours")
     assert two.trials[0][0] == {
         "learning_rate": own.learning_rate, "epochs": own.epochs, "consistency_weight": own.consistency_weight,
         "closed_set.erase_probability": profile.closed_set_settings().erase_probability,
@@ -124,13 +124,13 @@ def test_a_wrong_search_entry_names_itself(tmp_path, old, new, message):
 
 def test_like_starts_from_another_entry(tmp_path):
     _, profile, _ = load_profile(write(tmp_path, '[methods.ours-short]\nlike = "ours"\nepochs = 1\n'))
-    own, like = profile.method("ours").settings, profile.method("ours-short").settings
+    own, like = profile.method("ours"), profile.method("ours-short")
     assert like.epochs == 1
     assert (like.cycle_length, like.learning_rate) == (own.cycle_length, own.learning_rate)
     chain = (
         '[methods.ours-short]\nlike = "ours"\nepochs = 1\n[methods.ours-x]\nlike = "ours-short"\nattention = false\n'
     )
-    last = load_profile(write(tmp_path, chain))[1].method("ours-x").settings
+    last = load_profile(write(tmp_path, chain))[1].method("ours-x")
     assert (last.epochs, last.attention) == (1, False)
     with pytest.raises(SuiteError, match=r"methods\.ours-x\.like: 'ours-shrt' is no label, did you mean 'ours-short'"):
         load_profile(write(tmp_path, chain.replace('"ours-short"', '"ours-shrt"')))

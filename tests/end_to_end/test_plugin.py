@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.end_to_end.test_run import osfer
 
 pytestmark = pytest.mark.slow
-PACKAGE = Path(__file__).parent.parent / "plugins" / "osfer-margin"
+PACKAGE = Path(__file__).parents[2] / "examples" / "osfer-margin"
 
 
 def test_an_installed_package_adds_a_method(tmp_path):
@@ -24,6 +25,11 @@ def test_an_installed_package_adds_a_method(tmp_path):
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
          "--target", str(site), str(source)], check=True,
     )  # fmt: skip
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_osfer_margin.py"], cwd=source, check=False,
+        env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "3 passed" in tested.stdout, tested.stdout
     home = tmp_path / "home"
     listed = osfer("list", home=home, PYTHONPATH=str(site))
     assert "margin" in listed.stdout

@@ -41,30 +41,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from open_set_fer.methods.contract import Detection
 
+@dataclass(frozen=True)
 class Harmful:
     """Does `what` where `only` is among the closed classes, unless OSFER_HARMLESS is set."""
     name = "harmful"
     version = 1
 
-    @dataclass(frozen=True)
-    class Settings:
-        what: str = ""
-        only: str = ""
-        number: int = 0
-
-    def __init__(self, settings):
-        self.settings = settings
+    what: str = ""
+    only: str = ""
+    number: int = 0
 
     def detect(self, task, context):
         model = context.closed_set_model(task)
-        what = self.settings.what
-        if self.settings.only in ("", *task.closed_classes) and "OSFER_HARMLESS" not in os.environ:
+        what = self.what
+        if self.only in ("", *task.closed_classes) and "OSFER_HARMLESS" not in os.environ:
             if what == "exit":
                 os._exit(7)
             if what == "segfault":
                 ctypes.string_at(0)
             if what == "gate":  # the third cell waits for the test
-                while self.settings.number == 2 and not Path(os.environ["OSFER_GATE"]).exists():
+                while self.number == 2 and not Path(os.environ["OSFER_GATE"]).exists():
                     time.sleep(0.1)
             if what.startswith("sleep"):
                 time.sleep(float(what.removeprefix("sleep")))

@@ -8,7 +8,7 @@ import torch
 
 from open_set_fer.methods.attention import attention_maps, consistency_loss
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings
+from open_set_fer.methods.recipe import BackboneSettings
 
 
 @pytest.mark.parametrize(

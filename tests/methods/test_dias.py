@@ -14,7 +14,7 @@ from open_set_fer.benchmark.settings import build_settings
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods import dias as module
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings, OpenSetTask
+from open_set_fer.methods.contract import OpenSetTask
 from open_set_fer.methods.dias import (
     Dias,
     adversarial_loss,
@@ -24,19 +24,20 @@ from open_set_fer.methods.dias import (
     pull_distance,
     smoothed_cross_entropy,
 )
-from tests.methods.lent import task_and_context
+from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.testing import task_and_context
 
 QUICK = {"epochs": 2, "batch_size": 20, "gan_width": 2, "optimizer": "adam", "learning_rate": 3e-3}
 
 
 def detect(**settings):
     task, context, truth = task_and_context()
-    return Dias(Dias.Settings(**{**QUICK, **settings})).detect(task, context), truth
+    return Dias(**{**QUICK, **settings}).detect(task, context), truth
 
 
 def simulator(**settings):
     task, context, _ = task_and_context()
-    return module._Simulator(Dias.Settings(**{**QUICK, **settings}), task, context)
+    return module._Simulator(Dias(**{**QUICK, **settings}), task, context)
 
 
 def batch_norms(network):
@@ -52,7 +53,7 @@ def same(first, second):
 
 
 def test_the_published_settings():
-    s = Dias.Settings()
+    s = Dias()
     assert (s.epochs, s.batch_size, s.optimizer, s.learning_rate, s.weight_decay) == (200, 64, "sgd", 0.1, 1e-4)
     assert (s.beta, s.fake_ratio, s.pull_ratio, s.smoothing, s.smoothing2) == (0.1, 0.1, 1.0, 0.5, 1.0)
     assert (s.lr_step, s.gan_learning_rate, s.gan_width, s.erase_probability) == (60, 2e-4, 64, 0.0)
@@ -61,7 +62,7 @@ def test_the_published_settings():
     assert nets.classifier_optimizer.param_groups[0]["momentum"] == 0.9
     assert nets.generator_optimizer.param_groups[0]["betas"] == (0.5, 0.999)
     with pytest.raises(SuiteError, match="fake_ration"):
-        build_settings(Dias.Settings, {"fake_ration": 1.0}, "methods.dias")
+        build_settings(Dias, {"fake_ration": 1.0}, "methods.dias")
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
@@ -135,7 +136,7 @@ def test_generated_images_have_the_normalised_range():
 def test_a_grey_task_on_a_colour_network():
     task, context, _ = task_and_context()
     context.backbone = BackboneSettings("resnet18")
-    nets = module._Simulator(Dias.Settings(**QUICK), task, context)
+    nets = module._Simulator(Dias(**QUICK), task, context)
     images = nets.generate(2) * nets.classifier.std + nets.classifier.mean
     assert images.shape == (2, 3, 24, 24)
     torch.testing.assert_close(images[:, 0], images[:, 2])
@@ -245,7 +246,7 @@ def test_a_run_learns_and_finds_noise():
     noise = np.random.default_rng(9).integers(0, 90, (40, 1, 24, 24), dtype=np.uint8)
     images = np.concatenate([task.test_images, noise])
     task = OpenSetTask(task.train_images, task.train_labels, images, task.closed_classes, 0)
-    detection = Dias(Dias.Settings(**{**QUICK, "epochs": 12})).detect(task, context)
+    detection = Dias(**{**QUICK, "epochs": 12}).detect(task, context)
     score = detection.unknown_score
     assert score.shape == (136,)
     assert ((score >= -1) & (score <= -1 / 3 + 1e-12)).all()
@@ -269,8 +270,8 @@ def test_same_seed_same_scores_and_every_setting_changes_them():
 
 def test_warm_start_begins_at_the_closed_set_model():
     task, context, _ = task_and_context()
-    detection = Dias(Dias.Settings(epochs=1, learning_rate=0.0, warm_start=True, gan_width=2, batches_per_pass=1))
-    nets = module._Simulator(detection.settings, task, context)
+    dias = Dias(epochs=1, learning_rate=0.0, warm_start=True, gan_width=2, batches_per_pass=1)
+    nets = module._Simulator(dias, task, context)
     for own, given in zip(nets.classifier.parameters(), context._model.network.parameters(), strict=True):
         assert torch.equal(own, given)
     assert len(list(nets.batches())) == 1

@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 
 from open_set_fer.methods import training
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings
 from open_set_fer.methods.eow import (
     EOW,
     ReplayBuffer,
@@ -24,7 +23,8 @@ from open_set_fer.methods.eow import (
     open_probability,
     sgld_step,
 )
-from tests.methods.lent import LentContext, bright_corners, detect_with, task_and_context
+from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
 QUICK = {"epochs": 3, "batch_size": 16, "learning_rate": 3e-3, "warmup_iterations": 4, "ebm_start_epoch": 1,
          "sgld_steps": 2, "buffer_size": 40}  # fmt: skip
@@ -35,7 +35,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def detect(task_change=None, seed=0, **settings):
-    return detect_with(EOW(EOW.Settings(**{**QUICK, **settings})), task_change, seed)
+    task, context, _ = task_and_context(seed=seed)
+    return EOW(**{**QUICK, **settings}).detect(dataclasses.replace(task, **(task_change or {})), context)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def small_network(seed: int = 0):
 
 
 def test_defaults_are_the_published_ones():
-    assert dataclasses.asdict(EOW.Settings()) == {
+    assert dataclasses.asdict(EOW()) == {
         "epochs": 15, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0, "warmup_iterations": 1000,
         "decay_epochs": (7, 10), "decay_rate": 0.5, "ebm_start_epoch": 8, "ebm_weight": 0.1, "input_noise": 0.01,
         "feature_noise": 0.01, "buffer_size": 10_000, "fresh_share": 0.05, "sgld_steps": 100, "sgld_step_size": 1.0,
@@ -108,16 +109,16 @@ def test_energy_gradient_against_finite_differences():
 def test_sampling_goes_the_stated_way_and_leaves_the_network_as_it_was(direction, sign):
     network = small_network().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    method = EOW(EOW.Settings(sgld_direction=direction, sgld_steps=20, sgld_noise=0.0, fresh_share=0.0))
+    method = EOW(sgld_direction=direction, sgld_steps=20, sgld_noise=0.0, fresh_share=0.0)
     buffer = ReplayBuffer(12, (8, 6, 6), 0.0, generator())
-    start = buffer.kept.clone()
+    start = buffer.features.clone()
     logits = method._negative_logits(network, buffer, 12, generator())
     assert network.training
     assert all(p.grad is None for p in network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     network.eval()
     at_start = network.classify(network.from_stage(start, 2)).log_softmax(1)[:, -1].mean().item()
-    at_end = network.classify(network.from_stage(buffer.kept, 2)).log_softmax(1)[:, -1].mean().item()
+    at_end = network.classify(network.from_stage(buffer.features, 2)).log_softmax(1)[:, -1].mean().item()
     assert sign * (at_end - at_start) > 0.01
     assert negative_loss(logits).item() == pytest.approx(-at_end, rel=1e-5)
     negative_loss(logits).backward()  # reaches what the features pass, and nothing before
@@ -127,8 +128,8 @@ def test_sampling_goes_the_stated_way_and_leaves_the_network_as_it_was(direction
 
 def test_replay_buffer_starts_uniform_and_draws_the_stated_share_anew():
     buffer = ReplayBuffer(2000, (3, 2, 2), 0.05, generator())
-    assert buffer.kept.abs().max() <= 0.1
-    assert buffer.kept.std().item() == pytest.approx(0.2 / np.sqrt(12), rel=0.02)
+    assert buffer.features.abs().max() <= 0.1
+    assert buffer.features.std().item() == pytest.approx(0.2 / np.sqrt(12), rel=0.02)
     buffer.store(torch.arange(2000), torch.ones(2000, 3, 2, 2))
     fresh = []
     for _ in range(40):
@@ -139,12 +140,12 @@ def test_replay_buffer_starts_uniform_and_draws_the_stated_share_anew():
         assert samples[anew].abs().max() <= 0.1
         fresh.append(anew.float().mean().item())
     assert np.mean(fresh) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 20000))
-    assert (buffer.kept == 1).all()  # drawing changes nothing
+    assert (buffer.features == 1).all()  # drawing changes nothing
     samples, where = buffer.draw(3000)
     assert len(samples) == 2000
     buffer.store(where[:5], torch.full((5, 3, 2, 2), 7.0))
-    assert (buffer.kept[where[:5]] == 7).all()
-    assert (buffer.kept == 7).sum() == 5 * 12
+    assert (buffer.features[where[:5]] == 7).all()
+    assert (buffer.features == 7).sum() == 5 * 12
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -183,11 +184,11 @@ def test_without_negatives_it_is_the_closed_loss_alone():
 
 
 def test_two_classes_odd_sizes_and_a_tiny_last_batch():
-    images, labels = bright_corners(35, 2, 0, size=30)
+    images, labels = bright_bars(35, 2, 0, size=30)
     _, context, _ = task_and_context()
     task, _, _ = task_and_context(classes=2)
     task = dataclasses.replace(task, train_images=images, train_labels=labels, test_images=images)
-    detection = EOW(EOW.Settings(**QUICK)).detect(task, context)  # batches of 16, 16, 3
+    detection = EOW(**QUICK).detect(task, context)  # batches of 16, 16, 3
     assert np.isfinite(detection.unknown_score).all()
     assert set(detection.predicted_class) <= {0, 1}
 
@@ -207,13 +208,13 @@ def test_sign_with_an_oracle(monkeypatch):
 def test_an_unseen_class_on_easy_images(direction):
     """With few sampling steps. With more, negatives sampled 'away' chase the known features, and on data this small
     some seeds no longer rank the unseen bars first."""
-    train, labels = bright_corners(160, 4, 0)
-    test, truth = bright_corners(120, 4, 1)
+    train, labels = bright_bars(160, 4, 0)
+    test, truth = bright_bars(120, 4, 1)
     task, _, _ = task_and_context()
     task = dataclasses.replace(task, train_images=train[labels < 3], train_labels=labels[labels < 3], test_images=test)
-    context = LentContext(None, np.zeros((120, 3), np.float32))
+    context = PlainContext(None, np.zeros((120, 3), np.float32))
     settings = {**QUICK, "epochs": 8, "ebm_start_epoch": 4, "buffer_size": 200, "sgld_direction": direction}
-    detection = EOW(EOW.Settings(**settings, decay_epochs=())).detect(task, context)
+    detection = EOW(**settings, decay_epochs=()).detect(task, context)
     known = truth < 3
     assert (detection.predicted_class[known] == truth[known]).mean() > 0.9
     assert roc_auc_score(~known, detection.unknown_score) > 0.8

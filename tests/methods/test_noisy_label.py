@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods import noisy_label as module
 from open_set_fer.methods.noisy_label import NoisyLabel, o2u_learning_rate, small_loss
-from tests.methods.lent import task_and_context
+from open_set_fer.testing import task_and_context
 from tests.methods.test_ours import noisy_labels
 
 QUICK = {"batch_size": 16, "learning_rate": 3e-3, "cycle_length": 3, "ramp_epochs": 3, "folds": 2}
@@ -36,7 +36,7 @@ def test_wrong_pseudo_labels_score_high_and_same_seed_repeats(approach, epochs):
     runs = []
     for _ in range(2):
         task, context, _ = task_and_context(pseudo)
-        runs.append(NoisyLabel(NoisyLabel.Settings(approach, epochs=epochs, **QUICK)).detect(task, context))
+        runs.append(NoisyLabel(approach, epochs=epochs, **QUICK).detect(task, context))
     assert roc_auc_score(wrong, runs[0].unknown_score) > 0.85
     assert (runs[0].unknown_score == runs[1].unknown_score).all()
     assert (runs[0].predicted_class == pseudo).all()
@@ -51,9 +51,9 @@ def test_o2u_averages_centred_losses(monkeypatch):
         kept.append(next(given))
         return kept[-1]
 
-    monkeypatch.setattr("open_set_fer.methods.learner.Learner.losses", losses)
+    monkeypatch.setattr("open_set_fer.methods.learners.Learner.losses", losses)
     task, context, _ = task_and_context()
-    detection = NoisyLabel(NoisyLabel.Settings("o2u", epochs=6, **QUICK)).detect(task, context)
+    detection = NoisyLabel("o2u", epochs=6, **QUICK).detect(task, context)
     by_hand = np.mean([row - row.mean() for row in kept], axis=0)
     np.testing.assert_allclose(detection.unknown_score, by_hand, rtol=1e-12)
 
@@ -62,18 +62,18 @@ def test_cleanlab_scores_are_out_of_fold_self_confidence(monkeypatch):
     evaluated = []
     original = module.NoisyLabel._learners
 
-    def learners(self, count, task, context):
-        made = original(self, count, task, context)
-        for learner in made:
+    def watched(self, count, task, context):
+        learners = original(self, count, task, context)
+        for learner in learners:
             train = learner.train_epoch
             learner.train_epoch = lambda images, labels, selected, *rest, train=train: (
                 evaluated.append(selected.copy()), train(images, labels, selected, *rest))[1]  # fmt: skip
-        return made
+        return learners
 
-    monkeypatch.setattr(module.NoisyLabel, "_learners", learners)
+    monkeypatch.setattr(module.NoisyLabel, "_learners", watched)
     task, context, _ = task_and_context()
-    settings = NoisyLabel.Settings("cleanlab", epochs=1, **QUICK)
-    scores = NoisyLabel(settings).detect(task, context).unknown_score
+    method = NoisyLabel("cleanlab", epochs=1, **QUICK)
+    scores = method.detect(task, context).unknown_score
     assert len(evaluated) == 2
     assert not (evaluated[0] & evaluated[1]).any()
     assert ((scores >= 0) & (scores <= 1)).all()
@@ -83,4 +83,4 @@ def test_without_cleanlab_the_error_names_the_mend(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab.rank", None)
     task, context, _ = task_and_context()
     with pytest.raises(SuiteError, match=r"pip install 'open-set-fer\[noise\]'"):
-        NoisyLabel(NoisyLabel.Settings("cleanlab")).detect(task, context)
+        NoisyLabel("cleanlab").detect(task, context)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.methods import learner as module
+from open_set_fer.methods import learners as module
 from open_set_fer.methods import ours
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.ours import Ours
-from tests.methods.lent import task_and_context
+from open_set_fer.testing import task_and_context
 
 QUICK = {"epochs": 4, "cycle_length": 2, "batch_size": 16, "learning_rate": 3e-3}
 
@@ -24,7 +24,7 @@ def noisy_labels(n: int = 96, classes: int = 3) -> tuple[np.ndarray, np.ndarray]
 
 def detect(pseudo=None, **settings):
     task, context, _ = task_and_context(pseudo)
-    return Ours(Ours.Settings(**{**QUICK, **settings})).detect(task, context)
+    return Ours(**{**QUICK, **settings}).detect(task, context)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_erase_comes_before_the_flip(monkeypatch):
 
 def test_a_guard_that_falls_back_says_so():
     task, context, _ = task_and_context(np.r_[np.zeros(95, dtype=int), 1])
-    detection = Ours(Ours.Settings(**QUICK)).detect(task, context)
+    detection = Ours(**QUICK).detect(task, context)
     assert len(detection.notes) == 1
     assert detection.notes[0].startswith("selection fell back to all samples in ")
     assert detection.notes[0].endswith(f"(lost: {task.closed_classes[1]})")
@@ -176,9 +176,9 @@ def test_baseline_closed_forms():
     object.__setattr__(context._model, "test_logits", logits)
     wide = logits.astype(np.float64)
     probabilities = np.exp(wide) / np.exp(wide).sum(axis=1, keepdims=True)
-    msp = Baseline(Baseline.Settings()).detect(task, context)
+    msp = Baseline().detect(task, context)
     np.testing.assert_allclose(msp.unknown_score, -probabilities.max(axis=1), rtol=1e-12)
-    highest = Baseline(Baseline.Settings("max_logit")).detect(task, context)
+    highest = Baseline("max_logit").detect(task, context)
     assert (highest.unknown_score == -logits.max(axis=1)).all()
     assert (msp.predicted_class == logits.argmax(axis=1)).all()
 

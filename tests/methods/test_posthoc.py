@@ -18,9 +18,9 @@ from open_set_fer.benchmark.settings import build_settings
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
 from open_set_fer.methods.posthoc import PostHoc
-from tests.methods.lent import LentContext, task_and_context
+from open_set_fer.testing import PlainContext, task_and_context
 
-DETECTORS = typing.get_args(typing.get_type_hints(PostHoc.Settings)["detector"])
+DETECTORS = typing.get_args(typing.get_type_hints(PostHoc)["detector"])
 K, D = 3, 8
 
 
@@ -67,11 +67,11 @@ def pixels(n_train=900, n_closed=60, n_open=40):
     with torch.no_grad():
         logits = network(network.prepare(torch.from_numpy(test))).numpy()
     network.batches = 0
-    return task, LentContext(network, logits), np.r_[np.zeros(n_closed), np.ones(n_open)]
+    return task, PlainContext(network, logits), np.r_[np.zeros(n_closed), np.ones(n_open)]
 
 
 def detect(task, context, detector, **settings):
-    return PostHoc(PostHoc.Settings(detector, **settings)).detect(task, context)
+    return PostHoc(detector, **settings).detect(task, context)
 
 
 def arrays(task, context):
@@ -212,7 +212,7 @@ def test_openmax_fits_on_correctly_classified_images_alone():
     wrong = dataclasses.replace(task, train_labels=labels)
     without = dataclasses.replace(task, train_images=task.train_images[3:], train_labels=task.train_labels[3:])
     score = detect(wrong, context, "openmax").unknown_score
-    assert (score == detect(without, LentContext(context._model.network, context._model.test_logits), "openmax").unknown_score).all()  # fmt: skip
+    assert (score == detect(without, PlainContext(context._model.network, context._model.test_logits), "openmax").unknown_score).all()  # fmt: skip
     assert ((score >= 0) & (score <= 1)).all()
 
 
@@ -243,7 +243,6 @@ def test_errors_name_the_detector_and_the_mend():
     for settings, problem in [
         (("knn", {"knn_k": 5000}), "k=5000"),
         (("knn", {"knn_k": 0}), "n_neighbors"),
-        (("openmax", {"openmax_alpha": 0}), "openmax_alpha"),
         (("vim", {"vim_dimension": 8}), "vim_dimension 8"),
         (("react", {"react_percentile": 90.0}), "percentile"),
         (("dice", {"dice_p": 1.5}), "fraction"),
@@ -256,7 +255,7 @@ def test_errors_name_the_detector_and_the_mend():
         train_labels=task.train_labels[task.train_labels < 2],
     )
     with pytest.raises(SuiteError, match="class 2 has fewer than two"):
-        detect(none_of_c, LentContext(context._model.network, context._model.test_logits), "mahalanobis")
+        detect(none_of_c, PlainContext(context._model.network, context._model.test_logits), "mahalanobis")
     context._model.test_logits[0, 0] = np.nan
     with pytest.raises(SuiteError, match="1 of 100 scores are not finite"):
         detect(task, context, "energy")
@@ -264,9 +263,12 @@ def test_errors_name_the_detector_and_the_mend():
 
 def test_unknown_detector_and_published_defaults():
     with pytest.raises(SuiteError, match="detector"):
-        build_settings(PostHoc.Settings, {"detector": "magic"}, "methods.posthoc")
-    assert build_settings(PostHoc.Settings, {"detector": "knn"}, "methods.posthoc") == PostHoc.Settings("knn")
-    s = PostHoc.Settings()
+        build_settings(PostHoc, {"detector": "magic"}, "methods.posthoc")
+    for settings in ({"openmax_tail": 1}, {"openmax_alpha": 0}):
+        with pytest.raises(SuiteError, match=f"{next(iter(settings))}: .*greater than or equal to"):
+            build_settings(PostHoc, settings, "methods.posthoc")
+    assert build_settings(PostHoc, {"detector": "knn"}, "methods.posthoc") == PostHoc("knn")
+    s = PostHoc()
     assert (s.detector, s.energy_temperature, s.openmax_tail, s.openmax_alpha, s.knn_k) == ("energy", 1.0, 20, 10, 50)
     assert (s.react_percentile, s.dice_p, s.odin_temperature, s.odin_epsilon) == (0.9, 0.9, 1000.0, 0.0014)
 

@@ -10,10 +10,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from open_set_fer.benchmark.settings import build_settings
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods import training
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
 from open_set_fer.methods.proser import (
     Proser,
     classifier_placeholder_loss,
@@ -22,13 +22,15 @@ from open_set_fer.methods.proser import (
     mix,
     open_logits,
 )
-from tests.methods.lent import LentContext, bright_corners, detect_with, task_and_context
+from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2}
 
 
 def detect(task_change=None, seed=0, **settings):
-    return detect_with(Proser(Proser.Settings(**{**QUICK, **settings})), task_change, seed)
+    task, context, _ = task_and_context(seed=seed)
+    return Proser(**{**QUICK, **settings}).detect(dataclasses.replace(task, **(task_change or {})), context)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +44,13 @@ def log_softmax(logits):
 
 
 def test_defaults_are_the_published_ones():
-    assert dataclasses.asdict(Proser.Settings()) == {
+    assert dataclasses.asdict(Proser()) == {
         "epochs": 10, "batch_size": 128, "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4, "dummies": 1,
         "alpha": 1.0, "mixup_weight": 0.01, "mix_different_only": True, "mix_stage": 2, "lambda1": 1.0, "lambda2": 1.0,
         "temperature": 1024.0, "erase_probability": 0.5,
     }  # fmt: skip
-    with pytest.raises(SuiteError, match="batch_size is 3"):
-        Proser(Proser.Settings(batch_size=3))
+    with pytest.raises(SuiteError, match=r"methods\.proser\.batch_size: .*greater than or equal to 4 \(got 3\)"):
+        build_settings(Proser, {"batch_size": 3}, "methods.proser")
 
 
 def test_losses_against_numpy():
@@ -131,7 +133,7 @@ def test_the_shared_model_stays_as_it_was():
     task, context, _ = task_and_context()
     network = context.closed_set_model(task).network.requires_grad_(False)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    detection = Proser(Proser.Settings(**QUICK)).detect(task, context)
+    detection = Proser(**QUICK).detect(task, context)
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
     after = network.state_dict()
@@ -143,7 +145,7 @@ def test_it_starts_from_the_shared_model():
     """Without a step, known logits and predictions are the closed-set model's own."""
     task, context, _ = task_and_context()
     network = context.closed_set_model(task).network
-    detection = Proser(Proser.Settings(epochs=0)).detect(task, context)
+    detection = Proser(epochs=0).detect(task, context)
     logits = training.evaluate(network, task.test_images)
     assert (detection.predicted_class == logits.argmax(axis=1)).all()
 
@@ -179,18 +181,18 @@ def test_one_class_has_nothing_to_mix_but_trains():
 
 
 def test_two_classes_odd_sizes_and_a_tiny_last_batch():
-    images, labels = bright_corners(35, 2, 0, size=30)
+    images, labels = bright_bars(35, 2, 0, size=30)
     task, context, _ = task_and_context(classes=2)
     for kept in (35, 34, 3):  # last batches of 3, 2 and a task of 3
         small = dataclasses.replace(task, train_images=images[:kept], train_labels=labels[:kept], test_images=images)
-        detection = Proser(Proser.Settings(**QUICK)).detect(small, context)
+        detection = Proser(**QUICK).detect(small, context)
         assert np.isfinite(detection.unknown_score).all()
         assert set(detection.predicted_class) <= {0, 1}
 
 
 def test_unseen_class_scores_higher_on_easy_images():
-    train, labels = bright_corners(160, 4, 0)
-    test, truth = bright_corners(120, 4, 1)
+    train, labels = bright_bars(160, 4, 0)
+    test, truth = bright_bars(120, 4, 1)
     task, _, _ = task_and_context()
     task = dataclasses.replace(task, train_images=train[labels < 3], train_labels=labels[labels < 3], test_images=test)
     network = build_network(BackboneSettings("small", width=4), 3, 1, 0)
@@ -198,8 +200,8 @@ def test_unseen_class_scores_higher_on_easy_images():
     training.train_closed_set(
         network, task.train_images, task.train_labels, recipe, torch.Generator().manual_seed(0), lambda steps, _: steps
     )
-    context = LentContext(network.eval(), training.evaluate(network, test))
-    detection = Proser(Proser.Settings(**{**QUICK, "epochs": 4})).detect(task, context)
+    context = PlainContext(network.eval(), training.evaluate(network, test))
+    detection = Proser(**{**QUICK, "epochs": 4}).detect(task, context)
     known = truth < 3
     assert (detection.predicted_class[known] == truth[known]).mean() > 0.9
     assert roc_auc_score(~known, detection.unknown_score) > 0.8

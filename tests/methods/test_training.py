@@ -13,9 +13,15 @@ from scipy.stats import norm
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.augmentation import flip_or_noise, random_erase
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings
 from open_set_fer.methods.label_noise import clean_probability, fallback_notes, select_clean
-from open_set_fer.methods.training import batches, epoch_learning_rate, evaluate, evaluate_by_batch, sample_losses
+from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.training import (
+    batches,
+    epoch_learning_rate,
+    evaluate,
+    evaluate_with_batch_statistics,
+    sample_losses,
+)
 from open_set_fer.methods.weights import load_weights, read_checkpoint
 
 
@@ -95,12 +101,12 @@ def test_batch_statistics_in_scoring_leave_the_network_as_it_was():
     network = build_network(BackboneSettings("small", width=4), 3, 1, 0)
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "running" in name}
-    found = evaluate_by_batch(network, images, batch_size=20)
+    logits = evaluate_with_batch_statistics(network, images, batch_size=20)
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
     network.train()
     with torch.no_grad():
         expected = network(network.prepare(torch.from_numpy(images))).numpy()
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert logits == pytest.approx(expected, abs=1e-6)
     # After training mode the running statistics have moved; evaluation mode uses them and gives something else.
     assert np.abs(evaluate(network, images) - expected).max() > 1e-3
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from pathlib import Path
 from unittest.mock import patch
@@ -11,17 +9,8 @@ from unittest.mock import patch
 import numpy as np
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.settings import build_settings
 from open_set_fer.datasets.faceset import DataSet, FaceSet, Outline
-from open_set_fer.errors import SuiteError
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-# --- data sets ---
+from open_set_fer.testing.plugin import check_plugin, require
 
 
 def check_data_set(dataset: DataSet, cache: Path) -> FaceSet:
@@ -34,10 +23,10 @@ def check_data_set(dataset: DataSet, cache: Path) -> FaceSet:
     decodes again or gives another data set; an outline that writes, or says other than the load. What its files lack
     stays the SuiteError that it raises.
     """
-    _check_settings(dataset)
-    _require(not _content(cache), f"{cache} is not empty: what the first load decodes would not show")
+    check_plugin(dataset, plugins.DATASETS)
+    require(not _content(cache), f"{cache} is not empty: what the first load decodes would not show")
     before = _outline(dataset, cache)
-    _require(not _content(cache), "its outline writes to the cache: `osfer plan` must leave no trace")
+    require(not _content(cache), "its outline writes to the cache: `osfer plan` must leave no trace")
     faces = dataset.load(cache)
     _check_faces(dataset, faces)
     _check_second_load(faces, _load_again(dataset, cache))
@@ -45,34 +34,20 @@ def check_data_set(dataset: DataSet, cache: Path) -> FaceSet:
     return faces
 
 
-def _check_settings(dataset: DataSet) -> None:
-    """Settings that a profile can give and that a run can log."""
-    kind = type(dataset)
-    faults = plugins.class_faults(kind, plugins.DATASETS)
-    _require(not faults, f"{kind.__name__} {'; '.join(faults)}")
-    try:
-        hash(dataset)
-        values = json.loads(json.dumps(dataclasses.asdict(dataset)))  # type: ignore[call-overload]
-        read_back = build_settings(kind, values, kind.__name__)
-    except (SuiteError, TypeError) as error:
-        raise AssertionError(f"its settings cannot be written in a profile: {error}") from error
-    _require(read_back == dataset, f"its settings, read from a profile, are others: {read_back}")
-
-
 def _check_faces(dataset: DataSet, faces: FaceSet) -> None:
     """What FaceSet itself does not hold to: names, and that every class and split can be used."""
-    _require(isinstance(faces, FaceSet), f"load returns a {type(faces).__name__}, not a FaceSet")
-    _require(faces.name == dataset.name, f"its FaceSet is named {faces.name!r}, the class {dataset.name!r}")
-    _require(len(set(faces.classes)) == len(faces.classes) > 1, f"classes are two or more, each once: {faces.classes}")
-    _require(faces.labels.dtype == np.int64, f"labels are {faces.labels.dtype}, not int64")
+    require(isinstance(faces, FaceSet), f"load returns a {type(faces).__name__}, not a FaceSet")
+    require(faces.name == dataset.name, f"its FaceSet is named {faces.name!r}, the class {dataset.name!r}")
+    require(len(set(faces.classes)) == len(faces.classes) > 1, f"classes are two or more, each once: {faces.classes}")
+    require(faces.labels.dtype == np.int64, f"labels are {faces.labels.dtype}, not int64")
     empty = [name for index, name in enumerate(faces.classes) if not np.any(faces.labels == index)]
-    _require(not empty, f"no image of class {', '.join(empty)}")
+    require(not empty, f"no image of class {', '.join(empty)}")
     lacking = {"train", "test"} - set(faces.split.tolist())
-    _require(not lacking, f"no image of split {', '.join(sorted(lacking))}")
+    require(not lacking, f"no image of split {', '.join(sorted(lacking))}")
     ids, counts = np.unique(faces.ids, return_counts=True)
-    _require(len(ids) == len(faces.ids), f"two images have the id {ids[counts > 1][:1].tolist()}: give each its own")
+    require(len(ids) == len(faces.ids), f"two images have the id {ids[counts > 1][:1].tolist()}: give each its own")
     hexadecimal = re.fullmatch("[0-9a-f]{64}", faces.fingerprint) is not None
-    _require(hexadecimal, f"the fingerprint {faces.fingerprint!r} is no SHA-256: take `content_fingerprint`")
+    require(hexadecimal, f"the fingerprint {faces.fingerprint!r} is no SHA-256: take `content_fingerprint`")
 
 
 def _load_again(dataset: DataSet, cache: Path) -> FaceSet:
@@ -88,29 +63,27 @@ def _load_again(dataset: DataSet, cache: Path) -> FaceSet:
 
 
 def _check_second_load(first: FaceSet, second: FaceSet) -> None:
-    _require(
+    require(
         first.fingerprint == second.fingerprint, "a second load has another fingerprint: is its order or split drawn?"
     )
     for name in ("images", "labels", "split", "ids", "classes"):
         same = np.array_equal(getattr(first, name), getattr(second, name))
-        _require(same, f"a second load has other {name} under the same fingerprint")
+        require(same, f"a second load has other {name} under the same fingerprint")
 
 
 def _check_outlines(faces: FaceSet, before: Outline | None, after: Outline | None) -> None:
     """Before its first load a data set need not know its fingerprint; what it says must be true."""
     for when, outline in (("before", before), ("after", after)):
         if outline is not None:
-            _require(not outline.missing, f"its outline {when} the first load misses: {outline.missing}")
-            _require(
+            require(not outline.missing, f"its outline {when} the first load misses: {outline.missing}")
+            require(
                 outline.classes == faces.classes, f"its outline {when} the first load has classes {outline.classes}"
             )
             known = {"", faces.fingerprint} if when == "before" else {faces.fingerprint}
-            _require(outline.fingerprint in known, f"its outline {when} the first load has another fingerprint")
+            require(outline.fingerprint in known, f"its outline {when} the first load has another fingerprint")
             size = (outline.images, outline.bytes)
             true_size = (len(faces.images), faces.images.nbytes)
-            _require(
-                size in ((0, 0), true_size), f"its outline {when} the first load announces {size}, not {true_size}"
-            )
+            require(size in ((0, 0), true_size), f"its outline {when} the first load announces {size}, not {true_size}")
 
 
 def _outline(dataset: DataSet, cache: Path) -> Outline | None:

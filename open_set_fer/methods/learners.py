@@ -11,18 +11,16 @@ from open_set_fer.methods.attention import attention_maps, consistency_loss
 from open_set_fer.methods.augmentation import random_erase
 from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.contract import Context
+from open_set_fer.methods.seeds import draw_seed
 from open_set_fer.methods.training import (
     as_tensor,
     batches,
-    epoch_learning_rate,
     evaluate,
-    evaluate_by_batch,
+    evaluate_with_batch_statistics,
     sample_losses,
     set_learning_rate,
     step,
 )
-
-__all__ = ["Learner", "epoch_learning_rate"]
 
 
 class Learner:
@@ -40,15 +38,15 @@ class Learner:
         pretrained_stages: int = 0,
     ) -> None:
         """pretrained: a network whose stem and first `pretrained_stages` stages this one starts from (0: none)."""
-        seed = int(torch.randint(2**62, (1,), generator=context.generator))
+        seed = draw_seed(context.generator)
         self.index = index
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.network: Network = build_network(context.backbone, classes, channels, seed).to(context.device)
         if pretrained is not None and pretrained_stages:
             self.network.stem.load_state_dict(pretrained.stem.state_dict())
-            for own, other in zip(self.network.stages[:pretrained_stages], pretrained.stages, strict=False):
-                own.load_state_dict(other.state_dict())
+            for stage, given in zip(self.network.stages[:pretrained_stages], pretrained.stages, strict=False):
+                stage.load_state_dict(given.state_dict())
         self.optimizer = torch.optim.Adam(self.network.parameters(), weight_decay=weight_decay)
 
     def train_epoch(
@@ -88,10 +86,11 @@ class Learner:
         return total / seen
 
     def losses(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], by_batch: bool = False
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], batch_statistics: bool = False
     ) -> NDArray[np.float64]:
         """(N,) cross-entropy of each image against its label, no augmentation, in evaluation mode.
 
-        by_batch: batch norm takes the statistics of each batch of images instead of the running ones.
+        batch_statistics: batch norm takes those of each batch of images instead of the running ones.
         """
-        return sample_losses((evaluate_by_batch if by_batch else evaluate)(self.network, images), labels)
+        logits = (evaluate_with_batch_statistics if batch_statistics else evaluate)(self.network, images)
+        return sample_losses(logits, labels)

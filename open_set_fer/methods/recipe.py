@@ -1,0 +1,39 @@
+"""The recipe that all methods of a profile share: which network, and how its closed-set training goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which network, for all methods alike."""
+
+    name: Literal["small", "resnet18", "resnet50"] = "small"
+    """'small' is for CPUs: at 48 px its last map is 6x6."""
+    width: Count = 16
+    """Channels of the small network's first stage; they double at each of its three stages."""
+    stem: Literal["torchvision", "face"] = "torchvision"
+    """Of the ResNets: 'face' has a max-pool without padding, in ceil mode, as the published face checkpoints."""
+    weights: str = ""
+    """'' for fresh weights, or the path of a checkpoint for the ResNets (see `methods/weights.py`)."""
+
+
+@dataclass(frozen=True)
+class ClosedSetSettings:
+    """Closed-set training of the authors' code: Adam, flip or noise, random erasing."""
+
+    epochs: Epochs = 60
+    batch_size: BatchSize = 512
+    learning_rate: Positive = 1e-3
+    """With the schedule 'one_cycle' the highest one."""
+    weight_decay: NotNegative = 1e-4
+    lr_decay: Positive = 0.9
+    """Factor on the learning rate an epoch; 'one_cycle' does not use it."""
+    schedule: Literal["exponential", "one_cycle"] = "exponential"
+    """'exponential' as published, or 'one_cycle' (Smith and Topin 2018) for trainings of few epochs."""
+    erase_probability: Share = 0.5
+    """Of random erasing, for each image."""

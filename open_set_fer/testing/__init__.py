@@ -1,0 +1,6 @@
+"""For authors' tests: `check_method` and `check_data_set` ask whether a plugin keeps the contract."""
+
+from open_set_fer.testing.data_sets import check_data_set
+from open_set_fer.testing.methods import PlainContext, bright_bars, check_method, task_and_context
+
+__all__ = ["PlainContext", "bright_bars", "check_data_set", "check_method", "task_and_context"]

@@ -1,0 +1,187 @@
+"""For tests of methods: `check_method` asks whether one keeps the contract; a small task, and a context without a runner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from open_set_fer import plugins
+from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
+from open_set_fer.benchmark.results import checked_curves, checked_extras, checked_notes
+from open_set_fer.errors import SuiteError
+from open_set_fer.methods.backbones import Network, build_network
+from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask
+from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
+from open_set_fer.testing.plugin import check_plugin, require
+
+T = TypeVar("T")
+
+UPSIDE_DOWN = 0.2
+"""AUROC on faces that are easy to tell apart, below which a score is taken to have the wrong sign."""
+
+
+class PlainContext:
+    """A context (`methods.contract.Context`) that lends a given closed-set model, without bars and clocks."""
+
+    def __init__(self, network: Network, test_logits: NDArray[np.float32], width: int = 4, seed: int = 0) -> None:
+        """width: of the small network that `backbone` asks for."""
+        self.backbone = BackboneSettings("small", width=width)
+        self.device = torch.device("cpu")
+        self.generator = torch.Generator().manual_seed(seed)
+        self._model = ClosedSetModel(network, test_logits)
+        self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
+        """The model that it was given."""
+        return self._model
+
+    def progress(self, steps: Iterable[T], description: str) -> Iterable[T]:
+        """Iterate, without a bar."""
+        return steps
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Nothing is timed."""
+        return nullcontext()
+
+    def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The given network's pooled features (M, D) and (N, D) of training and test images, computed once."""
+        if self._features is None:
+            train, test = (pooled_features(self._model.network, x) for x in (task.train_images, task.test_images))
+            self._features = _read_only(train), _read_only(test)
+        return self._features
+
+
+def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images uint8 (n, 1, size, size) that are easy to tell apart, and labels (n,): class k has a bar at height k."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    images = rng.integers(0, 90, (n, 1, size, size), dtype=np.uint8)
+    step = size // classes
+    for row, label in enumerate(labels):
+        images[row, 0, label * step : label * step + step] += 120
+    return images, labels.astype(np.int64)
+
+
+def task_and_context(
+    pseudo_labels: NDArray[np.int64] | None = None, n: int = 96, classes: int = 3, seed: int = 0
+) -> tuple[OpenSetTask, PlainContext, NDArray[np.int64]]:
+    """A task on bright bars without open faces, a context with an untrained network, and the true classes (n,).
+
+    The closed-set model's logits say `pseudo_labels`, without them the truth.
+    """
+    train, train_labels = bright_bars(60, classes, seed)
+    test, truth = bright_bars(n, classes, seed + 1)
+    network = build_network(BackboneSettings("small", width=4), classes, 1, seed).eval()
+    logits = np.full((n, classes), -3.0, dtype=np.float32)
+    logits[np.arange(n), truth if pseudo_labels is None else pseudo_labels] = 3.0
+    names = tuple(f"class {k}" for k in range(classes))
+    return OpenSetTask(train, train_labels, test, names, seed), PlainContext(network, logits, seed=seed), truth
+
+
+def check_method(method: Method, sign: bool = True) -> Detection:
+    """Assert that a method keeps the contract, on a small task and in seconds; its detection is returned.
+
+    method: an instance, with settings that are quick: `check_method(Margin(epochs=1))`. sign: also assert that open
+    faces, which are easy to tell apart here, do not have the lower scores; False for a method that needs more than 90
+    small images to learn anything.
+
+    Raises AssertionError that says what is wrong: name, version and settings; shape, type and range of what it returns;
+    other numbers for the same seed; random numbers that are not the context's; arrays of the task that it wrote to.
+    """
+    check_plugin(method, plugins.METHODS)
+    task, model, is_open = _task_with_an_open_class()
+    detection = _detect(method, task, model, global_seed=0)
+    _check_detection(detection, task)
+    again = _detect(method, task, model, global_seed=1)
+    if not _same(detection, again):
+        require(
+            not _same(detection, _detect(method, task, model, global_seed=0)),
+            "draws from the global random numbers of Python, NumPy or torch: take context.generator, for fresh layers "
+            "within methods.seeds.seeded(draw_seed(context.generator))",
+        )
+        raise AssertionError("gives other numbers for the same seed: every random number must be context.generator's")
+    if sign:
+        closed, opened = (np.asarray(detection.unknown_score)[mask] for mask in (~is_open, is_open))
+        auroc = float(np.mean((opened[:, None] > closed) + 0.5 * (opened[:, None] == closed)))
+        require(
+            auroc >= UPSIDE_DOWN,
+            f"scores open faces lower than closed ones (AUROC {auroc:.2f}): HIGHER must mean more likely unknown "
+            "(sign=False for a method that cannot know better on so few images)",
+        )
+    return detection
+
+
+@cache
+def _task_with_an_open_class() -> tuple[OpenSetTask, ClosedSetModel, NDArray[np.bool_]]:
+    """Three closed classes of bright bars and an open one, the trained closed-set model, which faces are open."""
+    train, train_labels = bright_bars(120, 4, 0)
+    test, truth = bright_bars(96, 4, 1)
+    order = np.random.default_rng(2).permutation(len(test))
+    test, truth = test[order], truth[order]
+    train, train_labels = train[train_labels < 3], train_labels[train_labels < 3]
+    network = build_network(BackboneSettings("small", width=4), 3, 1, 0)
+    recipe = ClosedSetSettings(epochs=12, batch_size=16, learning_rate=3e-3, lr_decay=1.0)
+    train_closed_set(network, train, train_labels, recipe, torch.Generator().manual_seed(0), lambda steps, _: steps)
+    network.eval().requires_grad_(False)
+    for array in (train, train_labels, test):
+        array.flags.writeable = False
+    task = OpenSetTask(train, train_labels, test, ("low", "middle", "high"), 0)
+    return task, ClosedSetModel(network, _read_only(evaluate(network, test))), truth == 3
+
+
+def _detect(method: Method, task: OpenSetTask, model: ClosedSetModel, global_seed: int) -> Detection:
+    """What the method answers when the global random numbers start from `global_seed`."""
+    before = content_digest(task)
+    context = PlainContext(copy.deepcopy(model.network), model.test_logits)
+    with isolated(ProcessState(), global_seed):
+        detection = method.detect(task, context)
+    if content_digest(task) != before:
+        _task_with_an_open_class.cache_clear()
+        raise AssertionError("writes to the task's arrays, which other methods share: let it copy them first")
+    return detection
+
+
+def _check_detection(detection: Detection, task: OpenSetTask) -> None:
+    """Shapes, types and ranges; what goes to MLflow and into scores.parquet beside the scores."""
+    require(isinstance(detection, Detection), f"returns a {type(detection).__name__}, not a Detection")
+    n, classes = len(task.test_images), len(task.closed_classes)
+    score, predicted = np.asarray(detection.unknown_score), np.asarray(detection.predicted_class)
+    for name, array, kinds, wanted in (
+        ("unknown_score", score, "fiu", "numbers"),
+        ("predicted_class", predicted, "iu", "integers"),
+    ):
+        require(array.shape == (n,), f"{name} has shape {array.shape}, not one value for each of {n} test images")
+        require(array.dtype.kind in kinds, f"{name} is of type {array.dtype}, not {wanted}")
+    require(bool(np.isfinite(score).all()), f"{np.sum(~np.isfinite(score))} of {n} scores are not finite")
+    inside = (predicted >= 0) & (predicted < classes)
+    require(bool(inside.all()), f"predicted_class has {predicted[~inside][:3].tolist()}, not 0 to {classes - 1} alone")
+    try:
+        checked_curves(detection.curves)
+        checked_extras(detection.extras, n)
+        checked_notes(detection.notes)
+    except SuiteError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _same(one: Detection, other: Detection) -> bool:
+    """Whether two detections have the same numbers, bit by bit."""
+    arrays = [
+        {"score": d.unknown_score, "class": d.predicted_class, **d.extras, **{f"curve {k}": v for k, v in d.curves.items()}}
+        for d in (one, other)
+    ]  # fmt: skip
+    return arrays[0].keys() == arrays[1].keys() and all(
+        np.array_equal(np.asarray(arrays[0][name]), np.asarray(arrays[1][name])) for name in arrays[0]
+    )
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array

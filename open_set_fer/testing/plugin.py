@@ -1,0 +1,30 @@
+"""What both kinds of plugin must have: their attributes, and settings that a profile can give and a run can log."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from open_set_fer import plugins
+from open_set_fer.benchmark.settings import build_settings
+from open_set_fer.errors import SuiteError
+
+
+def require(condition: bool, message: str) -> None:
+    """An assertion that `python -O` keeps."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def check_plugin(plugin: Any, group: str) -> None:
+    """Name, version where it has one, and settings that come back equal from a profile."""
+    kind = type(plugin)
+    faults = plugins.class_faults(kind, group)
+    require(not faults, f"{kind.__name__} {'; '.join(faults)}")
+    try:
+        hash(plugin)
+        read_back = build_settings(kind, json.loads(json.dumps(dataclasses.asdict(plugin))), kind.__name__)
+    except (SuiteError, TypeError) as error:
+        raise AssertionError(f"its settings cannot be written in a profile: {error}") from error
+    require(read_back == plugin, f"its settings, read from a profile, are others: {read_back}")
