@@ -23,8 +23,11 @@ def check_plugin(plugin: Any, group: str) -> None:
     faults = plugins.class_faults(kind, group)
     require(not faults, f"{kind.__name__} {'; '.join(faults)}")
     try:
-        hash(plugin)
         read_back = build_settings(kind, json.loads(json.dumps(dataclasses.asdict(plugin))), kind.__name__)
     except (SuiteError, TypeError) as error:
         raise AssertionError(f"its settings cannot be written in a profile: {error}") from error
     require(read_back == plugin, f"its settings, read from a profile, are others: {read_back}")
+    try:
+        hash(plugin)
+    except TypeError as error:
+        raise AssertionError(f"its settings have a value that can be changed: {error}") from error

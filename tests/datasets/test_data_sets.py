@@ -124,7 +124,7 @@ class Thawed(PreparedDataSet):
     ("kind", "message"),
     [
         (Thawed, "Thawed is no frozen dataclass whose fields are its settings"),
-        (Listed, "its settings cannot be written in a profile: unhashable type"),
+        (Listed, "its settings have a value that can be changed: unhashable type"),
         (Renamed, "its FaceSet is named 'other', the class 'few'"),
         (SameIds, r"two images have the id \['b1'\]"),
         (NoTest, "no image of split test"),
