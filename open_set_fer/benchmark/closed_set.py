@@ -21,19 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
-from open_set_fer.benchmark.keys import digest
+from open_set_fer.benchmark.keys import Recipe
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.contract import BackboneSettings, ClosedSetModel, ClosedSetSettings, OpenSetTask
+from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.training import evaluate, train_closed_set
 
 T = TypeVar("T")
 
 
-def in_training(store: Path, content: dict[str, Any]) -> bool:
-    """Whether another process is training this closed-set model right now."""
-    path = model_path(store, content)
+def in_training(path: Path) -> bool:
+    """Whether another process is training the closed-set model of this file right now."""
     if path.exists() or not path.parent.is_dir():
         return False
     lock = filelock.FileLock(f"{path}.lock")
@@ -45,11 +44,6 @@ def in_training(store: Path, content: dict[str, Any]) -> bool:
     return False
 
 
-def model_path(store: Path, content: dict[str, Any]) -> Path:
-    """Where the closed-set model of this content is kept."""
-    return store / f"{digest(content)}.safetensors"
-
-
 class TaskContext:
     """What the methods of one task share: implements `methods.contract.Context`.
 
@@ -59,20 +53,20 @@ class TaskContext:
 
     def __init__(
         self,
-        store: Path,
-        content: dict[str, Any],
-        backbone: BackboneSettings,
-        settings: ClosedSetSettings,
+        path: Path,
+        recipe: Recipe,
+        seed: int,
         device: torch.device,
     ) -> None:
-        self.backbone = backbone
+        """`path`: the file of the closed-set model, trained by `recipe` where it is not there."""
+        self.backbone = recipe.backbone
         self.device = device
         self.generator = torch.Generator()
         self.seconds: dict[str, float] = {}
         self.peak_mib: dict[str, float] = {}
-        self._settings = settings
-        self._seed = int(content["seed"])
-        self._path = model_path(store, content)
+        self._settings = recipe.closed_set
+        self._seed = seed
+        self._path = path
         self._model: ClosedSetModel | None = None
         self._lent: ClosedSetModel | None = None
         self._method = ""

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.protocols import Family, Pool
-from open_set_fer.benchmark.settings import build_settings, describe
+from open_set_fer.benchmark.settings import build_settings, describe, settings_of
+from open_set_fer.datasets.faceset import DataSet
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.contract import BackboneSettings, ClosedSetSettings, Method
 
 
 class _Strict(pydantic.BaseModel):
@@ -115,7 +116,7 @@ class Profile(_Strict):
             )
         return self._entry(model, (*above, label)) | own
 
-    def method(self, label: str) -> Any:
+    def method(self, label: str) -> Method:
         """The method behind a label, built from its settings; an installed method needs no entry in the profile."""
         known = self.known_labels()
         if label not in known:
@@ -126,7 +127,8 @@ class Profile(_Strict):
         name = values.pop("method")
         values.pop("closed_set", None)
         kind = plugins.load(plugins.METHODS, name)
-        return kind(build_settings(kind.Settings, values, f"methods.{label}"))
+        method: Method = kind(build_settings(kind.Settings, values, f"methods.{label}"))
+        return method
 
     def about(self, label: str) -> str:
         """One line on a label: the built-in description, what its entry changes, or the method's own first line."""
@@ -146,7 +148,7 @@ class Profile(_Strict):
                 f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}",
                 f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
             )
-        own = asdict(self.method(label).settings)
+        own = settings_of(self.method(label))
         shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings(label)).items()}
         present = own | shared
         for key, space in self.search[label].items():
@@ -179,10 +181,11 @@ class Profile(_Strict):
                 settings[key] = value
         return self.model_copy(update={"methods": self.methods | {label: settings}})
 
-    def dataset(self, name: str) -> Any:
+    def dataset(self, name: str) -> DataSet:
         """The data set of this name, built from its settings in the profile (or its defaults)."""
         kind = plugins.load(plugins.DATASETS, name)
-        return kind(build_settings(kind.Settings, self.datasets.get(name, {}), f"datasets.{name}"))
+        dataset: DataSet = kind(build_settings(kind.Settings, self.datasets.get(name, {}), f"datasets.{name}"))
+        return dataset
 
     def known_labels(self) -> set[str]:
         """Every label that may be typed."""

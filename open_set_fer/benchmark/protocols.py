@@ -109,7 +109,7 @@ def enumerate_protocols(
     return found
 
 
-def open_class(protocols: list[Protocol], wanted: str) -> list[Protocol]:
+def opening(protocols: list[Protocol], wanted: str) -> list[Protocol]:
     """The protocols whose open classes are `wanted` ('surprise' or 'surprise+fear'); raises for an unknown name."""
     label = "+".join(part.strip() for part in wanted.split("+"))
     matching = [p for p in protocols if p.label == label or sorted(p.open) == sorted(label.split("+"))]

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from open_set_fer import plugins
-from open_set_fer.benchmark import cli
 from open_set_fer.benchmark.profiles import load_profile
+from open_set_fer.cli import data as cli
 from open_set_fer.datasets.guide import GUIDES, guide
 from open_set_fer.errors import SuiteError
 

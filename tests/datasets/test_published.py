@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from open_set_fer.benchmark import cli
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, make_task, split_faces
+from open_set_fer.cli import data as cli
 from open_set_fer.datasets import contrast
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.contrast import Cifar10, Digits
