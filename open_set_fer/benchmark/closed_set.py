@@ -119,8 +119,8 @@ class TaskContext:
                 if isinstance(part, np.ndarray):
                     part.flags.writeable = False
             self._shared[self._method, key] = value
-        kept: T = self._shared[self._method, key]
-        return kept
+        shared_value: T = self._shared[self._method, key]
+        return shared_value
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
         """The closed-set model of the task; the network is this cell's own copy."""
@@ -185,8 +185,8 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            noted = file.metadata() or {}
-        if noted.get("sha256") == _digest(tensors, noted.get("curves", "")):
+            metadata = file.metadata() or {}
+        if metadata.get("sha256") == _digest(tensors, metadata.get("curves", "")):
             return tensors
         reason = "its content does not have the digest it was written with"
     except (safetensors.SafetensorError, ValueError) as error:
@@ -199,12 +199,12 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
 
 def _digest(tensors: dict[str, Tensor], curves: str) -> str:
     """SHA-256 over names, types, shapes and bytes of the tensors, and the curves."""
-    found = hashlib.sha256(curves.encode())
+    content = hashlib.sha256(curves.encode())
     for name, tensor in sorted(tensors.items()):
         array = tensor.numpy()
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        content.update(f"{name} {array.dtype} {array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()
 
 
 def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:

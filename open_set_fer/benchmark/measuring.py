@@ -33,7 +33,7 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
     classes = scores.attrs.get("closed_classes") or sorted({*scores["truth"][~is_open], *scores["predicted_class"]})
 
     def indices(column: str) -> NDArray[np.int64]:
-        return pd.Categorical(scores[column], categories=classes).codes.astype(np.int64)
+        return np.asarray(pd.Index(classes).get_indexer(scores[column]), dtype=np.int64)
 
     has_pseudo_labels = "closed_set_class" in scores
     values = metrics.cell_metrics(

@@ -254,12 +254,12 @@ class Tracker:
     def _means(self, run_id: str) -> dict[str, float]:
         """Mean AUROC and number of the finished cells that a parent run planned, by method label."""
         finished = self.finished_cells()
-        found: dict[str, list[float]] = {}
+        aurocs: dict[str, list[float]] = {}
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
-                found.setdefault(_metric_part(cell["method"]), []).append(finished[cell["cell_key"]]["auroc"])
-        means = {f"auroc.{label}": sum(values) / len(values) for label, values in found.items()}
-        return means | {f"cells.{label}": float(len(values)) for label, values in found.items()}
+                aurocs.setdefault(_metric_part(cell["method"]), []).append(finished[cell["cell_key"]]["auroc"])
+        means = {f"auroc.{label}": sum(values) / len(values) for label, values in aurocs.items()}
+        return means | {f"cells.{label}": float(len(values)) for label, values in aurocs.items()}
 
     def log_cell(self, parent: str, result: CellResult, folder: Path, pictures: dict[str, Any]) -> None:
         """Log one finished cell; its runs of earlier tries and of another evaluation are removed.
@@ -314,9 +314,9 @@ class Tracker:
         with self.writing():
             for run in self._search(f"tags.cell_key = '{tags['cell_key']}' and attributes.status != 'FINISHED'"):
                 self.client.delete_run(run.info.run_id)
-            own = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
-            own["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
-            run_id = self.client.create_run(self.experiment_id, tags={**tags, **own}).info.run_id
+            more = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
+            more["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
+            run_id = self.client.create_run(self.experiment_id, tags={**tags, **more}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
 
@@ -481,9 +481,9 @@ def stored_experiments(home: Path) -> dict[str, str]:
         runs = client.search_runs([experiment.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])
         return int(runs[0].info.start_time) if runs else 0
 
-    found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
-    ordered = sorted(found, key=newest, reverse=True)
-    return {experiment.name.removeprefix(EXPERIMENT_PREFIX): experiment.experiment_id for experiment in ordered}
+    experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
+    newest_first = sorted(experiments, key=newest, reverse=True)
+    return {experiment.name.removeprefix(EXPERIMENT_PREFIX): experiment.experiment_id for experiment in newest_first}
 
 
 def run_name(tags: dict[str, str]) -> str:

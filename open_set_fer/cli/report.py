@@ -71,14 +71,14 @@ def ui(
         out.print("the runs are on the tracking server of MLFLOW_TRACKING_URI, which has its own MLflow UI:")
         out.print(f"  {server.public_address(uri)}", soft_wrap=True, highlight=False, markup=False)
         return
-    found = tracking.stored_experiments(home)
+    experiments = tracking.stored_experiments(home)
     if profile:
         name, _, _ = load_profile(profile)
-        if name not in found:
+        if name not in experiments:
             raise SuiteError(
-                f"no run of profile {name} in the store of {home}", f"it has: {', '.join(found) or 'none'}"
+                f"no run of profile {name} in the store of {home}", f"it has: {', '.join(experiments) or 'none'}"
             )
-        found = {name: found[name]}
+        experiments = {name: experiments[name]}
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -87,7 +87,7 @@ def ui(
             raise SuiteError(f"port {port} is not free: {error.strerror}", "choose another with --port") from error
     base = f"http://127.0.0.1:{port}"
     console.print("MLflow UI starts; Ctrl-C ends it. Runs by profile, the newest first:")
-    for name, experiment_id in found.items():
+    for name, experiment_id in experiments.items():
         link = tracking.experiment_link(base, experiment_id)
         console.print(f"  {name}: {link}", soft_wrap=True, highlight=False, markup=False)
     # The job runner of MLflow's server serves evaluations of language models; four workers serve many users.

@@ -101,11 +101,12 @@ def test_json_of_plan_run_and_report(tmp_path):
     assert [(cell["method"], cell["state"]) for cell in before["cells"]] == [("baseline", "to do"), ("knn", "to do")]
     done = json.loads(osfer("run", *chosen, "-m", "baseline,knn").stdout)
     assert (done["cells"], done["computed"], done["already_done"], done["failed"]) == (2, 2, 0, [])
-    assert [cell["cell_key"] for cell in done["results"]] == [cell["cell_key"] for cell in before["cells"]]
+    assert [cell["cell_key"] for cell in before["cells"]] == [None, None]  # the data set is not prepared
     assert all(0 <= cell["auroc"] <= 1 for cell in done["results"])
     assert done["report"].startswith("osfer report --profile smoke")
     after = json.loads(osfer("plan", *chosen, "-m", "baseline,knn").stdout)
     assert (after["to_do"], {cell["state"] for cell in after["cells"]}) == (0, {"done"})
+    assert [cell["cell_key"] for cell in done["results"]] == [cell["cell_key"] for cell in after["cells"]]
     table = osfer("run", *chosen[:-1], "-m", "baseline,knn,vim", "--seed", "0").stdout
     assert f"{done['results'][0]['auroc']:.3f}" in table
     report = json.loads(osfer("report", *chosen).stdout)
