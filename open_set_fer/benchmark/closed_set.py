@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import filelock
 import numpy as np
@@ -21,20 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
-from open_set_fer.benchmark.keys import digest
+from open_set_fer.benchmark.keys import Recipe
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
-from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
 
 T = TypeVar("T")
 
 
-def in_training(store: Path, content: dict[str, Any]) -> bool:
-    """Whether another process is training this closed-set model right now."""
-    path = model_path(store, content)
+def in_training(path: Path) -> bool:
+    """Whether another process is training the closed-set model of this file right now."""
     if path.exists() or not path.parent.is_dir():
         return False
     lock = filelock.FileLock(f"{path}.lock")
@@ -46,11 +44,6 @@ def in_training(store: Path, content: dict[str, Any]) -> bool:
     return False
 
 
-def model_path(store: Path, content: dict[str, Any]) -> Path:
-    """Where the closed-set model of this content is kept."""
-    return store / f"{digest(content)}.safetensors"
-
-
 class TaskContext:
     """What the methods of one task share: implements `methods.contract.Context`.
 
@@ -60,20 +53,20 @@ class TaskContext:
 
     def __init__(
         self,
-        store: Path,
-        content: dict[str, Any],
-        backbone: BackboneSettings,
-        settings: ClosedSetSettings,
+        path: Path,
+        recipe: Recipe,
+        seed: int,
         device: torch.device,
     ) -> None:
-        self.backbone = backbone
+        """`path`: the file of the closed-set model, trained by `recipe` where it is not there."""
+        self.backbone = recipe.backbone
         self.device = device
         self.generator = torch.Generator()
         self.seconds: dict[str, float] = {}
         self.peak_mib: dict[str, float] = {}
-        self._settings = settings
-        self._seed = int(content["seed"])
-        self._path = model_path(store, content)
+        self._settings = recipe.closed_set
+        self._seed = seed
+        self._path = path
         self._model: ClosedSetModel | None = None
         self._lent: ClosedSetModel | None = None
         self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -188,8 +181,8 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
     try:
         with safetensors.safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            noted = file.metadata() or {}
-        if noted.get("sha256") == _digest(tensors, noted.get("curves", "")):
+            metadata = file.metadata() or {}
+        if metadata.get("sha256") == _digest(tensors, metadata.get("curves", "")):
             return tensors
         reason = "its content does not have the digest it was written with"
     except (safetensors.SafetensorError, ValueError) as error:
@@ -202,12 +195,12 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
 
 def _digest(tensors: dict[str, Tensor], curves: str) -> str:
     """SHA-256 over names, types, shapes and bytes of the tensors, and the curves."""
-    found = hashlib.sha256(curves.encode())
+    content = hashlib.sha256(curves.encode())
     for name, tensor in sorted(tensors.items()):
         array = tensor.numpy()
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        content.update(f"{name} {array.dtype} {array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()
 
 
 def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -97,8 +97,8 @@ def isolated(state: ProcessState, seed: int) -> Iterator[None]:
 
 def content_digest(task: OpenSetTask) -> str:
     """SHA-256 of a task's arrays. Read-only flags stop NumPy; a tensor over the same memory can still be written to."""
-    found = hashlib.sha256()
+    content = hashlib.sha256()
     for array in (task.train_images, task.train_labels, task.test_images):
         for start in range(0, len(array), 4096):  # a piece at a time: the array may be a file's memory map
-            found.update(np.ascontiguousarray(array[start : start + 4096]).data)
-    return found.hexdigest()
+            content.update(np.ascontiguousarray(array[start : start + 4096]).data)
+    return content.hexdigest()

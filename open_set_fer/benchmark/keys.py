@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,22 +27,29 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def closed_set_content(
-    fingerprint: str, classes: tuple[str, ...], backbone: BackboneSettings, settings: ClosedSetSettings, seed: int
-) -> dict[str, Any]:
-    """All that a closed-set model depends on; a checkpoint counts by its content, not its path."""
-    network: dict[str, Any] = asdict(backbone) | {"version": BACKBONE_VERSION}
-    if backbone.weights:
-        if not Path(backbone.weights).is_file():
-            raise SuiteError(f"no checkpoint {backbone.weights}", "check the path given as `weights`")
-        network["weights"] = _content(backbone.weights, Path(backbone.weights).stat().st_mtime_ns)
-    return {
-        "fingerprint": fingerprint, "closed_classes": list(classes), "backbone": network,
-        "closed_set": asdict(settings), "seed": seed, "version": VERSION,
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Recipe:
+    """How a closed-set model is made, whatever the data and the seed."""
+
+    backbone: BackboneSettings
+    closed_set: ClosedSetSettings
+
+    def content(self) -> dict[str, Any]:
+        """What keys have of it; a checkpoint counts by its content, not its path. SuiteError where there is none."""
+        network: dict[str, Any] = asdict(self.backbone) | {"version": BACKBONE_VERSION}
+        if weights := self.backbone.weights:
+            if not Path(weights).is_file():
+                raise SuiteError(f"no checkpoint {weights}", "check the path given as `weights`")
+            network["weights"] = _file_digest(weights, Path(weights).stat().st_mtime_ns)
+        return {"backbone": network, "closed_set": asdict(self.closed_set), "version": VERSION}
+
+
+def closed_set_content(fingerprint: str, classes: tuple[str, ...], recipe: Recipe, seed: int) -> dict[str, Any]:
+    """All that a closed-set model depends on."""
+    return recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(classes), "seed": seed}
 
 
 @cache
-def _content(path: str, changed: int) -> str:
+def _file_digest(path: str, changed: int) -> str:
     """SHA-256 of a file; `changed`, its time of change, is there so that a new content is read anew."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

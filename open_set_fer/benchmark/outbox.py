@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from open_set_fer.benchmark.tracking import Tracker, brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.server import brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import log
 from open_set_fer.errors import TrackingAway
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from open_set_fer.benchmark.keys import closed_set_content, digest
+from open_set_fer.benchmark.keys import Recipe, closed_set_content, digest
 from open_set_fer.benchmark.profiles import Profile
-from open_set_fer.benchmark.protocols import FAMILIES, Family, Protocol, enumerate_protocols, open_class
+from open_set_fer.benchmark.protocols import FAMILIES, Family, Protocol, enumerate_protocols, opening
+from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.console import log
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Outline
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, DataSet, FaceSet, Outline
 from open_set_fer.errors import SuiteError
+from open_set_fer.methods.contract import Method
 from open_set_fer.plugins import nearest
 
 Faces = TypeVar("Faces", FaceSet, Outline)
@@ -22,16 +24,21 @@ Faces = TypeVar("Faces", FaceSet, Outline)
 class Cell:
     """One result to compute: (data set, protocol, method, settings, seed) and the key over all it depends on.
 
+    closed_set_key: of the closed-set model that the cell's methods share.
     key: '' in the dry plan of a data set that is not prepared, whose fingerprint nobody knows yet.
     """
 
     dataset: str
     protocol: Protocol
     label: str
-    method: Any
+    method: Method
     seed: int
-    closed_set: dict[str, Any]
+    recipe: Recipe
+    closed_set_key: str
     key: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.protocol.family} {self.protocol.label} {self.label} seed {self.seed}"
 
     def coordinates(self) -> dict[str, Any]:
         """What plan.json keeps of a cell."""
@@ -42,12 +49,11 @@ class Cell:
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
-        closed = {k: v for k, v in self.closed_set.items() if k not in ("fingerprint", "closed_classes", "seed")}
-        return digest([self.method.name, self.method.version, asdict(self.method), closed])[:16]
+        return digest([self.method.name, self.method.version, settings_of(self.method), self.recipe.content()])[:16]
 
     def group(self) -> tuple[str, Protocol, int, str]:
         """Cells of one group share a task and a closed-set model."""
-        return self.dataset, self.protocol, self.seed, digest(self.closed_set)
+        return self.dataset, self.protocol, self.seed, self.closed_set_key
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,15 @@ class Selection:
     all_pairs: bool = False
     all_triples: bool = False
 
+    def arguments(self) -> list[str]:
+        """The options of `osfer run` that make this selection."""
+        lists = {
+            "--method": self.methods, "--open": self.open_classes, "--dataset": self.datasets, "--protocol": self.families,
+            "--seed": self.seeds,
+        }  # fmt: skip
+        options = [text for name, values in lists.items() if values for text in (name, ",".join(map(str, values)))]
+        return options + ["--all-pairs"] * self.all_pairs + ["--all-triples"] * self.all_triples
+
 
 def make_plan(
     profile: Profile, selection: Selection, cache: Path, view: Callable[[FaceSet], FaceSet] | None = None
@@ -69,7 +84,7 @@ def make_plan(
     """Cells in the order they run, and the data sets (through `view`, where given), prepared where they are not."""
 
     def load(name: str) -> FaceSet:
-        faces: FaceSet = profile.dataset(name).load(cache)
+        faces = profile.dataset(name).load(cache)
         return view(faces) if view else faces
 
     return _cells(profile, selection, load)
@@ -80,11 +95,11 @@ def dry_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[
     return _cells(profile, selection, lambda name: _outline(profile.dataset(name), cache))
 
 
-def _outline(dataset: Any, cache: Path) -> Outline:
+def _outline(dataset: DataSet, cache: Path) -> Outline:
     if hasattr(dataset, "outline"):
         outline: Outline = dataset.outline(cache)
         return outline
-    faces: FaceSet = dataset.load(cache)  # another package's data set that can do no better
+    faces = dataset.load(cache)  # another package's data set that can do no better
     return Outline(faces.classes, faces.fingerprint, len(faces.images))
 
 
@@ -100,7 +115,7 @@ def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces])
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
     backbone = profile.backbone_settings()
-    training = {label: profile.closed_set_settings(label) for label in labels}
+    recipes = {label: Recipe(backbone, profile.closed_set_settings(label)) for label in labels}
     face_sets = {name: find(name) for name in selection.datasets or tuple(profile.datasets)}
     enumerated = {
         name: enumerate_protocols(
@@ -109,10 +124,10 @@ def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces])
         )
         for name, faces in face_sets.items()
     }  # fmt: skip
-    opened = _opened(profile, selection, face_sets, enumerated)
+    is_wanted = _opened(profile, selection, face_sets, enumerated)
     cells: list[Cell] = []
     for name, faces in face_sets.items():
-        protocols = [p for p in enumerated[name] if opened(p)]
+        protocols = [p for p in enumerated[name] if is_wanted(p)]
         if profile.protocols.pools:
             protocols = [p.on(pool) for p in protocols for pool in profile.protocols.pools]
         for family in families:
@@ -121,12 +136,12 @@ def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces])
         for protocol in protocols:
             for seed in selection.seeds or profile.seeds:
                 for label, method in methods.items():
-                    content = closed_set_content(faces.fingerprint, protocol.closed, backbone, training[label], seed)
+                    content = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
                     key = faces.fingerprint and digest({
                         "dataset": name, "protocol": protocol.content(), "closed_set": content,
-                        "method": method.name, "method_version": method.version, "settings": asdict(method),
+                        "method": method.name, "method_version": method.version, "settings": settings_of(method),
                     })  # fmt: skip
-                    cells.append(Cell(name, protocol, label, method, seed, content, key))
+                    cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(content), key))
     if not cells:
         raise SuiteError("nothing to run: no protocol of the chosen data sets fits", "see `osfer list`")
     return cells, face_sets
@@ -145,13 +160,13 @@ def _opened(
     """
     if selection.open_classes:
         known = [p for protocols in enumerated.values() for p in protocols]
-        chosen = {p.label for text in selection.open_classes for p in open_class(known, text)}
+        chosen = {p.label for text in selection.open_classes for p in opening(known, text)}
         return lambda protocol: protocol.label in chosen
     if not profile.protocols.open_classes:
         return lambda protocol: True
     words = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
     known = [p for classes in words for p in enumerate_protocols(classes, FAMILIES, True, True)]
-    listed = {p.label for text in profile.protocols.open_classes for p in open_class(known, text)}
+    listed = {p.label for text in profile.protocols.open_classes for p in opening(known, text)}
     whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
     return lambda protocol: protocol.label in listed or whole.get(protocol.family, False)
 

@@ -15,8 +15,10 @@ from pydantic import Field
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.protocols import Family, Pool
-from open_set_fer.benchmark.settings import build_settings, describe
+from open_set_fer.benchmark.settings import build_settings, describe, settings_of
+from open_set_fer.datasets.faceset import DataSet
 from open_set_fer.errors import SuiteError
+from open_set_fer.methods.contract import Method
 from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
 
 
@@ -91,31 +93,33 @@ class Profile(_Strict):
 
     def closed_set_settings(self, label: str = "") -> ClosedSetSettings:
         """The validated [closed_set] table, with the label's own values where it has any."""
-        own = self._entry(label).get("closed_set", {})
-        if not isinstance(own, dict):
+        changes = self._entry(label).get("closed_set", {})
+        if not isinstance(changes, dict):
             raise SuiteError(f"methods.{label}.closed_set is no table", "for example closed_set = { epochs = 1 }")
         return build_settings(
-            ClosedSetSettings, {**self.closed_set, **own}, f"methods.{label}.closed_set" if own else "closed_set"
+            ClosedSetSettings,
+            {**self.closed_set, **changes},
+            f"methods.{label}.closed_set" if changes else "closed_set",
         )
 
     def _entry(self, label: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         """The label's entry with its `method`, on top of the built-in one or of the one that it is like."""
-        own = dict(self.methods.get(label, {}))
-        if "method" not in own and "like" not in own:
-            own = built_in_labels().get(label, {}) | own
-            own.pop("about", None)
-        model = own.pop("like", None)
-        if model is None:
-            return {"method": label} | own
-        if model not in self.known_labels() or model in (label, *above):
-            fault = "is like itself in the end" if model in (label, *above) else "is no label"
+        entry = dict(self.methods.get(label, {}))
+        if "method" not in entry and "like" not in entry:
+            entry = built_in_labels().get(label, {}) | entry
+            entry.pop("about", None)
+        like = entry.pop("like", None)
+        if like is None:
+            return {"method": label} | entry
+        if like not in self.known_labels() or like in (label, *above):
+            fault = "is like itself in the end" if like in (label, *above) else "is no label"
             raise SuiteError(
-                f"methods.{label}.like: {model!r} {fault}{plugins.nearest(model, set(self.known_labels()) - {model})}",
+                f"methods.{label}.like: {like!r} {fault}{plugins.nearest(like, set(self.known_labels()) - {like})}",
                 "name a label of this profile or a built-in one: see `osfer list`",
             )
-        return self._entry(model, (*above, label)) | own
+        return self._entry(like, (*above, label)) | entry
 
-    def method(self, label: str) -> Any:
+    def method(self, label: str) -> Method:
         """The method behind a label, built from its settings; an installed method needs no entry in the profile."""
         known = self.known_labels()
         if label not in known:
@@ -125,14 +129,15 @@ class Profile(_Strict):
         values = self._entry(label)
         name = values.pop("method")
         values.pop("closed_set", None)
-        return build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}")
+        method: Method = build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}")
+        return method
 
     def about(self, label: str) -> str:
         """One line on a label: the built-in description, what its entry changes, or the method's own first line."""
-        own = self.methods.get(label, {})
-        model = own.get("like", own.get("method"))
+        entry = self.methods.get(label, {})
+        model = entry.get("like", entry.get("method"))
         if model is not None:
-            changes = [f"{key} = {json.dumps(value)}" for key, value in own.items() if key not in ("like", "method")]
+            changes = [f"{key} = {json.dumps(value)}" for key, value in entry.items() if key not in ("like", "method")]
             return f"{model} with {', '.join(changes)}" if changes else f"the same as {model}"
         if label in built_in_labels():
             return str(built_in_labels()[label]["about"])
@@ -145,9 +150,9 @@ class Profile(_Strict):
                 f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}",
                 f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
             )
-        own = asdict(self.method(label))
+        settings = settings_of(self.method(label))
         shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings(label)).items()}
-        present = own | shared
+        present = settings | shared
         for key, space in self.search[label].items():
             if key not in present:
                 raise SuiteError(
@@ -178,9 +183,11 @@ class Profile(_Strict):
                 settings[key] = value
         return self.model_copy(update={"methods": self.methods | {label: settings}})
 
-    def dataset(self, name: str) -> Any:
+    def dataset(self, name: str) -> DataSet:
         """The data set of this name, built from its settings in the profile (or its defaults)."""
-        return build_settings(plugins.load(plugins.DATASETS, name), self.datasets.get(name, {}), f"datasets.{name}")
+        kind = plugins.load(plugins.DATASETS, name)
+        dataset: DataSet = build_settings(kind, self.datasets.get(name, {}), f"datasets.{name}")
+        return dataset
 
     def known_labels(self) -> set[str]:
         """Every label that may be typed."""
@@ -226,8 +233,8 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
     weights: a checkpoint that takes the place of [backbone] weights.
     """
     path = Path(name_or_path)
-    own = path.suffix.lower() == ".toml"
-    text, where = (_own_text(path), str(path)) if own else (profile_text(name_or_path), f"profile {name_or_path}")
+    is_file = path.suffix.lower() == ".toml"
+    text, where = (_own_text(path), str(path)) if is_file else (profile_text(name_or_path), f"profile {name_or_path}")
     try:
         values = _on_base(_parse(text))
         if weights:
@@ -273,19 +280,19 @@ def _on_base(values: dict[str, Any]) -> dict[str, Any]:
     """
     if "base" not in values:
         return values
-    own = {key: value for key, value in values.items() if key != "base"}
+    changes = {key: value for key, value in values.items() if key != "base"}
     if not isinstance(values["base"], str):
         raise SuiteError(f"base: {values['base']!r} is not a name", f"known: {', '.join(profile_names())}")
     base = _parse(profile_text(values["base"]))
     if "base" in base:
         raise SuiteError(f"base: {values['base']} has a base itself", f"name {base['base']}")
-    merged = {key: value for key, value in base.items() if key not in ("description", "selection", "search")} | own
+    merged = {key: value for key, value in base.items() if key not in ("description", "selection", "search")} | changes
     for table in ("backbone", "closed_set"):
-        if isinstance(own.get(table), dict):
-            merged[table] = base.get(table, {}) | own[table]
-    if isinstance(own.get("methods"), dict):
+        if isinstance(changes.get(table), dict):
+            merged[table] = base.get(table, {}) | changes[table]
+    if isinstance(changes.get("methods"), dict):
         merged["methods"] = dict(base.get("methods", {}))
-        for label, entry in own["methods"].items():
+        for label, entry in changes["methods"].items():
             alone = not isinstance(entry, dict) or "like" in entry or "method" in entry
             merged["methods"][label] = entry if alone else merged["methods"].get(label, {}) | entry
     return merged

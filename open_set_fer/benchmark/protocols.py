@@ -87,7 +87,7 @@ def enumerate_protocols(
     """
     faces = any(name in BASIC for name in classes)
     base = tuple(name for name in classes if name not in COMPOUND and name != CONTEMPT) if faces else classes
-    found: list[Protocol] = []
+    protocols: list[Protocol] = []
     for family in families:
         if family in ("single", "pairs", "triples"):
             size = {"single": 1, "pairs": 2, "triples": 3}[family]
@@ -99,17 +99,17 @@ def enumerate_protocols(
             for group in groups:
                 if set(group) <= set(base) and len(base) - len(group) >= 2:
                     closed = tuple(name for name in base if name not in group)
-                    found.append(Protocol(family, "+".join(group), closed, group))
+                    protocols.append(Protocol(family, "+".join(group), closed, group))
         elif family == "compound":
             opened = tuple(name for name in classes if name in COMPOUND)
             if opened and len(base) >= 2:
-                found.append(Protocol(family, "compound", base, opened))
+                protocols.append(Protocol(family, "compound", base, opened))
         elif CONTEMPT in classes and len(base) >= 2:
-            found.append(Protocol(family, CONTEMPT, base, (CONTEMPT,)))
-    return found
+            protocols.append(Protocol(family, CONTEMPT, base, (CONTEMPT,)))
+    return protocols
 
 
-def open_class(protocols: list[Protocol], wanted: str) -> list[Protocol]:
+def opening(protocols: list[Protocol], wanted: str) -> list[Protocol]:
     """The protocols whose open classes are `wanted` ('surprise' or 'surprise+fear'); raises for an unknown name."""
     label = "+".join(part.strip() for part in wanted.split("+"))
     matching = [p for p in protocols if p.label == label or sorted(p.open) == sorted(label.split("+"))]
@@ -156,18 +156,18 @@ def _part(test: NDArray[np.int64], is_open: NDArray[np.bool_], protocol: Protoco
     """The first images of the shuffled pool that give the wanted size and share; raises SuiteError for too few."""
     assert protocol.pool is not None
     n_open = round(protocol.pool.size * protocol.pool.open_share)
-    kept = []
-    for what, found, wanted in (
+    parts = []
+    for what, places, wanted in (
         ("open", np.flatnonzero(is_open), n_open),
         ("closed", np.flatnonzero(~is_open), protocol.pool.size - n_open),
     ):
-        if not 0 < wanted <= len(found):
+        if not 0 < wanted <= len(places):
             raise SuiteError(
-                f"pool of {protocol.label}: {wanted} {what} faces wanted, {len(found)} there",
+                f"pool of {protocol.label}: {wanted} {what} faces wanted, {len(places)} there",
                 "change size or open_share under [[protocols.pools]]",
             )
-        kept.append(found[:wanted])
-    return test[np.sort(np.concatenate(kept))]
+        parts.append(places[:wanted])
+    return test[np.sort(np.concatenate(parts))]
 
 
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:

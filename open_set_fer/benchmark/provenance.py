@@ -55,10 +55,10 @@ def _installed_commit(package: Path) -> str:
         installed: Distribution = distribution(NAME)
         if Path(str(installed.locate_file(package.name))).resolve() != package:  # another installation's
             return ""
-        noted = json.loads(installed.read_text("direct_url.json") or "{}")
+        origin = json.loads(installed.read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, OSError, ValueError):
         return ""
-    return str(noted.get("vcs_info", {}).get("commit_id", ""))[:12]
+    return str(origin.get("vcs_info", {}).get("commit_id", ""))[:12]
 
 
 @cache

@@ -1,30 +1,29 @@
-"""Results on disk: what a method returned is checked, written in one move that survives a power cut, and read back.
+"""Results: what a method returned is checked, written in one move that survives a power cut, and read back.
 
-A result is a folder with scores.parquet and result.json (tags, metrics, curves, `started` and `ended` in epoch seconds).
-A mark <key>.started beside it says which process computes a cell; one left without that process means that it died.
+A result is a folder with scores.parquet (one row a test image) and result.json (a CellResult).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import re
 import shutil
-import socket
-import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import Detection
 
-COLUMNS = ("id", "truth", "true_class", "is_open", "unknown_score", "predicted_class")
-"""What scores.parquet always has; a method's extras come after and cannot take these names."""
+COLUMNS = ("id", "truth", "true_class", "is_open", "unknown_score", "predicted_class", "closed_set_class")
+"""What scores.parquet has; a method's extras come after and cannot take these names. Older ones lack closed_set_class."""
 
 
 def checked_curves(curves: Any) -> dict[str, list[float]]:
@@ -85,27 +84,35 @@ def checked_notes(notes: Any) -> list[str]:
 
 
 def score_table(
-    ids: Any, truth: Any, true_class: Any, closed_classes: tuple[str, ...], found: Detection
+    ids: NDArray[np.str_],
+    truth: NDArray[np.int64],
+    true_class: NDArray[np.str_],
+    closed_classes: tuple[str, ...],
+    detection: Detection,
+    pseudo_labels: NDArray[np.int64],
 ) -> pd.DataFrame:
-    """scores.parquet: one row a test image, in the order of the task.
+    """scores.parquet: one row a test image, in the order of the task; `attrs` name the closed classes.
 
-    truth: (N,) 0..K-1, -1 for open faces. true_class: (N,) names.
+    truth: (N,) 0..K-1, -1 for open faces. true_class: (N,) names. pseudo_labels: (N,) 0..K-1, the closed-set model's.
     """
     names = np.array(closed_classes)
-    return pd.DataFrame({
+    table = pd.DataFrame({
         "id": ids,
         "truth": np.where(truth < 0, "open", names[truth]),
         "true_class": true_class,
         "is_open": truth < 0,
-        "unknown_score": np.asarray(found.unknown_score, dtype=np.float64),
-        "predicted_class": names[np.asarray(found.predicted_class)],
-        **checked_extras(found.extras, len(truth)),
+        "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
+        "predicted_class": names[np.asarray(detection.predicted_class)],
+        "closed_set_class": names[pseudo_labels],
+        **checked_extras(detection.extras, len(truth)),
     })  # fmt: skip
+    table.attrs["closed_classes"] = list(closed_classes)  # one of them may be in no row
+    return table
 
 
-def write_result(folder: Path, result: dict[str, Any], scores: pd.DataFrame) -> None:
+def write_result(folder: Path, result: CellResult, scores: pd.DataFrame) -> None:
     """Write a result so that `folder` is there as a whole or not at all, after a power cut too."""
-    text = json.dumps(result)  # before anything is created
+    text = result.to_json()  # before anything is created
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -121,17 +128,26 @@ def write_result(folder: Path, result: dict[str, Any], scores: pd.DataFrame) -> 
     _sync(folder.parent)
 
 
-def read_result(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+def update_result(folder: Path, result: CellResult) -> None:
+    """Put another result.json in place of the one that is there, in one move."""
+    path, temporary = folder / "result.json", folder / "result.json.new"
+    temporary.write_text(result.to_json(), "utf-8")
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(folder)
+
+
+def read_result(folder: Path) -> tuple[CellResult, pd.DataFrame]:
     """A result as it was written; SuiteError naming the damaged file."""
     path = folder / "result.json"
     try:
-        result = json.loads(path.read_text("utf-8"))
-        if not all(isinstance(result[part], dict) for part in ("tags", "metrics", "curves")):
-            raise ValueError("lacks tags, metrics or curves")
-        float(result["metrics"]["auroc"])
+        result = CellResult.from_json(path.read_text("utf-8"))
+        if result.started is None:  # of an older suite, which kept no times
+            ended = path.stat().st_mtime
+            result = replace(result, started=ended - result.metrics.get("seconds.total", 0.0), ended=ended)
         path = folder / "scores.parquet"
         scores = pd.read_parquet(path)
-        if absent := set(COLUMNS) - set(scores.columns):
+        if absent := set(COLUMNS) - {"closed_set_class"} - set(scores.columns):
             raise ValueError(f"lacks the columns {', '.join(sorted(absent))}")
     except PermissionError:
         raise
@@ -146,29 +162,6 @@ def set_aside(folder: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     return aside
-
-
-def mark_path(results: Path, key: str) -> Path:
-    """The mark of a cell that is being computed."""
-    return results / f"{key}.started"
-
-
-def write_mark(path: Path) -> None:
-    """Say that this process computes the cell."""
-    content = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
-    path.write_text(json.dumps(content), "utf-8")
-
-
-def read_mark(path: Path) -> str:
-    """Who left the mark: 'process 12 on host, since 14:03:05'; '' where there is none."""
-    try:
-        mark = json.loads(path.read_text("utf-8"))
-        since = time.strftime("%F %T", time.localtime(mark["time"]))
-        return f"process {mark['pid']} on {mark['host']}, since {since}"
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def _sync(path: Path) -> None:

@@ -31,6 +31,11 @@ def build_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     return built
 
 
+def settings_of(plugin: Any) -> dict[str, Any]:
+    """The settings of a method or data set, by name."""
+    return dataclasses.asdict(plugin)
+
+
 def _refuse_what_json_lacks(value: Any, where: str) -> None:
     """Raise SuiteError for a value that is no number, text, truth value, list or table: a date, nan, inf."""
     try:

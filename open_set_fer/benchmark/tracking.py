@@ -6,14 +6,16 @@ of the planned cells that are finished; artifact folder `report` of the last `os
 
 tags        cell_key, settings_key, dataset, protocol (family), open_classes ('surprise+fear'), method (the label in the
             profile), seed, profile, selection (where the
-            hyperparameters come from), demonstration, notes, error (FAILED runs), and those of provenance.host_tags:
+            hyperparameters come from), demonstration, notes, evaluation (the version that
+            measured it), error (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device
 params      every setting, flat: method.*, closed_set.*, backbone.*, dataset.*; and what names the cell, for MLflow's
             parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
 metrics     auroc, fpr_at_tpr95, aupr_open, aupr_closed, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,
             pseudo_label_entropy_open, pseudo_label_entropy_closed, seconds.<phase>, peak_mib.<phase>,
             and curves as curve.<name> with the epoch as step
-artifacts   scores.parquet (id, truth, is_open, unknown_score, predicted_class, extras), histogram.png, traceback.txt, and
+artifacts   scores.parquet (id, truth, true_class, is_open, unknown_score, predicted_class, closed_set_class:
+            the closed-set model's, extras), histogram.png, traceback.txt, and
             faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
             only when the process that logs the cell was started with --allow-face-artifacts
 inputs      the data set's name, fingerprint and counts
@@ -29,33 +31,43 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import filelock
 
-from open_set_fer.benchmark import store
+from open_set_fer.benchmark import cell_result, store
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.provenance import host_tags
+from open_set_fer.benchmark.server import (
+    REQUEST_LIMITS,
+    brief_requests,
+    first_answer,
+    set_mlflow_defaults,
+    tracking_uri,
+)
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError, TrackingAway, summary
+from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import DatasetInput, Experiment, Run
+    from pandas import DataFrame
+    from PIL.Image import Image
 
 T = TypeVar("T")
 EXPERIMENT_PREFIX = "open-set-fer/"
 KIND = "osfer.kind"
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
 """What names a cell in a plan and in a table; `cell_key` also covers its settings."""
+EVALUATION = "evaluation"
+"""Tag of a cell and of a benchmark run: the version of the evaluation (cell_result.EVALUATION)."""
 PLAN_NUMBER = "plan_number"
 """Tag of a benchmark run: counts the plans of an experiment, so that a clock set wrong does not reorder them."""
 REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
-TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
 
 
 class Tracker:
@@ -116,7 +128,7 @@ class Tracker:
     def _find_experiment(self, wait: float | None) -> bool:
         name = EXPERIMENT_PREFIX + self.profile
         with self._naming_damage():
-            experiment = _first_answer(self.uri, lambda: self.client.get_experiment_by_name(name), wait)
+            experiment = first_answer(self.uri, lambda: self.client.get_experiment_by_name(name), wait)
         if experiment is None:
             return False
         if experiment.lifecycle_stage != "active":
@@ -183,13 +195,20 @@ class Tracker:
             self.client.get_experiment(self.experiment_id)
 
     def finished_cells(self) -> dict[str, dict[str, float]]:
-        """cell_key of every finished cell with its metrics."""
-        runs = self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'FINISHED'")
-        return {run.data.tags["cell_key"]: run.data.metrics for run in runs}
+        """cell_key of every finished cell with its metrics; without those of another evaluation."""
+        return {run.data.tags["cell_key"]: run.data.metrics for run in self._finished() if _is_current(run)}
+
+    def outdated(self) -> list[Run]:
+        """Finished runs of cells that another version of the evaluation measured."""
+        return [run for run in self._finished() if not _is_current(run)]
+
+    def _finished(self) -> list[Run]:
+        return self._search(f"tags.`{KIND}` = 'cell' and attributes.status = 'FINISHED'")
 
     def is_finished(self, cell_key: str) -> bool:
-        """True when this cell has a finished run."""
-        return bool(self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'"))
+        """True when this cell has a finished run of the present evaluation."""
+        runs = self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'")
+        return any(_is_current(run) for run in runs)
 
     def start_benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> str:
         """Create the parent run; parents of this machine whose process died are closed as KILLED.
@@ -208,7 +227,7 @@ class Tracker:
                 if run.data.tags.get("mlflow.parentRunId") not in running:
                     self.client.delete_run(run.info.run_id)
             tags = host_tags(device) | {
-                KIND: "benchmark", "profile": self.profile, "pid": str(os.getpid()), "command": command,
+                KIND: "benchmark", EVALUATION: str(cell_result.EVALUATION), "profile": self.profile, "pid": str(os.getpid()), "command": command,
                 PLAN_NUMBER: str(1 + max(map(_plan_number, parents), default=0)),
                 "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
             }  # fmt: skip
@@ -235,57 +254,49 @@ class Tracker:
     def _means(self, run_id: str) -> dict[str, float]:
         """Mean AUROC and number of the finished cells that a parent run planned, by method label."""
         finished = self.finished_cells()
-        found: dict[str, list[float]] = {}
+        aurocs: dict[str, list[float]] = {}
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
-                found.setdefault(_metric_part(cell["method"]), []).append(finished[cell["cell_key"]]["auroc"])
-        means = {f"auroc.{label}": sum(values) / len(values) for label, values in found.items()}
-        return means | {f"cells.{label}": float(len(values)) for label, values in found.items()}
+                aurocs.setdefault(_metric_part(cell["method"]), []).append(finished[cell["cell_key"]]["auroc"])
+        means = {f"auroc.{label}": sum(values) / len(values) for label, values in aurocs.items()}
+        return means | {f"cells.{label}": float(len(values)) for label, values in aurocs.items()}
 
-    def log_cell(self, parent: str, result: dict[str, Any], folder: Path, pictures: dict[str, Any]) -> None:
-        """Log one finished cell from its result on disk; leftovers of earlier tries of the same cell are removed.
+    def log_cell(self, parent: str, result: CellResult, folder: Path, pictures: dict[str, Any]) -> None:
+        """Log one finished cell; its runs of earlier tries and of another evaluation are removed.
 
-        result: what the runner wrote as result.json (tags, params, metrics, curves, inputs; started and ended in seconds
-            since 1970).
+        result: with the tags that name the cell, params and data.
         folder: holds scores.parquet and profile.toml.
         pictures: matplotlib figures and Pillow images by artifact name.
         """
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+        from mlflow.entities import Metric, Param, RunTag
         from PIL import Image
 
-        key = result["tags"]["cell_key"]
+        key = result.tags["cell_key"]
         with self.writing():
             for run in self._search(f"tags.cell_key = '{key}'"):
-                if run.info.status == "FINISHED":
+                if run.info.status == "FINISHED" and _is_current(run):
                     return
                 # Left by a killed or failed try: the runner holds the cell's lock, so nobody is writing it.
                 self.client.delete_run(run.info.run_id)
             tags = {
-                KIND: "cell", "cell_key": key, "mlflow.parentRunId": parent, "mlflow.runName": run_name(result["tags"]),
+                KIND: "cell", "cell_key": key, "mlflow.parentRunId": parent, "mlflow.runName": run_name(result.tags),
             }  # fmt: skip
-            started, now = _times(result, folder)
+            now = time.time()
+            started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
             run_id = self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id
-            metrics = [Metric(name, float(value), now, 0) for name, value in result["metrics"].items()]
-            for name, values in result["curves"].items():
-                metrics += [Metric(f"curve.{name}", float(value), now, step) for step, value in enumerate(values)]
-            coordinates = {f"cell.{name}": result["tags"][name] for name in COORDINATES}
-            params = [Param(name, str(value)[:6000]) for name, value in (coordinates | result["params"]).items()]
-            all_tags = [RunTag(name, str(value)[:5000]) for name, value in result["tags"].items()]
+            metrics = [Metric(name, float(value), ended, 0) for name, value in result.metrics.items()]
+            for name, values in result.curves.items():
+                metrics += [Metric(f"curve.{name}", float(value), ended, step) for step, value in enumerate(values)]
+            coordinates = {f"cell.{name}": result.tags[name] for name in COORDINATES}
+            params = [Param(name, str(value)[:6000]) for name, value in (coordinates | result.params).items()]
+            described = result.tags | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
+            all_tags = [RunTag(name, str(value)[:5000]) for name, value in described.items()]
             # MLflow's limits for one batch; nothing beyond them is dropped.
             for start in range(0, max(len(metrics), len(params), len(all_tags)), 100):
                 part = slice(start, start + 100)
                 self.client.log_batch(run_id, metrics=metrics[part], params=params[part], tags=all_tags[part])
-            data = result["input"]
-            self.client.log_inputs(
-                run_id,
-                [DatasetInput(
-                    Dataset(
-                        name=data["name"], digest=data["fingerprint"][:36], source_type="local",
-                        source=json.dumps({"name": data["name"]}), profile=json.dumps(data["counts"]),
-                    ),
-                    [InputTag("mlflow.data.context", "benchmark")],
-                )],
-            )  # fmt: skip
+            if result.data:
+                self.client.log_inputs(run_id, [_dataset_input(result.data)])
             for name in ("scores.parquet", "profile.toml"):
                 self.client.log_artifact(run_id, str(folder / name))
             for name, picture in pictures.items():
@@ -293,7 +304,7 @@ class Tracker:
                     self.client.log_image(run_id, picture, name)
                 else:
                     self.client.log_figure(run_id, picture, name)
-            self.client.set_terminated(run_id, "FINISHED", end_time=now)
+            self.client.set_terminated(run_id, "FINISHED", end_time=ended)
 
     def log_failure(self, parent: str, tags: dict[str, str], traceback: str, error: str = "") -> None:
         """Log a cell as FAILED with its traceback; a cell has at most one such run.
@@ -303,9 +314,9 @@ class Tracker:
         with self.writing():
             for run in self._search(f"tags.cell_key = '{tags['cell_key']}' and attributes.status != 'FINISHED'"):
                 self.client.delete_run(run.info.run_id)
-            own = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
-            own["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
-            run_id = self.client.create_run(self.experiment_id, tags={**tags, **own}).info.run_id
+            more = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
+            more["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
+            run_id = self.client.create_run(self.experiment_id, tags={**tags, **more}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
 
@@ -334,9 +345,12 @@ class Tracker:
     # -- reading, for the reports ----------------------------------------------------------------------------------
 
     def cells(self) -> list[Run]:
-        """Cell runs that finished or failed, in the order in which they ended."""
+        """Cell runs that finished or failed, in the order in which they ended; without those of another evaluation."""
         runs = self._search(f"tags.`{KIND}` = 'cell'")
-        return sorted((r for r in runs if r.info.status in ("FINISHED", "FAILED")), key=lambda r: r.info.end_time)
+        shown = [
+            run for run in runs if run.info.status == "FAILED" or (run.info.status == "FINISHED" and _is_current(run))
+        ]
+        return sorted(shown, key=lambda run: run.info.end_time)
 
     def planned(self) -> list[dict[str, Any]]:
         """Every cell that the benchmark runs of this experiment planned, each coordinate once, in planned order.
@@ -363,13 +377,54 @@ class Tracker:
         if any(known.get(_place(cell)) != cell["cell_key"] for cell in plan):
             self.end(self.start_benchmark(plan, profile_toml, command, device), "FINISHED")
 
+    def read_cell(self, run: Run) -> CellResult:
+        """The result of a finished cell as `log_cell` got it."""
+        tags, metrics = run.data.tags, run.data.metrics
+        curves = {
+            name.removeprefix("curve."): [
+                point.value for point in sorted(
+                    self.client.get_metric_history(run.info.run_id, name), key=lambda point: point.step
+                )
+            ]
+            for name in metrics if name.startswith("curve.")
+        }  # fmt: skip
+        inputs = [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
+        return CellResult(
+            metrics={name: value for name, value in metrics.items() if not name.startswith("curve.")},
+            curves=curves,
+            tags={name: text for name, text in tags.items()
+                  if not name.startswith("mlflow.") and name not in (KIND, EVALUATION, "notes")},
+            notes=read_notes(tags.get("notes", "")),
+            started=run.info.start_time / 1000,
+            ended=run.info.end_time / 1000,
+            evaluation=int(tags.get(EVALUATION, "1")),
+            params={name: text for name, text in run.data.params.items() if not name.startswith("cell.")},
+            data=DataUsed(inputs[0].name, inputs[0].digest, json.loads(inputs[0].profile or "{}")) if inputs else None,
+        )  # fmt: skip
+
+    def read_text(self, run_id: str, artifact: str) -> str:
+        """A text artifact of a run."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self._download(run_id, artifact, folder).read_text("utf-8")
+
     def read_json(self, run_id: str, artifact: str) -> Any:
         """A JSON artifact of a run."""
-        with tempfile.TemporaryDirectory() as folder:
-            return json.loads(self._download(run_id, artifact, folder).read_text("utf-8"))
+        return json.loads(self.read_text(run_id, artifact))
 
-    def read_scores(self, run_id: str) -> Any:
-        """The scores of a cell as a pandas DataFrame."""
+    def read_sheet(self, run: Run) -> Image | None:
+        """The sheet of faces of a cell; None where it has none, or one of an older suite, which wrote the AUROC on it."""
+        from PIL import Image
+
+        names = [artifact.path for artifact in self.client.list_artifacts(run.info.run_id)]
+        if EVALUATION not in run.data.tags or "faces.png" not in names:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            sheet = Image.open(self._download(run.info.run_id, "faces.png", folder))
+            sheet.load()
+            return sheet
+
+    def read_scores(self, run_id: str) -> DataFrame:
+        """The scores of a cell."""
         import pandas as pd
 
         with tempfile.TemporaryDirectory() as folder:
@@ -387,116 +442,6 @@ class Tracker:
                 f"{artifact} of run {run_id} cannot be read under {self.home / store.ARTIFACTS}",
                 "put that folder back; or move mlflow.db away: results on disk are logged again by the same `osfer run`",
             ) from error
-
-
-def set_mlflow_defaults() -> None:
-    """MLflow sends no telemetry and draws no bars of its own, unless the user's environment says otherwise."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
-REQUEST_LIMITS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}  # fmt: skip
-"""MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
-
-
-def tracking_wait() -> float:
-    """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
-    text = os.environ.get("OSFER_TRACKING_WAIT", "20")
-    try:
-        wait = float(text)
-    except ValueError:
-        wait = -1.0
-    if not 0 <= wait < float("inf"):
-        raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
-    return wait
-
-
-@contextmanager
-def brief_requests() -> Iterator[None]:
-    """MLflow's requests do not try again, and wait five seconds at most."""
-    brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-    before = {name: os.environ.get(name) for name in brief}
-    os.environ.update(brief)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
-    """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError where it refuses."""
-    from mlflow.exceptions import MlflowException, RestException
-
-    if not uri.startswith(("http://", "https://")):
-        return question()
-    seconds = tracking_wait() if wait is None else wait
-    end, announced = time.monotonic() + seconds, False
-    while True:
-        try:
-            with brief_requests():
-                return question()
-        except RestException as error:
-            raise SuiteError(
-                f"the tracking server {public_address(uri)} refuses: {summary(error)}",
-                "check MLFLOW_TRACKING_URI and its login",
-            ) from error
-        except MlflowException as error:
-            if time.monotonic() >= end:
-                raise TrackingAway(
-                    f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",
-                    "start it or correct MLFLOW_TRACKING_URI; OSFER_TRACKING_WAIT says how many seconds to wait",
-                ) from error
-        if not announced:
-            log.info("the tracking server %s does not answer; waiting up to %g s for it", public_address(uri), seconds)
-            announced = True
-        time.sleep(min(1.0, max(0.05, end - time.monotonic())))
-
-
-def tracking_uri(home: Path) -> tuple[str, str | None]:
-    """Tracking URI and, for the default local store, where artifacts go.
-
-    Raises:
-        SuiteError: MLFLOW_TRACKING_URI is set to something that is no address of a store.
-    """
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if not configured:
-        return store.database_uri(home.resolve() / store.DATABASE), store.artifact_root(home)
-    try:
-        parts = urlsplit(configured)
-        kind = parts.scheme.partition("+")[0]
-        # A server has a host, a database file a path.
-        complete = bool(parts.hostname) if is_remote(configured) else bool(parts.netloc or parts.path.strip("/"))
-        known = kind in TRACKING_KINDS or kind in {point.name for point in entry_points(group="mlflow.tracking_store")}
-    except ValueError:
-        complete = known = False
-    if not (known and complete) and configured != "databricks":
-        raise SuiteError(
-            f"MLFLOW_TRACKING_URI={public_address(configured)!r} is no address of a tracking server or database",
-            "set it to http://host:port, https://..., sqlite:////folder/mlflow.db or another database's URI; "
-            "unset it to use mlflow.db in --home",
-        )
-    return configured, None
-
-
-def is_remote(uri: str) -> bool:
-    """True for a tracking server, which has an MLflow page of its own."""
-    return uri == "databricks" or urlsplit(uri).scheme in ("http", "https", "databricks")
-
-
-def public_address(uri: str) -> str:
-    """An address without user name and password, to print."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return "(not readable)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def experiment_link(base: str, experiment_id: str) -> str:
@@ -536,9 +481,9 @@ def stored_experiments(home: Path) -> dict[str, str]:
         runs = client.search_runs([experiment.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])
         return int(runs[0].info.start_time) if runs else 0
 
-    found = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
-    ordered = sorted(found, key=newest, reverse=True)
-    return {experiment.name.removeprefix(EXPERIMENT_PREFIX): experiment.experiment_id for experiment in ordered}
+    experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
+    newest_first = sorted(experiments, key=newest, reverse=True)
+    return {experiment.name.removeprefix(EXPERIMENT_PREFIX): experiment.experiment_id for experiment in newest_first}
 
 
 def run_name(tags: dict[str, str]) -> str:
@@ -546,13 +491,28 @@ def run_name(tags: dict[str, str]) -> str:
     return f"{tags['method']} · {tags['open_classes']} · s{tags['seed']} · {tags['dataset']}"
 
 
-def _times(result: dict[str, Any], folder: Path) -> tuple[int, int]:
-    """Start and end of a cell's computation in ms since 1970; from file time and duration where an older suite wrote it."""
-    if "started" in result and "ended" in result:
-        return int(result["started"] * 1000), int(result["ended"] * 1000)
-    file = folder / "result.json"
-    ended = file.stat().st_mtime if file.exists() else time.time()
-    return int((ended - result["metrics"].get("seconds.total", 0.0)) * 1000), int(ended * 1000)
+def read_notes(tag: str) -> list[str]:
+    """The notes of a cell from its tag, which may have been cut at MLflow's limit."""
+    try:
+        notes = json.loads(tag) if tag else []
+    except ValueError:
+        notes = [tag]
+    return [str(note) for note in notes] if isinstance(notes, list) else [str(notes)]
+
+
+def _dataset_input(data: DataUsed) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=data.name, digest=data.fingerprint[:36], source_type="local", source=json.dumps({"name": data.name}),
+        profile=json.dumps(data.counts),
+    )  # fmt: skip
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "benchmark")])
+
+
+def _is_current(run: Run) -> bool:
+    """Whether the present evaluation measured a run; a run of an older suite has no tag."""
+    return run.data.tags.get(EVALUATION, "1") == str(cell_result.EVALUATION)
 
 
 def _metric_part(label: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import Profile, Range
-from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, open_class
+from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening
 from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError
@@ -65,7 +65,7 @@ def study_protocols(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) -
     )
     opened_in_tables = {name for p in of_tables for name in p.open}
     if opened:
-        chosen = [p for text in opened for p in open_class(every, text)]
+        chosen = [p for text in opened for p in opening(every, text)]
     else:
         chosen = [p for p in every if p.family in ("compound", "contempt") and not opened_in_tables & set(p.open)]
     if not chosen:

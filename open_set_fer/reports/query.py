@@ -105,8 +105,13 @@ class Results:
 
 def load(tracker: Tracker) -> Results:
     """Read an experiment; raises SuiteError when it holds no finished cell."""
-    runs = tracker.cells()
+    runs, outdated = tracker.cells(), tracker.outdated()
     if not any(run.info.status == "FINISHED" for run in runs):
+        if outdated:
+            raise SuiteError(
+                f"every finished cell of profile {tracker.profile!r} was measured by another version of the evaluation",
+                f"run `osfer measure --profile {tracker.profile}`: it computes nothing again",
+            )
         failed = f" ({len(runs)} failed)" if runs else ""
         raise SuiteError(
             f"profile {tracker.profile!r} has no finished cell{failed} in {tracker.uri}",
@@ -120,7 +125,13 @@ def load(tracker: Tracker) -> Results:
     cells["status"] = cells["status"].fillna(MISSING)
     params = {run.info.run_id: dict(run.data.params) for run in shown.values()}
     return Results(
-        tracker.profile, tracker.experiment_id, results, planned, cells, params, tuple(_warnings(plan, shown, runs))
+        tracker.profile,
+        tracker.experiment_id,
+        results,
+        planned,
+        cells,
+        params,
+        (*_warnings(plan, shown, runs), *_outdated(tracker.profile, plan, shown, outdated)),
     )
 
 
@@ -232,6 +243,26 @@ def _warnings(plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run
             for method in method_order(rows["method"]) if len(values) > 1 else []:
                 add(str(dataset), method, text.format(len(values), ", ".join(values)))
     return [Warn(dataset, tuple(methods), text) for (dataset, text), methods in found.items()]
+
+
+def _outdated(profile: str, plan: dict[Key, str | None], shown: dict[Key, Run], outdated: list[Run]) -> list[Warn]:
+    """What is missing because another version of the evaluation measured it: old numbers never stand beside new ones."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for run in outdated:
+        planned = [place for place, key in plan.items() if key == run.data.tags.get("cell_key")]
+        for place in planned or [_key(run)]:
+            dataset, _, opened, method, seed = place
+            if place not in shown:
+                version = run.data.tags.get("evaluation", "1")
+                places.setdefault((dataset, version, method), []).append(f"{opened} seed {seed}")
+    return [
+        Warn(
+            dataset,
+            (method,),
+            f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: {_some(of)}.",
+        )
+        for (dataset, version, method), of in places.items()
+    ]
 
 
 def _hidden(

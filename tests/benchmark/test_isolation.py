@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from open_set_fer.benchmark.closed_set import read_state, write_state
+from open_set_fer.benchmark.computing import Workplace
+from open_set_fer.benchmark.devices import choose_device
 from open_set_fer.benchmark.isolation import ProcessState, isolated
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
-from open_set_fer.benchmark.runner import Runner, choose_device
+from open_set_fer.benchmark.runner import Runner
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
@@ -148,13 +150,11 @@ def test_a_damaged_model_is_set_aside_and_named(tmp_path, caplog, what, damage):
 
 
 def test_a_damaged_model_is_trained_again_to_the_same_numbers(tmp_path):
-    _, profile, text = load_profile("smoke")
-    cells, face_sets = make_plan(profile, Selection(), tmp_path / "cache")
-    runner = Runner(tmp_path, "smoke", profile, text, torch.device("cpu"))
+    cells, face_sets = make_plan(load_profile("smoke")[1], Selection(), tmp_path / "cache")
 
     def logits():
-        task, _, context = runner._share(cells[0], face_sets["synthetic"])
-        return context.closed_set_model(task).test_logits
+        place = Workplace.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
+        return place.context.closed_set_model(place.task).test_logits
 
     first = logits()
     (path,) = (tmp_path / "closed_set").glob("*.safetensors")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_set_fer.benchmark import protocols
-from open_set_fer.benchmark.protocols import FAMILIES, Pool, enumerate_protocols, make_task, open_class, split_faces
+from open_set_fer.benchmark.protocols import FAMILIES, Pool, enumerate_protocols, make_task, opening, split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
@@ -109,7 +109,7 @@ def test_empty_and_unknown_classes_name_themselves(every_class):
     with pytest.raises(SuiteError, match="class 'fear' has no train image"):
         split_faces(FaceSet(**{**every_class.__dict__, "split": gone}), protocol, 0)
     with pytest.raises(SuiteError, match=r"no protocol opens 'suprise', did you mean 'surprise'"):
-        open_class(enumerate_protocols(ALL, ("single",)), "suprise")
+        opening(enumerate_protocols(ALL, ("single",)), "suprise")
     renamed = tuple("joy" if c == "happiness" else c for c in ALL)
     with pytest.raises(SuiteError, match="has no class 'happiness'"):
         split_faces(FaceSet(**{**every_class.__dict__, "classes": renamed}), protocol, 0)
@@ -117,7 +117,7 @@ def test_empty_and_unknown_classes_name_themselves(every_class):
 
 def test_open_classes_in_any_order():
     found = enumerate_protocols(ALL, ("pairs",))
-    assert [p.label for p in open_class(found, "fear+surprise")] == ["surprise+fear"]
+    assert [p.label for p in opening(found, "fear+surprise")] == ["surprise+fear"]
 
 
 @pytest.mark.parametrize(("size", "share"), [(6, 0.5), (20, 0.3)])

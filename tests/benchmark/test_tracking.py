@@ -17,10 +17,12 @@ import pytest
 from typer.testing import CliRunner
 
 import open_set_fer
-from open_set_fer.benchmark import tracking
-from open_set_fer.benchmark.cli import app
+from open_set_fer.benchmark import server, tracking
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.provenance import host_tags
+from open_set_fer.benchmark.results import COLUMNS, read_result
 from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.cli import app
 from open_set_fer.errors import SuiteError
 
 
@@ -29,14 +31,14 @@ def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def result(seed: int = 0, auroc: float = 0.75, method: str = "ours", **more: Any) -> dict[str, Any]:
+def result(seed: int = 0, auroc: float = 0.75, method: str = "ours", **more: Any) -> CellResult:
     tags = {
         "cell_key": f"{method}-{seed}", "dataset": "synthetic", "protocol": "pairs", "open_classes": "fear+anger",
         "method": method, "seed": str(seed),
     }  # fmt: skip
-    data = {"name": "synthetic", "fingerprint": "f" * 64, "counts": {"test": {"fear": 3}}}
+    data = DataUsed("synthetic", "f" * 64, {"test": {"fear": 3}})
     metrics = {"auroc": auroc, "seconds.total": 20.0}
-    return {"tags": tags, "metrics": metrics, "curves": {}, "params": {"method.epochs": 3}, "input": data} | more
+    return CellResult(metrics, {}, tags, params={"method.epochs": 3}, data=data, **more)
 
 
 def log_cell(tracker: Tracker, tmp_path: Path, finish: str = "FINISHED", **values: Any) -> str:
@@ -46,7 +48,7 @@ def log_cell(tracker: Tracker, tmp_path: Path, finish: str = "FINISHED", **value
     pd.DataFrame({"id": ["a", "b", "c"]}).to_parquet(folder / "scores.parquet")
     (folder / "profile.toml").write_text("seeds = [0]\n")
     found = result(**values)
-    plan = {name: found["tags"][name] for name in ("cell_key", *tracking.COORDINATES)}
+    plan = {name: found.tags[name] for name in ("cell_key", *tracking.COORDINATES)}
     parent = tracker.start_benchmark([plan | {"seed": int(plan["seed"])}], "", "osfer run")
     tracker.log_cell(parent, found, folder, {})
     tracker.end(parent, finish)
@@ -65,14 +67,14 @@ def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path, home):
     }  # fmt: skip
 
 
-def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path, home):
-    tracker = Tracker(home, "made")
-    (tmp_path / "logged").mkdir()
-    (tmp_path / "logged" / "result.json").write_text("{}")
-    os.utime(tmp_path / "logged" / "result.json", (5000, 5000))
-    log_cell(tracker, tmp_path)
-    (run,) = tracker.cells()
-    assert (run.info.start_time, run.info.end_time) == (4980_000, 5000_000)
+def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path):
+    old = {"metrics": {"auroc": 0.75, "seconds.total": 20.0}, "curves": {}, "tags": {"host": "h", "notes": '["a"]'}}
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    os.utime(tmp_path / "result.json", (5000, 5000))
+    pd.DataFrame({name: [0] for name in COLUMNS if name != "closed_set_class"}).to_parquet(tmp_path / "scores.parquet")
+    found, _ = read_result(tmp_path)
+    assert (found.started, found.ended, found.evaluation) == (4980.0, 5000.0, 1)
+    assert (found.notes, found.tags) == (["a"], {"host": "h"})
 
 
 def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
@@ -172,7 +174,7 @@ def test_an_address_that_is_none_is_one_clear_error(tmp_path, monkeypatch, uri):
 )
 def test_addresses_that_are_some(tmp_path, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert tracking.tracking_uri(tmp_path) == (uri, None)
+    assert server.tracking_uri(tmp_path) == (uri, None)
 
 
 def test_a_database_of_ones_own_is_used(tmp_path, monkeypatch):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from open_set_fer.benchmark.computing import Workplace
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
-from open_set_fer.benchmark.runner import Runner
 
 
 def reachable(root: Any, depth: int = 8) -> Iterator[Any]:
@@ -41,12 +41,9 @@ def reachable(root: Any, depth: int = 8) -> Iterator[Any]:
 
 @pytest.fixture
 def shared(tmp_path):
-    _, profile, text = load_profile("smoke")
-    cells, face_sets = make_plan(profile, Selection(), tmp_path / "cache")
-    runner = Runner(tmp_path, "smoke", profile, text, torch.device("cpu"))
-    faces = face_sets["synthetic"]
-    task, split, context = runner._share(cells[0], faces)
-    return faces, task, split, context
+    cells, face_sets = make_plan(load_profile("smoke")[1], Selection(), tmp_path / "cache")
+    place = Workplace.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
+    return place.faces, place.task, place.split, place.context
 
 
 def test_a_hunter_finds_no_labels(shared):

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from open_set_fer.benchmark.cli import app
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
 from open_set_fer.benchmark.runner import Runner
 from open_set_fer.benchmark.tuning import Study, study_protocols, tune, validation_faces
+from open_set_fer.cli import app
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from open_set_fer import plugins
-from open_set_fer.benchmark import cli
+from open_set_fer.cli import data as cli
 from open_set_fer.datasets.faceset import facts
 from open_set_fer.errors import SuiteError
 from tests.datasets.trees import LAYOUTS

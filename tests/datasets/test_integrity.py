@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from open_set_fer.benchmark import cli
+from open_set_fer.cli import data as cli
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.cifar10 import Cifar10
 from open_set_fer.datasets.faceset import BASIC, facts

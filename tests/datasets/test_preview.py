@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from open_set_fer.benchmark import cli
+from open_set_fer.cli import data as cli
 from open_set_fer.datasets.preview import contact_sheet
 from open_set_fer.datasets.rendering import EXPRESSIONS
 from open_set_fer.datasets.synthetic import Synthetic

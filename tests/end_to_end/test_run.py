@@ -22,7 +22,7 @@ TWO_OPEN = load_profile("smoke")[2].replace('["surprise"]', '["surprise", "fear"
 
 def osfer(*args: str, home: Path, wait: bool = True, **env: str) -> subprocess.CompletedProcess[str] | subprocess.Popen:
     place = [] if args[0] == "list" else ["--home", str(home)]
-    command = [sys.executable, "-c", "from open_set_fer.benchmark.cli import main; main()", *args, *place]
+    command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", *args, *place]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
     environment.pop("MLFLOW_TRACKING_URI", None)
     if not wait:
@@ -169,12 +169,10 @@ def test_bad_input_is_one_clear_error(tmp_path):
 
 
 def test_help_is_quick_and_has_examples(tmp_path):
-    code = (
-        "import sys, open_set_fer.benchmark.cli; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
-    )
+    code = "import sys, open_set_fer.cli; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     done = subprocess.run(
-        [sys.executable, "-c", "from open_set_fer.benchmark.cli import main; main()", "run", "--help"],
+        [sys.executable, "-c", "from open_set_fer.cli import main; main()", "run", "--help"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert "Examples" in done.stdout

@@ -74,16 +74,6 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory) -> Path:
-    """An MLflow database with its tables and nothing in them: making one takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 class Place:
     """A home, a profile and what was logged there."""
 
@@ -115,7 +105,7 @@ class Place:
         """Start `osfer ARGS` on the profile in a process of its own, with the plugin installed."""
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
         environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "250", "PYTHONPATH": str(self.root / "plugin"), **env}
-        command = [sys.executable, "-c", "from open_set_fer.benchmark.cli import main; main()", *args]
+        command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", *args]
         command += ["--profile", str(self.profile), "--home", str(self.home)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

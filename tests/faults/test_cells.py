@@ -148,8 +148,8 @@ def test_a_result_that_the_store_never_takes_fails_alone_and_is_kept(place, monk
     whole, key = Tracker.log_cell, []
 
     def log_cell(self, parent, result, *args):
-        key[:] = key or [result["tags"]["cell_key"]]
-        if result["tags"]["cell_key"] == key[0]:
+        key[:] = key or [result.tags["cell_key"]]
+        if result.tags["cell_key"] == key[0]:
             raise MlflowException("no")
         whole(self, parent, result, *args)
 

@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from open_set_fer.benchmark.results import checked_curves, checked_extras, checked_notes, score_table, write_result
+from open_set_fer.benchmark.cell_result import CellResult
+from open_set_fer.benchmark.results import (
+    checked_curves,
+    checked_extras,
+    checked_notes,
+    score_table,
+    write_result,
+)
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import Detection
 
@@ -50,7 +57,14 @@ def test_an_extra_that_is_no_column_of_its_own_is_named(extras):
         checked_extras(extras, 3)
     truth = np.array([0, -1, 1])
     with pytest.raises(SuiteError, match="extra"):
-        score_table(np.arange(3), truth, truth, ("a", "b"), Detection(np.zeros(3), np.zeros(3, int), extras=extras))
+        score_table(
+            np.arange(3),
+            truth,
+            truth,
+            ("a", "b"),
+            Detection(np.zeros(3), np.zeros(3, int), extras=extras),
+            np.zeros(3, int),
+        )
 
 
 def test_notes_are_text():
@@ -63,7 +77,7 @@ def test_files_and_folder_are_synced_before_the_rename(tmp_path, monkeypatch):
     real_sync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.readlink(f"/proc/self/fd/{fd}")), real_sync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), real_replace(a, b)))
-    write_result(tmp_path / "key", {"metrics": {}}, pd.DataFrame({"a": [1]}))
+    write_result(tmp_path / "key", CellResult({}, {}, {}), pd.DataFrame({"a": [1]}))
     partial = tmp_path / "key.partial"
     expected = [str(partial / "scores.parquet"), str(partial / "result.json"), str(partial), "rename", str(tmp_path)]
     assert done == expected
@@ -71,7 +85,7 @@ def test_files_and_folder_are_synced_before_the_rename(tmp_path, monkeypatch):
 
 def test_a_result_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
-        write_result(tmp_path / "key", {"metrics": {"auroc": np.float32(1)}}, pd.DataFrame({"a": [1]}))
+        write_result(tmp_path / "key", CellResult({"auroc": np.float32(1)}, {}, {}), pd.DataFrame({"a": [1]}))
     assert list(tmp_path.iterdir()) == []
 
 

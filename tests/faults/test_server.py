@@ -12,7 +12,8 @@ import urllib.request
 
 import pytest
 
-from open_set_fer.benchmark.tracking import Tracker, brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.server import brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError, TrackingAway
 from tests.faults.test_processes import computed, harmful, wait_until
 

@@ -260,7 +260,7 @@ def test_the_ui_shows_artifacts_of_a_moved_home_and_ends_whole(tmp_path, home):
         port = probe.getsockname()[1]
     log_cell(Tracker(home, "made"), tmp_path)
     home = home.rename(tmp_path / "a?b")
-    code = "from open_set_fer.benchmark.cli import main; main()"
+    code = "from open_set_fer.cli import main; main()"
     log = (tmp_path / "log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-c", code, "ui", "--home", str(home), "--port", str(port)],

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.tracking import Tracker
 
 ODD = "my_method & 50% #1"
@@ -65,12 +66,11 @@ class Store:
         if method != ODD:
             metrics["closed_set_accuracy"] = 0.8
         self.logged[dataset, opened, method, seed] = metrics
-        result = {
-            "tags": self.tags(*coordinates, settings, commit), "metrics": metrics, "curves": {"loss": [2.0, 1.0]},
-            "params": {"method.epochs": "3" if settings == "a" else "5", "closed_set.epochs": "2"},
-            "input": {"name": dataset, "fingerprint": "f" * 64,
-                      "counts": {"train": {"surprise": 1234, "fear": 5}, "test": {"surprise": 6, "fear": 7}}},
-        }  # fmt: skip
+        result = CellResult(
+            metrics, {"loss": [2.0, 1.0]}, self.tags(*coordinates, settings, commit),
+            params={"method.epochs": "3" if settings == "a" else "5", "closed_set.epochs": "2"},
+            data=DataUsed(dataset, "f" * 64, {"train": {"surprise": 1234, "fear": 5}, "test": {"surprise": 6, "fear": 7}}),
+        )  # fmt: skip
         self.tracker.log_cell(self.parent, result, self.folder, {})
 
     def fail(self, *coordinates: Any, settings: str = "a") -> None:

@@ -15,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.metrics import cell_metrics
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.datasets.faceset import BASIC
@@ -80,8 +81,8 @@ def make(
         elif cell not in missing:
             made.scores[cell], metrics = drawn_scores(tuple(c for c in CLASSES[dataset] if c != opened), rng)
             made.scores[cell].to_parquet(home / "scores.parquet")
-            data = {"name": dataset, "fingerprint": "f" * 64, "counts": {"test": dict.fromkeys(CLASSES[dataset], 30)}}
-            result = {"tags": tags, "metrics": metrics, "curves": {}, "params": {}, "input": data}
+            data = DataUsed(dataset, "f" * 64, {"test": dict.fromkeys(CLASSES[dataset], 30)})
+            result = CellResult(metrics, {}, tags, data=data)
             made.tracker.log_cell(parent, result, home, {})
     made.tracker.end(parent, "FINISHED")
     return made

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.effect_study import _means, dissect, number, write_effect_study
@@ -116,19 +117,19 @@ def log(home, profile, family, opened, method, seed, trial, unknown_score):
     table.to_parquet(folder / "scores.parquet")
     (folder / "profile.toml").write_text("", "utf-8")
     auroc = float(roc_auc_score(is_open, unknown_score))
-    result = {
-        "tags": {
+    result = CellResult(
+        tags={
             "dataset": "ferplus", "protocol": family, "open_classes": opened, "method": method, "seed": str(seed),
             "cell_key": f"{profile}{opened}{method}{seed}{trial}", "settings_key": f"{method}{trial}",
             "git_commit": "abc-dirty",
         },
-        "params": {"method.learning_rate": str(0.001 * (trial + 1)), "method.epochs": "3"},
-        "metrics": {
+        params={"method.learning_rate": str(0.001 * (trial + 1)), "method.epochs": "3"},
+        metrics={
             "auroc": auroc, "closed_set_accuracy": 0.7, "seconds.total": 1.0, "pseudo_label_entropy_open": 0.5,
         },
-        "curves": {},
-        "input": {"name": "ferplus", "fingerprint": "f", "counts": {}},
-    }  # fmt: skip
+        curves={},
+        data=DataUsed("ferplus", "f", {}),
+    )  # fmt: skip
     parent = tracker.start_benchmark([], "", "")
     tracker.log_cell(parent, result, folder, {})
     tracker.end(parent, "FINISHED")

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.reports.query import load
 
@@ -50,8 +51,7 @@ class Lab:
             if fail:
                 self.tracker.log_failure(parent, own, "ValueError: diverged")
                 continue
-            result = {"tags": own, "metrics": {"auroc": AUROC[settings]}, "curves": {}, "params": {},
-                      "input": {"name": "ferplus", "fingerprint": "f" * 64, "counts": {}}}  # fmt: skip
+            result = CellResult({"auroc": AUROC[settings]}, {}, own, data=DataUsed("ferplus", "f" * 64, {}))
             self.tracker.log_cell(parent, result, self.home, {})
         self.tracker.end(parent, "FINISHED")
 

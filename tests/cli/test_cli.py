@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from open_set_fer import __version__, plugins
-from open_set_fer.benchmark.cli import app
 from open_set_fer.benchmark.profiles import load_profile, profile_names
+from open_set_fer.cli import app
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
@@ -31,7 +31,7 @@ def osfer(*arguments, **environment):
 
 def process(*arguments, **environment):
     """The command as a process of its own, as a shell starts it."""
-    code = "from open_set_fer.benchmark.cli import main; main()"
+    code = "from open_set_fer.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True, timeout=120,
@@ -61,7 +61,7 @@ def test_help_shows_what_stands_in_angle_brackets():
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("--version",)])
 def test_help_and_version_load_neither_torch_nor_mlflow(arguments):
     code = (
-        "import sys\nfrom open_set_fer.benchmark.cli import app\n"
+        "import sys\nfrom open_set_fer.cli import app\n"
         f"try:\n    app({list(arguments)!r})\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'mlflow', 'pandas', 'sklearn'} & set(sys.modules)))"
     )
@@ -101,11 +101,12 @@ def test_json_of_plan_run_and_report(tmp_path):
     assert [(cell["method"], cell["state"]) for cell in before["cells"]] == [("baseline", "to do"), ("knn", "to do")]
     done = json.loads(osfer("run", *chosen, "-m", "baseline,knn").stdout)
     assert (done["cells"], done["computed"], done["already_done"], done["failed"]) == (2, 2, 0, [])
-    assert [cell["cell_key"] for cell in done["results"]] == [cell["cell_key"] for cell in before["cells"]]
+    assert [cell["cell_key"] for cell in before["cells"]] == [None, None]  # the data set is not prepared
     assert all(0 <= cell["auroc"] <= 1 for cell in done["results"])
     assert done["report"].startswith("osfer report --profile smoke")
     after = json.loads(osfer("plan", *chosen, "-m", "baseline,knn").stdout)
     assert (after["to_do"], {cell["state"] for cell in after["cells"]}) == (0, {"done"})
+    assert [cell["cell_key"] for cell in done["results"]] == [cell["cell_key"] for cell in after["cells"]]
     table = osfer("run", *chosen[:-1], "-m", "baseline,knn,vim", "--seed", "0").stdout
     assert f"{done['results'][0]['auroc']:.3f}" in table
     report = json.loads(osfer("report", *chosen).stdout)

@@ -1,0 +1,72 @@
+"""The result of a cell: one type between the runner, the disk and MLflow; and the version of its evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pydantic
+
+EVALUATION = 1
+"""Raised whenever a metric changes its numbers.
+
+No part of a cell's key: a cell that another version measured is measured again from its scores, not computed.
+"""
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """The data set of a cell: its name, content fingerprint, and images by split and class."""
+
+    name: str
+    fingerprint: str
+    counts: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What is known of a computed cell besides its scores; the one shape between the runner, the disk and MLflow.
+
+    metrics, curves: numbers by name; a curve has one an epoch.
+    tags: where and with what it was computed; when it is logged also what names the cell.
+    notes: what a reader must know.
+    started, ended: seconds since 1970.
+    evaluation: the version of the evaluation (EVALUATION) that measured it.
+    params, data: the settings by name and the data set; known when it is logged.
+    """
+
+    metrics: dict[str, float]
+    curves: dict[str, list[float]]
+    tags: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    started: float | None = None
+    ended: float | None = None
+    evaluation: int = 1
+    params: dict[str, Any] = field(default_factory=dict)
+    data: DataUsed | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the suite's present evaluation measured it."""
+        return self.evaluation == EVALUATION
+
+    def title(self) -> str:
+        """What the result is of, from the tags that name its cell, and its AUROC."""
+        named = [self.tags[name] for name in ("dataset", "protocol", "open_classes", "method")]
+        return f"{' '.join(named)} seed {self.tags['seed']}: AUROC {self.metrics['auroc']:.3f}"
+
+    def to_json(self) -> str:
+        """The text of result.json."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> CellResult:
+        """A result from the text of result.json, of an older suite too; ValueError where it is none."""
+        values = json.loads(text)
+        if "notes" not in values:  # an older suite kept them as a tag
+            values["notes"] = json.loads(values["tags"].pop("notes", "[]"))
+        result: CellResult = pydantic.TypeAdapter(cls).validate_python(values)
+        if "auroc" not in result.metrics:
+            raise ValueError("lacks the metric auroc")
+        return result

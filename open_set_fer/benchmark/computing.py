@@ -1,0 +1,72 @@
+"""One cell: its method is run on its task, what it returns is measured, and the result is written to disk."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from open_set_fer.benchmark import cell_result
+from open_set_fer.benchmark.cell_result import CellResult
+from open_set_fer.benchmark.closed_set import TaskContext
+from open_set_fer.benchmark.metrics import cell_metrics
+from open_set_fer.benchmark.plan import Cell
+from open_set_fer.benchmark.protocols import Split, make_task, split_faces
+from open_set_fer.benchmark.provenance import host_tags
+from open_set_fer.benchmark.results import checked_curves, checked_notes, score_table, write_result
+from open_set_fer.console import log
+from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.methods.contract import OpenSetTask
+
+
+def closed_set_path(home: Path, cell: Cell) -> Path:
+    """The file of the cell's closed-set model."""
+    return home / "closed_set" / f"{cell.closed_set_key}.safetensors"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What the cells of one (data set, protocol, seed) share in memory: the task, its truth, and the lent context."""
+
+    faces: FaceSet
+    split: Split
+    task: OpenSetTask
+    context: TaskContext
+
+    @classmethod
+    def of(cls, cell: Cell, faces: FaceSet, home: Path, device: torch.device) -> Workplace:
+        """The workplace of the cell and of all others of its group."""
+        split = split_faces(faces, cell.protocol, cell.seed)
+        task = make_task(faces, cell.protocol, split, cell.seed)
+        return cls(faces, split, task, TaskContext(closed_set_path(home, cell), cell.recipe, cell.seed, device))
+
+    def compute(self, cell: Cell, folder: Path) -> CellResult:
+        """Detect, measure, and write the result into `folder` in one move."""
+        started, start = time.time(), time.perf_counter()
+        with self.context.cell(cell.method.name, self.task):
+            detection = cell.method.detect(self.task, self.context)
+            total = time.perf_counter() - start
+        truth, classes = self.split.truth, self.task.closed_classes
+        pseudo_labels = self.context.pseudo_labels(self.task)
+        metrics = cell_metrics(
+            truth, detection.unknown_score, detection.predicted_class, pseudo_labels, len(classes)
+        )  # fmt: skip
+        metrics["seconds.total"] = total
+        metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
+        metrics |= {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
+        notes = checked_notes(detection.notes)
+        if notes:
+            log.warning("%s: %s", cell, "; ".join(notes))
+        result = CellResult(
+            metrics, checked_curves(detection.curves),
+            host_tags(str(self.context.device)) | {"threads": str(torch.get_num_threads())},
+            notes, started, started + total, cell_result.EVALUATION,
+        )  # fmt: skip
+        test = self.split.test
+        true_class = np.array(self.faces.classes)[self.faces.labels[test]]
+        scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, pseudo_labels)
+        write_result(folder, result, scores)
+        return result

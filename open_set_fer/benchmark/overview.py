@@ -1,0 +1,54 @@
+"""What a run and a plan say about their cells: a table of AUROC, an estimate of the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from open_set_fer.benchmark.plan import Cell
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
+    """Mean AUROC by method; a column for each open class where they are few, else for each family of protocols.
+
+    '(2/3)' beside a number: so many of the cells that it should be the mean of are there; '-': none.
+    """
+    opens = list(dict.fromkeys(cell.protocol.label for cell in cells))
+    by_class = len(opens) <= 7
+    columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in cells))
+    several = len({cell.dataset for cell in cells}) > 1
+    mean = ["mean"] * (len(columns) > 1)
+    table = Table(*["data set"] * several, "method", *columns, *mean, title="mean AUROC")
+    for dataset, label in dict.fromkeys((cell.dataset, cell.label) for cell in cells):
+        row = [cell for cell in cells if (cell.dataset, cell.label) == (dataset, label)]
+        parts = [[c for c in row if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]
+        texts = [_mean_auroc(part, auroc) for part in [*parts, *[row for _ in mean]]]
+        table.add_row(*[dataset] * several, label, *texts)
+    return table
+
+
+def _mean_auroc(cells: list[Cell], auroc: dict[str, float]) -> str:
+    known = [auroc[cell.key] for cell in cells if cell.key in auroc]
+    if not known:
+        return "-"
+    return f"{sum(known) / len(known):.3f}" + f" ({len(known)}/{len(cells)})" * (len(known) < len(cells))
+
+
+def estimate(missing: list[Cell], runs: Iterable[Run]) -> str:
+    """What the open cells will take, by the mean time of finished cells of the same data set and method; '' for none."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        if run.info.status == "FINISHED":
+            tags = run.data.tags
+            times.setdefault((tags["dataset"], tags["method"]), []).append(run.data.metrics["seconds.total"])
+    known = [times[pair] for cell in missing if (pair := (cell.dataset, cell.label)) in times]
+    unknown = len(missing) - len(known)
+    minutes = sum(sum(values) / len(values) for values in known) / 60
+    parts = [f"about {minutes:.0f} min"] if known else []
+    parts += [f"{unknown} with no finished cell of their kind to estimate from"] if unknown else []
+    return ", ".join(parts)

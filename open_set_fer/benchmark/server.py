@@ -1,0 +1,129 @@
+"""Where the runs are stored: the address of MLflow's store, and how long a tracking server is waited for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from open_set_fer.benchmark import store
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError, TrackingAway, summary
+
+T = TypeVar("T")
+TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
+
+
+def set_mlflow_defaults() -> None:
+    """MLflow sends no telemetry and draws no bars of its own, unless the user's environment says otherwise."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+REQUEST_LIMITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}  # fmt: skip
+"""MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
+
+
+def tracking_wait() -> float:
+    """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
+    text = os.environ.get("OSFER_TRACKING_WAIT", "20")
+    try:
+        wait = float(text)
+    except ValueError:
+        wait = -1.0
+    if not 0 <= wait < float("inf"):
+        raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
+    return wait
+
+
+@contextmanager
+def brief_requests() -> Iterator[None]:
+    """MLflow's requests do not try again, and wait five seconds at most."""
+    brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    before = {name: os.environ.get(name) for name in brief}
+    os.environ.update(brief)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
+    """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError where it refuses."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if not uri.startswith(("http://", "https://")):
+        return question()
+    seconds = tracking_wait() if wait is None else wait
+    end, announced = time.monotonic() + seconds, False
+    while True:
+        try:
+            with brief_requests():
+                return question()
+        except RestException as error:
+            raise SuiteError(
+                f"the tracking server {public_address(uri)} refuses: {summary(error)}",
+                "check MLFLOW_TRACKING_URI and its login",
+            ) from error
+        except MlflowException as error:
+            if time.monotonic() >= end:
+                raise TrackingAway(
+                    f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",
+                    "start it or correct MLFLOW_TRACKING_URI; OSFER_TRACKING_WAIT says how many seconds to wait",
+                ) from error
+        if not announced:
+            log.info("the tracking server %s does not answer; waiting up to %g s for it", public_address(uri), seconds)
+            announced = True
+        time.sleep(min(1.0, max(0.05, end - time.monotonic())))
+
+
+def tracking_uri(home: Path) -> tuple[str, str | None]:
+    """Tracking URI and, for the default local store, where artifacts go.
+
+    Raises:
+        SuiteError: MLFLOW_TRACKING_URI is set to something that is no address of a store.
+    """
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    if not configured:
+        return store.database_uri(home.resolve() / store.DATABASE), store.artifact_root(home)
+    try:
+        parts = urlsplit(configured)
+        kind = parts.scheme.partition("+")[0]
+        # A server has a host, a database file a path.
+        complete = bool(parts.hostname) if is_remote(configured) else bool(parts.netloc or parts.path.strip("/"))
+        known = kind in TRACKING_KINDS or kind in {point.name for point in entry_points(group="mlflow.tracking_store")}
+    except ValueError:
+        complete = known = False
+    if not (known and complete) and configured != "databricks":
+        raise SuiteError(
+            f"MLFLOW_TRACKING_URI={public_address(configured)!r} is no address of a tracking server or database",
+            "set it to http://host:port, https://..., sqlite:////folder/mlflow.db or another database's URI; "
+            "unset it to use mlflow.db in --home",
+        )
+    return configured, None
+
+
+def is_remote(uri: str) -> bool:
+    """True for a tracking server, which has an MLflow page of its own."""
+    return uri == "databricks" or urlsplit(uri).scheme in ("http", "https", "databricks")
+
+
+def public_address(uri: str) -> str:
+    """An address without user name and password, to print."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "(not readable)"
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,136 @@
+"""Commands on data sets: prepare, check, guide, preview."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from open_set_fer import plugins
+from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, default_profile, examples, print_json, writable
+from open_set_fer.console import out
+
+if TYPE_CHECKING:
+    from open_set_fer.datasets.faceset import FaceSet
+    from open_set_fer.datasets.integrity import DataCheck
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at and prepare data sets.",
+    epilog=examples("osfer data guide ferplus", "osfer data check ferplus"),
+)
+
+
+@app.command(epilog=examples("osfer data preview synthetic --out faces.png"))
+def preview(
+    name: Annotated[str, typer.Argument(help="Data set.")],
+    to: Annotated[
+        Path | None, typer.Option("--out", help="PNG to write (default: `<home>/preview/<name>.png`).")
+    ] = None,
+    profile: ProfileOption = "",
+    per_class: Annotated[int, typer.Option(min=1, max=50, help="Faces of each class.")] = 8,
+    home: HomeOption = HOME,
+) -> None:
+    """Write a contact sheet: some faces of each class."""
+    from open_set_fer.datasets.preview import check_picture_path, contact_sheet
+
+    target = to or home / "preview" / f"{name}.png"
+    check_picture_path(target)  # before minutes of decoding
+    contact_sheet(_load_dataset(name, profile, home), target, per_class)
+    out.print(f"contact sheet: {target.resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=examples("osfer data prepare ferplus"))
+def prepare(
+    name: Annotated[str, typer.Argument(help="Data set.")], profile: ProfileOption = "", home: HomeOption = HOME
+) -> None:
+    """Decode a data set once into the cache; goes on where a killed preparation stopped."""
+    faces = _load_dataset(name, profile, home)
+    out.print(f"{name}: {len(faces.images)} images, fingerprint {faces.fingerprint}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=examples("osfer data check ferplus", "osfer data check ferplus --json"))
+def check(
+    name: Annotated[str, typer.Argument(help="Data set.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    files: Annotated[bool, typer.Option("--files", help="First list every unreadable or wrongly sized file.")] = False,
+    profile: ProfileOption = "",
+    home: HomeOption = HOME,
+) -> None:
+    """Counts by class and split beside the published ones, and images that are there more than once."""
+    from dataclasses import asdict
+
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.settings import settings_of
+    from open_set_fer.datasets.faceset import data_root, facts
+    from open_set_fer.datasets.integrity import check as examine
+    from open_set_fer.datasets.integrity import odd_files
+
+    known = facts(plugins.load(plugins.DATASETS, name))
+    if files:
+        _, loaded, _ = load_profile(default_profile(profile, name))
+        odd = odd_files(data_root(name, settings_of(loaded.dataset(name)).get("root", "")), known.face_side)
+        for line in odd:
+            out.print(line, soft_wrap=True, highlight=False)
+        out.print(f"{len(odd)} odd files", highlight=False)
+        if odd:
+            sys.exit(1)
+    report = examine(_load_dataset(name, profile, home), known)
+    if as_json:
+        print_json(asdict(report))
+        return
+    out.print(_count_table(name, report))
+    count = len(report.duplicates)
+    out.print(f"same pixels: {count} groups, {report.across} across splits, {report.conflicting} across classes")
+    for group in report.duplicates[:5]:
+        out.print(f"  {', '.join(group)}", soft_wrap=True, highlight=False)
+    out.print(f"near duplicates by perceptual hash: {len(report.near)} pairs, {report.near_across} across splits")
+    for pair in report.near[:5]:
+        out.print(f"  {', '.join(pair)}", soft_wrap=True, highlight=False)
+    for line in report.vocabulary:
+        out.print(line, soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=examples("osfer data guide rafdb"))
+def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
+    """What a data set is and needs: where to ask for it, the folder it must lie in, what is checked."""
+    from open_set_fer.datasets.faceset import facts
+
+    out.print(facts(plugins.load(plugins.DATASETS, name)).guide, soft_wrap=True, highlight=False, markup=False)
+
+
+def _load_dataset(name: str, profile: str, home: Path) -> FaceSet:
+    """The data set with the settings of its profile, prepared where it is not."""
+    from open_set_fer.benchmark.profiles import load_profile
+
+    _, loaded, _ = load_profile(default_profile(profile, name))
+    faces: FaceSet = loaded.dataset(name).load(writable(home) / "cache")
+    return faces
+
+
+def _count_table(name: str, report: DataCheck) -> Table:
+    """Images by class and split, beside the published numbers where there are any."""
+    table = Table("class", title=f"{name}, fingerprint {report.fingerprint[:12]}")
+    for split in report.counts:
+        table.add_column(f"{split}\nfound / published" if report.published else split, justify="right")
+    for label in next(iter(report.counts.values())):
+        row = []
+        for split, counts in report.counts.items():
+            published = report.published_classes.get(split, {}).get(label)
+            beside = f" / {published:,}" if published is not None else " / -"
+            row.append(f"{counts[label]:,}" + beside * bool(report.published))
+        table.add_row(label, *row)
+    totals = {split: sum(counts.values()) for split, counts in report.counts.items()}
+    table.add_section()
+    table.add_row("all", *(f"{total:,}" for total in totals.values()))
+    if report.published:
+        table.add_row("published", *(f"{report.published.get(split, 0):,}" for split in totals))
+        table.add_row(
+            "difference", *(f"{total - report.published.get(split, 0):+,}" for split, total in totals.items())
+        )
+    for what, by_split in report.notes.items():
+        table.add_row(what, *(f"{by_split.get(split, 0):,}" for split in totals))
+    return table

@@ -1,0 +1,126 @@
+"""What the commands share: their options, what is read from them, and how they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from open_set_fer import plugins
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError
+
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.plan import Selection
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help, as a Markdown list."""
+    return "Examples:\n\n" + "\n".join(f"- `{command}`" for command in commands)
+
+
+def folder(text: str | Path) -> Path:
+    """A folder named on the command line; raises SuiteError for an empty name and where a file stands in the way."""
+    path = Path(text)
+    if not str(text).strip():
+        raise SuiteError("the name of a folder is empty", "name one, for example --home runs")
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise SuiteError(f"{place} is a file, not a folder", "name another folder")
+    return path
+
+
+def writable(home: Path) -> Path:
+    """The folder of results, created where it is not there yet; raises SuiteError where nothing can be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SuiteError(
+            f"cannot create the folder {home}: {error.strerror}", "name another one with --home"
+        ) from error
+    if not os.access(home, os.W_OK):
+        raise SuiteError(f"cannot write into the folder {home}", "name another one with --home")
+    return home
+
+
+HomeOption = Annotated[
+    Path,
+    typer.Option(
+        "--home",
+        envvar="OSFER_HOME",
+        parser=folder,
+        metavar="<path>",
+        help="Folder of results, caches and the default MLflow store.",
+    ),
+]
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Built-in profile or path of a .toml file.")]
+DatasetOption = Annotated[str, typer.Option("--dataset", "-d", help="Data sets, comma-separated (default: profile's).")]
+ProtocolOption = Annotated[str, typer.Option("--protocol", help="Families: single,pairs,triples,compound,contempt.")]
+OpenOption = Annotated[str, typer.Option("--open", help="Only protocols opening these: surprise,fear+disgust.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        "-m",
+        help="Method labels, comma-separated (see `osfer list`); `all`: those of the suite, of installed packages and of "
+        "the profile.",
+    ),
+]
+SeedOption = Annotated[str, typer.Option("--seed", help="Seeds, comma-separated (default: profile's).")]
+AllPairsOption = Annotated[bool, typer.Option("--all-pairs", help="Every pair, not only the paper's list.")]
+AllTriplesOption = Annotated[bool, typer.Option("--all-triples", help="Every triple, not only the paper's list.")]
+WeightsOption = Annotated[str, typer.Option("--weights", help="Checkpoint for a ResNet backbone (safely read).")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="CPU threads (default: as many as torch takes). Another number rounds otherwise."
+    ),
+]
+HOME = Path("runs")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_selection(
+    dataset: str, protocol: str, opened: str, method: str, seed: str, all_pairs: bool, all_triples: bool
+) -> Selection:
+    """The cells that the options choose; raises SuiteError for a seed that is no number."""
+    from open_set_fer.benchmark.plan import Selection
+
+    try:
+        seeds = tuple(int(part) for part in _parts(seed))
+    except ValueError as error:
+        raise SuiteError(f"--seed {seed!r} is not a list of whole numbers", "for example --seed 0,1,2") from error
+    methods = _parts(method)
+    if "all" in methods:
+        for fault in plugins.broken(plugins.METHODS).values():
+            log.warning("left out: %s", fault)
+    return Selection(_parts(dataset), _parts(protocol), _parts(opened), methods, seeds, all_pairs, all_triples)
+
+
+def default_profile(profile: str, dataset: str) -> str:
+    """`demo`, or where a data set has a profile of its of_data_set (`ferplus-cpu`) and no other is named, that one."""
+    from open_set_fer.benchmark.profiles import profile_names
+
+    if profile:
+        return profile
+    of_data_set = f"{dataset}-cpu"
+    return of_data_set if of_data_set in profile_names() else "demo"
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["osfer", *sys.argv[1:]])
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """One JSON object on standard output, in ASCII."""
+    print(json.dumps(content, indent=1))

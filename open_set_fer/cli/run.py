@@ -1,0 +1,312 @@
+"""Commands that compute or say what there is to compute: run, plan, measure, tune."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from open_set_fer.cli.options import (
+    HOME,
+    AllPairsOption,
+    AllTriplesOption,
+    DatasetOption,
+    DeviceOption,
+    HomeOption,
+    MethodOption,
+    OpenOption,
+    ProfileOption,
+    ProtocolOption,
+    SeedOption,
+    ThreadsOption,
+    WeightsOption,
+    command_line,
+    default_profile,
+    examples,
+    print_json,
+    read_selection,
+    writable,
+)
+from open_set_fer.console import console, log, out
+from open_set_fer.errors import SuiteError
+
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.plan import Cell
+    from open_set_fer.datasets.faceset import Outline
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "osfer run",
+        "osfer run --dataset ferplus --protocol single --method baseline,ours",
+        "osfer run -p demo --method all --seed 0,1,2",
+        "osfer run --open surprise -m ours,knn --json",
+    )
+)
+def run(
+    profile: ProfileOption = "",
+    dataset: DatasetOption = "",
+    protocol: ProtocolOption = "",
+    opened: OpenOption = "",
+    method: MethodOption = "",
+    seed: SeedOption = "",
+    all_pairs: AllPairsOption = False,
+    all_triples: AllTriplesOption = False,
+    weights: WeightsOption = "",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    allow_face_artifacts: Annotated[
+        bool,
+        typer.Option(
+            "--allow-face-artifacts",
+            help="Log pictures of faces of every data set, not of `synthetic` alone: pictures of real people then go to "
+            "the tracking server, and the data set's licence must allow it.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print JSON on standard output: profile, home, cells, computed, logged_from_disk, measured, already_done, "
+            "failed (cells with error), results (cells with auroc), retry and report (commands).",
+        ),
+    ] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
+    from open_set_fer.benchmark.devices import choose_device
+    from open_set_fer.benchmark.overview import auroc_table
+    from open_set_fer.benchmark.plan import make_plan
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.runner import Runner
+
+    chosen_device = choose_device(device, threads)
+    name, loaded, text = load_profile(default_profile(profile, dataset), weights)
+    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
+    cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
+    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts)
+    log.info("profile %s: %d cells, results under %s", name, len(cells), home)
+    try:
+        outcome = runner.run(cells, face_sets, command_line())
+    except KeyboardInterrupt as stop:
+        console.print("stopped; finished cells are kept, the same command goes on from here")
+        sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
+    log.info(
+        "%d computed, %d logged from an earlier computation, %d measured again, %d already done, %d failed",
+        outcome.computed, outcome.logged_from_disk, outcome.measured, outcome.already_done, len(outcome.failed),
+    )  # fmt: skip
+    if outcome.waiting:
+        console.print(
+            f"{len(outcome.waiting)} result(s) wait on disk, because the tracking server does not answer; when it does, the "
+            f"same command logs them: {command_line()}",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
+    again = ["--profile", profile or name, "--home", str(home)]
+    retry = ""
+    if outcome.failed:
+        table = Table("data set", "protocol", "open", "method", "seed", "error", title="failed cells")
+        for cell, error in outcome.failed:
+            table.add_row(*_row(cell), error)
+        console.print(table)
+        failed = replace(
+            selection,
+            methods=tuple(dict.fromkeys(cell.label for cell, _ in outcome.failed)),
+            open_classes=tuple(dict.fromkeys("+".join(cell.protocol.open) for cell, _ in outcome.failed)),
+        )
+        as_now = [*["--allow-face-artifacts"] * allow_face_artifacts, *["--weights", weights] * bool(weights)]
+        as_now += ["--threads", str(threads)] * bool(threads)
+        retry = shlex.join(["osfer", "run", *again[:2], *failed.arguments(), *as_now, *again[2:]])
+    report_command = shlex.join(["osfer", "report", *again])
+    auroc = runner.auroc(cells)
+    if as_json:
+        print_json({
+            "profile": name, "home": str(home), "cells": len(cells), "computed": outcome.computed,
+            "logged_from_disk": outcome.logged_from_disk, "measured": outcome.measured,
+            "already_done": outcome.already_done,
+            "failed": [cell.coordinates() | {"error": error} for cell, error in outcome.failed],
+            "results": [cell.coordinates() | {"auroc": auroc[cell.key]} for cell in cells if cell.key in auroc],
+            "retry": retry or None, "report": report_command,
+        })  # fmt: skip
+    else:
+        out.print(auroc_table(cells, auroc))
+    if retry:
+        console.print(f"retry only these with: {retry}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    if outcome.waiting:
+        sys.exit(3)
+    console.print(f"next: {report_command}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=examples("osfer plan", "osfer plan -p paper --all-pairs", "osfer plan -m knn,vim --json"))
+def plan(
+    profile: ProfileOption = "",
+    dataset: DatasetOption = "",
+    protocol: ProtocolOption = "",
+    opened: OpenOption = "",
+    method: MethodOption = "",
+    seed: SeedOption = "",
+    all_pairs: AllPairsOption = False,
+    all_triples: AllTriplesOption = False,
+    weights: WeightsOption = "",
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print JSON on standard output: profile, home, cells (each with its cell_key, null where the data set is "
+            "not prepared, and its state, `done`, `to measure` or `to do`), to_do, estimate.",
+        ),
+    ] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Dry run: the cells, which are done, and an estimate of the time the others take. Decodes and writes nothing."""
+    from open_set_fer.benchmark.overview import estimate
+    from open_set_fer.benchmark.plan import dry_plan
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.tracking import Tracker
+
+    name, loaded, _ = load_profile(default_profile(profile, dataset), weights)
+    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
+    cells, outlines = dry_plan(loaded, selection, home / "cache")
+    tracker = Tracker(home, name, create=False)
+    done, to_measure = tracker.finished_cells(), {run.data.tags["cell_key"] for run in tracker.outdated()}
+    missing = [cell for cell in cells if cell.key not in done]
+    time = estimate([cell for cell in missing if cell.key not in to_measure], tracker.cells())
+    states = [
+        "done" if cell.key in done else "to measure" if cell.key in to_measure else "to do" for cell in cells
+    ]  # fmt: skip
+    if as_json:
+        print_json({
+            "profile": name, "home": str(home),
+            "cells": [
+                cell.coordinates() | {"cell_key": cell.key or None, "state": state}
+                for cell, state in zip(cells, states, strict=True)
+            ],
+            "to_do": len(missing), "estimate": time or None,
+        })  # fmt: skip
+        return
+    table = Table("data set", "protocol", "open", "method", "seed", "state", title=f"profile {name}")
+    for cell, state in zip(cells, states, strict=True):
+        table.add_row(*_row(cell), state)
+    out.print(table)
+    for dataset_name, outline in outlines.items():
+        for line in _not_prepared(dataset_name, outline, home / "cache"):
+            out.print(line, soft_wrap=True, highlight=False, markup=False)
+    if not missing:
+        out.print(f"nothing to do: all {len(cells)} cells are done")
+        return
+    out.print(f"{len(missing)} of {len(cells)} cells to do" + f"; {time}" * bool(time))
+
+
+def _row(cell: Cell) -> tuple[str, str, str, str, str]:
+    return cell.dataset, cell.protocol.family, cell.protocol.label, cell.label, str(cell.seed)
+
+
+def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
+    """What stands between a data set and its cells, one line at most; which of them are done shows once it is prepared."""
+    from open_set_fer.datasets.cache import in_words
+
+    if outline.missing:
+        fault, _, mend = outline.missing.partition("\n  mend: ")
+        return [f"{name} cannot be read yet: {fault.removeprefix(f'{name}: ')} ({mend})"]
+    if not outline.fingerprint:
+        return [
+            f"{name}: `osfer run` will decode {outline.images:,} images into {in_words(outline.bytes)} under {cache}"
+        ]
+    return []
+
+
+@app.command(epilog=examples("osfer measure", "osfer measure -p ferplus-cpu --json"))
+def measure(
+    profile: ProfileOption = "demo",
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print JSON on standard output: profile, home, evaluation, measured, failed (cells with error).",
+        ),
+    ] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Measure again, from the kept scores, what an older version of the evaluation measured; computes no cell."""
+    from open_set_fer.benchmark import cell_result
+    from open_set_fer.benchmark.measuring import measure_again
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.tracking import Tracker
+
+    name, _, text = load_profile(profile)
+    tracker = Tracker(home, name, create=False)
+    measured, failed = measure_again(tracker, home / "results", text, command_line())
+    if as_json:
+        print_json({
+            "profile": name, "home": str(home), "evaluation": cell_result.EVALUATION, "measured": measured, "failed": failed,
+        })  # fmt: skip
+    else:
+        out.print(
+            f"{len(measured)} cells measured again with evaluation {cell_result.EVALUATION}, {len(failed)} failed"
+        )
+    if failed:
+        for cell in failed:
+            console.print(
+                f"{cell['method']} {cell['open_classes']} seed {cell['seed']}: {cell['error']}", soft_wrap=True
+            )
+        sys.exit(1)
+
+
+@app.command(
+    epilog=examples(
+        "osfer tune -p ferplus-cpu --method ours --trials 6",
+        "osfer tune -p ferplus-cpu -m baseline,ours --open contempt --seed 0,1,2 --trials 20",
+    )
+)
+def tune(
+    profile: ProfileOption = "",
+    dataset: DatasetOption = "",
+    opened: Annotated[
+        str, typer.Option("--open", help="Open classes to study on (default: compound, contempt where not reported).")
+    ] = "",
+    method: Annotated[str, typer.Option("--method", "-m", help="Labels with a [search] table (default: all).")] = "",
+    seed: SeedOption = "",
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each label, the profile's own settings first.")] = 6,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Search hyperparameters with Optuna on faces outside the test split; prints what to write into the profile."""
+    from open_set_fer.benchmark import tuning
+    from open_set_fer.benchmark.devices import choose_device
+    from open_set_fer.benchmark.profiles import load_profile
+
+    chosen_device = choose_device(device, threads)
+    name, loaded, text = load_profile(default_profile(profile, dataset))
+    selection = read_selection(dataset, "", opened, method, seed, False, False)
+    faces = selection.datasets or tuple(loaded.datasets)
+    if len(faces) > 1:
+        raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
+    labels = selection.methods or tuple(loaded.search)
+    if not labels:
+        raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
+    for label in labels:
+        study = tuning.tune(
+            loaded, name, text, label, trials, faces[0], selection.open_classes, selection.seeds or tuple(loaded.seeds),
+            writable(home), chosen_device, command_line(),
+        )  # fmt: skip
+        best = study.best()
+        table = Table("trial", *best, "AUROC", title=f"{label}: {study.selection}")
+        for number, (values, auroc) in enumerate(study.trials, 1):
+            shown = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()]
+            mark = " best" if values is best else ""
+            table.add_row(str(number), *shown, (f"{auroc:.3f}" if auroc is not None else "failed") + mark)
+        out.print(table)
+        out.print(f"best values of {label}, for the profile:", highlight=False)
+        for key, value in best.items():
+            out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
+        out.print(f'  selection = "{study.selection}"', highlight=False, soft_wrap=True)

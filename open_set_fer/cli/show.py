@@ -1,0 +1,68 @@
+"""Commands that list what there is: list, profile list, profile show."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from open_set_fer.cli.options import examples, print_json
+from open_set_fer.console import out
+
+app = typer.Typer()
+profile_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at the built-in profiles.",
+    epilog=examples("osfer profile list", "osfer profile show ferplus-cpu > my.toml"),
+)
+
+
+@app.command("list", epilog=examples("osfer list", "osfer list --json"))
+def list_(
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print JSON on standard output: profiles, methods (labels, with the profiles that have them), datasets, "
+            "broken, families, pairs, triples.",
+        ),
+    ] = False,
+) -> None:
+    """What there is: profiles, data sets, method labels, protocols."""
+    from open_set_fer.benchmark.inventory import inventory
+
+    there = inventory()
+    if as_json:
+        print_json(there)
+        return
+    for title, columns, rows in (
+        ("profile", ("what for", "methods run by default"), there["profiles"]),
+        ("method", ("what", "in profiles", "from"), there["methods"]),
+        ("data set", ("what", "from"), there["datasets"]),
+        ("broken", ("what is wrong",), there["broken"]),
+    ):
+        if rows:
+            table = Table(title, *columns)
+            for row in rows:
+                table.add_row(*(", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()))
+            out.print(table)
+    out.print(f"protocol families: {', '.join(there['families'])}", soft_wrap=True)
+    for name in ("pairs", "triples"):
+        out.print(f"{name} of the paper (--all-{name} for every one): {', '.join(there[name])}", soft_wrap=True)
+
+
+@profile_app.command("list", epilog=examples("osfer profile list"))
+def profile_list() -> None:
+    """Names of the built-in profiles, one a line."""
+    from open_set_fer.benchmark.profiles import profile_names
+
+    print("\n".join(profile_names()))
+
+
+@profile_app.command("show", epilog=examples("osfer profile show smoke", "osfer profile show ferplus-cpu > my.toml"))
+def profile_show(name: Annotated[str, typer.Argument(help="Built-in profile.")]) -> None:
+    """Print the TOML of a built-in profile, to read or to start one's own from."""
+    from open_set_fer.benchmark.profiles import profile_text
+
+    print(profile_text(name), end="")
