@@ -1,4 +1,4 @@
-"""Networks: right gradients with two threads, and no shape that oneDNN crashes on."""
+"""Networks: the seed's weights, right gradients with two threads, and no shape that oneDNN crashes on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from torch import nn
 
-from open_set_fer.methods.backbones import StridedPointwise
+from open_set_fer.methods.backbones import StridedPointwise, build_network
+from open_set_fer.methods.recipe import BackboneSettings
 from tests.methods.gradients import networks
 
 KINDS = ("small", "gan", "resnet18", "resnet50")
@@ -37,3 +39,11 @@ def test_no_network_has_a_strided_pointwise_convolution_of_onednn(kind):
     for name, network, _ in networks(kind):
         plain = [m for m in network.modules() if isinstance(m, nn.Conv2d) and not isinstance(m, StridedPointwise)]
         assert not [m for m in plain if m.kernel_size == (1, 1) and m.stride != (1, 1)], name
+
+
+def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
+    before = torch.random.get_rng_state()
+    a, b, c = (build_network(BackboneSettings(), 6, 1, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    assert not torch.equal(a.fc.weight, c.fc.weight)

@@ -1,4 +1,4 @@
-"""Ours and the baseline: every switch does what it says, and wrong pseudo labels get the high scores."""
+"""Ours: every switch does what it says, and wrong pseudo labels get the high scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from sklearn.metrics import roc_auc_score
 
 from open_set_fer.methods import learners as module
 from open_set_fer.methods import ours
-from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.ours import Ours
 from open_set_fer.testing import task_and_context
 
@@ -167,32 +166,3 @@ def test_a_guard_that_falls_back_says_so():
     assert len(detection.notes) == 1
     assert detection.notes[0].startswith("selection fell back to all samples in ")
     assert detection.notes[0].endswith(f"(lost: {task.closed_classes[1]})")
-
-
-def test_baseline_closed_forms():
-    task, context, _ = task_and_context()
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(96, 3)).astype(np.float32) * 4
-    object.__setattr__(context._model, "test_logits", logits)
-    wide = logits.astype(np.float64)
-    probabilities = np.exp(wide) / np.exp(wide).sum(axis=1, keepdims=True)
-    msp = Baseline().detect(task, context)
-    np.testing.assert_allclose(msp.unknown_score, -probabilities.max(axis=1), rtol=1e-12)
-    highest = Baseline("max_logit").detect(task, context)
-    assert (highest.unknown_score == -logits.max(axis=1)).all()
-    assert (msp.predicted_class == logits.argmax(axis=1)).all()
-
-
-def test_pretrained_stages_start_from_the_closed_set_model():
-    task, context, _ = task_and_context()
-    network = context.closed_set_model(task).network
-    for stages in (0, 2):
-        learner = module.Learner(context, 3, 1, 0, 16, 0.0, network, stages)
-        shared = [
-            torch.equal(a, b)
-            for a, b in zip(learner.network.stages.parameters(), network.stages.parameters(), strict=True)
-        ]
-        per_stage = [len(list(stage.parameters())) for stage in network.stages]
-        assert sum(shared[: sum(per_stage[:stages])]) == sum(per_stage[:stages])
-        assert not all(shared[sum(per_stage[:stages]) :])
-        assert torch.equal(learner.network.stem[0].weight, network.stem[0].weight) == (stages > 0)

@@ -1,0 +1,34 @@
+"""Augmentation: areas, shares and variances as stated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from open_set_fer.methods.augmentation import flip_or_noise, random_erase
+
+
+def test_random_erase_makes_one_rectangle_of_the_stated_area():
+    x = torch.ones(4000, 1, 48, 48)
+    y = random_erase(x, torch.Generator().manual_seed(0), probability=0.5)
+    hit = (y == 0).any(dim=3).any(dim=2).any(dim=1)
+    assert abs(hit.float().mean().item() - 0.5) < 0.03
+    holes = (y[hit, 0] == 0).float()
+    rows, columns = holes.amax(2).sum(1), holes.amax(1).sum(1)
+    assert torch.equal(holes.sum((1, 2)), rows * columns)  # a full rectangle
+    area = holes.mean((1, 2))
+    assert area.min() > 0.01
+    assert area.max() < 0.27
+    assert abs(area.mean().item() - 0.135) < 0.01
+    assert torch.equal(random_erase(x, torch.Generator(), probability=0.0), x)
+
+
+def test_flip_or_noise_shares_and_variance():
+    x = torch.linspace(-1, 1, 32).expand(4000, 1, 8, 32)
+    y = flip_or_noise(x, torch.tensor(0.25), torch.Generator().manual_seed(0))
+    flipped = torch.isclose(y, x.flip(-1)).all(dim=(1)).flatten(1).all(1)
+    same = (y == x).flatten(1).all(1)
+    assert abs(flipped.float().mean().item() - 0.25) < 0.03
+    assert abs(same.float().mean().item() - 0.5) < 0.03
+    noise = (y - x)[~flipped & ~same] * 0.25 * 255
+    assert noise.var().item() == pytest.approx(30, rel=0.02)
