@@ -71,6 +71,7 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
         scores = pool_scores(
             split.truth < 0, np.linspace(0, 1, len(split.test)), np.array(rendered.classes)[rendered.labels[split.test]]
         )
+        scores = scores.assign(id=rendered.ids[split.test], truth=scores["true_class"], predicted_class="fear")
         scores.to_parquet(folder / "scores.parquet", index=False)
         (folder / "result.json").write_text(json.dumps({"tags": {}, "metrics": {"auroc": 0.5}, "curves": {}}), "utf-8")
         runner = Runner(tmp_path, name, profile, text, torch.device("cpu"), allowed)

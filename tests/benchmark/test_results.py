@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.results import (
+    COLUMNS,
     checked_curves,
     checked_extras,
     checked_notes,
+    read_result,
     score_table,
     write_result,
 )
@@ -101,3 +104,13 @@ def test_a_result_that_cannot_be_written_leaves_nothing(tmp_path):
 )
 def test_an_exception_in_one_line(error, line):
     assert summary(error) == line
+
+
+def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path):
+    old = {"metrics": {"auroc": 0.75, "seconds.total": 20.0}, "curves": {}, "tags": {"host": "h", "notes": '["a"]'}}
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    os.utime(tmp_path / "result.json", (5000, 5000))
+    pd.DataFrame({name: [0] for name in COLUMNS if name != "closed_set_class"}).to_parquet(tmp_path / "scores.parquet")
+    found, _ = read_result(tmp_path)
+    assert (found.started, found.ended, found.evaluation) == (4980.0, 5000.0, 1)
+    assert (found.notes, found.tags) == (["a"], {"host": "h"})

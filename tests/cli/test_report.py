@@ -1,0 +1,43 @@
+"""osfer ui: where the runs can be looked at."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from typer.testing import CliRunner
+
+from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.cli import app
+from tests.benchmark.test_tracking import log_cell
+
+
+@pytest.fixture(autouse=True)
+def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_ui_says_where_a_remote_server_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracker.example:5000/ml")
+    done = CliRunner().invoke(app, ["ui", "--home", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "http://tracker.example:5000/ml" in done.output
+    assert "secret" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ui_names_what_is_wrong(tmp_path, home):
+    done = CliRunner().invoke(app, ["ui", "--home", str(tmp_path / "none")])
+    assert "no MLflow store under" in str(done.exception)
+    assert not (tmp_path / "none").exists()
+    log_cell(Tracker(home, "made"), tmp_path)
+    done = CliRunner().invoke(app, ["ui", "--home", str(home), "-p", "smoke"])
+    assert "no run of profile smoke" in str(done.exception)
+    assert "it has: made" in str(done.exception)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = CliRunner().invoke(app, ["ui", "--home", str(home), "--port", str(taken.getsockname()[1])])
+    assert "is not free" in str(done.exception)
+    for port in ("0", "99999", "-5"):
+        assert CliRunner().invoke(app, ["ui", "--home", str(home), "--port", port]).exit_code == 2
