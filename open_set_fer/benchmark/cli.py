@@ -667,10 +667,10 @@ def preview(
     out.print(f"contact sheet: {target.resolve()}", soft_wrap=True, highlight=False)
 
 
-@app.command("effect-study", epilog=_examples("osfer run -p effect-study; osfer effect-study --out reports"))
+@app.command("effect-study", epilog=_examples("osfer run -p effect-study; osfer effect-study --out docs"))
 def effect_study(
     to: Annotated[Path, typer.Option("--out", help="Folder to write effect_study.md and its figure to.")] = Path(
-        "reports"
+        "docs"
     ),
     home: HomeOption = HOME,
 ) -> None:
