@@ -1,6 +1,11 @@
-"""Method and data set labels as their papers write them; a label that is not listed is shown as typed."""
+"""Method and data set labels as their papers write them; a label that is not known is shown as typed."""
 
 from __future__ import annotations
+
+from functools import cache
+
+from open_set_fer import plugins
+from open_set_fer.errors import SuiteError
 
 METHODS = {
     "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
@@ -20,6 +25,11 @@ def method_name(label: str) -> str:
     return METHODS.get(label, label)
 
 
+@cache
 def dataset_name(label: str) -> str:
-    """A data set's label as displayed."""
-    return DATASETS.get(label, label)
+    """A data set's label as displayed: the `title` of its class where it has one."""
+    try:
+        title = getattr(plugins.load(plugins.DATASETS, label), "title", None)
+    except SuiteError:  # not installed here, or broken: its results are shown all the same
+        title = None
+    return title if isinstance(title, str) else DATASETS.get(label, label)

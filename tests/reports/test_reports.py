@@ -12,22 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
 from open_set_fer.benchmark.pictures import score_histogram
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.entries import Entry, mark_best
 from open_set_fer.reports.figures import all_figures
+from open_set_fer.reports.formats import to_markdown
 from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.paper import paper_results, paper_value
 from open_set_fer.reports.query import Results, _notes, load, method_order, protocol_order
 from open_set_fer.reports.render import render
-from open_set_fer.reports.tables import (
-    DEMONSTRATION,
-    Entry,
-    Table,
-    all_tables,
-    mark_best,
-    to_markdown,
-)
+from open_set_fer.reports.tables import DEMONSTRATION, Table, all_tables
 from tests.reports.conftest import ODD, Store
 
 PAPER = 2
@@ -188,16 +184,19 @@ def test_bold_is_the_best_of_its_row(tables: dict[str, Table]) -> None:
 
 
 def test_no_bold_where_the_best_mean_covers_fewer_rows() -> None:
-    def mean(value: float | None, *rows: str) -> Entry:
-        return Entry("single", "mean", "m", "auroc", "partial", value, coverage=frozenset(rows))
+    def mean(metric: Metric, value: float | None, *rows: str) -> Entry:
+        return Entry("single", "mean", "m", metric, "partial", value, coverage=frozenset(rows))
 
-    whole, lower, short, none = mean(0.7, "fear", "anger"), mean(0.6, "fear", "anger"), mean(0.8, "fear"), mean(None)
-    mark_best([whole, lower, short, none], "auroc")
-    assert not any(e.best for e in (whole, lower, short, none))
-    mark_best([whole, lower, short, none], "fpr_at_tpr95")
-    assert [e.best for e in (whole, lower, short, none)] == [False, True, False, False]
-    alone = mean(0.7, "fear")
-    mark_best([alone, none], "auroc")
+    def best(metric: Metric) -> list[bool]:
+        means = [mean(metric, 0.7, "fear", "anger"), mean(metric, 0.6, "fear", "anger"), mean(metric, 0.8, "fear"),
+                 mean(metric, None)]  # fmt: skip
+        mark_best(means)
+        return [entry.best for entry in means]
+
+    assert best(AUROC) == [False, False, False, False]
+    assert best(FPR_AT_TPR95) == [False, True, False, False]
+    alone, none = mean(AUROC, 0.7, "fear"), mean(AUROC, None)
+    mark_best([alone, none])
     assert not alone.best
 
 
@@ -376,7 +375,7 @@ def test_figures_without_score_artifacts(results: Results, store: Store, monkeyp
         raise FileNotFoundError(run_id)
 
     monkeypatch.setattr(store.tracker, "read_scores", gone)
-    texts = [text.get_text() for p in all_figures(results, store.tracker) for ax in p.figure.axes for text in ax.texts]
+    texts = [text.get_text() for p in all_figures(results) for ax in p.figure.axes for text in ax.texts]
     assert {"scores not found", "failed", "missing", "not planned"} <= set(texts)
 
 

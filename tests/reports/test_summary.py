@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pandas as pd
 import pytest
 
+from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.reports.page import _notes, build_page
 from open_set_fer.reports.query import Results
 from open_set_fer.reports.summary import summaries
@@ -29,7 +32,7 @@ def made(values: dict[tuple[str, str, str, int], float | None], methods: dict[st
     names = methods or {}
     params = {row["run_id"]: {"method.name": names.get(row["method"], row["method"])} for row in rows}
     places = cells[["dataset", "protocol", "open_classes", "method", "seed"]]
-    return Results("p", "7", cells[cells["status"] == "finished"], places, cells, params, ())
+    return Results("p", "7", cells[cells["status"] == "finished"], places, cells, params, (), cast(Tracker, None))
 
 
 SEEDS = made({

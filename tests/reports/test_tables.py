@@ -8,31 +8,34 @@ import re
 import pandas as pd
 import pytest
 
+from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
+from open_set_fer.reports.entries import Entry, mark_best
+from open_set_fer.reports.formats import cells_frame, spreadsheet_safe, to_markdown
 from open_set_fer.reports.names import METHODS, dataset_name, method_name
 from open_set_fer.reports.query import load
-from open_set_fer.reports.tables import Entry, all_tables, cells_frame, mark_best, spreadsheet_safe, to_markdown
+from open_set_fer.reports.tables import all_tables
 from tests.reports.conftest import Store
 from tests.reports.test_latex import table
 
 
-def entries(*values: float | None, rows: tuple[str, ...] = ("fear",)) -> list[Entry]:
-    return [Entry("single", "fear", "m", "auroc", "finished", v, coverage=frozenset(rows)) for v in values]
+def entries(*values: float | None, metric: Metric = AUROC, rows: tuple[str, ...] = ("fear",)) -> list[Entry]:
+    return [Entry("single", "fear", "m", metric, "finished", v, coverage=frozenset(rows)) for v in values]
 
 
 @pytest.mark.parametrize(
     ("values", "metric", "best", "second"),
     [
-        ((0.9, 0.7, 0.8), "auroc", [0], [2]),
-        ((0.9, 0.7, 0.8), "fpr_at_tpr95", [1], [2]),
-        ((0.8004, 0.8, 0.7, 0.7004, 0.6), "auroc", [0, 1], [2, 3]),  # equal as displayed: the mark is shared
-        ((0.9, 0.7), "auroc", [0], []),  # the worse of two is no second best
-        ((0.9, None, None), "auroc", [], []),
-        ((0.5, 0.5, 0.5), "auroc", [0, 1, 2], []),
+        ((0.9, 0.7, 0.8), AUROC, [0], [2]),
+        ((0.9, 0.7, 0.8), FPR_AT_TPR95, [1], [2]),
+        ((0.8004, 0.8, 0.7, 0.7004, 0.6), AUROC, [0, 1], [2, 3]),  # equal as displayed: the mark is shared
+        ((0.9, 0.7), AUROC, [0], []),  # the worse of two is no second best
+        ((0.9, None, None), AUROC, [], []),
+        ((0.5, 0.5, 0.5), AUROC, [0, 1, 2], []),
     ],
 )
 def test_best_and_second_best(values, metric, best, second):
-    made = entries(*values)
-    mark_best(made, metric)
+    made = entries(*values, metric=metric)
+    mark_best(made)
     assert [k for k, e in enumerate(made) if e.best] == best
     assert [k for k, e in enumerate(made) if e.second] == second
 
@@ -40,11 +43,11 @@ def test_best_and_second_best(values, metric, best, second):
 def test_a_mean_over_fewer_rows_gets_no_mark_and_leaves_none_below_it():
     short, *whole = entries(0.7), *entries(0.9, 0.6, rows=("fear", "anger"))
     made = [*short, *whole]
-    mark_best(made, "auroc")
+    mark_best(made)
     assert [e.best for e in made] == [False, True, False]
     assert not any(e.second for e in made)
     made[0].value = 0.95
-    mark_best(made, "auroc")
+    mark_best(made)
     assert not any(e.best or e.second for e in made)
 
 
