@@ -64,7 +64,9 @@ class Pair:
             f"{dataset_name(self.contrast)} (large inter-class distance) beside {dataset_name(self.faces)} (small): {shows}, family "
             f"{self.family}, seed {self.seed} (the paper's Figure {number}). {more}{demonstration(self.results, self.faces)}"
         )
-        return ReportFigure(f"figure{number}_{slug(self.faces)}_{slug(self.contrast)}", caption, alternative, figure)
+        title = f"Figure {number}: {dataset_name(self.contrast)} beside {dataset_name(self.faces)}"
+        name = f"figure{number}_{slug(self.faces)}_{slug(self.contrast)}"
+        return ReportFigure(name, title, caption, alternative, figure)
 
 
 def contrast_figures(results: Results) -> Iterator[ReportFigure]:

@@ -35,9 +35,10 @@ SCORES_GONE = "scores not found"
 
 @dataclass
 class ReportFigure:
-    """A drawn figure: file stem, caption, what a reader who cannot see it should know."""
+    """A drawn figure: file stem, title for a list of figures, caption, what a reader who cannot see it should know."""
 
     name: str
+    title: str
     caption: str
     alternative: str
     figure: Figure

@@ -70,7 +70,8 @@ def _auroc_by_method(results: Results, dataset: str) -> ReportFigure:
         f"the n choices that are finished.{demonstration(results, dataset)}"
     )
     alternative = f"Mean AUROC on {dataset_name(dataset)}: {', '.join(sentences)}."
-    return ReportFigure(f"auroc_{slug(dataset)}", caption, alternative, figure)
+    title = f"AUROC by method: {dataset_name(dataset)}"
+    return ReportFigure(f"auroc_{slug(dataset)}", title, caption, alternative, figure)
 
 
 def _method_line(axes: Axes, place: int, cells: pd.DataFrame, families: list[str]) -> str:
@@ -129,7 +130,8 @@ def _histograms(results: Results, dataset: str) -> Iterator[ReportFigure]:
                 f"{', '.join(map(method_name, methods))}. The AUROC over each panel is that of the tables."
             )
             name = f"figure4_{slug(dataset)}_{family}{suffix}"
-            yield ReportFigure(name, caption, alternative, _grid(results, members, rows, methods))
+            title = f"Figure 4: {dataset_name(dataset)}, {family}{part}"
+            yield ReportFigure(name, title, caption, alternative, _grid(results, members, rows, methods))
 
 
 def _protocols(cells: pd.DataFrame) -> list[tuple[str, str]]:

@@ -116,9 +116,10 @@ class Results:
 
 
 def load(tracker: Tracker) -> Results:
-    """Read an experiment; raises SuiteError when it holds no finished cell."""
+    """Read an experiment; raises SuiteError when it holds no finished cell, or none with planned settings."""
     runs = tracker.cells()
-    if not any(run.info.status == "FINISHED" for run in runs):
+    finished = sum(run.info.status == "FINISHED" for run in runs)
+    if not finished:
         failed = f" ({len(runs)} failed)" if runs else ""
         raise SuiteError(
             f"profile {tracker.profile!r} has no finished cell{failed} in {tracker.uri}",
@@ -126,6 +127,11 @@ def load(tracker: Tracker) -> Results:
         )
     plan = {_coordinates(cell): cell.get("cell_key") for cell in tracker.planned()}
     shown = _shown(plan, runs)
+    if not shown:
+        raise SuiteError(
+            f"none of the {finished} finished cells of profile {tracker.profile!r} has the settings of its latest plan",
+            f"run `osfer run --profile {tracker.profile}`, which computes the planned ones",
+        )
     results = pd.DataFrame([_row(key, run) for key, run in shown.items()])
     planned = pd.DataFrame(list(dict.fromkeys([*plan, *shown])), columns=list(COORDINATES))
     cells = planned.merge(results, how="left", on=list(COORDINATES), validate="one_to_one")

@@ -11,6 +11,7 @@ import pandas as pd
 from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results
+from open_set_fer.reports.tables import demonstration
 
 LABEL_BASED = ("ours", "noisy-label")
 """What the names (entry points) of methods begin with that score a face by how hard its pseudo label is to learn."""
@@ -68,13 +69,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of one data set: rows from the best mean down, incomplete ones last."""
+    """The result of one data set: rows from the best mean down, incomplete ones last.
+
+    below: why an AUROC may lie below 0.5, below_names: of the methods with such a cell; '' where there is none.
+    """
 
     dataset: str
     columns: list[str]
     standings: list[Standing]
     finding: str
     basis: str
+    below_names: str
     below: str
 
     @property
@@ -108,7 +113,11 @@ def _summary(results: Results, dataset: str) -> Summary:
     ]
     rows.sort(key=lambda row: _rank(row.means[0]))
     heads = [column.head for column in columns]
-    return Summary(dataset, heads, rows, _finding(rows, dataset), _basis(rows), _below(results, cells))
+    low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
+    return Summary(
+        dataset, heads, rows, _finding(rows, dataset), _basis(rows) + demonstration(results, dataset),
+        ", ".join(map(method_name, low)), _below(results, cells),
+    )  # fmt: skip
 
 
 def _columns(cells: pd.DataFrame) -> list[Column]:

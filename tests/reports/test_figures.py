@@ -33,7 +33,7 @@ def small() -> ReportFigure:
     axes.plot([0, 1], [0, 1], "o", label="<odd> & label")
     axes.set_xlabel("score")
     axes.legend(frameon=False)
-    return ReportFigure("small", "A caption", "What it shows: all & <everything>.", figure)
+    return ReportFigure("small", "A title", "A caption", "What it shows: all & <everything>.", figure)
 
 
 def test_files_are_written_and_listed_with_fonts_that_publishers_take(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.errors import SuiteError
 from open_set_fer.reports.query import load
 
 NUMBERS = itertools.count()
@@ -123,6 +124,14 @@ def test_planned_settings_without_a_result_are_missing_or_failed_not_older_ones(
     lab.tracker.start_benchmark(lab.plan({"z": "d"}), "", "osfer run")
     assert lab.shown() == {"x": "failed", "y": 0.6, "z": "missing"}
     assert "which are still to be computed: fear seed 0" in lab.warnings()
+
+
+def test_only_runs_with_other_settings_than_the_latest_plans_is_an_error_that_says_so(home: Path) -> None:
+    lab = Lab(home)
+    lab.run(x="a")
+    lab.tracker.start_benchmark(lab.plan({"x": "b"}), "", "osfer run")
+    with pytest.raises(SuiteError, match=r"none of the 1 finished cells(.|\n)*osfer run --profile"):
+        load(lab.tracker)
 
 
 def test_a_run_with_nothing_to_do_and_nothing_new_leaves_no_plan(home: Path) -> None:

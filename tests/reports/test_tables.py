@@ -8,12 +8,14 @@ import re
 import pandas as pd
 import pytest
 
+from open_set_fer import plugins
 from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
+from open_set_fer.errors import SuiteError
 from open_set_fer.reports.entries import Entry, mark_best
 from open_set_fer.reports.formats import cells_frame, spreadsheet_safe, to_markdown
 from open_set_fer.reports.names import METHODS, dataset_name, method_name
 from open_set_fer.reports.query import load
-from open_set_fer.reports.tables import all_tables
+from open_set_fer.reports.tables import TABLES, all_tables
 from tests.reports.conftest import Store
 from tests.reports.test_latex import table
 
@@ -94,3 +96,24 @@ def test_names():
     assert (method_name("eow"), method_name("ours-online"), method_name("mine")) == ("EOW", "Ours (online)", "mine")
     assert (dataset_name("rafdb"), dataset_name("mine")) == ("RAF-DB", "mine")
     assert len(set(METHODS.values())) == len(METHODS)
+
+
+def test_a_data_sets_title_is_its_classs_and_a_broken_one_is_shown_as_typed(monkeypatch: pytest.MonkeyPatch):
+    def load(group: str, name: str) -> type:
+        if name == "broken":
+            raise SuiteError("cannot import it")
+        return type("Faces", (), {"title": "My Faces"} if name == "titled" else {})
+
+    monkeypatch.setattr(plugins, "load", load)
+    dataset_name.cache_clear()
+    assert [dataset_name(name) for name in ("titled", "untitled", "broken")] == ["My Faces", "untitled", "broken"]
+    dataset_name.cache_clear()
+
+
+def test_the_specs_name_the_papers_tables_and_every_method_has_its_column():
+    assert [spec.name for spec in TABLES] == [f"table{number}" for number in range(1, 6)]
+    assert all(spec.reference.startswith(f"the paper's Table {spec.name[-1]}") for spec in TABLES)
+    for label in ("baseline", "ours", "ours-plus", "ours-online", "ours-balanced", "anything"):
+        columns = [spec.name for spec in TABLES if spec.is_column(label)]
+        assert columns, label
+        assert {spec.name for spec in TABLES if spec.is_subject(label)} <= set(columns), label
