@@ -7,13 +7,14 @@ import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from open_set_fer.reports.drawing import COLUMN_WIDTH, PAGE_WIDTH, ReportFigure
 from open_set_fer.reports.figures import all_figures
-from open_set_fer.reports.query import load
+from open_set_fer.reports.query import Results, load
 from tests.reports.conftest import Store
 from tests.reports.test_contrast import make
 
@@ -116,3 +117,12 @@ def test_svg_keeps_its_words_and_is_the_same_each_time() -> None:
 def test_the_svg_file_stands_alone(tmp_path: Path) -> None:
     small().save(tmp_path)
     assert ET.fromstring((tmp_path / "small.svg").read_text("utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_figures_without_score_artifacts(results: Results, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(run_id: str) -> pd.DataFrame:
+        raise FileNotFoundError(run_id)
+
+    monkeypatch.setattr(store.tracker, "read_scores", gone)
+    texts = [text.get_text() for p in all_figures(results) for ax in p.figure.axes for text in ax.texts]
+    assert {"scores not found", "failed", "missing", "not planned"} <= set(texts)
