@@ -1,4 +1,4 @@
-"""The examples in docstrings say what happens."""
+"""The examples in docstrings give what they say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-MODULES = ["open_set_fer.methods.contract"]
+MODULES = ["open_set_fer.methods.contract", "open_set_fer.benchmark.metrics"]
 
 
 @pytest.mark.parametrize("name", MODULES)

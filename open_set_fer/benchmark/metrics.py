@@ -1,4 +1,4 @@
-"""Metrics of one cell from its truth and its Detection.
+"""Metrics of one cell from its truth and its Detection, and what is known of each: its title and which way is better.
 
 Sign: the unknown score is higher for faces that the method takes for unknown; it is fixed by the method and never chosen
 by what gives the higher AUROC.
@@ -6,6 +6,7 @@ by what gives the higher AUROC.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,67 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from open_set_fer.errors import SuiteError
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What is known of a metric.
+
+    name: as logged. title: as displayed. higher_is_better: None where neither direction is. decimals: as displayed.
+
+    >>> FPR_AT_TPR95.heading, FPR_AT_TPR95.short
+    ('FPR@TPR95 (lower is better)', 'FPR@TPR95 ↓')
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool | None = None
+    decimals: int = 3
+
+    @property
+    def heading(self) -> str:
+        """Title and direction."""
+        directions = {None: "", True: " (higher is better)", False: " (lower is better)"}
+        return self.title + directions[self.higher_is_better]
+
+    @property
+    def short(self) -> str:
+        """The heading where there is no room."""
+        return self.title + {None: "", True: " ↑", False: " ↓"}[self.higher_is_better]
+
+
+AUROC = Metric("auroc", "AUROC", higher_is_better=True)
+FPR_AT_TPR95 = Metric("fpr_at_tpr95", "FPR@TPR95", higher_is_better=False)
+MAIN_METRICS = (AUROC, FPR_AT_TPR95)
+"""Those that the paper compares methods by."""
+SIDE_METRICS = (
+    Metric("closed_set_accuracy", "model accuracy", higher_is_better=True),
+    Metric("closed_accuracy", "closed accuracy", higher_is_better=True),
+    Metric("oscr", "OSCR", higher_is_better=True),
+    Metric("aupr_open", "AUPR open", higher_is_better=True),
+    Metric("aupr_closed", "AUPR closed", higher_is_better=True),
+    Metric("pseudo_label_entropy_open", "entropy open"),
+    Metric("pseudo_label_entropy_closed", "entropy closed"),
+    Metric("n_open", "open faces", decimals=0),
+    Metric("n_closed", "closed faces", decimals=0),
+    Metric("seconds.total", "seconds", higher_is_better=False, decimals=1),  # the runner's
+)
+METRICS = MAIN_METRICS + SIDE_METRICS
+
+
 def auroc(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> float:
-    """Area under the ROC curve with open as positive; the same as closed as positive with the score's negative."""
+    """Area under the ROC curve with open as positive; the same as closed as positive with the score's negative.
+
+    >>> auroc(np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.8]))  # 3 of 4 pairs in order
+    0.75
+    """
     return float(roc_auc_score(is_open, unknown_score))
 
 
 def fpr_at_tpr95(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> float:
-    """Share of open faces still accepted at the threshold that accepts at least 95 % of closed faces."""
+    """Share of open faces still accepted at the threshold that accepts at least 95 % of closed faces.
+
+    >>> fpr_at_tpr95(np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.8]))  # accepts up to 0.4
+    0.5
+    """
     fpr, tpr, _ = roc_curve(~is_open, -unknown_score, drop_intermediate=False)
     return float(fpr[np.argmax(tpr >= 0.95)])
 
@@ -33,6 +88,12 @@ def oscr(
     """Area under correct classification rate against false positive rate (Dhamija et al. 2018).
 
     correct: (N,) prediction equals the truth; only closed faces count. Trapezoids between distinct thresholds.
+
+    >>> is_open, score = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.8])
+    >>> oscr(is_open, score, correct=np.array([True, True, False, False]))  # every class right: the AUROC
+    0.75
+    >>> oscr(is_open, score, correct=np.array([True, False, False, False]))
+    0.5
     """
     order = np.argsort(unknown_score, kind="stable")
     sorted_scores = unknown_score[order]
@@ -43,7 +104,11 @@ def oscr(
 
 
 def normalised_entropy(labels: NDArray[np.integer[Any]], classes: int) -> float:
-    """Entropy of the label histogram over log K: 1 when labels are spread evenly over the K classes."""
+    """Entropy of the label histogram over log K: 1 when labels are spread evenly over the K classes.
+
+    >>> normalised_entropy(np.array([0, 1, 2, 3]), classes=4), normalised_entropy(np.array([2, 2]), classes=4)
+    (1.0, 0.0)
+    """
     return float(entropy(np.bincount(labels, minlength=classes)) / np.log(classes)) if len(labels) else float("nan")
 
 
@@ -54,7 +119,7 @@ def cell_metrics(
     pseudo_labels: NDArray[np.int64] | None,
     classes: int,
 ) -> dict[str, float]:
-    """Every metric of a cell.
+    """The metrics of a cell by name: those of METRICS, without `seconds.total`.
 
     truth: (N,) 0..K-1 for closed faces, -1 for open ones. Raises SuiteError for non-finite scores, wrong lengths or
     classes: such a cell fails, nothing is dropped.

@@ -96,10 +96,10 @@ def ui(
     os.execv(sys.executable, [sys.executable, *command, "--workers", "1"])
 
 
-@app.command("effect-study", epilog=examples("osfer run -p effect-study; osfer effect-study --out reports"))
+@app.command("effect-study", epilog=examples("osfer run -p effect-study; osfer effect-study --out docs"))
 def effect_study(
     to: Annotated[Path, typer.Option("--out", help="Folder to write effect_study.md and its figure to.")] = Path(
-        "reports"
+        "docs"
     ),
     home: HomeOption = HOME,
 ) -> None:

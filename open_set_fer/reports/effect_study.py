@@ -96,8 +96,8 @@ def cell_rows(tracker: Tracker, families: tuple[str, ...], warnings: list[str]) 
     """The finished cells of these families as the reports show them, with their dissection; warnings on them are added."""
     results = load(tracker)
     cells = results.cells[(results.cells["status"] == FINISHED) & results.cells["protocol"].isin(families)]
-    for dataset, own in cells.groupby("dataset"):
-        methods = list(dict.fromkeys(own["method"]))
+    for dataset, rows in cells.groupby("dataset"):
+        methods = list(dict.fromkeys(rows["method"]))
         warnings += [f"{tracker.profile}: {w.about(methods)}" for w in results.warnings_for(str(dataset), methods)]
     parts: list[dict[str, float]] = []
     for run_id in cells["run_id"]:
@@ -115,16 +115,16 @@ def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
     runs = [r for r in tracker.cells() if r.info.status == "FINISHED" and r.data.tags["open_classes"] == CONTEMPT]
     rows = []
     for label in method_order(run.data.tags["method"] for run in runs):
-        own = [run for run in runs if run.data.tags["method"] == label]
+        tried = [run for run in runs if run.data.tags["method"] == label]
         trials: dict[str, list[Run]] = {}  # oldest first
-        for run in own:
+        for run in tried:
             trials.setdefault(run.data.tags["settings_key"], []).append(run)
         auroc = [float(np.mean([run.data.metrics["auroc"] for run in trial])) for trial in trials.values()]
         best = list(trials.values())[int(np.argmax(auroc))][0].data.params
         settings = [name for name in best if not name.startswith("cell.")]
-        varied = [name for name in settings if len({run.data.params.get(name) for run in own}) > 1]
+        varied = [name for name in settings if len({run.data.params.get(name) for run in tried}) > 1]
         values = ", ".join(f"{name.removeprefix('method.')} {_short(best[name])}" for name in varied)
-        seeds = len({run.data.tags["seed"] for run in own})
+        seeds = len({run.data.tags["seed"] for run in tried})
         rows.append(
             {
                 "method": label,
@@ -132,7 +132,7 @@ def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
                 "seeds": seeds,
                 "first": auroc[0],
                 "best": max(auroc),
-                "found": values,
+                "values": values,
             }
         )
     return rows
@@ -167,25 +167,25 @@ def _classes(rows: pd.DataFrame) -> list[dict[str, Any]]:
     nothing = dict.fromkeys((*COLUMNS, "std", "within_std"))
     return [
         {
-            "open": opened,
-            "entropy": entropy.get(opened),
-            "by": [groups.get((opened, method), nothing) for method in ("baseline", "ours", "ours-plus")],
+            "open": open_classes,
+            "entropy": entropy.get(open_classes),
+            "by": [groups.get((open_classes, method), nothing) for method in ("baseline", "ours", "ours-plus")],
         }
-        for _, opened in protocol_order(zip(rows["protocol"], rows["open_classes"], strict=True))
+        for _, open_classes in protocol_order(zip(rows["protocol"], rows["open_classes"], strict=True))
     ]
 
 
 def _means(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean AUROC over the open classes of each seed; its mean and deviation over the seeds that have every class."""
     wanted = rows["open_classes"].nunique()
-    found = []
+    means = []
     for method in method_order(rows["method"]):
         by_seed = rows[rows["method"] == method].groupby("seed")["auroc"].agg(["mean", "size"])
         whole = by_seed.loc[by_seed["size"] == wanted, "mean"]
-        found.append(
+        means.append(
             {"method": method, "mean": whole.mean(), "std": whole.std(), "seeds": len(whole), "begun": len(by_seed)}
         )
-    return found
+    return means
 
 
 def _figure(factors: pd.DataFrame, final: pd.DataFrame) -> Figure:

@@ -8,7 +8,7 @@ usual text fonts.
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +16,9 @@ import matplotlib
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from open_set_fer.reports.entries import Block, Entry, Row
 from open_set_fer.reports.names import dataset_name
-from open_set_fer.reports.tables import Block, Entry, Row, Table
+from open_set_fer.reports.tables import Table
 
 COLUMN, NARROW_PAGE, PAGE = 234.0, 345.0, 452.0
 """Widths in pt that a float may take: the narrowest usual column (3.25 in), article's text, a text with inch margins.
@@ -118,7 +119,7 @@ def _paged(blocks: list[Block]) -> list[list[Block]]:
             if start:
                 parts.append([])
             rows = block.rows[start : start + ROWS_PER_FLOAT]
-            parts[-1].append(Block(block.heading, rows, block.short, block.note))
+            parts[-1].append(replace(block, rows=rows))
     return parts
 
 

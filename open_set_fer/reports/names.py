@@ -1,6 +1,12 @@
-"""Method and data set labels as their papers write them; a label that is not listed is shown as typed."""
+"""Method and data set labels as their papers write them; a label that is not known is shown as typed."""
 
 from __future__ import annotations
+
+from functools import cache
+
+from open_set_fer import plugins
+from open_set_fer.datasets.faceset import facts
+from open_set_fer.errors import SuiteError
 
 METHODS = {
     "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
@@ -9,10 +15,6 @@ METHODS = {
     "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
     "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
 }  # fmt: skip
-DATASETS = {
-    "rafdb": "RAF-DB", "rafdb_compound": "RAF-DB (compound)", "ferplus": "FERPlus", "affectnet": "AffectNet",
-    "cifar10": "CIFAR-10", "digits": "Digits", "synthetic": "Rendered faces", "manifest": "Own faces",
-}  # fmt: skip
 
 
 def method_name(label: str) -> str:
@@ -20,6 +22,10 @@ def method_name(label: str) -> str:
     return METHODS.get(label, label)
 
 
+@cache
 def dataset_name(label: str) -> str:
-    """A data set's label as displayed."""
-    return DATASETS.get(label, label)
+    """A data set's label as displayed: the title of its class."""
+    try:
+        return facts(plugins.load(plugins.DATASETS, label)).title
+    except SuiteError:  # not installed here, or broken: its results are shown all the same
+        return label

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from open_set_fer.benchmark.metrics import AUROC
 from open_set_fer.benchmark.tracking import experiment_link, run_link
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
-from open_set_fer.reports.summary import AUROC, summaries
+from open_set_fer.reports.summary import summaries
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from open_set_fer.reports.figures import Picture
+    from open_set_fer.reports.drawing import ReportFigure
     from open_set_fer.reports.tables import Table
 
 CITATION = (
@@ -58,7 +59,7 @@ class SettingsGroup:
     rows: list[tuple[str, str]]
 
 
-def build_page(results: Results, tables: list[Table], pictures: list[Picture], ui: str = "") -> str:
+def build_page(results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "") -> str:
     """The page as HTML. ui: address of an MLflow UI for links to experiment and runs; none without it."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -72,15 +73,15 @@ def build_page(results: Results, tables: list[Table], pictures: list[Picture], u
         demonstration_only=results.demonstrations == set(results.datasets),
         first=ran["logged"].min(), last=ran["logged"].max(),
         hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
-        where={WHERE[name]: found for name in WHERE if (found := _counted(ran[name], name in ENVIRONMENT))},
+        where={title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))},
         summaries=summaries(results), below={table.name: _below(table) for table in tables},
-        proper=dataset_name,
-        named=method_name, experiment=experiment_link(ui, results.experiment_id) if ui else "",
+        dataset_name=dataset_name, method_name=method_name,
+        experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_runs(results, ui) if ui else [],
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
-        tables=[table for table in tables if not table.name.startswith("side_")],
-        side_tables=[table for table in tables if table.name.startswith("side_")],
-        pictures=pictures,
+        tables=[table for table in tables if not table.is_side],
+        side_tables=[table for table in tables if table.is_side],
+        figures=figures,
         failures=ran[ran["status"] == FAILED].to_dict("records"),
         missing=_missing(results.cells),
         notes=_notes(ran),
@@ -95,37 +96,35 @@ def _status(cells: pd.DataFrame) -> dict[str, int]:
 
 def _missing(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
     """(data set, method, what is missing of it)."""
-    found: dict[tuple[str, str], list[str]] = {}
+    missing: dict[tuple[str, str], list[str]] = {}
     for cell in cells[cells["status"] == MISSING].to_dict("records"):
         where = f"{cell['open_classes']} seed {cell['seed']}"
-        found.setdefault((cell["dataset"], cell["method"]), []).append(where)
-    return [(dataset, method, ", ".join(items)) for (dataset, method), items in found.items()]
+        missing.setdefault((cell["dataset"], cell["method"]), []).append(where)
+    return [(dataset, method, ", ".join(items)) for (dataset, method), items in missing.items()]
 
 
 def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, int]]:
     """Values with their numbers of cells, the most frequent first; optional: nothing where no cell knows."""
-    found = Counter(map(str, values)).most_common()
-    return [] if optional and [name for name, _ in found] == ["unknown"] else found
+    counts = Counter(map(str, values)).most_common()
+    return [] if optional and [name for name, _ in counts] == ["unknown"] else counts
 
 
 def _below(table: Table) -> str:
     """Measured AUROCs of a table that are below 0.5, by method."""
-    found: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for entry in table.entries():
         if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:
-            found.setdefault(method_name(entry.method), []).append(entry.open_classes)
-    return "; ".join(f"{method} ({', '.join(dict.fromkeys(rows))})" for method, rows in found.items())
+            rows.setdefault(method_name(entry.method), []).append(entry.open_classes)
+    return "; ".join(f"{method} ({', '.join(dict.fromkeys(labels))})" for method, labels in rows.items())
 
 
 def _runs(results: Results, ui: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """(data set, method, [(cell, link to its run)]) of every cell shown."""
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    runs: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for cell in results.cells[results.cells["status"] != MISSING].to_dict("records"):
         link = run_link(ui, results.experiment_id, cell["run_id"])
-        found.setdefault((cell["dataset"], cell["method"]), []).append(
-            (f"{cell['open_classes']} s{cell['seed']}", link)
-        )
-    return [(dataset_name(dataset), method_name(method), links) for (dataset, method), links in found.items()]
+        runs.setdefault((cell["dataset"], cell["method"]), []).append((f"{cell['open_classes']} s{cell['seed']}", link))
+    return [(dataset_name(dataset), method_name(method), links) for (dataset, method), links in runs.items()]
 
 
 def _card(results: Results, dataset: str) -> DataSetCard:
@@ -141,15 +140,15 @@ def _card(results: Results, dataset: str) -> DataSetCard:
 
 def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
     """(data set and methods, note, number of cells), the most frequent first; selections that fell back are summed up."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    single: dict[str, list[tuple[str, str]]] = {}
     fell: dict[str, list[tuple[str, str]]] = {}
     for row in ran.to_dict("records"):
         for note in dict.fromkeys(
             OLD_NOTE.sub("a selection lost a class: all samples used", note) for note in row["notes"]
         ):
-            into = fell if FELL_BACK.fullmatch(note) else found
+            into = fell if FELL_BACK.fullmatch(note) else single
             into.setdefault(note, []).append((row["dataset"], row["method"]))
-    listed = [(_sources(sources), note, len(sources)) for note, sources in found.items()]
+    listed = [(_sources(sources), note, len(sources)) for note, sources in single.items()]
     if fell:
         sources = [source for of in fell.values() for source in of]
         listed.append((_sources(sources), _fell_back({note: len(of) for note, of in fell.items()}), len(sources)))
@@ -182,17 +181,17 @@ def _settings(results: Results, dataset: str) -> list[SettingsGroup]:
     cells = cells[cells["status"] == FINISHED]
     groups = []
     for method in method_order(cells["method"]):
-        rows = _distinct(results, cells[cells["method"] == method]["run_id"], own=True)
+        rows = _distinct(results, cells[cells["method"] == method]["run_id"], of_method=True)
         groups.append(SettingsGroup(method_name(method), rows))
     groups.append(SettingsGroup("shared: closed-set model, backbone, data set", _distinct(results, cells["run_id"])))
     return [group for group in groups if group.rows]
 
 
-def _distinct(results: Results, run_ids: pd.Series[str], own: bool = False) -> list[tuple[str, str]]:
-    """Settings of these runs: the method's `own` (method.*) or all others."""
+def _distinct(results: Results, run_ids: pd.Series[str], of_method: bool = False) -> list[tuple[str, str]]:
+    """Settings of these runs: the method's (method.*) or all others."""
     values: dict[str, dict[str, None]] = {}
     for run_id in run_ids:
         for name, value in results.params.get(run_id, {}).items():
-            if name.startswith("method.") == own and not name.startswith("cell."):
+            if name.startswith("method.") == of_method and not name.startswith("cell."):
                 values.setdefault(name.removeprefix("method."), {})[value] = None
-    return [(name, " | ".join(found)) for name, found in sorted(values.items())]
+    return [(name, " | ".join(distinct)) for name, distinct in sorted(values.items())]

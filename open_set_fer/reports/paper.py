@@ -1,13 +1,20 @@
-"""The paper's printed numbers."""
+"""The paper's printed numbers: looked up, and as blocks of a table that are never mixed with measured ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from open_set_fer.benchmark.metrics import MAIN_METRICS, Metric
+from open_set_fer.reports.entries import PRINTED, Block, Entry, Row, mark_best
+from open_set_fer.reports.names import dataset_name, method_name
+
 KEY = ["dataset", "protocol", "open_classes", "method", "metric"]
+USUAL_DATASET, DATASET_OF_FAMILY = "rafdb", {"contempt": "affectnet"}
+"""Whose numbers stand beside a data set for which the paper prints none."""
 
 
 @cache
@@ -35,3 +42,73 @@ def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
         (frame["dataset"] == dataset) & frame["protocol"].isin(protocols) & (frame["open_classes"] != "mean")
     ]
     return list(dict.fromkeys(zip(chosen["protocol"], chosen["open_classes"], strict=True)))
+
+
+def ablation_note() -> str:
+    """Table 5 in a sentence: its printed form has no columns of ours."""
+    frame = paper_results()
+    ablations = frame[frame["table"] == "table5"]
+    numbers = [
+        f"{method_name(method)} {value:.3f}"
+        for method, value in zip(ablations["method"], ablations["value"], strict=True)
+    ]
+    return (
+        f"Table 5 of Zhang et al. (AAAI 2024; RAF-DB, surprise open, AUROC, as far as readable): {'; '.join(numbers)}."
+    )
+
+
+def paper_blocks(
+    dataset: str, rows: list[tuple[str, str]], methods: list[str], enough: Callable[[Iterable[bool]], bool] = any,
+    only_shared: bool = False,
+) -> list[Block]:  # fmt: skip
+    """The paper's rows for the data set, or for the one that the paper uses, said to be another.
+
+    rows: (family, open classes) of the table. enough: of a row's "has a printed number", what it takes to be shown.
+    only_shared: the paper's rows that are in `rows` alone.
+    """
+    printed: dict[str, list[tuple[str, str]]] = {}
+    for family in dict.fromkeys(family for family, _ in rows):
+        source = dataset if paper_rows(dataset, [family]) else DATASET_OF_FAMILY.get(family, USUAL_DATASET)
+        candidates = paper_rows(source, [family])
+        if _classes(candidates) & _classes(rows):  # of digits, say, the paper opened nothing like it
+            chosen = [row for row in candidates if row in rows or not only_shared]
+            printed.setdefault(source, []).extend(chosen)
+    blocks = []
+    for metric in MAIN_METRICS:
+        for source, chosen in printed.items():
+            if block_rows := _rows(source, chosen, methods, metric, enough):
+                blocks.append(_block(source, source == dataset, block_rows, metric))
+    return blocks
+
+
+def _classes(rows: list[tuple[str, str]]) -> set[str]:
+    """Every class named in (family, open classes) pairs."""
+    return {part for _, open_classes in rows for part in open_classes.split("+")}
+
+
+def _rows(
+    source: str, chosen: list[tuple[str, str]], methods: list[str], metric: Metric,
+    enough: Callable[[Iterable[bool]], bool],
+) -> list[Row]:  # fmt: skip
+    """The rows with enough numbers, and the printed mean where it averages them all."""
+
+    def entries(family: str, open_classes: str) -> list[Entry]:
+        values = [paper_value(source, family, open_classes, method, metric.name) for method in methods]
+        return [Entry(family, open_classes, m, metric, PRINTED, v) for m, v in zip(methods, values, strict=True)]
+
+    rows = [Row(open_classes, entries(family, open_classes)) for family, open_classes in chosen]
+    rows = [row for row in rows if enough(entry.value is not None for entry in row.entries)]
+    families = list(dict.fromkeys(family for family, _ in chosen))
+    if rows and chosen == paper_rows(source, families):
+        mean = entries("+".join(families), "mean")
+        rows += [Row("mean", mean, is_mean=True)] if any(entry.value is not None for entry in mean) else []
+    for row in rows:
+        mark_best(row.entries)
+    return rows
+
+
+def _block(source: str, is_same: bool, rows: list[Row], metric: Metric) -> Block:
+    printed = f"{dataset_name(source)} as printed"
+    other = ", with the paper's settings" if is_same else "; another data set, not comparable"
+    note = f"{printed}: numbers of Zhang et al. (AAAI 2024){other.replace('the paper', 'that paper')}."
+    return Block(f"Paper ({printed}{other}): {metric.heading}", rows, f"{printed}: {metric.short}", note, printed=True)

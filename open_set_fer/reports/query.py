@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -69,6 +69,7 @@ class Results:
     cells: `planned` with the columns of `results`; status 'missing' where a cell has no run.
     params: settings by run id.
     experiment_id: MLflow's.
+    tracker: where the scores of a run are read from.
     """
 
     profile: str
@@ -78,6 +79,7 @@ class Results:
     cells: pd.DataFrame
     params: dict[str, dict[str, str]]
     warnings: tuple[Warn, ...]
+    tracker: Tracker
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -102,11 +104,22 @@ class Results:
         wanted = set(methods)
         return [warn for warn in self.warnings if warn.dataset == dataset and wanted & set(warn.methods)]
 
+    def scores(self, run_id: str) -> pd.DataFrame | None:
+        """A run's scores.parquet, one row a test image; None when the artifact is gone."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            frame: pd.DataFrame = self.tracker.read_scores(run_id)
+        except (MlflowException, OSError):
+            return None
+        return frame
+
 
 def load(tracker: Tracker) -> Results:
-    """Read an experiment; raises SuiteError when it holds no finished cell."""
+    """Read an experiment; raises SuiteError when it holds no finished cell, or none with planned settings."""
     runs, outdated = tracker.cells(), tracker.outdated()
-    if not any(run.info.status == "FINISHED" for run in runs):
+    finished = sum(run.info.status == "FINISHED" for run in runs)
+    if not finished:
         if outdated:
             raise SuiteError(
                 f"every finished cell of profile {tracker.profile!r} was measured by another version of the evaluation",
@@ -119,20 +132,19 @@ def load(tracker: Tracker) -> Results:
         )
     plan = {_coordinates(cell): cell.get("cell_key") for cell in tracker.planned()}
     shown = _shown(plan, runs)
+    if not shown:
+        raise SuiteError(
+            f"none of the {finished} finished cells of profile {tracker.profile!r} has the settings of its latest plan",
+            f"run `osfer run --profile {tracker.profile}`, which computes the planned ones",
+        )
     results = pd.DataFrame([_row(key, run) for key, run in shown.items()])
     planned = pd.DataFrame(list(dict.fromkeys([*plan, *shown])), columns=list(COORDINATES))
     cells = planned.merge(results, how="left", on=list(COORDINATES), validate="one_to_one")
     cells["status"] = cells["status"].fillna(MISSING)
     params = {run.info.run_id: dict(run.data.params) for run in shown.values()}
-    return Results(
-        tracker.profile,
-        tracker.experiment_id,
-        results,
-        planned,
-        cells,
-        params,
-        (*_warnings(plan, shown, runs), *_outdated(tracker.profile, plan, shown, outdated)),
-    )
+    warnings = _warnings(results, _hidden(plan, shown, runs))
+    warnings += _outdated(tracker.profile, plan, shown, outdated)
+    return Results(tracker.profile, tracker.experiment_id, results, planned, cells, params, warnings, tracker)
 
 
 def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
@@ -201,51 +213,58 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
 
 def _notes(tag: str) -> tuple[str, ...]:
     try:
-        found = json.loads(tag) if tag else []
+        notes = json.loads(tag) if tag else []
     except ValueError:  # cut at the tag's maximal length
-        found = [tag]
-    return tuple(map(str, found)) if isinstance(found, list) else (str(found),)
+        notes = [tag]
+    return tuple(map(str, notes)) if isinstance(notes, list) else (str(notes),)
 
 
 def _some(items: list[str], most: int = 6) -> str:
     return "; ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _warnings(plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run]) -> list[Warn]:
-    found: dict[tuple[str, str], list[str]] = {}
+def _warnings(results: pd.DataFrame, hidden: dict[tuple[str, str], dict[str, list[str]]]) -> tuple[Warn, ...]:
+    """What a reader must know of the runs shown; hidden: as _hidden gives it."""
+    done = results[results["status"] == FINISHED]
+    single = [
+        (dataset, method, f"{text}: {_some(places)}.")
+        for (dataset, method), texts in hidden.items()
+        for text, places in texts.items()
+    ]
+    methods: dict[tuple[str, str], dict[str, None]] = {}  # ordered sets
+    for dataset, method, text in [*single, *_method_warnings(done), *_dataset_warnings(done)]:
+        methods.setdefault((dataset, text), {})[method] = None
+    return tuple(Warn(dataset, tuple(concerned), text) for (dataset, text), concerned in methods.items())
 
-    def add(dataset: str, method: str, text: str) -> None:
-        methods = found.setdefault((dataset, text), [])
-        if method not in methods:
-            methods.append(method)
 
-    for (dataset, method), places in _hidden(plan, shown, runs).items():
-        for text, of in places.items():
-            add(dataset, method, f"{text}: {_some(of)}.")
-    done = pd.DataFrame([_row(key, run) for key, run in shown.items() if run.info.status == "FINISHED"])
-    if done.empty:
-        return [Warn(dataset, tuple(methods), text) for (dataset, text), methods in found.items()]
+def _method_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """(data set, method, text) on finished runs of one method that differ in settings or commit."""
     for dataset, method in dict.fromkeys(zip(done["dataset"], done["method"], strict=True)):
         rows = done[(done["dataset"] == dataset) & (done["method"] == method)]
         settings = rows["settings_key"].nunique()
         if settings > 1:
-            add(dataset, method, f"the cells shown were computed with {settings} different settings.")
+            yield dataset, method, f"the cells shown were computed with {settings} different settings."
         commits = sorted(set(rows["git_commit"]))
         if len(commits) > 1:
-            add(dataset, method, f"the cells shown come from {len(commits)} commits ({', '.join(commits)}).")
+            yield dataset, method, f"the cells shown come from {len(commits)} commits ({', '.join(commits)})."
         dirty = [commit for commit in commits if commit.endswith("-dirty")]
         if dirty:
-            add(dataset, method, f"computed from a checkout with uncommitted changes ({', '.join(dirty)}).")
+            yield dataset, method, f"computed from a checkout with uncommitted changes ({', '.join(dirty)})."
+
+
+def _dataset_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """(data set, method, text) on what should be the same in all finished runs of a data set."""
     for dataset in done["dataset"].unique():
         rows = done[done["dataset"] == dataset]
         for column, text in DIFFERING.items():
             values = sorted(set(rows[column]) - {"", "unknown"})
             for method in method_order(rows["method"]) if len(values) > 1 else []:
-                add(str(dataset), method, text.format(len(values), ", ".join(values)))
-    return [Warn(dataset, tuple(methods), text) for (dataset, text), methods in found.items()]
+                yield str(dataset), method, text.format(len(values), ", ".join(values))
 
 
-def _outdated(profile: str, plan: dict[Key, str | None], shown: dict[Key, Run], outdated: list[Run]) -> list[Warn]:
+def _outdated(
+    profile: str, plan: dict[Key, str | None], shown: dict[Key, Run], outdated: list[Run]
+) -> tuple[Warn, ...]:
     """What is missing because another version of the evaluation measured it: old numbers never stand beside new ones."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for run in outdated:
@@ -255,14 +274,14 @@ def _outdated(profile: str, plan: dict[Key, str | None], shown: dict[Key, Run], 
             if place not in shown:
                 version = run.data.tags.get("evaluation", "1")
                 places.setdefault((dataset, version, method), []).append(f"{opened} seed {seed}")
-    return [
+    return tuple(
         Warn(
             dataset,
             (method,),
             f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: {_some(of)}.",
         )
         for (dataset, version, method), of in places.items()
-    ]
+    )
 
 
 def _hidden(
@@ -271,9 +290,9 @@ def _hidden(
     """What finished and is not shown, in words, with its places, by data set and method."""
     used = {run.info.run_id for run in shown.values()}
     finished = Counter(_key(run) for run in runs if run.info.status == "FINISHED" and run.info.run_id not in used)
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    hidden: dict[tuple[str, str], dict[str, list[str]]] = {}
     for place in dict.fromkeys([*plan, *shown]):
-        dataset, _, opened, method, seed = place
+        dataset, _, open_classes, method, seed = place
         if not finished[place]:
             continue
         if place not in shown:
@@ -282,5 +301,5 @@ def _hidden(
             text = "also finished with other settings; those of the latest plan are shown"
         else:
             text = "failed with the settings of the latest plan; a run with other settings finished and is not shown"
-        found.setdefault((dataset, method), {}).setdefault(text, []).append(f"{opened} seed {seed}")
-    return found
+        hidden.setdefault((dataset, method), {}).setdefault(text, []).append(f"{open_classes} seed {seed}")
+    return hidden

@@ -14,10 +14,11 @@ import filelock
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.figures import all_figures
+from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
 from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.page import build_page
 from open_set_fer.reports.query import Results, load
-from open_set_fer.reports.tables import all_tables, cells_frame, to_frame, to_markdown
+from open_set_fer.reports.tables import all_tables
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.tracking import Tracker
@@ -39,9 +40,9 @@ def render(tracker: Tracker, out: Path, ui: str = "") -> Path:
     results = load(tracker)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(out / f"{MANIFEST}.lock"), tempfile.TemporaryDirectory() as made:
-            _render(results, tracker, Path(made), ui)
-            _move(Path(made), out)
+        with filelock.FileLock(out / f"{MANIFEST}.lock"), tempfile.TemporaryDirectory() as fresh:
+            _render(results, Path(fresh), ui)
+            _move(Path(fresh), out)
     except OSError as error:
         place = error.filename or out
         raise SuiteError(
@@ -52,11 +53,10 @@ def render(tracker: Tracker, out: Path, ui: str = "") -> Path:
 
 def report_files(out: Path) -> list[Path]:
     """What the last report wrote into a folder, without what was changed or removed since."""
-    found = _read_manifest(out)
-    return [out / name for name, digests in found.items() if _digest(out / name) in digests]
+    return [out / name for name, digests in _read_manifest(out).items() if _digest(out / name) in digests]
 
 
-def _render(results: Results, tracker: Tracker, folder: Path, ui: str) -> None:
+def _render(results: Results, folder: Path, ui: str) -> None:
     tables_folder, figures_folder = folder / "tables", folder / "figures"
     tables_folder.mkdir()
     figures_folder.mkdir()
@@ -66,15 +66,15 @@ def _render(results: Results, tracker: Tracker, folder: Path, ui: str) -> None:
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
-    pictures = list(all_figures(results, tracker))
-    for picture in pictures:
-        picture.save(figures_folder)
-    (folder / PAGE).write_text(build_page(results, tables, pictures, ui), "utf-8")
+    figures = list(all_figures(results))
+    for figure in figures:
+        figure.save(figures_folder)
+    (folder / PAGE).write_text(build_page(results, tables, figures, ui), "utf-8")
 
 
-def _move(made: Path, out: Path) -> None:
-    """Put the files of `made` into `out`, the page last; a kill leaves each file old or new and known as the report's."""
-    new = {path.relative_to(made).as_posix(): path for path in sorted(made.rglob("*")) if path.is_file()}
+def _move(fresh: Path, out: Path) -> None:
+    """Put the files of `fresh` into `out`, the page last; a kill leaves each file old or new and known as the report's."""
+    new = {path.relative_to(fresh).as_posix(): path for path in sorted(fresh.rglob("*")) if path.is_file()}
     digests = {name: _digest(path) for name, path in new.items()}
     old = _read_manifest(out)
     foreign = [
@@ -115,8 +115,8 @@ def _read_manifest(out: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return {str(name): list(map(str, digests)) for name, digests in found.items() if _is_own(str(name))}
+        manifest = json.loads(path.read_text("utf-8"))
+        return {str(name): list(map(str, digests)) for name, digests in manifest.items() if _is_own(str(name))}
     except (ValueError, AttributeError, TypeError) as error:
         raise SuiteError(f"{path} is damaged", "delete it together with the report's files beside it") from error
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+import pandas as pd
+
+from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results
-from open_set_fer.reports.tables import METRICS
+from open_set_fer.reports.tables import demonstration
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-AUROC, FPR = METRICS
 LABEL_BASED = ("ours", "noisy-label")
 """What the names (entry points) of methods begin with that score a face by how hard its pseudo label is to learn."""
 
@@ -70,13 +69,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of one data set: rows from the best mean down, incomplete ones last."""
+    """The result of one data set: rows from the best mean down, incomplete ones last.
+
+    below: why an AUROC may lie below 0.5, below_names: of the methods with such a cell; '' where there is none.
+    """
 
     dataset: str
     columns: list[str]
     standings: list[Standing]
     finding: str
     basis: str
+    below_names: str
     below: str
 
     @property
@@ -90,29 +93,42 @@ def summaries(results: Results) -> list[Summary]:
     return [_summary(results, name) for name in results.datasets if (results.of(name)["status"] == FINISHED).any()]
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of the summary: a metric over the planned cells of one family, or of all."""
+
+    head: str
+    metric: Metric
+    cells: pd.DataFrame
+
+
 def _summary(results: Results, dataset: str) -> Summary:
     cells = results.of(dataset)
-    families = sorted(
-        set(cells["protocol"]),
-        key=lambda f: (f not in FAMILY_ORDER, FAMILY_ORDER.index(f) if f in FAMILY_ORDER else 0, f),
-    )
-    parts = [(f, cells[cells["protocol"] == f], AUROC) for f in families]
-    whole = [("all", cells, AUROC)] if len(families) > 1 else []
-    columns = [*whole, *parts, ("FPR@TPR95" + (", all" if whole else ""), cells, FPR)]
+    columns = _columns(cells)
     methods = results.methods(dataset)
-    table = {m: [_mean(of[of["method"] == m], of, metric) for _, of, metric in columns] for m in methods}
-    for column, (_, _, metric) in enumerate(columns):
-        _mark_best([means[column] for means in table.values()], metric == FPR, table, column)
-    rows = [Standing(m, means, _state(cells[cells["method"] == m])) for m, means in table.items()]
+    by_column = [_marked([_mean(column, method) for method in methods], column.metric) for column in columns]
+    rows = [
+        Standing(method, list(means), _state(cells[cells["method"] == method]))
+        for method, *means in zip(methods, *by_column, strict=True)
+    ]
     rows.sort(key=lambda row: _rank(row.means[0]))
+    heads = [column.head for column in columns]
+    low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
     return Summary(
-        dataset,
-        [name if metric == FPR else f"AUROC, {name}" for name, _, metric in columns],
-        rows,
-        _finding(rows, dataset),
-        _basis(rows),
-        _below(results, cells),
-    )
+        dataset, heads, rows, _finding(rows, dataset), _basis(rows) + demonstration(results, dataset),
+        ", ".join(map(method_name, low)), _below(results, cells),
+    )  # fmt: skip
+
+
+def _columns(cells: pd.DataFrame) -> list[Column]:
+    """AUROC over all families where there are several, then over each; FPR@TPR95 over all."""
+    known = {family: rank for rank, family in enumerate(FAMILY_ORDER)}
+    families = sorted(set(cells["protocol"]), key=lambda family: (known.get(family, len(known)), family))
+    parts = [Column(f"{AUROC.title}, {family}", AUROC, cells[cells["protocol"] == family]) for family in families]
+    if len(families) == 1:
+        return [*parts, Column(FPR_AT_TPR95.title, FPR_AT_TPR95, cells)]
+    whole, fpr = (Column(f"{metric.title}, all", metric, cells) for metric in (AUROC, FPR_AT_TPR95))
+    return [whole, *parts, fpr]
 
 
 def _rank(mean: Mean | None) -> tuple[int, float]:
@@ -123,19 +139,20 @@ def _state(cells: pd.DataFrame) -> str:
     return "failed" if (cells["status"] == FAILED).any() else "missing"
 
 
-def _mean(own: pd.DataFrame, everything: pd.DataFrame, metric: str) -> Mean | None:
-    """own: the method's planned cells; everything: those of all methods, which say how many choices there are."""
-    if metric not in own:
+def _mean(column: Column, method: str) -> Mean | None:
+    """A method's mean; the cells of all methods say how many choices there are."""
+    planned, metric = column.cells[column.cells["method"] == method], column.metric.name
+    if metric not in planned:
         return None
-    done = own[(own["status"] == FINISHED) & own[metric].notna()]
+    done = planned[(planned["status"] == FINISHED) & planned[metric].notna()]
     if done.empty:
         return None
     choices = ["protocol", "open_classes"]
     values = done.pivot_table(index=choices, columns="seed", values=metric)
     by_choice = values.mean(axis=1)
     by_seed = values.dropna(axis=1).mean(axis=0)
-    n_planned = len(everything[choices].drop_duplicates())
-    complete = len(done) == len(own) and len(by_choice) == n_planned
+    n_planned = len(column.cells[choices].drop_duplicates())
+    complete = len(done) == len(planned) and len(by_choice) == n_planned
     std = statistics.stdev(by_seed) if complete and len(by_seed) > 1 else None
     return Mean(
         float(by_choice.mean()), float(by_choice.min()), float(by_choice.max()), std, len(by_seed), len(by_choice),
@@ -143,16 +160,16 @@ def _mean(own: pd.DataFrame, everything: pd.DataFrame, metric: str) -> Mean | No
     )  # fmt: skip
 
 
-def _mark_best(means: list[Mean | None], lower: bool, table: dict[str, list[Mean | None]], column: int) -> None:
-    """Mark the best displayed mean, unless a mean over fewer choices is better."""
-    there = [mean for mean in means if mean is not None]
-    if len(there) < 2:
-        return
-    best = (min if lower else max)(round(mean.value, 3) for mean in there)
-    for own in table.values():
-        mean = own[column]
-        if mean is not None and round(mean.value, 3) == best and mean.n == mean.n_planned:
-            own[column] = Mean(**{**vars(mean), "best": True})
+def _marked(means: list[Mean | None], metric: Metric) -> list[Mean | None]:
+    """The means with the best displayed one marked, unless a mean over fewer choices is better."""
+    values = [round(mean.value, metric.decimals) for mean in means if mean is not None]
+    if len(values) < 2:
+        return means
+    best = max(values) if metric.higher_is_better else min(values)
+    return [
+        mean and replace(mean, best=round(mean.value, metric.decimals) == best and mean.n == mean.n_planned)
+        for mean in means
+    ]
 
 
 def _finding(rows: list[Standing], dataset: str) -> str:
@@ -193,37 +210,41 @@ def _basis(rows: list[Standing]) -> str:
 def _below(results: Results, cells: pd.DataFrame) -> str:
     """Why a method may lie below 0.5, with the measured entropies of the pseudo labels; '' where none does."""
     done = cells[cells["status"] == FINISHED]
-    low = done[done[AUROC] < 0.5]
+    low = done[done[AUROC.name] < 0.5]
     if low.empty:
         return ""
-    by_method = {str(m): own for m, own in low.groupby("method", sort=False)}
-    counts = [f"{method_name(m)} ({len(own)} of {(done['method'] == m).sum()} cells, lowest {own[AUROC].min():.3f})"
-              for m, own in by_method.items()]  # fmt: skip
+    by_method = {str(method): rows for method, rows in low.groupby("method", sort=False)}
+    counts = [
+        f"{method_name(method)} ({len(rows)} of {(done['method'] == method).sum()} cells, lowest {rows[AUROC.name].min():.3f})"
+        for method, rows in by_method.items()
+    ]
     text = (
         f"Below 0.5: {', '.join(counts)}. An AUROC below 0.5 means that open faces got lower unknown scores than closed ones: "
         "the method ranked them the wrong way round. Close to 0.5 it is chance; far below, the score has the order turned."
     )
-    labels = [m for m, own in by_method.items() if _learns_labels(results, own)]
-    if labels:
-        text += (
-            f" {', '.join(map(method_name, labels))} score{'s' if len(labels) == 1 else ''} a face by how hard its pseudo label, "
-            "the closed-set model's own guess, is to learn. This needs guesses on open faces that scatter; where they agree, "
-            "or the closed faces' guesses are often wrong, open faces are the easier ones and the order turns."
-        )
-        names = ["pseudo_label_entropy_open", "pseudo_label_entropy_closed"]
-        own = done[done["method"].isin(labels)]
-        if set(names) <= set(own) and own[names].notna().all(axis=None):
-            entropy = own[names].mean()
-            text += (
-                f" Here the entropy of these guesses (1: all classes alike) is {entropy[names[0]]:.2f} on open and {entropy[names[1]]:.2f} on closed "
-                "faces (mean over the cells)."
-            )
-        text += (
-            " What was found when this was taken apart: “Why `ours` behaves as it does on a CPU” in the suite's README."
-        )
-    return text
+    label_based = [method for method, rows in by_method.items() if _learns_labels(results, rows["run_id"])]
+    return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 
-def _learns_labels(results: Results, cells: pd.DataFrame) -> bool:
-    names = {results.params.get(run_id, {}).get("method.name", "") for run_id in cells["run_id"]}
+def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
+    """What methods that score by pseudo labels rest on, with the entropies measured in their cells."""
+    text = (
+        f" {', '.join(map(method_name, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its pseudo label, "
+        "the closed-set model's own guess, is to learn. This needs guesses on open faces that scatter; where they agree, "
+        "or the closed faces' guesses are often wrong, open faces are the easier ones and the order turns."
+    )
+    names = ["pseudo_label_entropy_open", "pseudo_label_entropy_closed"]
+    if set(names) <= set(done) and done[names].notna().all(axis=None):
+        on_open, on_closed = done[names].mean()
+        text += (
+            f" Here the entropy of these guesses (1: all classes alike) is {on_open:.2f} on open and {on_closed:.2f} on closed "
+            "faces (mean over the cells)."
+        )
+    return text + (
+        " What was found when this was taken apart: “Why `ours` behaves as it does on a CPU” in the suite's README."
+    )
+
+
+def _learns_labels(results: Results, run_ids: Iterable[str]) -> bool:
+    names = {results.params.get(run_id, {}).get("method.name", "") for run_id in run_ids}
     return any(name.startswith(LABEL_BASED) for name in names)

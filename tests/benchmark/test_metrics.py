@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from open_set_fer.benchmark.metrics import auroc, cell_metrics, fpr_at_tpr95, normalised_entropy, oscr
+from open_set_fer.benchmark.metrics import METRICS, auroc, cell_metrics, fpr_at_tpr95, normalised_entropy, oscr
 from open_set_fer.errors import SuiteError
 
 
@@ -91,3 +91,16 @@ def test_normalised_entropy_of_the_papers_pseudo_labels():
     """The numbers printed with the authors' output: 0.863 for open faces, 0.781 for closed ones."""
     for counts, value in (((114, 106, 579, 234, 101, 485), 0.863), ((58, 132, 1216, 492, 142, 699), 0.781)):
         assert normalised_entropy(np.repeat(np.arange(6), counts), 6) == pytest.approx(value, abs=6e-4)
+
+
+def test_every_metric_of_a_cell_is_described_once_and_the_better_one_is_the_oracles():
+    truth = np.array([0, 1, -1, 2, -1, 0])
+    predicted = np.array([0, 1, 0, 2, 1, 0])
+    oracle = cell_metrics(truth, (truth < 0).astype(float), predicted, predicted, 3)
+    worse = cell_metrics(truth, (truth >= 0).astype(float), (predicted + 1) % 3, (predicted + 1) % 3, 3)
+    described = {metric.name: metric for metric in METRICS}
+    assert len(described) == len(METRICS)
+    assert set(oracle) == set(described) - {"seconds.total"}
+    for name, value in oracle.items():
+        if (higher := described[name].higher_is_better) is not None:
+            assert (value > worse[name]) == higher, name

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from open_set_fer.benchmark.pictures import FACES, face_sheet, sheet_rows
+from open_set_fer.benchmark.pictures import FACES, face_sheet, score_histogram, sheet_rows
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import split_faces
@@ -81,3 +82,35 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
         assert {"histogram.png", "scores.parquet"} <= paths
         logged.append("faces.png" in paths)
     assert logged == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.zeros(50),
+        np.full(50, 1e9),
+        1e9 + np.arange(50) * 1e-7,
+        np.r_[np.zeros(49), 1.0],
+        np.exp(np.linspace(-30, 30, 50)),
+        np.linspace(-1, 1, 50),
+    ],
+    ids=["constant", "large constant", "nearly constant", "one off", "heavy tail", "even"],
+)
+@pytest.mark.parametrize("n_open", [0, 1, 20, 50])
+def test_histogram_of_any_scores(scores: np.ndarray, n_open: int, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"is_open": np.arange(50) < n_open, "unknown_score": scores})
+    figure = score_histogram(frame, "a title")
+    axes = figure.axes[0]
+    assert axes.get_title() == "a title"
+    # Both groups' shares add up to one: nothing is lost by clipping the axis.
+    outlines = [patch for patch in axes.patches if patch.get_label() and not patch.get_label().startswith("_")]
+    for outline, count in zip(outlines, (50 - n_open, n_open), strict=True):
+        assert outline.get_data().values.sum() == pytest.approx(1 if count else 0)
+    figure.savefig(tmp_path / "histogram.png")
+
+
+def test_histogram_says_when_the_axis_is_clipped() -> None:
+    scores = np.r_[np.linspace(0, 1, 999), 1e6]
+    figure = score_histogram(pd.DataFrame({"is_open": np.arange(1000) % 2 == 0, "unknown_score": scores}), "t")
+    assert "99th percentile" in figure.axes[0].get_xlabel()
+    assert figure.axes[0].get_xlim()[1] < 2

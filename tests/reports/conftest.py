@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.reports.query import Results, load
+from open_set_fer.reports.render import render
+from open_set_fer.reports.tables import Table, all_tables
 
 ODD = "my_method & 50% #1"
 """A label with characters that LaTeX and Markdown read as commands."""
@@ -133,3 +137,26 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         made.fail(*never_finished[1])
         made.tracker.end(made.parent, "FINISHED")
         yield made
+
+
+@pytest.fixture(scope="session")
+def results(store: Store) -> Results:
+    return load(store.tracker)
+
+
+@pytest.fixture(scope="session")
+def tables(results: Results) -> dict[str, Table]:
+    return {table.name: table for table in all_tables(results)}
+
+
+@pytest.fixture(scope="session")
+def rendered(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    stale = {"tables/table9_gone.csv": "stale", "figures/gone.png": "old"}
+    for name, text in stale.items():
+        (out / name).parent.mkdir()
+        (out / name).write_text(text)
+    digests = {name: [hashlib.sha256(text.encode()).hexdigest()] for name, text in stale.items()}
+    (out / ".osfer-report.json").write_text(json.dumps(digests))  # as an earlier report leaves it
+    assert render(store.tracker, out) == out / "index.html"
+    return out

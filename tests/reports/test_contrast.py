@@ -19,7 +19,8 @@ from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.metrics import cell_metrics
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.datasets.faceset import BASIC
-from open_set_fer.reports.figures import Picture, all_figures
+from open_set_fer.reports.contrast import contrast_figures
+from open_set_fer.reports.drawing import ReportFigure
 from open_set_fer.reports.query import load
 from open_set_fer.reports.render import render
 from open_set_fer.reports.tables import DEMONSTRATION, all_tables
@@ -40,9 +41,8 @@ class Made:
     tracker: Tracker
     scores: dict[Cell, pd.DataFrame]
 
-    def pictures(self) -> dict[str, Picture]:
-        found = {picture.name: picture for picture in all_figures(load(self.tracker), self.tracker)}
-        return {name: found[name] for name in found if name.startswith(("figure1", "figure2"))}
+    def figures(self) -> dict[str, ReportFigure]:
+        return {figure.name: figure for figure in contrast_figures(load(self.tracker))}
 
 
 def drawn_scores(closed: tuple[str, ...], rng: np.random.Generator) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -128,12 +128,12 @@ def bars(figure: Figure, column: int) -> dict[str, list[float]]:
     ],
 )
 def test_drawn_only_where_both_kinds_are(home: Path, datasets: tuple[str, ...], pairs: list[str]) -> None:
-    names = list(make(home, datasets, ("baseline",)).pictures())
+    names = list(make(home, datasets, ("baseline",)).figures())
     assert names == [f"figure{number}_{pair}" for pair in pairs for number in (1, 2)]
 
 
 def test_figure_1_states_the_pooled_and_the_mean_auroc(both: Made) -> None:
-    figure = both.pictures()["figure1_synthetic_digits"].figure
+    figure = both.figures()["figure1_synthetic_digits"].figure
     shown = iter(figure.axes)
     for method in ("baseline", "proser"):
         for dataset in ("digits", "synthetic"):
@@ -149,12 +149,12 @@ def test_figure_1_states_the_pooled_and_the_mean_auroc(both: Made) -> None:
 
 def test_figure_1_has_at_most_three_methods(home: Path) -> None:
     made = make(home, ("digits", "ferplus"), ("max-logit", "ours", "proser", "baseline"))
-    axes = made.pictures()["figure1_ferplus_digits"].figure.axes
+    axes = made.figures()["figure1_ferplus_digits"].figure.axes
     assert [panel.get_ylabel() for panel in axes[::2]] == ["Baseline (MSP)", "PROSER", "Ours"]
 
 
 def test_figure_2_shows_the_shares_and_entropies(both: Made) -> None:
-    figure = both.pictures()["figure2_synthetic_digits"].figure
+    figure = both.figures()["figure2_synthetic_digits"].figure
     for column, (dataset, order) in enumerate((("digits", ["2", "0"]), ("synthetic", ["surprise", "fear"]))):
         shown = bars(figure, column)
         assert list(shown) == order
@@ -173,10 +173,10 @@ def test_figure_2_shows_the_shares_and_entropies(both: Made) -> None:
 
 
 def test_captions_say_demonstration_only_for_rendered_faces(both: Made, home: Path) -> None:
-    for picture in both.pictures().values():
+    for picture in both.figures().values():
         assert DEMONSTRATION in picture.caption.lower()
         assert "nan" not in picture.caption + picture.alternative
-    for picture in make(home, ("ferplus", "digits"), ("baseline",)).pictures().values():
+    for picture in make(home, ("ferplus", "digits"), ("baseline",)).figures().values():
         assert DEMONSTRATION not in picture.caption.lower()
 
 
@@ -184,7 +184,7 @@ def test_missing_and_failed_cells_are_shown_as_such(home: Path) -> None:
     failed = {("digits", "2", "baseline"), ("synthetic", "fear", "proser"), ("synthetic", "surprise", "proser")}
     missing = {("synthetic", "fear", "baseline")}
     made = make(home, ("digits", "synthetic"), failed=frozenset(failed), missing=frozenset(missing))
-    pictures = made.pictures()
+    pictures = made.figures()
     first, second = (pictures[f"figure{number}_synthetic_digits"].figure for number in (1, 2))
     assert [axes.get_ylabel() for axes in first.axes[::2]] == ["Baseline (MSP)"]  # no proser on faces
     assert all("(n = 1 of 2)" in axes.get_title() for axes in first.axes)
@@ -196,11 +196,11 @@ def test_missing_and_failed_cells_are_shown_as_such(home: Path) -> None:
 def test_nothing_is_drawn_without_a_method_that_both_have(home: Path) -> None:
     failed = frozenset({("digits", opened, "baseline") for opened in OPENED["digits"]})
     gone = frozenset({("ferplus", "fear", "proser")})
-    assert make(home, ("digits", "ferplus"), failed=failed, missing=gone).pictures() == {}
+    assert make(home, ("digits", "ferplus"), failed=failed, missing=gone).figures() == {}
 
 
 def test_without_a_baseline_there_is_no_figure_2(home: Path) -> None:
-    assert list(make(home, ("digits", "ferplus"), ("proser",)).pictures()) == ["figure1_ferplus_digits"]
+    assert list(make(home, ("digits", "ferplus"), ("proser",)).figures()) == ["figure1_ferplus_digits"]
 
 
 def test_scores_that_are_gone_are_said_to_be(both: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +208,8 @@ def test_scores_that_are_gone_are_said_to_be(both: Made, monkeypatch: pytest.Mon
         raise FileNotFoundError(run_id)
 
     monkeypatch.setattr(both.tracker, "read_scores", gone)
-    for picture in both.pictures().values():
-        assert "scores not found" in texts(picture.figure)
+    for shown in both.figures().values():
+        assert "scores not found" in texts(shown.figure)
 
 
 def test_they_come_first_on_the_page_and_as_files(both: Made, tmp_path: Path) -> None:

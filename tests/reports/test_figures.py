@@ -7,32 +7,34 @@ import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from open_set_fer.reports.figures import COLUMN_WIDTH, PAGE_WIDTH, Picture, all_figures
-from open_set_fer.reports.query import load
+from open_set_fer.reports.drawing import COLUMN_WIDTH, PAGE_WIDTH, ReportFigure
+from open_set_fer.reports.figures import all_figures
+from open_set_fer.reports.query import Results, load
 from tests.reports.conftest import Store
 from tests.reports.test_contrast import make
 
 
 @pytest.fixture(scope="module")
-def pictures(store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
+def figures(store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[ReportFigure]:
     """Every kind of figure, with empty panels too."""
     made = make(tmp_path_factory.mktemp("contrast"), ("synthetic", "digits"), ("baseline", "ours", "eow"),
                 failed=frozenset({("synthetic", "fear", "ours")}))  # fmt: skip
-    contrast = list(all_figures(load(made.tracker), made.tracker))
-    return contrast[:2] + list(all_figures(load(store.tracker), store.tracker))
+    contrast = list(all_figures(load(made.tracker)))
+    return contrast[:2] + list(all_figures(load(store.tracker)))
 
 
-def small() -> Picture:
+def small() -> ReportFigure:
     figure = Figure(figsize=(3, 2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], "o", label="<odd> & label")
     axes.set_xlabel("score")
     axes.legend(frameon=False)
-    return Picture("small", "A caption", "What it shows: all & <everything>.", figure)
+    return ReportFigure("small", "A title", "A caption", "What it shows: all & <everything>.", figure)
 
 
 def test_files_are_written_and_listed_with_fonts_that_publishers_take(tmp_path: Path) -> None:
@@ -52,39 +54,39 @@ def _inflated(stream: bytes) -> bytes:
         return b""
 
 
-def test_every_figure_is_a_column_or_a_page_wide_and_readable_in_print(pictures: list[Picture]) -> None:
-    assert {picture.name.split("_")[0] for picture in pictures} == {"figure1", "figure2", "figure4", "auroc"}
-    for picture in pictures:
-        assert picture.figure.get_figwidth() in (COLUMN_WIDTH, PAGE_WIDTH)
-        texts = [t for t in picture.figure.findobj(Text) if t.get_text() and t.get_visible()]
-        assert min(text.get_fontsize() for text in texts) >= 7, picture.name
+def test_every_figure_is_a_column_or_a_page_wide_and_readable_in_print(figures: list[ReportFigure]) -> None:
+    assert {shown.name.split("_")[0] for shown in figures} == {"figure1", "figure2", "figure4", "auroc"}
+    for shown in figures:
+        assert shown.figure.get_figwidth() in (COLUMN_WIDTH, PAGE_WIDTH)
+        texts = [t for t in shown.figure.findobj(Text) if t.get_text() and t.get_visible()]
+        assert min(text.get_fontsize() for text in texts) >= 7, shown.name
 
 
-def test_nothing_is_cut_off(pictures: list[Picture]) -> None:
-    for picture in pictures:
-        picture.figure.draw_without_rendering()
-        box = picture.figure.get_tightbbox()
+def test_nothing_is_cut_off(figures: list[ReportFigure]) -> None:
+    for shown in figures:
+        shown.figure.draw_without_rendering()
+        box = shown.figure.get_tightbbox()
         assert box is not None
-        width, height = picture.figure.get_size_inches()
-        assert box.x0 >= -0.02, picture.name
-        assert box.y0 >= -0.02, picture.name
-        assert box.x1 <= width + 0.02, picture.name
-        assert box.y1 <= height + 0.02, picture.name
+        width, height = shown.figure.get_size_inches()
+        assert box.x0 >= -0.02, shown.name
+        assert box.y0 >= -0.02, shown.name
+        assert box.x1 <= width + 0.02, shown.name
+        assert box.y1 <= height + 0.02, shown.name
 
 
-def test_score_axes_are_labelled(pictures: list[Picture]) -> None:
-    for picture in pictures:
-        if picture.name.startswith(("figure1", "figure4")):
-            assert picture.figure.get_supylabel().startswith("share of")
-            drawn = [axes for axes in picture.figure.axes if axes.patches]
+def test_score_axes_are_labelled(figures: list[ReportFigure]) -> None:
+    for shown in figures:
+        if shown.name.startswith(("figure1", "figure4")):
+            assert shown.figure.get_supylabel().startswith("share of")
+            drawn = [axes for axes in shown.figure.axes if axes.patches]
             assert drawn
             assert all(len(axes.get_yticks()) >= 2 for axes in drawn)
 
 
-def test_svg_stands_in_a_page_and_takes_its_colours(pictures: list[Picture]) -> None:
+def test_svg_stands_in_a_page_and_takes_its_colours(figures: list[ReportFigure]) -> None:
     ids: list[str] = []
-    for picture in pictures:
-        text = picture.svg()
+    for shown in figures:
+        text = shown.svg()
         assert text.startswith("<svg ")
         assert "http" not in text
         assert "<style" not in text
@@ -95,8 +97,8 @@ def test_svg_stands_in_a_page_and_takes_its_colours(pictures: list[Picture]) -> 
         assert refers
         assert set(refers) <= set(own)
         assert root.attrib["role"] == "img"
-        assert root.find("desc").text == picture.alternative
-        assert root.find("title").text in picture.alternative
+        assert root.find("desc").text == shown.alternative
+        assert root.find("title").text in shown.alternative
         assert "#000000" not in text
         assert "currentColor" in text
         assert "fill: #ffffff" not in text  # no white patch on a dark page
@@ -115,3 +117,12 @@ def test_svg_keeps_its_words_and_is_the_same_each_time() -> None:
 def test_the_svg_file_stands_alone(tmp_path: Path) -> None:
     small().save(tmp_path)
     assert ET.fromstring((tmp_path / "small.svg").read_text("utf-8")).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_figures_without_score_artifacts(results: Results, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(run_id: str) -> pd.DataFrame:
+        raise FileNotFoundError(run_id)
+
+    monkeypatch.setattr(store.tracker, "read_scores", gone)
+    texts = [text.get_text() for p in all_figures(results) for ax in p.figure.axes for text in ax.texts]
+    assert {"scores not found", "failed", "missing", "not planned"} <= set(texts)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from open_set_fer.benchmark.metrics import MAIN_METRICS
+from open_set_fer.reports.entries import Block, Entry, Row, mark_best
 from open_set_fer.reports.latex import COLUMN, NARROW_PAGE, PAGE, latex_escape, to_latex
 from open_set_fer.reports.query import MISSING, load
-from open_set_fer.reports.tables import Block, Entry, Row, Table, all_tables, mark_best
+from open_set_fer.reports.tables import Table, all_tables
 from tests.reports.conftest import ODD, Store
 
 PAPER_METHODS = ["baseline", "eow", "proser", "dias", "ours"]
@@ -42,7 +44,7 @@ CLASSES = {
 def table(methods: list[str], rows: list[str], seeds: int = 1, align: str = "left", name: str = "table1_made") -> Table:
     """A table of two metrics and printed numbers, with every mark a number can have."""
     blocks = []
-    for metric in ("auroc", "fpr_at_tpr95"):
+    for metric in MAIN_METRICS:
         made = []
         for place, label in enumerate([*rows, "mean"]):
             entries = [
@@ -51,7 +53,7 @@ def table(methods: list[str], rows: list[str], seeds: int = 1, align: str = "lef
                 for k, method in enumerate(methods)
             ]  # fmt: skip
             entries[0] = Entry("single", label, methods[0], metric, MISSING)
-            mark_best(entries, metric)
+            mark_best(entries)
             made.append(Row(label, entries, is_mean=label == "mean"))
         long = "Paper (RAF-DB as printed; another data set, not comparable): AUROC (higher is better)"
         blocks.append(Block(long, made, "RAF-DB as printed: AUROC ↑", "RAF-DB as printed: of another data set."))

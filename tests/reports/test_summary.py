@@ -1,14 +1,15 @@
-"""The result at the page's head: means, their intervals, the sentence on them, numbers below 0.5, and the notes."""
+"""The result at the page's head: means, their intervals, the sentence on them, numbers below 0.5."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import pandas as pd
 import pytest
 
-from open_set_fer.reports.page import _notes, build_page
+from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.reports.query import Results
 from open_set_fer.reports.summary import summaries
-from open_set_fer.reports.tables import all_tables
 
 LOSSES = {"pseudo_label_entropy_open": 0.4, "pseudo_label_entropy_closed": 0.9}
 
@@ -29,7 +30,7 @@ def made(values: dict[tuple[str, str, str, int], float | None], methods: dict[st
     names = methods or {}
     params = {row["run_id"]: {"method.name": names.get(row["method"], row["method"])} for row in rows}
     places = cells[["dataset", "protocol", "open_classes", "method", "seed"]]
-    return Results("p", "7", cells[cells["status"] == "finished"], places, cells, params, ())
+    return Results("p", "7", cells[cells["status"] == "finished"], places, cells, params, (), cast(Tracker, None))
 
 
 SEEDS = made({
@@ -91,34 +92,3 @@ def test_below_one_half_is_explained_by_what_was_measured() -> None:
     assert "pseudo label" not in other.below
     (above,) = summaries(made({("single", "fear", "eow", 0): 0.6}))
     assert above.below == ""
-
-
-def test_the_page_begins_with_the_result_and_links_runs_where_there_is_a_ui() -> None:
-    tables = all_tables(SEEDS)
-    page = build_page(SEEDS, tables, [], "http://127.0.0.1:5160")
-    assert page.index('id="result"') < page.index('id="run"') < page.index('id="tables"')
-    assert page.count('href="#why-ferplus"') == 1
-    assert 'id="why-ferplus"' in page
-    assert "http://127.0.0.1:5160/#/experiments/7/runs?workflowType=machine_learning" in page
-    assert page.count("/#/experiments/7/runs/run") == 8
-    for said in ("9.8", "2.99", "3.13", "A processor", "Threads"):
-        assert said in page
-    assert "http:" not in build_page(SEEDS, tables, [])
-
-
-def test_selections_that_fell_back_are_one_line() -> None:
-    def cell(*notes: str) -> dict[str, object]:
-        return {"dataset": "ferplus", "method": "ours", "notes": notes}
-
-    fell = "selection fell back to all samples in {} of 3 selections (lost: {})"
-    ran = pd.DataFrame([
-        cell(fell.format(3, "fear, disgust")), cell(fell.format(2, "fear")), cell(fell.format(3, "fear, disgust"), "other"),
-        cell("network 1, epoch 3: selection kept no sample of class 1, 2: all samples used",
-             "network 2, epoch 3: selection kept no sample: all samples used"),
-    ])  # fmt: skip
-    assert _notes(ran) == [
-        ("FERPlus: Ours", "The selection of clean samples fell back to all samples in 8 of 9 selections; classes without a "
-                          "selected sample: fear in 3 cells, disgust in 2 cells.", 3),
-        ("FERPlus: Ours", "other", 1),
-        ("FERPlus: Ours", "a selection lost a class: all samples used", 1),
-    ]  # fmt: skip

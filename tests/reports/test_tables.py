@@ -1,51 +1,129 @@
-"""Marks, Markdown and CSV of the tables, whatever the labels."""
+"""What the tables hold: rows, columns, states, means, marks, the paper's numbers, footnotes."""
 
 from __future__ import annotations
 
-import io
-import re
-
+import numpy as np
 import pandas as pd
 import pytest
 
-from open_set_fer.reports.names import METHODS, dataset_name, method_name
-from open_set_fer.reports.query import load
-from open_set_fer.reports.tables import Entry, all_tables, cells_frame, mark_best, spreadsheet_safe, to_markdown
-from tests.reports.conftest import Store
-from tests.reports.test_latex import table
+from open_set_fer.reports.entries import Entry
+from open_set_fer.reports.latex import to_latex
+from open_set_fer.reports.query import Results, load
+from open_set_fer.reports.tables import DEMONSTRATION, TABLES, Table, all_tables, is_variant
+from tests.reports.conftest import ODD, Store
+
+PAPER = 2
+"""Index of the first block with the paper's numbers in a table with two measured blocks."""
 
 
-def entries(*values: float | None, rows: tuple[str, ...] = ("fear",)) -> list[Entry]:
-    return [Entry("single", "fear", "m", "auroc", "finished", v, coverage=frozenset(rows)) for v in values]
+def entry(table: Table, block: int, label: str, method: str) -> Entry:
+    row = next(row for row in table.blocks[block].rows if row.label == label)
+    return row.entries[table.columns.index(method)]
 
 
-@pytest.mark.parametrize(
-    ("values", "metric", "best", "second"),
-    [
-        ((0.9, 0.7, 0.8), "auroc", [0], [2]),
-        ((0.9, 0.7, 0.8), "fpr_at_tpr95", [1], [2]),
-        ((0.8004, 0.8, 0.7, 0.7004, 0.6), "auroc", [0, 1], [2, 3]),  # equal as displayed: the mark is shared
-        ((0.9, 0.7), "auroc", [0], []),  # the worse of two is no second best
-        ((0.9, None, None), "auroc", [], []),
-        ((0.5, 0.5, 0.5), "auroc", [0, 1, 2], []),
-    ],
-)
-def test_best_and_second_best(values, metric, best, second):
-    made = entries(*values)
-    mark_best(made, metric)
-    assert [k for k, e in enumerate(made) if e.best] == best
-    assert [k for k, e in enumerate(made) if e.second] == second
+def test_table_1_has_the_papers_order(tables: dict[str, Table]) -> None:
+    table = tables["table1_synthetic"]
+    assert table.columns == ["baseline", "eow", "dias", "ours", ODD]
+    assert [row.label for row in table.blocks[0].rows] == ["surprise", "fear", "disgust", "mean"]
+    assert [block.heading for block in table.blocks[:2]] == ["AUROC (higher is better)", "FPR@TPR95 (lower is better)"]
 
 
-def test_a_mean_over_fewer_rows_gets_no_mark_and_leaves_none_below_it():
-    short, *whole = entries(0.7), *entries(0.9, 0.6, rows=("fear", "anger"))
-    made = [*short, *whole]
-    mark_best(made, "auroc")
-    assert [e.best for e in made] == [False, True, False]
-    assert not any(e.second for e in made)
-    made[0].value = 0.95
-    mark_best(made, "auroc")
-    assert not any(e.best or e.second for e in made)
+def test_states_are_shown_and_counted(tables: dict[str, Table]) -> None:
+    table = tables["table1_synthetic"]
+    assert entry(table, 0, "disgust", "eow").text == "—"
+    assert entry(table, 0, "fear", "eow").text == "failed"
+    assert entry(table, 0, "disgust", ODD).text == "·"
+    assert entry(table, 0, "disgust", "baseline").text == "0.500 ± 0.000"  # constant scores
+    assert entry(table, 0, "fear", "ours").mark == "‡"
+    assert "3 of 21 cells missing, 3 failed." in table.caption
+    assert "over 1 to 2 seeds" in table.caption
+
+
+def test_means_over_incomplete_columns_are_marked(tables: dict[str, Table], store: Store) -> None:
+    table = tables["table1_synthetic"]
+    mean = entry(table, 0, "mean", "eow")
+    of_eow = [store.logged["synthetic", "surprise", "eow", seed]["auroc"] for seed in (0, 1)]
+    assert mean.value == pytest.approx(np.mean(of_eow))
+    assert (mean.mark, mean.std) == ("†", None)
+    assert entry(table, 0, "mean", "ours").mark == "†"
+    assert entry(table, 0, "mean", "baseline").mark == ""
+    marked = next(note for note in table.footnotes if note.startswith("†"))
+    assert "1 of 3 rows for EOW" in marked
+    assert "3 of 3 rows (5 of 6 cells) for Ours" in marked
+
+
+def test_means_and_deviations_agree_with_pandas(tables: dict[str, Table], store: Store) -> None:
+    logged = pd.DataFrame(
+        [{"dataset": d, "open": o, "method": m, "seed": s, **v} for (d, o, m, s), v in store.logged.items()]
+    )
+    for block, metric in enumerate(("auroc", "fpr_at_tpr95")):
+        frame = logged[(logged["dataset"] == "synthetic") & (logged["open"] != "compound")]
+        expected = frame.groupby(["open", "method"])[metric].agg(["mean", "std", "count"])
+        for opened, method in [("surprise", "baseline"), ("surprise", "ours"), ("fear", "ours"), ("disgust", "ours")]:
+            shown = entry(tables["table1_synthetic"], block, opened, method)
+            want = expected.loc[(opened, method)]
+            assert shown.value == pytest.approx(want["mean"])
+            assert len(shown.by_seed) == want["count"]
+            if want["count"] > 1:
+                assert shown.std == pytest.approx(want["std"])
+        mean = entry(tables["table1_synthetic"], block, "mean", "baseline")
+        by_seed = frame[frame["method"] == "baseline"].groupby("seed")[metric].mean()
+        assert mean.value == pytest.approx(by_seed.mean())
+        assert mean.std == pytest.approx(by_seed.std(ddof=1))
+
+
+def test_bold_is_the_best_of_its_row(tables: dict[str, Table]) -> None:
+    for name in ("table1_synthetic", "table1_ferplus"):
+        for block, pick in ((0, max), (1, min)):
+            for row in tables[name].blocks[block].rows:
+                values = [round(e.value, 3) for e in row.entries if e.value is not None]
+                bold = [round(e.value, 3) for e in row.entries if e.best and e.value is not None]
+                if not row.is_mean:
+                    assert set(bold) == ({pick(values)} if len(values) > 1 else set())
+    shown = tables["table1_synthetic"].blocks[0].rows[-1].entries
+    assert not any(e.best for e in shown if len(e.coverage) < 3)
+
+
+def test_demonstration_captions(results: Results, tables: dict[str, Table]) -> None:
+    for table in tables.values():
+        assert (DEMONSTRATION in table.caption.lower()) == (table.dataset == "synthetic")
+        assert (DEMONSTRATION in to_latex(table).lower()) == (table.dataset == "synthetic")
+    assert {"table4_synthetic", "table5_synthetic", "table3_synthetic", "side_ferplus_single"} <= set(tables)
+
+
+def test_paper_blocks_say_what_they_are(tables: dict[str, Table]) -> None:
+    demonstration, ferplus = tables["table1_synthetic"], tables["table1_ferplus"]
+    assert "RAF-DB as printed; another data set, not comparable" in demonstration.blocks[PAPER].heading
+    assert (
+        ferplus.blocks[PAPER].heading
+        == "Paper (FERPlus as printed, with the paper's settings): AUROC (higher is better)"
+    )
+    assert entry(ferplus, PAPER, "surprise", "ours").text == "0.933"
+    assert entry(ferplus, PAPER, "mean", "baseline").text == "0.424"
+    assert len(ferplus.blocks) == PAPER + 1  # no FPR@TPR95 is printed for FERPlus
+
+
+def test_footnotes_carry_warnings_of_shown_methods_only(tables: dict[str, Table]) -> None:
+    of = {name: " ".join(table.footnotes) for name, table in tables.items()}
+    assert "2 different settings" in of["table1_synthetic"]
+    assert "Warning" not in of["table4_synthetic"]
+    assert "Warning" not in of["table1_ferplus"]
+
+
+def test_side_measurements(tables: dict[str, Table]) -> None:
+    table = tables["side_synthetic_single"]
+    surprise = next(block for block in table.blocks if block.heading == "surprise")
+    odd = next(row for row in surprise.rows if row.label == ODD)
+    texts = dict(zip(table.columns, (e.text for e in odd.entries), strict=True))
+    assert texts["model accuracy"] == "n/a"
+    assert texts["open faces"] == "20"
+    assert texts["seconds"] == "12.3"
+
+
+def test_ours_plus_is_a_method_of_its_own_and_variants_are_not():
+
+    labels = ["baseline", "ours", "ours-plus", "ours-online", "ours-no-attention"]
+    assert [label for label in labels if is_variant(label)] == ["ours-online", "ours-no-attention"]
 
 
 def test_the_reader_is_told_what_bold_and_underlined_mean(store: Store):
@@ -56,38 +134,10 @@ def test_the_reader_is_told_what_bold_and_underlined_mean(store: Store):
     assert [note for note in made.laboratory if not note.startswith(("Warning: ", "Hyperparameters: "))] == []
 
 
-def test_markdown_rows_stay_whole_with_labels_of_several_lines():
-    text = to_markdown(table(["two\nlines", "a|b", "c"], ["fear\n\n| x |", "\r\n"]))
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {5}
-    assert "| open classes | two lines | a\\|b | c |" in text
-    assert "**0.565**" in text or "**0.578**" in text
-
-
-def test_second_best_is_underlined_in_markdown():
-    text = to_markdown(table(["a", "b", "c", "d"], ["fear"]))
-    assert "<u>0.578</u>" in text
-
-
-def test_texts_that_a_spreadsheet_would_compute_are_kept_from_it():
-    frame = pd.DataFrame(
-        {"method": ["=1+1", "@x", "-m", "ours", "\t=1"], "value": [-0.5, 1e-17, 2.0, None, 3.0], "n": range(5)}
-    )
-    safe = spreadsheet_safe(frame)
-    assert safe["method"].tolist() == ["'=1+1", "'@x", "'-m", "ours", "'\t=1"]
-    read = pd.read_csv(io.StringIO(safe.to_csv(index=False)))
-    pd.testing.assert_series_equal(read["value"], frame["value"])
-    pd.testing.assert_series_equal(read["n"], frame["n"])
-
-
-def test_cells_csv_keeps_every_number_and_label_of_an_ordinary_store(store: Store):
-    results = load(store.tracker)
-    frame = cells_frame(results)
-    for name in ("method", "open_classes", "seed", "auroc", "seconds.total"):
-        pd.testing.assert_series_equal(frame[name], results.cells[name])
-
-
-def test_names():
-    assert (method_name("eow"), method_name("ours-online"), method_name("mine")) == ("EOW", "Ours (online)", "mine")
-    assert (dataset_name("rafdb"), dataset_name("mine")) == ("RAF-DB", "mine")
-    assert len(set(METHODS.values())) == len(METHODS)
+def test_the_specs_name_the_papers_tables_and_every_method_has_its_column():
+    assert [spec.name for spec in TABLES] == [f"table{number}" for number in range(1, 6)]
+    assert all(spec.reference.startswith(f"the paper's Table {spec.name[-1]}") for spec in TABLES)
+    for label in ("baseline", "ours", "ours-plus", "ours-online", "ours-balanced", "anything"):
+        columns = [spec.name for spec in TABLES if spec.is_column(label)]
+        assert columns, label
+        assert {spec.name for spec in TABLES if spec.is_subject(label)} <= set(columns), label

@@ -1,4 +1,4 @@
-"""A report owns what it wrote and nothing else."""
+"""A report owns what it wrote and nothing else, and its files repeat what was logged."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports import render as module
-from open_set_fer.reports.render import MANIFEST, _move, report_files
+from open_set_fer.reports.render import MANIFEST, _move, render, report_files
+from open_set_fer.reports.tables import Table
+from tests.reports.conftest import Store
 
 
 def make(folder: Path, **files: str) -> Path:
@@ -106,3 +110,52 @@ def test_a_file_as_folder_is_one_clear_error(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SuiteError, match=r"cannot be written to .*file(.|\n)*--out"):
         module.render(None, tmp_path / "file")  # type: ignore[arg-type]
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_nothing_finished_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = Tracker(tmp_path / "home", "empty")
+    with pytest.raises(SuiteError, match=r"'empty' has no finished cell(.|\n)*osfer run --profile empty"):
+        render(tracker, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def csv(rendered: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(rendered / "tables" / f"{name}.csv", engine="python")  # reads floats as Python does
+
+
+def test_csv_repeats_the_logged_numbers_exactly(rendered: Path, store: Store) -> None:
+    cells = csv(rendered, "cells").set_index(["dataset", "open_classes", "method", "seed"])
+    for coordinates, metrics in store.logged.items():
+        if coordinates == ("synthetic", "fear", "dias", 0):  # hidden by a later failure
+            continue
+        for name, value in metrics.items():
+            assert cells.loc[coordinates, name] == value
+    assert cells.loc[("synthetic", "fear", "eow", 0), "error"] == "ValueError: <diverged> & more"
+    table = csv(rendered, "table1_ferplus").set_index(["open_classes", "method", "metric"])
+    assert table.loc[("surprise", "ours", "auroc"), "value"] == store.logged["ferplus", "surprise", "ours", 0]["auroc"]
+    assert table.loc[("surprise", "ours", "auroc"), "paper"] == 0.933
+
+
+def test_csv_is_tidy(rendered: Path) -> None:
+    frame = csv(rendered, "table1_synthetic")
+    assert not frame.duplicated(["open_classes", "method", "metric"]).any()
+    by = frame.set_index(["open_classes", "method", "metric"])
+    assert by.loc[("surprise", "baseline", "auroc"), ["n_seeds", "n_cells", "n_planned", "status"]].tolist() == [
+        2, 2, 2, "finished",
+    ]  # fmt: skip
+    assert by.loc[("fear", "ours", "auroc"), "status"] == "partial"
+    assert by.loc[("fear", "eow", "auroc"), "status"] == "failed"
+    assert by.loc[("mean", "eow", "auroc"), ["n_cells", "n_planned", "status"]].tolist() == [2, 6, "partial"]
+    assert frame["paper"].isna().all()  # the paper has no such data set
+
+
+def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str, Table]) -> None:
+    names = {path.name for path in (rendered / "tables").iterdir()}
+    assert names == {f"{name}.{suffix}" for name in tables for suffix in ("tex", "md", "csv")} | {"cells.csv"}
+    figures = {path.name for path in (rendered / "figures").iterdir()}
+    stems = {"auroc_synthetic", "auroc_ferplus", "figure4_ferplus_single", "figure4_synthetic_compound",
+             "figure4_synthetic_single_1", "figure4_synthetic_single_2"}  # fmt: skip
+    assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf", "svg")}
+    for path in (rendered / "figures").iterdir():
+        assert path.read_bytes()[:4] == {".pdf": b"%PDF", ".png": b"\x89PNG", ".svg": b"<svg"}[path.suffix]

@@ -1,4 +1,4 @@
-"""Which run the report shows for a cell: settings there and back, renamed labels, equal settings, a wrong clock."""
+"""Which run the report shows for a cell: settings there and back, renamed labels, equal settings, a wrong clock; orders, warnings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.tracking import Tracker
-from open_set_fer.reports.query import load
+from open_set_fer.errors import SuiteError
+from open_set_fer.reports.query import Results, _notes, load, method_order, protocol_order
+from tests.reports.conftest import ODD, Store
 
 NUMBERS = itertools.count()
 AUROC = {"a": 0.6, "b": 0.7, "c": 0.8}
@@ -125,6 +127,14 @@ def test_planned_settings_without_a_result_are_missing_or_failed_not_older_ones(
     assert "which are still to be computed: fear seed 0" in lab.warnings()
 
 
+def test_only_runs_with_other_settings_than_the_latest_plans_is_an_error_that_says_so(home: Path) -> None:
+    lab = Lab(home)
+    lab.run(x="a")
+    lab.tracker.start_benchmark(lab.plan({"x": "b"}), "", "osfer run")
+    with pytest.raises(SuiteError, match=r"none of the 1 finished cells(.|\n)*osfer run --profile"):
+        load(lab.tracker)
+
+
 def test_a_run_with_nothing_to_do_and_nothing_new_leaves_no_plan(home: Path) -> None:
     lab = Lab(home)
     lab.run(x="a")
@@ -148,3 +158,47 @@ def test_cells_of_different_environments_are_warned_about(home: Path) -> None:
     assert "2 versions of torch (2.14.0, 2.14.1)" in said
     assert "2 versions of the suite (0.1, 0.2)" in said
     assert "Python" not in said
+
+
+def test_every_planned_cell_has_a_status(results: Results, store: Store) -> None:
+    assert len(results.cells) == len(store.plan)
+    assert results.cells["status"].value_counts().to_dict() == {"finished": 20, "failed": 4, "missing": 4}
+    assert results.demonstrations == {"synthetic"}
+
+
+def test_the_run_with_the_planned_settings_counts(results: Results, store: Store) -> None:
+    cells = results.cells.set_index(["dataset", "open_classes", "method", "seed"])
+    assert cells.loc[("synthetic", "surprise", "baseline", 0), "settings_key"] == "b"
+    shown = store.logged["synthetic", "surprise", "baseline", 0]["auroc"]
+    assert cells.loc[("synthetic", "surprise", "baseline", 0), "auroc"] == shown
+    assert cells.loc[("synthetic", "surprise", "dias", 0), "status"] == "finished"  # failed before
+    assert cells.loc[("synthetic", "fear", "dias", 0), "status"] == "failed"  # finished before, with other settings
+
+
+def test_warnings_name_duplicates_settings_and_commits(results: Results) -> None:
+    found = {(warn.methods, warn.text) for warn in results.warnings}
+    assert (
+        ("baseline",),
+        "also finished with other settings; those of the latest plan are shown: surprise seed 0.",
+    ) in found
+    assert (("baseline",), "the cells shown were computed with 2 different settings.") in found
+    assert ((ODD,), "computed from a checkout with uncommitted changes (c0ffee-dirty).") in found
+    hidden = (
+        "failed with the settings of the latest plan; a run with other settings finished and is not shown: fear seed 0."
+    )
+    assert (("dias",), hidden) in found
+    assert len(found) == 4
+    assert not results.warnings_for("ferplus", ["baseline", "ours"])
+
+
+def test_notes_cut_at_the_tags_length_are_kept() -> None:
+    assert _notes('["a", "b"]') == ("a", "b")
+    assert _notes('["a", "lo') == ('["a", "lo',)
+    assert _notes("") == ()
+
+
+def test_orders() -> None:
+    assert method_order(["x", "ours", "dias", "a", "baseline"]) == ["baseline", "dias", "ours", "x", "a"]
+    rows = [("pairs", "fear+disgust"), ("single", "neutral"), ("pairs", "surprise+fear"), ("single", "zeal"),
+            ("single", "fear")]  # fmt: skip
+    assert [label for _, label in protocol_order(rows)] == ["fear", "neutral", "zeal", "surprise+fear", "fear+disgust"]
