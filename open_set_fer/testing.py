@@ -128,6 +128,7 @@ def _require(condition: bool, message: str) -> None:
 
 def _check_class(method: Method) -> None:
     """Name, version, and settings that a profile can give."""
+    _require(not isinstance(method, type), "it is a class: give check_method an instance, with settings that are quick")
     kind = type(method)
     faults = plugins.class_faults(kind, plugins.METHODS)
     _require(not faults, f"{kind.__name__} {'; '.join(faults)}")
