@@ -18,10 +18,10 @@ DATASETS = "open_set_fer.datasets"
 @cache
 def _registered(group: str) -> dict[str, dict[str, EntryPoint]]:
     """name -> value -> entry point: two values under one name are two packages that claim it."""
-    found: dict[str, dict[str, EntryPoint]] = {}
+    points: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=group):
-        found.setdefault(point.name, {}).setdefault(point.value, point)
-    return found
+        points.setdefault(point.name, {}).setdefault(point.value, point)
+    return points
 
 
 def available(group: str) -> dict[str, EntryPoint]:
@@ -56,32 +56,34 @@ def load(group: str, name: str) -> Any:
         )
     (point,) = points[name].values()
     try:
-        found = point.load()
+        plugin = point.load()
     except (Exception, SystemExit) as error:
         raise SuiteError(
             f"cannot import the {kind} {name!r} from {point.value}: {type(error).__name__}: {error}",
             "mend, update or uninstall the package that registers it",
         ) from error
-    faults = class_faults(found, group)
+    faults = class_faults(plugin, group)
     if faults:
         raise SuiteError(
             f"the {kind} {name!r} from {point.value} {faults[0]}", "see CONTRIBUTING.md for what it must have"
         )
-    return found
+    return plugin
 
 
-def class_faults(found: Any, group: str) -> list[str]:
+def class_faults(plugin: Any, group: str) -> list[str]:
     """How a registered object differs from what the suite expects of a method or data set."""
     wanted = {"name": str, "version": int} if group == METHODS else {"name": str}
     faults = [
         f"has no `{name}` of type {kind.__name__}"
         for name, kind in wanted.items()
-        if not isinstance(getattr(found, name, None), kind)
+        if not isinstance(getattr(plugin, name, None), kind)
     ]
-    if not _is_frozen_dataclass(found):
+    if not _is_frozen_dataclass(plugin):
         faults.append("is no frozen dataclass whose fields are its settings")
+    elif fields := wanted.keys() & {field.name for field in dataclasses.fields(plugin)}:
+        faults.append(f"has `{min(fields)}` among its settings: give it a value without a type")
     action = "detect" if group == METHODS else "load"
-    if not callable(getattr(found, action, None)):
+    if not callable(getattr(plugin, action, None)):
         faults.append(f"has no method `{action}`")
     return faults
 

@@ -172,7 +172,8 @@ class Listed(Sound):
 
 @pytest.mark.parametrize(
     ("method", "message"),
-    [(Fluid(), "Fluid is no frozen dataclass whose fields are its settings"),
+    [(Sound, "give check_method an instance"),
+     (Fluid(), "Fluid is no frozen dataclass whose fields are its settings"),
      (Unnamed(), "Unnamed has no `name` of type str"),
      (Dated(), "its settings cannot be written in a profile"),
      (Listed(), "its settings, read from a profile, are others")],

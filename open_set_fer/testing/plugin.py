@@ -19,6 +19,7 @@ def require(condition: bool, message: str) -> None:
 
 def check_plugin(plugin: Any, group: str) -> None:
     """Name, version where it has one, and settings that come back equal from a profile."""
+    require(not isinstance(plugin, type), "it is a class: give an instance, with settings that are quick")
     kind = type(plugin)
     faults = plugins.class_faults(kind, group)
     require(not faults, f"{kind.__name__} {'; '.join(faults)}")

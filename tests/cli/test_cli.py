@@ -176,6 +176,10 @@ BROKEN = {
     "unversioned": (GOOD.replace("version = ", "other = "), "has no `version`"),
     "unset": (GOOD.replace("@dataclass(frozen=True)", ""), "is no frozen dataclass whose fields are its settings"),
     "fluid": (GOOD.replace("(frozen=True)", ""), "is no frozen dataclass whose fields are its settings"),
+    "typed": (
+        GOOD.replace('name, version = "good", 1', 'name = "good"; version: int = 1'),
+        "has `version` among its settings",
+    ),
     "idle": (GOOD.replace("def detect", "def other"), "has no method `detect`"),
 }
 
