@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,6 +67,14 @@ class Selection:
     seeds: tuple[int, ...] = ()
     all_pairs: bool = False
     all_triples: bool = False
+
+    def only(self, cells: list[Cell]) -> Selection:
+        """This selection with the methods and open classes of these cells alone."""
+        return replace(
+            self,
+            methods=tuple(dict.fromkeys(cell.label for cell in cells)),
+            open_classes=tuple(dict.fromkeys("+".join(cell.protocol.open) for cell in cells)),
+        )
 
     def arguments(self) -> list[str]:
         """The options of `osfer run` that make this selection."""

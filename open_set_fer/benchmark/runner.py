@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -124,9 +125,10 @@ class Runner:
             if cell.key in logged:
                 values[cell.key] = logged[cell.key]["auroc"]
             elif (self.results / cell.key).is_dir():
-                result, _ = read_result(self.results / cell.key)
-                if result.is_current:
-                    values[cell.key] = result.metrics["auroc"]
+                with suppress(SuiteError):  # a damaged result
+                    result, _ = read_result(self.results / cell.key)
+                    if result.is_current:
+                        values[cell.key] = result.metrics["auroc"]
         return values
 
 

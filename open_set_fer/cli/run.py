@@ -6,7 +6,6 @@ import json
 import shlex
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,8 +100,9 @@ def run(
         console.print("stopped; finished cells are kept, the same command goes on from here")
         sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
     log.info(
-        "%d computed, %d logged from an earlier computation, %d measured again, %d already done, %d failed",
-        outcome.computed, outcome.logged_from_disk, outcome.measured, outcome.already_done, len(outcome.failed),
+        "%d computed, %d logged from an earlier computation, %d already done, %d failed%s",
+        outcome.computed, outcome.logged_from_disk, outcome.already_done, len(outcome.failed),
+        f", {outcome.measured} measured again" * bool(outcome.measured),
     )  # fmt: skip
     if outcome.waiting:
         console.print(
@@ -113,18 +113,11 @@ def run(
     again = ["--profile", profile or name, "--home", str(home)]
     retry = ""
     if outcome.failed:
-        table = Table("data set", "protocol", "open", "method", "seed", "error", title="failed cells")
-        for cell, error in outcome.failed:
-            table.add_row(*_row(cell), error)
-        console.print(table)
-        failed = replace(
-            selection,
-            methods=tuple(dict.fromkeys(cell.label for cell, _ in outcome.failed)),
-            open_classes=tuple(dict.fromkeys("+".join(cell.protocol.open) for cell, _ in outcome.failed)),
-        )
+        _print_failed(outcome.failed)
         as_now = [*["--allow-face-artifacts"] * allow_face_artifacts, *["--weights", weights] * bool(weights)]
         as_now += ["--threads", str(threads)] * bool(threads)
-        retry = shlex.join(["osfer", "run", *again[:2], *failed.arguments(), *as_now, *again[2:]])
+        chosen = selection.only([cell for cell, _ in outcome.failed]).arguments()
+        retry = shlex.join(["osfer", "run", *again[:2], *chosen, *as_now, *again[2:]])
     report_command = shlex.join(["osfer", "report", *again])
     auroc = runner.auroc(cells)
     if as_json:
@@ -179,7 +172,8 @@ def plan(
     tracker = Tracker(home, name, create=False)
     done, to_measure = tracker.finished_cells(), {run.data.tags["cell_key"] for run in tracker.outdated()}
     missing = [cell for cell in cells if cell.key not in done]
-    time = estimate([cell for cell in missing if cell.key not in to_measure], tracker.cells())
+    to_compute = [cell for cell in missing if cell.key not in to_measure]
+    time = estimate(to_compute, tracker.cells()) if to_compute else ""
     states = [
         "done" if cell.key in done else "to measure" if cell.key in to_measure else "to do" for cell in cells
     ]  # fmt: skip
@@ -204,6 +198,13 @@ def plan(
         out.print(f"nothing to do: all {len(cells)} cells are done")
         return
     out.print(f"{len(missing)} of {len(cells)} cells to do" + f"; {time}" * bool(time))
+
+
+def _print_failed(failed: list[tuple[Cell, str]]) -> None:
+    table = Table("data set", "protocol", "open", "method", "seed", "error", title="failed cells")
+    for cell, error in failed:
+        table.add_row(*_row(cell), error)
+    console.print(table)
 
 
 def _row(cell: Cell) -> tuple[str, str, str, str, str]:

@@ -17,6 +17,8 @@ from open_set_fer.benchmark.tracking import Tracker
 
 pytestmark = pytest.mark.slow
 
+WHOLE = f"{'?' * 64}/result.json"
+"""Of results in place: not of <key>.partial, which a kill may leave."""
 TWO_OPEN = load_profile("smoke")[2].replace('["surprise"]', '["surprise", "fear"]')
 
 
@@ -60,11 +62,11 @@ def test_killed_then_resumed_equals_undisturbed(tmp_path, profile):
     process = osfer("run", "--profile", profile, home=killed, wait=False)
     results = killed / "results"
     deadline = time.time() + 200
-    while not (results.is_dir() and any(results.glob("*/result.json"))) and time.time() < deadline:
+    while not (results.is_dir() and any(results.glob(WHOLE))) and time.time() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = {path.parent.name: path.stat().st_mtime_ns for path in results.glob("*/result.json")}
+    before = {path.parent.name: path.stat().st_mtime_ns for path in results.glob(WHOLE)}
     assert 1 <= len(before) < 4
     resumed = osfer("run", "--profile", profile, home=killed)
     assert resumed.returncode == 0, resumed.stderr
