@@ -58,7 +58,7 @@ def ablation_note() -> str:
 
 def paper_blocks(
     dataset: str, rows: list[tuple[str, str]], methods: list[str], shared_only: bool = False
-) -> list[Block]:  # fmt: skip
+) -> list[Block]:
     """The paper's rows for the data set, or for the one that the paper uses, said to be another.
 
     rows: (family, open classes) of the table. shared_only: those of the paper's rows that are in `rows` and have a number
@@ -86,7 +86,7 @@ def _classes(rows: list[tuple[str, str]]) -> set[str]:
 
 def _rows(
     source: str, chosen: list[tuple[str, str]], methods: list[str], metric: Metric, whole_only: bool
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """The rows with enough numbers, and the printed mean where it averages them all."""
 
     def entries(family: str, open_classes: str) -> list[Entry]:
