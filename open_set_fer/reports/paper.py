@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -58,25 +57,24 @@ def ablation_note() -> str:
 
 
 def paper_blocks(
-    dataset: str, rows: list[tuple[str, str]], methods: list[str], enough: Callable[[Iterable[bool]], bool] = any,
-    only_shared: bool = False,
-) -> list[Block]:  # fmt: skip
+    dataset: str, rows: list[tuple[str, str]], methods: list[str], shared_only: bool = False
+) -> list[Block]:
     """The paper's rows for the data set, or for the one that the paper uses, said to be another.
 
-    rows: (family, open classes) of the table. enough: of a row's "has a printed number", what it takes to be shown.
-    only_shared: the paper's rows that are in `rows` alone.
+    rows: (family, open classes) of the table. shared_only: those of the paper's rows that are in `rows` and have a number
+    of every method; else of any.
     """
     printed: dict[str, list[tuple[str, str]]] = {}
     for family in dict.fromkeys(family for family, _ in rows):
         source = dataset if paper_rows(dataset, [family]) else DATASET_OF_FAMILY.get(family, USUAL_DATASET)
         candidates = paper_rows(source, [family])
         if _classes(candidates) & _classes(rows):  # of digits, say, the paper opened nothing like it
-            chosen = [row for row in candidates if row in rows or not only_shared]
+            chosen = [row for row in candidates if row in rows or not shared_only]
             printed.setdefault(source, []).extend(chosen)
     blocks = []
     for metric in MAIN_METRICS:
         for source, chosen in printed.items():
-            if block_rows := _rows(source, chosen, methods, metric, enough):
+            if block_rows := _rows(source, chosen, methods, metric, shared_only):
                 blocks.append(_block(source, source == dataset, block_rows, metric))
     return blocks
 
@@ -87,9 +85,8 @@ def _classes(rows: list[tuple[str, str]]) -> set[str]:
 
 
 def _rows(
-    source: str, chosen: list[tuple[str, str]], methods: list[str], metric: Metric,
-    enough: Callable[[Iterable[bool]], bool],
-) -> list[Row]:  # fmt: skip
+    source: str, chosen: list[tuple[str, str]], methods: list[str], metric: Metric, whole_only: bool
+) -> list[Row]:
     """The rows with enough numbers, and the printed mean where it averages them all."""
 
     def entries(family: str, open_classes: str) -> list[Entry]:
@@ -97,6 +94,7 @@ def _rows(
         return [Entry(family, open_classes, m, metric, PRINTED, v) for m, v in zip(methods, values, strict=True)]
 
     rows = [Row(open_classes, entries(family, open_classes)) for family, open_classes in chosen]
+    enough = all if whole_only else any
     rows = [row for row in rows if enough(entry.value is not None for entry in row.entries)]
     families = list(dict.fromkeys(family for family, _ in chosen))
     if rows and chosen == paper_rows(source, families):

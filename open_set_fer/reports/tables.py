@@ -172,10 +172,8 @@ def _result_table(
     blocks = [_block(metric, groups, rows, methods, spec.has_mean) for metric in MAIN_METRICS]
     notes = [note for block in blocks for note in _coverage_notes(block, methods)]
     notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries])
-    if spec.printed is Printed.ROWS:
-        blocks += paper_blocks(dataset, rows, methods)
-    elif spec.printed is Printed.SHARED_ROWS:
-        blocks += paper_blocks(dataset, rows, methods, enough=all, only_shared=True)
+    if spec.printed is not Printed.NOTE:
+        blocks += paper_blocks(dataset, rows, methods, shared_only=spec.printed is Printed.SHARED_ROWS)
     if any(entry.text == "·" for block in blocks for row in block.rows for entry in row.entries):
         notes.append("·: not planned here, or not printed by Zhang et al.")
     if spec.printed is Printed.NOTE:

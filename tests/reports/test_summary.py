@@ -10,6 +10,7 @@ import pytest
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.reports.query import Results
 from open_set_fer.reports.summary import summaries
+from open_set_fer.reports.tables import DEMONSTRATION
 
 LOSSES = {"pseudo_label_entropy_open": 0.4, "pseudo_label_entropy_closed": 0.9}
 
@@ -90,5 +91,11 @@ def test_below_one_half_is_explained_by_what_was_measured() -> None:
     (other,) = summaries(made({("single", "fear", "eow", 0): 0.4}))
     assert "EOW (1 of 1 cells" in other.below
     assert "pseudo label" not in other.below
+    assert (summary.below_names, other.below_names) == ("Ours", "EOW")
     (above,) = summaries(made({("single", "fear", "eow", 0): 0.6}))
-    assert above.below == ""
+    assert above.below == above.below_names == ""
+
+
+def test_a_demonstration_is_said_to_be_one_beside_its_means(results: Results) -> None:
+    said = {summary.dataset: DEMONSTRATION in summary.basis.lower() for summary in summaries(results)}
+    assert said == {"synthetic": True, "ferplus": False}
