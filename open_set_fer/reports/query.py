@@ -11,7 +11,6 @@ Coordinates (data set, open classes, method label, seed) name a cell of a table;
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from open_set_fer.benchmark.tracking import COORDINATES, Tracker
+from open_set_fer.benchmark.tracking import COORDINATES, Tracker, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
@@ -204,19 +203,11 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         "device": tags.get("device", "unknown"),
         **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
         "demonstration": tags.get("demonstration", "").lower() == "true",
-        "notes": _notes(tags.get("notes", "")),
+        "notes": tuple(read_notes(tags.get("notes", ""))),
         "fingerprint": data[0].digest if data else "",
         "counts": (data[0].profile or "") if data else "",
         **metrics,
     }
-
-
-def _notes(tag: str) -> tuple[str, ...]:
-    try:
-        notes = json.loads(tag) if tag else []
-    except ValueError:  # cut at the tag's maximal length
-        notes = [tag]
-    return tuple(map(str, notes)) if isinstance(notes, list) else (str(notes),)
 
 
 def _some(items: list[str], most: int = 6) -> str:
