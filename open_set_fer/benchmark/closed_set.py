@@ -24,6 +24,7 @@ from open_set_fer.benchmark.isolation import ProcessState, content_digest, isola
 from open_set_fer.benchmark.keys import Recipe
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
+from open_set_fer.files import write_whole
 from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
@@ -161,13 +162,7 @@ def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[flo
     """A state dict as safetensors with its curves and digest, on the disk before it has its name."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     written = json.dumps(curves)
-    content = safetensors.torch.save(tensors, {"curves": written, "sha256": _digest(tensors, written)})
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, safetensors.torch.save(tensors, {"curves": written, "sha256": _digest(tensors, written)}))
 
 
 def read_state(path: Path) -> dict[str, Tensor] | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.errors import SuiteError, summary
+from open_set_fer.files import sync, write_whole
 from open_set_fer.methods.contract import Detection
 
 COLUMNS = ("id", "truth", "true_class", "is_open", "unknown_score", "predicted_class", "closed_set_class")
@@ -120,21 +121,17 @@ def write_result(folder: Path, result: CellResult, scores: pd.DataFrame) -> None
         scores.to_parquet(partial / "scores.parquet", index=False)
         (partial / "result.json").write_text(text, "utf-8")
         for path in (partial / "scores.parquet", partial / "result.json", partial):
-            _sync(path)
+            sync(path)
         os.replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def update_result(folder: Path, result: CellResult) -> None:
     """Put another result.json in place of the one that is there, in one move."""
-    path, temporary = folder / "result.json", folder / "result.json.new"
-    temporary.write_text(result.to_json(), "utf-8")
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(folder)
+    write_whole(folder / "result.json", result.to_json().encode())
 
 
 def read_result(folder: Path) -> tuple[CellResult, pd.DataFrame]:
@@ -162,11 +159,3 @@ def set_aside(folder: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     return aside
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -25,6 +25,7 @@ from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet, Outline, block_fingerprint, content_fingerprint
 from open_set_fer.datasets.listing import CHUNK_BYTES, Listing, Rows, chunk_length
 from open_set_fer.errors import SuiteError
+from open_set_fer.files import write_whole
 
 
 class PreparedDataSet:
@@ -130,7 +131,7 @@ def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: st
     if content_fingerprint(images, rows.labels, rows.split, rows.ids) != fingerprint:
         raise ValueError("its pixels are not those it was made with")
     with contextlib.suppress(OSError):  # a cache that cannot be written to is compared every time
-        _write_atomically(folder / "meta.json", json.dumps(meta | {"stamp": stamp}))
+        write_whole(folder / "meta.json", json.dumps(meta | {"stamp": stamp}).encode())
 
 
 def _stamp(path: Path) -> list[int]:
@@ -169,14 +170,14 @@ def prepare(folder: Path, listing: Listing) -> None:
                 file.flush()
                 os.fsync(file.fileno())
                 done += len(piece)
-                _write_atomically(marker, str(done))
+                write_whole(marker, str(done).encode())
             if done != count:
                 raise SuiteError(f"{name}: {done} images came where {count} were announced", "report this: it is a bug")
             file.seek(len(header))
             blocks = iter(lambda: file.read(CHUNK_BYTES), b"")
             fingerprint = block_fingerprint((count, *shape), blocks, rows.labels, rows.split, rows.ids)
         meta = {"fingerprint": fingerprint, "images": count, "stamp": _stamp(array)}
-        _write_atomically(partial / "meta.json", json.dumps(meta))
+        write_whole(partial / "meta.json", json.dumps(meta).encode())
         marker.unlink(missing_ok=True)  # there is none where there was no image
         os.replace(partial, folder)
     except KeyboardInterrupt:
@@ -221,12 +222,3 @@ def _images_safe(marker: Path, array: Path, header: bytes, count: int, bytes_eac
     except (FileNotFoundError, ValueError):
         return 0
     return done if same and 0 <= done <= count and len(header) + done * bytes_each <= there else 0
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -285,14 +285,14 @@ def test_bytes_in_words():
 
 
 def test_ctrl_c_keeps_what_is_decoded(tmp_path, monkeypatch, caplog):
-    written = store._write_atomically
+    written = store.write_whole
 
     def pressed(path: Path, text: str) -> None:
         written(path, text)
         if text == "6":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "_write_atomically", pressed)
+    monkeypatch.setattr(store, "write_whole", pressed)
     with caplog.at_level("INFO", "open_set_fer"), pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "cache")
     assert "stopped after 6 of 10 images of made; the same command goes on from there" in caplog.text

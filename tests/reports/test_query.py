@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.tracking import Tracker, read_notes
 from open_set_fer.errors import SuiteError
-from open_set_fer.reports.query import Results, _notes, load, method_order, protocol_order
+from open_set_fer.reports.query import Results, load, method_order, protocol_order
 from tests.reports.conftest import ODD, Store
 
 NUMBERS = itertools.count()
@@ -192,9 +192,9 @@ def test_warnings_name_duplicates_settings_and_commits(results: Results) -> None
 
 
 def test_notes_cut_at_the_tags_length_are_kept() -> None:
-    assert _notes('["a", "b"]') == ("a", "b")
-    assert _notes('["a", "lo') == ('["a", "lo',)
-    assert _notes("") == ()
+    assert read_notes('["a", "b"]') == ["a", "b"]
+    assert read_notes('["a", "lo') == ['["a", "lo']
+    assert read_notes("") == []
 
 
 def test_orders() -> None:
