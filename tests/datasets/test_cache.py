@@ -287,9 +287,9 @@ def test_bytes_in_words():
 def test_ctrl_c_keeps_what_is_decoded(tmp_path, monkeypatch, caplog):
     written = store.write_whole
 
-    def pressed(path: Path, text: str) -> None:
-        written(path, text)
-        if text == "6":
+    def pressed(path: Path, content: bytes) -> None:
+        written(path, content)
+        if content == b"6":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(store, "write_whole", pressed)
