@@ -172,7 +172,7 @@ class Listed(Sound):
 
 @pytest.mark.parametrize(
     ("method", "message"),
-    [(Sound, "give check_method an instance"),
+    [(Sound, "it is a class: give an instance"),
      (Fluid(), "Fluid is no frozen dataclass whose fields are its settings"),
      (Unnamed(), "Unnamed has no `name` of type str"),
      (Dated(), "its settings cannot be written in a profile"),

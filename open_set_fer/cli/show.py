@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from open_set_fer.cli.options import examples, print_json
 from open_set_fer.console import out
@@ -43,7 +43,8 @@ def list_(
         ("broken", ("what is wrong",), there["broken"]),
     ):
         if rows:
-            table = Table(title, *columns)
+            # A name is what one types: it is never cut in two.
+            table = Table(Column(title, no_wrap=True), *columns)
             for row in rows:
                 table.add_row(*(", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()))
             out.print(table)

@@ -19,7 +19,7 @@ def test_a_data_sets_title_is_its_classs_and_a_broken_one_is_shown_as_typed(monk
     def load(group: str, name: str) -> type:
         if name == "broken":
             raise SuiteError("cannot import it")
-        return type("Faces", (), {"title": "My Faces"} if name == "titled" else {})
+        return type("Faces", (), {"name": name} | ({"title": "My Faces"} if name == "titled" else {}))
 
     monkeypatch.setattr(plugins, "load", load)
     dataset_name.cache_clear()
