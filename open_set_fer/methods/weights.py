@@ -71,7 +71,9 @@ def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
             kind = "NaN or infinite values"
         elif tensor.layout != torch.strided:
             kind = "a sparse tensor"
-    raise SuiteError(f"checkpoint {path}: {key} holds {kind}, not finite real numbers", "save it as a dense float tensor")
+    raise SuiteError(
+        f"checkpoint {path}: {key} holds {kind}, not finite real numbers", "save it as a dense float tensor"
+    )
 
 
 def _torchvision_name(name: str) -> str:
