@@ -66,10 +66,13 @@ class Logbook:
         return self._parent
 
     def close(self, status: str) -> None:
-        """End the parent run, where there is one."""
+        """End the parent run, where there is one; the next run ends one that the store does not let end now."""
         if parent := self._parent:
-            with brief_requests():
-                self._outbox.ask(lambda tracker: tracker.end(parent, status), None)
+            try:
+                with brief_requests():
+                    self._outbox.ask(lambda tracker: tracker.end(parent, status), None)
+            except Exception as error:
+                log.warning("this run cannot be closed in MLflow, the next one does it: %s", summary(error))
 
     def log(self, cell: Cell) -> None:
         """Log the cell's result on disk; it waits there where the server is away or refuses it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ def set_mlflow_defaults() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # It prints a hundred lines of SQL and traceback for an error that it also raises, and that is then told in one.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 REQUEST_LIMITS = {
@@ -65,7 +68,15 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
     from mlflow.exceptions import MlflowException, RestException
 
     if not uri.startswith(("http://", "https://")):
-        return question()
+        try:
+            return question()
+        except MlflowException as error:
+            if not is_remote(uri):
+                raise
+            raise SuiteError(
+                f"the tracking server {public_address(uri)} cannot be used: {summary(error)}",
+                "check MLFLOW_TRACKING_URI",
+            ) from error
     seconds = tracking_wait() if wait is None else wait
     end, announced = time.monotonic() + seconds, False
     while True:

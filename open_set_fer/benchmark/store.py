@@ -25,6 +25,9 @@ ARTIFACTS = "artifacts"
 SIDE_FILES = ("-journal", "-wal", "-shm")
 """What SQLite keeps beside a database; without it, or with another's, the database is damaged."""
 
+FULL = ("database or disk is full", "No space left on device")
+"""What SQLite and the system say where the disk has no room."""
+
 
 def database_uri(path: Path) -> str:
     """MLflow's address of a SQLite file, whatever characters its path has."""
@@ -113,8 +116,11 @@ def copy_to_read(home: Path, folder: Path) -> Path:
 
 
 def damage(home: Path, error: BaseException) -> SuiteError | None:
-    """One sentence for an error that says that mlflow.db is damaged, None for any other."""
-    signs = ("database disk image is malformed", "file is not a database", "malformed database schema")
+    """One sentence for an error that says that mlflow.db is damaged, locked or out of room, None for any other."""
+    signs = (
+        "database disk image is malformed", "file is not a database", "malformed database schema", "database is locked",
+        *FULL,
+    )  # fmt: skip
     for sign in signs:
         if sign in str(error):
             return _clear(home.resolve() / DATABASE, sqlite3.DatabaseError(sign))
@@ -181,6 +187,10 @@ def _connect(database: Path) -> sqlite3.Connection:
 def _clear(database: Path, error: sqlite3.Error) -> SuiteError:
     if "locked" in str(error):
         return SuiteError(f"another program holds {database}", "end it, then repeat the command")
+    if str(error) in FULL:
+        return SuiteError(
+            f"{database.parent} cannot be written: {error}", "make room on its disk, then repeat the command"
+        )
     return SuiteError(
         f"{database} cannot be read: {error}",
         "put back a copy of the file, or move it away: results on disk are logged again by the same `osfer run`",

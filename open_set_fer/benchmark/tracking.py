@@ -172,7 +172,7 @@ class Tracker:
 
         try:
             yield
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:
             if self._local and (clear := store.damage(self.home, error)):
                 raise clear from error
             raise

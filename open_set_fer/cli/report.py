@@ -98,9 +98,12 @@ def ui(
 
 @app.command("effect-study", epilog=examples("osfer run -p effect-study; osfer effect-study --out docs"))
 def effect_study(
-    to: Annotated[Path, typer.Option("--out", help="Folder to write effect_study.md and its figure to.")] = Path(
-        "docs"
-    ),
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--out", parser=folder, metavar="<path>", help="Folder to write effect_study.md and its figure to."
+        ),
+    ] = Path("docs"),
     home: HomeOption = HOME,
 ) -> None:
     """Write up why `ours` does what it does on FERPlus, from the profiles effect-study and ferplus-cpu."""

@@ -2,8 +2,8 @@
 
 A cache entry is a folder named by a key over files, settings and rows. It is written beside its final name with a
 count of the images already safe, so that a killed preparation goes on where it stopped, and it is renamed only when
-complete: a half-written entry is never read. A lock lets one process prepare while others wait. The entry's size and time
-of change are kept beside its fingerprint; where they differ the pixels are hashed again, so a changed entry is not read.
+complete: a half-written entry is never read. A lock lets one process prepare while others wait. The entry's size, time of
+change and fingerprint are kept as its stamp; where one differs the pixels are hashed again, so a changed entry is not read.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: st
     Size and time of change say so at once; only where they differ, as in a copied cache, the pixels are hashed.
     """
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
-    stamp = _stamp(folder / "images.npy")
+    stamp = _stamp(folder / "images.npy", fingerprint)
     if meta["stamp"] == stamp:
         return
     log.info("%s was copied or changed since it was made: comparing its pixels with its fingerprint", folder)
@@ -134,9 +134,9 @@ def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: st
         write_whole(folder / "meta.json", json.dumps(meta | {"stamp": stamp}).encode())
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path, fingerprint: str) -> list[int | str]:
     stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, fingerprint]
 
 
 def _damaged(folder: Path, error: Exception) -> SuiteError:
@@ -176,7 +176,7 @@ def prepare(folder: Path, listing: Listing) -> None:
             file.seek(len(header))
             blocks = iter(lambda: file.read(CHUNK_BYTES), b"")
             fingerprint = block_fingerprint((count, *shape), blocks, rows.labels, rows.split, rows.ids)
-        meta = {"fingerprint": fingerprint, "images": count, "stamp": _stamp(array)}
+        meta = {"fingerprint": fingerprint, "images": count, "stamp": _stamp(array, fingerprint)}
         write_whole(partial / "meta.json", json.dumps(meta).encode())
         marker.unlink(missing_ok=True)  # there is none where there was no image
         os.replace(partial, folder)

@@ -117,10 +117,6 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
 
 
 def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
-    if settings.weights:
-        raise SuiteError(
-            "backbone 'small' has no pretrained weights", "remove `weights` or use backbone resnet18 or resnet50"
-        )
     width = settings.width
     # Stride 2 at once: three quarters of the cost at full resolution buys little on 48 px faces.
     stem = nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from open_set_fer.errors import SuiteError
 from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share
 
 
@@ -20,6 +21,13 @@ class BackboneSettings:
     """Of the ResNets: 'face' has a max-pool without padding, in ceil mode, as the published face checkpoints."""
     weights: str = ""
     """'' for fresh weights, or the path of a checkpoint for the ResNets (see `methods/weights.py`)."""
+
+    def __post_init__(self) -> None:
+        """Raise SuiteError for weights that the network cannot have, before a cell is computed."""
+        if self.weights and self.name == "small":
+            raise SuiteError(
+                "backbone 'small' has no pretrained weights", "remove `weights` or use backbone resnet18 or resnet50"
+            )
 
 
 @dataclass(frozen=True)

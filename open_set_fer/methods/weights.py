@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, summary
 from open_set_fer.safe_pickle import read_numpy_pickle
 
 LEAST_MATCHED = 0.8
@@ -37,8 +38,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions for a foreign file
+        # What torch says of a pickle begins with advice to switch its check off.
+        said = "it holds more than tensors" if "weights_only" in str(error) else summary(error)
         raise SuiteError(
-            f"checkpoint {path} is not a file of plain tensors: {str(error).splitlines()[0]}",
+            f"checkpoint {path} is not a file of plain tensors: {said}",
             "convert it to safetensors on a machine that trusts it",
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -48,13 +51,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"checkpoint {path} holds {type(content).__name__}, not a dict of tensors", "save a state dict"
         )
     tensors = {
-        str(key).removeprefix("module."): torch.as_tensor(value)
+        str(key).removeprefix("module."): _numbers(path, str(key), value)
         for key, value in content.items()
         if isinstance(value, torch.Tensor | np.ndarray)
     }
     if not tensors:
         raise SuiteError(f"checkpoint {path} holds no tensor", "save a state dict")
     return tensors
+
+
+def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
+    """A checkpoint's entry as a dense tensor of finite real numbers; raises SuiteError for any other."""
+    kind = str(value.dtype)
+    if isinstance(value, torch.Tensor) or value.dtype.kind in "biuf":
+        tensor = torch.as_tensor(value)
+        if tensor.layout == torch.strided and not tensor.is_complex():
+            if tensor.isfinite().all():
+                return tensor
+            kind = "NaN or infinite values"
+        elif tensor.layout != torch.strided:
+            kind = "a sparse tensor"
+    raise SuiteError(
+        f"checkpoint {path}: {key} holds {kind}, not finite real numbers", "save it as a dense float tensor"
+    )
 
 
 def _torchvision_name(name: str) -> str:
@@ -87,6 +106,12 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
     # Counters of batches seen are absent from converted checkpoints and carry no weight.
     relevant = [k for k in wanted if not k.endswith("num_batches_tracked")]
     matched = [k for k in report["matched"] if k in relevant]
+    first = next(iter(wanted))  # of another number of channels, say: it would stay random below pretrained layers
+    if first in report["misshapen"]:
+        raise SuiteError(
+            f"checkpoint {path}: {first} is {tuple(tensors[first].shape)}, the network's {tuple(state[wanted[first]].shape)}",
+            "choose a checkpoint for RGB images",
+        )
     if len(matched) < LEAST_MATCHED * len(relevant):
         raise SuiteError(
             f"checkpoint {path} fills {len(matched)} of the network's {len(relevant)} tensors; first missing: "

@@ -81,6 +81,11 @@ def test_a_fault_names_itself_and_the_nearest_right_key(tmp_path, old, new, mess
         load_profile(write(tmp_path, SMOKE.replace(old, new, 1)))
 
 
+def test_weights_for_the_small_network_are_refused_before_anything_is_computed():
+    with pytest.raises(SuiteError, match=r"profile smoke: backbone 'small' has no pretrained weights\n  mend: remove"):
+        load_profile("smoke", weights="checkpoint.pth")
+
+
 def test_unknown_profile_method_protocol():
     with pytest.raises(SuiteError, match="unknown profile 'dmeo', did you mean 'demo'"):
         load_profile("dmeo")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from open_set_fer.benchmark import server, tracking
@@ -33,6 +35,15 @@ def test_an_address_that_is_none_is_one_clear_error(tmp_path, monkeypatch, uri):
 def test_addresses_that_are_some(tmp_path, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert server.tracking_uri(tmp_path) == (uri, None)
+
+
+def test_databricks_without_its_login_is_one_clear_error(tmp_path, monkeypatch):
+    for variable in [name for name in os.environ if name.startswith("DATABRICKS_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.databrickscfg
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    with pytest.raises(SuiteError, match="the tracking server databricks cannot be used: MlflowException: "):
+        Tracker(tmp_path / "home", "made")
 
 
 def test_a_database_of_ones_own_is_used(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -310,6 +311,15 @@ def test_changed_pixels_in_the_cache_are_not_read(tmp_path):
         file.seek(-16, os.SEEK_END)
         file.write(bytes(16))
     with pytest.raises(SuiteError, match=r"is damaged: its pixels are not those it was made with\n  mend: delete"):
+        prepare(tmp_path)
+
+
+def test_a_fingerprint_edited_by_hand_is_not_believed(tmp_path):
+    whole = prepare(tmp_path).fingerprint
+    (path,) = tmp_path.glob("*/meta.json")
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps(meta | {"fingerprint": whole[::-1]}))
+    with pytest.raises(SuiteError, match="is damaged: its pixels are not those it was made with"):
         prepare(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -143,6 +144,30 @@ def test_a_damaged_store_is_named_in_one_sentence(tmp_path, home, how):
         Tracker(home, "made").finished_cells()
     assert len(str(raised.value).splitlines()) == 2
     assert (home / store.DATABASE).read_bytes() == damaged
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_the_run_is_closed_by_the_next(place, caplog, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("mlflow.MlflowClient.set_terminated", full)
+        outcome = place.run()
+    assert (outcome.computed, len(outcome.failed)) == (2, 2)
+    assert "this run cannot be closed in MLflow, the next one does it" in caplog.text
+    assert place.run().logged_from_disk == 2
+    assert place.statuses() == ["FINISHED"] * 2
+    assert place.statuses("benchmark") == ["FINISHED", "KILLED"]
+    monkeypatch.setattr("mlflow.MlflowClient.log_text", full)
+    with pytest.raises(SuiteError, match=r"home cannot be written: No space left on device\n  mend: make room"):
+        place.tracker.start_benchmark([], "", "osfer run")
+
+
+def test_mlflow_prints_no_traceback_of_its_own(home):
+    Tracker(home, "made")
+    logger = logging.getLogger("mlflow.store.db.utils")
+    assert not logger.isEnabledFor(logging.ERROR)  # what it logs it raises, too
+    assert logger.isEnabledFor(logging.CRITICAL)
 
 
 def test_damage_found_while_reading_is_named_too(tmp_path, home):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -63,6 +64,49 @@ def test_nothing_in_a_malicious_checkpoint_is_executed(tmp_path, suffix):
     with pytest.raises(SuiteError, match="not a file of plain tensors"):
         read_checkpoint(path)
     assert not victim.exists()
+
+
+def test_what_torch_says_of_a_pickle_is_not_passed_on(tmp_path):
+    torch.save({"state_dict": Malicious(tmp_path / "executed")}, tmp_path / "w.pth")
+    with pytest.raises(SuiteError, match="it holds more than tensors") as raised:
+        read_checkpoint(tmp_path / "w.pth")
+    assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
+def test_an_empty_checkpoint_is_named(tmp_path, suffix):
+    path = tmp_path / f"w.{suffix}"
+    path.touch()
+    with pytest.raises(SuiteError, match=rf"w\.{suffix} is not a file of plain tensors"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.eye(3).to_sparse(), "a sparse tensor"),
+        (torch.full((3,), float("nan")), "NaN or infinite values"),
+        (torch.full((3,), float("inf")), "NaN or infinite values"),
+        (torch.zeros(3, dtype=torch.complex64), "torch.complex64"),
+        (np.array([{}]), "object"),
+        (np.array(["a"]), "<U1"),
+    ],
+)
+def test_what_is_no_dense_tensor_of_finite_numbers_is_named(tmp_path, value, kind):
+    path = tmp_path / ("w.pkl" if isinstance(value, np.ndarray) else "w.pth")
+    if isinstance(value, np.ndarray):
+        path.write_bytes(pickle.dumps({"conv1.weight": value}))
+    else:
+        torch.save({"conv1.weight": value}, path)
+    with pytest.raises(SuiteError, match=rf"conv1\.weight holds {kind}, not finite real numbers"):
+        read_checkpoint(path)
+
+
+def test_a_first_layer_for_other_channels_is_refused(tmp_path):
+    torch.save(torchvision_state() | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
+    network = build_network(BackboneSettings("resnet18"), 6, 3, seed=0)
+    with pytest.raises(SuiteError, match=r"conv1\.weight is \(64, 1, 7, 7\), the network's \(64, 3, 7, 7\)"):
+        load_weights(network, tmp_path / "grey.pth")
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
