@@ -105,8 +105,7 @@ def enumerate_protocols(
     Families 'single', 'pairs' and 'triples' open basic classes and leave compound expressions and contempt out. A data
     set whose classes are not the basic expressions opens its own classes, every combination of them.
     """
-    faces = any(name in BASIC for name in classes)
-    base = tuple(name for name in classes if name not in COMPOUND and name != CONTEMPT) if faces else classes
+    faces, base = any(name in BASIC for name in classes), base_classes(classes)
     protocols: list[Protocol] = []
     for family in families:
         if family in ("single", "pairs", "triples"):
@@ -127,6 +126,17 @@ def enumerate_protocols(
         elif CONTEMPT in classes and len(base) >= 2:
             protocols.append(Protocol(family, CONTEMPT, base, (CONTEMPT,)))
     return protocols
+
+
+def base_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that are closed where none of them is open: the basic expressions, or all where there is none."""
+    faces = any(name in BASIC for name in classes)
+    return tuple(name for name in classes if name not in COMPOUND and name != CONTEMPT) if faces else classes
+
+
+def without_open_class(classes: tuple[str, ...]) -> Protocol:
+    """The protocol of a control that needs no open class: every class that a table could open is closed."""
+    return Protocol("single", "no open class", base_classes(classes), ())
 
 
 def opening(protocols: list[Protocol], wanted: str) -> list[Protocol]:

@@ -286,6 +286,13 @@ def tune(
     ] = "",
     method: Annotated[str, typer.Option("--method", "-m", help="Labels with a [search] table (default: all).")] = "",
     seed: SeedOption = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="auroc: of open faces; control: of flipped labels of closed faces, without any open face, for methods that "
+            "learn from labels."
+        ),
+    ] = "auroc",
     trials: Annotated[int, typer.Option(min=1, help="Trials of each label, the profile's own settings first.")] = 6,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -302,16 +309,19 @@ def tune(
     faces = selection.datasets or tuple(loaded.datasets)
     if len(faces) > 1:
         raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
+    if objective not in ("auroc", "control"):
+        raise SuiteError(f"unknown objective {objective!r}", "auroc or control")
     labels = selection.methods or tuple(loaded.search)
     if not labels:
         raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
     for label in labels:
         study = tuning.tune(
             loaded, name, text, label, trials, faces[0], selection.open_classes, selection.seeds or tuple(loaded.seeds),
-            writable(home), chosen_device, command_line(),
+            writable(home), chosen_device, command_line(), "control" if objective == "control" else "auroc",
         )  # fmt: skip
         best = study.best()
-        table = Table("trial", *best, "AUROC", title=f"{label}: {study.selection}")
+        area = "control AUROC" if objective == "control" else "AUROC"
+        table = Table("trial", *best, area, title=f"{label}: {study.selection}")
         for number, (values, auroc) in enumerate(study.trials, 1):
             shown = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()]
             mark = " best" if values is best else ""
