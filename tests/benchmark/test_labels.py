@@ -160,6 +160,24 @@ def test_a_wrong_key_is_named(tmp_path, lines, match):
         load_profile(str(path))
 
 
+def test_a_profile_chooses_the_splits_of_open_faces_and_pools_go_with_labels_as_released(tmp_path):
+    path, last = tmp_path / "own.toml", 'open_classes = ["surprise"]'
+    pool = "[[protocols.pools]]\nsize = 20\nopen_share = 0.5"
+    for lines, label in (
+        ('open_from = "test"', "surprise (open faces of the test split)"),
+        (f'labels = "released"\n{pool}', "surprise (20 images, 50% open) (labels as released)"),
+    ):
+        path.write_text(load_profile("smoke")[2].replace(last, f"{last}\n{lines}"), "utf-8")
+        plan, face_sets = make_plan(load_profile(str(path))[1], Selection(), tmp_path / "cache")
+        assert {cell.protocol.label for cell in plan} == {label}
+        split = split_faces(face_sets["synthetic"], plan[0].protocol, 0)
+        from_train = face_sets["synthetic"].split[split.test] == "train"
+        if split.change is None:
+            assert not from_train.any()
+        else:
+            assert set(split.change.rows) == set(np.flatnonzero(from_train & (split.truth < 0)))
+
+
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
     """Cells of `smoke` by regime and method, their results and scores; and the home."""
