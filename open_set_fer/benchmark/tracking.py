@@ -6,16 +6,19 @@ of the planned cells that are finished; artifact folder `report` of the last `os
 
 tags        cell_key, settings_key, dataset, protocol (family), open_classes ('surprise+fear'), method (the label in the
             profile), seed, profile, selection (where the
-            hyperparameters come from), demonstration, notes, evaluation (the version that
-            measured it), error (FAILED runs), and those of provenance.host_tags:
+            hyperparameters come from), demonstration, notes, labels and label_share (the label regime; no share
+            for `own`), reads_labels (whether the method read them), evaluation (the version that measured it), error
+            (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device
 params      every setting, flat: method.*, closed_set.*, backbone.*, dataset.*; and what names the cell, for MLflow's
             parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
-metrics     auroc, fpr_at_tpr95, aupr_open, aupr_closed, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,
+metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, auroc_right, fpr_at_tpr95, aupr_open,
+            aupr_closed, open_share, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,
             pseudo_label_entropy_open, pseudo_label_entropy_closed, seconds.<phase>, peak_mib.<phase>,
             and curves as curve.<name> with the epoch as step
 artifacts   scores.parquet (id, truth, true_class, is_open, unknown_score, predicted_class, closed_set_class:
-            the closed-set model's, extras), histogram.png, traceback.txt, and
+            the closed-set model's, given_class: the label regime's, origin: test or train, extras), histogram.png,
+            traceback.txt, and
             faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
             only when the process that logs the cell was started with --allow-face-artifacts
 inputs      the data set's name, fingerprint and counts

@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from open_set_fer.benchmark.labels import SHARES, Regime
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import Profile, Range
-from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening
+from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening, without_open_class
 from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import optuna
     import torch
 
+    from open_set_fer.benchmark.runner import Runner
+
+Objective = Literal["auroc", "control"]
 HELD_OUT = 5
 """One in so many training images of each class is the pool of a study, where the data set has no split `valid`."""
 
@@ -81,6 +85,22 @@ def study_protocols(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) -
     return chosen, words
 
 
+def control_study(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) -> tuple[Profile, list[Protocol], str]:
+    """The profile under a control, the one protocol to study on, and the words for it: no open face is looked at."""
+    if opened:
+        raise SuiteError(f"the control opens no class, --open names {', '.join(opened)}", "leave --open out")
+    own = profile.protocols.regime
+    regime = own if own.is_control else Regime("flipped", SHARES["flipped"])
+    changes: dict[str, Any] = {"labels": regime.labels, "label_share": regime.share, "pools": [], "open_from": "both"}
+    controlled = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=changes)})
+    what = "true labels" if regime.labels == "flipped-true" else "labels"
+    words = (
+        f"chosen by the positive control ({100 * regime.share:g}% of the {what} flipped at random, the AUROC of finding "
+        "them) without any open face, on faces outside the test split"
+    )
+    return controlled, [without_open_class(faces.classes)], words
+
+
 def tune(
     profile: Profile,
     profile_name: str,
@@ -93,11 +113,12 @@ def tune(
     home: Path,
     device: torch.device,
     command: str,
+    objective: Objective = "auroc",
 ) -> Study:
     """Run (or read back) a study of `trials` trials of one label; the first trial has the profile's own settings.
 
-    The objective is the mean AUROC over the chosen protocols and seeds. Optuna's TPE, which draws its first ten trials
-    at random.
+    The objective is the mean over the chosen protocols and seeds of AUROC: of open faces, or with 'control' of flipped
+    labels of closed faces, for methods that learn from labels. Optuna's TPE, which draws its first ten trials at random.
     """
     import optuna
 
@@ -105,9 +126,16 @@ def tune(
 
     start = profile.searched(label)
     faces = validation_faces(profile.dataset(dataset).load(home / "cache"))
-    protocols, words = study_protocols(faces, profile, opened)
-    families, labels = (tuple(dict.fromkeys(p)) for p in zip(*((p.family, p.label) for p in protocols), strict=True))
-    only = Selection((dataset,), families, labels, (label,), seeds, all_pairs=True, all_triples=True)
+    if objective == "control":
+        profile, protocols, words = control_study(faces, profile, opened)
+    elif profile.protocols.regime.is_control:
+        raise SuiteError(
+            f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
+            "tune with --objective control",
+        )
+    else:
+        protocols, words = study_protocols(faces, profile, opened)
+    only = Selection((dataset,), methods=(label,), seeds=seeds)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
     study.enqueue_trial(start)
@@ -117,11 +145,13 @@ def tune(
         values = {key: _suggest(trial, key, space) for key, space in profile.search[label].items()}
         tried = profile.with_values(label, values).model_copy(update={"selection": f"a trial of a study: {words}"})
         runner = Runner(home, f"{profile_name}-tuning", tried, profile_toml, device)
-        cells, face_sets = make_plan(tried, only, home / "cache", validation_faces)
+        cells, face_sets = make_plan(tried, only, home / "cache", validation_faces, protocols)
         runner.run(cells, face_sets, command)
         keys = [cell.key for cell in cells]
         finished = runner.tracker.finished_cells()
         auroc = float(np.mean([finished[key]["auroc"] for key in keys])) if set(keys) <= set(finished) else None
+        if objective == "control" and not done:
+            _check_reads_labels(runner, keys, label)
         state = optuna.trial.TrialState.COMPLETE if auroc is not None else optuna.trial.TrialState.FAIL
         study.tell(trial, auroc, state)
         done.append((values, auroc))
@@ -129,6 +159,16 @@ def tune(
     if all(auroc is None for _, auroc in done):
         raise SuiteError(f"every trial of {label} failed", "see the errors above")
     return Study(label, done, f"{words}, {trials} trials")
+
+
+def _check_reads_labels(runner: Runner, keys: list[str], label: str) -> None:
+    """SuiteError for a method that did not read the labels that the control flips."""
+    tags = [run.data.tags for run in runner.tracker.cells()]
+    if any(tag.get("reads_labels") == "false" for tag in tags if tag["cell_key"] in keys):
+        raise SuiteError(
+            f"{label} reads no label of the closed-set model, so the control has nothing to say of it",
+            "tune it with --objective auroc",
+        )
 
 
 def _suggest(trial: optuna.Trial, key: str, space: list[Any] | Range) -> Any:

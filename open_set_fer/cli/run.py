@@ -19,6 +19,8 @@ from open_set_fer.cli.options import (
     DatasetOption,
     DeviceOption,
     HomeOption,
+    LabelShareOption,
+    LabelsOption,
     MethodOption,
     OpenOption,
     ProfileOption,
@@ -49,6 +51,7 @@ app = typer.Typer()
         "osfer run --dataset ferplus --protocol single --method baseline,ours",
         "osfer run -p demo --method all --seed 0,1,2",
         "osfer run --open surprise -m ours,knn --json",
+        "osfer run -d ferplus -m baseline,label-loss,ours --labels released",
     )
 )
 def run(
@@ -60,6 +63,8 @@ def run(
     seed: SeedOption = "",
     all_pairs: AllPairsOption = False,
     all_triples: AllTriplesOption = False,
+    labels: LabelsOption = "",
+    label_share: LabelShareOption = None,
     weights: WeightsOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -90,7 +95,9 @@ def run(
 
     chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(default_profile(profile, dataset), weights)
-    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
+    selection = read_selection(
+        dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
+    )  # fmt: skip
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
     runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
@@ -149,6 +156,8 @@ def plan(
     seed: SeedOption = "",
     all_pairs: AllPairsOption = False,
     all_triples: AllTriplesOption = False,
+    labels: LabelsOption = "",
+    label_share: LabelShareOption = None,
     weights: WeightsOption = "",
     as_json: Annotated[
         bool,
@@ -167,7 +176,9 @@ def plan(
     from open_set_fer.benchmark.tracking import Tracker
 
     name, loaded, _ = load_profile(default_profile(profile, dataset), weights)
-    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
+    selection = read_selection(
+        dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
+    )  # fmt: skip
     cells, outlines = dry_plan(loaded, selection, home / "cache")
     tracker = Tracker(home, name, create=False)
     done, to_measure = tracker.finished_cells(), {run.data.tags["cell_key"] for run in tracker.outdated()}
@@ -276,6 +287,13 @@ def tune(
     ] = "",
     method: Annotated[str, typer.Option("--method", "-m", help="Labels with a [search] table (default: all).")] = "",
     seed: SeedOption = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="auroc: of open faces; control: of flipped labels of closed faces, without any open face, for methods that "
+            "learn from labels."
+        ),
+    ] = "auroc",
     trials: Annotated[int, typer.Option(min=1, help="Trials of each label, the profile's own settings first.")] = 6,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -292,16 +310,19 @@ def tune(
     faces = selection.datasets or tuple(loaded.datasets)
     if len(faces) > 1:
         raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
+    if objective not in ("auroc", "control"):
+        raise SuiteError(f"unknown objective {objective!r}", "auroc or control")
     labels = selection.methods or tuple(loaded.search)
     if not labels:
         raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
     for label in labels:
         study = tuning.tune(
             loaded, name, text, label, trials, faces[0], selection.open_classes, selection.seeds or tuple(loaded.seeds),
-            writable(home), chosen_device, command_line(),
+            writable(home), chosen_device, command_line(), "control" if objective == "control" else "auroc",
         )  # fmt: skip
         best = study.best()
-        table = Table("trial", *best, "AUROC", title=f"{label}: {study.selection}")
+        area = "control AUROC" if objective == "control" else "AUROC"
+        table = Table("trial", *best, area, title=f"{label}: {study.selection}")
         for number, (values, auroc) in enumerate(study.trials, 1):
             shown = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()]
             mark = " best" if values is best else ""

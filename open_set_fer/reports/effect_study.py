@@ -94,7 +94,7 @@ def write_effect_study(home: Path, out: Path) -> Path:
 
 def cell_rows(tracker: Tracker, families: tuple[str, ...], warnings: list[str]) -> pd.DataFrame:
     """The finished cells of these families as the reports show them, with their dissection; warnings on them are added."""
-    results = load(tracker)
+    results = load(tracker).under("own")
     cells = results.cells[(results.cells["status"] == FINISHED) & results.cells["protocol"].isin(families)]
     for dataset, rows in cells.groupby("dataset"):
         methods = list(dict.fromkeys(rows["method"]))

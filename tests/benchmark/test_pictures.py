@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.pictures import FACES, face_sheet, score_histogram, sheet_rows
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
@@ -74,7 +74,7 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
         )
         scores = scores.assign(id=rendered.ids[split.test], truth=scores["true_class"], predicted_class="fear")
         scores.to_parquet(folder / "scores.parquet", index=False)
-        (folder / "result.json").write_text(json.dumps({"tags": {}, "metrics": {"auroc": 0.5}, "curves": {}}), "utf-8")
+        (folder / "result.json").write_text(CellResult({"auroc": 0.5}, {}, {}).to_json(), "utf-8")
         runner = Runner(tmp_path, name, profile, text, torch.device("cpu"), allowed)
         assert runner.run([cell], {"synthetic": faces}, "osfer run").logged_from_disk == 1
         (run,) = (run for run in runner.tracker.cells() if run.data.tags["cell_key"] == cell.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import numpy as np
@@ -100,6 +101,43 @@ def test_a_study_starts_from_the_profile_and_goes_on_from_mlflow(tmp_path):
     assert [path.stat().st_mtime_ns for path in results] == written
     assert 1e-4 <= three.trials[2][0]["learning_rate"] <= 1e-2
     assert three.trials[2][0]["epochs"] in (1, 2)
+
+
+def control(tmp_path, label, search, opened=()):
+    import torch
+
+    name, profile, text = load_profile(write(tmp_path, search))
+    return tune(profile, name, text, label, 1, "synthetic", opened, (0,), tmp_path / "home", torch.device("cpu"),
+                "osfer tune", "control")  # fmt: skip
+
+
+def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tmp_path):
+    study = control(tmp_path, "ours", "[search.ours]\nepochs = { low = 1, high = 2 }\n")
+    assert study.selection == (
+        "chosen by the positive control (20% of the labels flipped at random, the AUROC of finding them) without any open "
+        "face, on faces outside the test split, 1 trials"
+    )
+    (folder,) = (tmp_path / "home" / "results").glob("*/")
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert study.trials[0][1] == json.loads((folder / "result.json").read_text())["metrics"]["auroc"]
+    assert scores["is_open"].mean() == pytest.approx(0.2, abs=0.01)
+    assert set(scores["true_class"]) == set(BASIC), "every class is closed, none left out"
+    assert np.array_equal(scores["closed_set_class"] != scores["given_class"], scores["is_open"])
+    faces = load_profile("smoke")[1].dataset("synthetic").load(tmp_path / "home" / "cache")
+    assert set(faces.split[np.isin(faces.ids, scores["id"])]) == {"train"}, "no split valid: held-out training images"
+
+
+def test_what_the_control_cannot_tune_is_said(tmp_path):
+    with pytest.raises(SuiteError, match="the control opens no class, --open names contempt"):
+        control(tmp_path, "ours", SEARCH, (CONTEMPT,))
+    search = "[search.proser]\nepochs = [1, 2]\n"
+    with pytest.raises(SuiteError, match=r"proser reads no label.*\n.*--objective auroc"):
+        control(tmp_path, "proser", search)
+    path, last = tmp_path / "flipped.toml", 'open_classes = ["surprise"]'
+    path.write_text((load_profile("smoke")[2] + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8")
+    name, profile, text = load_profile(str(path))
+    with pytest.raises(SuiteError, match="tune with --objective control"):
+        tune(profile, name, text, "ours", 1, "synthetic", (CONTEMPT,), (0,), tmp_path / "home", None, "osfer tune")
 
 
 @pytest.mark.parametrize(

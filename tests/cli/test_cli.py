@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -264,3 +265,36 @@ def test_the_readmes_manifest_profile_runs_as_it_is_printed(tmp_path, monkeypatc
     assert {(cell["dataset"], cell["open_classes"]) for cell in found["results"]} == {("manifest", "anger")}
     assert osfer("report", "--profile", "my.toml").exit_code == 0
     assert Path("runs/report/my/tables/table1_manifest.md").is_file()
+
+
+def test_labels_on_the_command_line_take_the_place_of_the_profiles(tmp_path):
+    home = ["-p", "smoke", "-m", "baseline", "--home", str(tmp_path / "home")]
+    for arguments, label in (
+        (["--labels", "released", "--label-share", "0.5"], "surprise (50% of labels as released)"),
+        (["--labels", "flipped"], "surprise (20% of labels flipped)"),
+        (["--labels", "own"], "surprise"),
+    ):
+        planned = json.loads(osfer("plan", *home, *arguments, "--json").stdout)
+        assert [cell["open_classes"] for cell in planned["cells"]] == [label]
+    for arguments, fault in (
+        (["--labels", "relesed"], "--labels 'relesed', did you mean 'released'"),
+        (["--label-share", "0.5"], "--label-share without --labels"),
+        (["--labels", "released", "--label-share", "2"], "--label-share 2 is not above 0"),
+        (["--labels", "flipped", "--label-share", "1"], "label_share 1 leaves no label as it is"),
+    ):
+        assert fault in str(osfer("plan", *home, *arguments).exception)
+
+
+def test_the_retry_command_of_other_labels_can_be_run(tmp_path, monkeypatch):
+    home = ["--home", str(tmp_path / "home")]
+    with monkeypatch.context() as broken:
+        broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
+        failed = osfer(
+            "run", "-p", "smoke", "-m", "baseline", "--labels", "released", "--label-share", "0.5", *home, "--json"
+        )
+    assert failed.exit_code == 1
+    again = osfer(*shlex.split(json.loads(failed.stdout)["retry"])[1:], "--json")
+    assert again.exit_code == 0, again.output
+    assert [cell["open_classes"] for cell in json.loads(again.stdout)["results"]] == [
+        "surprise (50% of labels as released)"
+    ]
