@@ -8,10 +8,11 @@ from typing import Any
 
 import pydantic
 
-EVALUATION = 1
-"""Raised whenever a metric changes its numbers.
+EVALUATION = 2
+"""Raised whenever a metric changes its numbers or is added.
 
 No part of a cell's key: a cell that another version measured is measured again from its scores, not computed.
+2: AUROC by origin of the open faces, over rightly classified closed faces, its interval; the share of open faces.
 """
 
 
@@ -42,7 +43,7 @@ class CellResult:
     notes: list[str] = field(default_factory=list)
     started: float | None = None
     ended: float | None = None
-    evaluation: int = 1
+    evaluation: int = EVALUATION
     params: dict[str, Any] = field(default_factory=dict)
     data: DataUsed | None = None
 
@@ -54,7 +55,8 @@ class CellResult:
     def title(self) -> str:
         """What the result is of, from the tags that name its cell, and its AUROC."""
         named = [self.tags[name] for name in ("dataset", "protocol", "open_classes", "method")]
-        return f"{' '.join(named)} seed {self.tags['seed']}: AUROC {self.metrics['auroc']:.3f}"
+        area = "control AUROC" if self.tags.get("labels", "").startswith("flipped") else "AUROC"
+        return f"{' '.join(named)} seed {self.tags['seed']}: {area} {self.metrics['auroc']:.3f}"
 
     def to_json(self) -> str:
         """The text of result.json."""
@@ -66,6 +68,7 @@ class CellResult:
         values = json.loads(text)
         if "notes" not in values:  # an older suite kept them as a tag
             values["notes"] = json.loads(values["tags"].pop("notes", "[]"))
+        values.setdefault("evaluation", 1)  # not yet counted
         result: CellResult = pydantic.TypeAdapter(cls).validate_python(values)
         if "auroc" not in result.metrics:
             raise ValueError("lacks the metric auroc")

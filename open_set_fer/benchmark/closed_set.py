@@ -8,10 +8,10 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import filelock
 import numpy as np
@@ -45,6 +45,15 @@ def in_training(path: Path) -> bool:
     return False
 
 
+class _Lent(ClosedSetModel):
+    """The model as a cell gets it: it remembers whether the outputs that follow the label regime were read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "test_logits":
+            object.__setattr__(self, "was_read", True)
+        return super().__getattribute__(name)
+
+
 class TaskContext:
     """What the methods of one task share: implements `methods.contract.Context`.
 
@@ -69,14 +78,22 @@ class TaskContext:
         self._seed = seed
         self._path = path
         self._model: ClosedSetModel | None = None
-        self._lent: ClosedSetModel | None = None
+        self._lent: _Lent | None = None
+        self._lent_logits: NDArray[np.float32] | None = None
         self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self._state = ProcessState()
         self._content = ""
 
     @contextmanager
-    def cell(self, method: str, task: OpenSetTask) -> Iterator[None]:
+    def cell(
+        self,
+        method: str,
+        task: OpenSetTask,
+        lend: Callable[[ClosedSetModel], NDArray[np.float32]] | None = None,
+    ) -> Iterator[None]:
         """A cell of `method`: random numbers from the seed alone (variants of a method stay comparable), fresh clocks.
+
+        lend: the logits (N, K) that methods get, from the model with its own; asked once, and not kept: it knows the truth.
 
         Raises SuiteError when the method wrote to the task's arrays. They are spoilt then: make another task.
         """
@@ -85,7 +102,10 @@ class TaskContext:
         self._lent = None
         with isolated(self._state, self._seed):
             self._content = self._content or content_digest(task)
-            self._trained(task)  # before the method can do anything to its images
+            model = self._trained(task)  # before the method can do anything to its images
+            if self._lent_logits is None:
+                self._lent_logits = _read_only(lend(model) if lend else model.test_logits)
+            del lend
             yield
         if content_digest(task) != self._content:
             raise SuiteError(
@@ -123,12 +143,27 @@ class TaskContext:
         """The closed-set model of the task; the network is this cell's own copy."""
         if self._lent is None:
             model = self._trained(task)
-            self._lent = ClosedSetModel(copy.deepcopy(model.network), _read_only(model.test_logits.copy()))
+            logits = model.test_logits if self._lent_logits is None else self._lent_logits
+            answers = model.pseudo_labels
+            answers.flags.writeable = False
+            self._lent = _Lent(copy.deepcopy(model.network), _read_only(logits.copy()), answers)
         return self._lent
 
-    def pseudo_labels(self, task: OpenSetTask) -> NDArray[np.int64]:
-        """(N,) pseudo labels of the model itself, whatever a method did to its copy."""
+    @property
+    def was_read(self) -> bool:
+        """Whether this cell's method read the outputs that follow the label regime."""
+        return self._lent is not None and getattr(self._lent, "was_read", False)
+
+    def answers(self, task: OpenSetTask) -> NDArray[np.int64]:
+        """(N,) classes that the model itself gives the test images, whatever a method did to its copy."""
         return self._trained(task).pseudo_labels
+
+    def given_labels(self, task: OpenSetTask) -> NDArray[np.int64]:
+        """(N,) the labels that this task's methods get: the answers, but for what the label regime changes."""
+        if self._lent_logits is None:
+            return self.answers(task)
+        labels: NDArray[np.int64] = self._lent_logits.argmax(axis=1)
+        return labels
 
     def _trained(self, task: OpenSetTask) -> ClosedSetModel:
         """From memory, from the store, or trained now."""

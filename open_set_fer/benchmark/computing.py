@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.closed_set import TaskContext
+from open_set_fer.benchmark.labels import lent_logits
 from open_set_fer.benchmark.metrics import cell_metrics
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.protocols import Split, make_task, split_faces
@@ -19,7 +21,8 @@ from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.results import checked_curves, checked_notes, score_table, write_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.methods.contract import OpenSetTask
+from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
+from open_set_fer.methods.training import evaluate
 
 
 def closed_set_path(home: Path, cell: Cell) -> Path:
@@ -46,13 +49,15 @@ class Workplace:
     def compute(self, cell: Cell, folder: Path) -> CellResult:
         """Detect, measure, and write the result into `folder` in one move."""
         started, start = time.time(), time.perf_counter()
-        with self.context.cell(cell.method.name, self.task):
+        with self.context.cell(cell.method.name, self.task, self._lent_logits):
             detection = cell.method.detect(self.task, self.context)
             total = time.perf_counter() - start
         truth, classes = self.split.truth, self.task.closed_classes
-        pseudo_labels = self.context.pseudo_labels(self.task)
+        answers, given = self.context.answers(self.task), self.context.given_labels(self.task)
+        test = self.split.test
+        origin = self.faces.split[test]
         metrics = cell_metrics(
-            truth, detection.unknown_score, detection.predicted_class, pseudo_labels, len(classes)
+            truth, detection.unknown_score, detection.predicted_class, answers, len(classes), given, origin
         )  # fmt: skip
         metrics["seconds.total"] = total
         metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
@@ -62,11 +67,17 @@ class Workplace:
             log.warning("%s: %s", cell, "; ".join(notes))
         result = CellResult(
             metrics, checked_curves(detection.curves),
-            host_tags(str(self.context.device)) | {"threads": str(torch.get_num_threads())},
+            host_tags(str(self.context.device))
+            | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()},
             notes, started, started + total, cell_result.EVALUATION,
         )  # fmt: skip
-        test = self.split.test
         true_class = np.array(self.faces.classes)[self.faces.labels[test]]
-        scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, pseudo_labels)
+        scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, answers, given, origin)
         write_result(folder, result, scores)
         return result
+
+    def _lent_logits(self, model: ClosedSetModel) -> NDArray[np.float32]:
+        """What the cells' label regime makes of the model's logits."""
+        return lent_logits(
+            model.test_logits, self.split.change, lambda rows: evaluate(model.network, self.faces.images[rows])
+        )

@@ -157,12 +157,16 @@ class Logbook:
 
     def _tags(self, cell: Cell) -> dict[str, str]:
         tags = {name: str(value) for name, value in cell.coordinates().items()}
-        return tags | {
-            "settings_key": cell.settings_key(),
-            "profile": self._profile_name,
-            "selection": self._profile.selection,
-            "demonstration": str(self._face_sets[cell.dataset].demonstration).lower(),
-        }
+        return (
+            tags
+            | cell.regime_tags()
+            | {
+                "settings_key": cell.settings_key(),
+                "profile": self._profile_name,
+                "selection": self._profile.selection,
+                "demonstration": str(self._face_sets[cell.dataset].demonstration).lower(),
+            }
+        )
 
     def _params(self, cell: Cell) -> dict[str, Any]:
         recipe = cell.recipe.content()

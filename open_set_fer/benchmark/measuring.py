@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 OF_PSEUDO_LABELS = ("closed_set_accuracy", "pseudo_label_entropy_open", "pseudo_label_entropy_closed")
 """Metrics that stay as they are for results of an older suite, whose scores have no pseudo labels."""
 
+NO_ORIGIN = (
+    "measured again from scores that an older suite kept: they do not say which split a face is from, so AUROC by origin is "
+    "missing"
+)
+"""Note of such a result."""
+
 
 def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
     """The result with the metrics of the present evaluation; times and memory stay."""
@@ -39,12 +45,17 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
     values = metrics.cell_metrics(
         np.where(is_open, -1, indices("truth")), scores["unknown_score"].to_numpy(dtype=np.float64),
         indices("predicted_class"), indices("closed_set_class") if has_pseudo_labels else None, len(classes),
+        indices("given_class") if "given_class" in scores else None,
+        scores["origin"].to_numpy(dtype=np.str_) if "origin" in scores else None,
     )  # fmt: skip
     unchanged = {
         name: value for name, value in result.metrics.items()
         if name.startswith(("seconds.", "peak_mib.")) or (name in OF_PSEUDO_LABELS and not has_pseudo_labels)
     }  # fmt: skip
-    return replace(result, metrics=values | unchanged, evaluation=cell_result.EVALUATION)
+    lacking = [NO_ORIGIN] if "origin" not in scores and NO_ORIGIN not in result.notes else []
+    return replace(
+        result, metrics=values | unchanged, evaluation=cell_result.EVALUATION, notes=[*result.notes, *lacking]
+    )  # fmt: skip
 
 
 def restore(tracker: Tracker, run: Run, folder: Path) -> None:

@@ -23,7 +23,8 @@ def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
     columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in cells))
     several = len({cell.dataset for cell in cells}) > 1
     mean = ["mean"] * (len(columns) > 1)
-    table = Table(*["data set"] * several, "method", *columns, *mean, title="mean AUROC")
+    area = "control AUROC" if all(cell.protocol.regime.is_control for cell in cells) else "AUROC"
+    table = Table(*["data set"] * several, "method", *columns, *mean, title=f"mean {area}")
     for dataset, label in dict.fromkeys((cell.dataset, cell.label) for cell in cells):
         row = [cell for cell in cells if (cell.dataset, cell.label) == (dataset, label)]
         parts = [[c for c in row if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from open_set_fer.benchmark.keys import Recipe, closed_set_content, digest
+from open_set_fer.benchmark.labels import OWN, Regime
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import FAMILIES, Family, Protocol, enumerate_protocols, opening
 from open_set_fer.benchmark.settings import settings_of
@@ -47,6 +48,11 @@ class Cell:
             "method": self.label, "seed": self.seed, "cell_key": self.key,
         }  # fmt: skip
 
+    def regime_tags(self) -> dict[str, str]:
+        """The tags that say which label regime it is of."""
+        regime = self.protocol.regime
+        return {"labels": regime.labels} | ({} if regime == OWN else {"label_share": f"{regime.share:g}"})
+
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
         return digest([self.method.name, self.method.version, settings_of(self.method), self.recipe.content()])[:16]
@@ -67,6 +73,8 @@ class Selection:
     seeds: tuple[int, ...] = ()
     all_pairs: bool = False
     all_triples: bool = False
+    regime: Regime | None = None
+    """In place of the profile's label regime."""
 
     def only(self, cells: list[Cell]) -> Selection:
         """This selection with the methods and open classes of these cells alone."""
@@ -83,19 +91,29 @@ class Selection:
             "--seed": self.seeds,
         }  # fmt: skip
         options = [text for name, values in lists.items() if values for text in (name, ",".join(map(str, values)))]
+        if self.regime is not None:
+            options += ["--labels", self.regime.labels]
+            options += ["--label-share", f"{self.regime.share:g}"] * (self.regime != OWN)
         return options + ["--all-pairs"] * self.all_pairs + ["--all-triples"] * self.all_triples
 
 
 def make_plan(
-    profile: Profile, selection: Selection, cache: Path, view: Callable[[FaceSet], FaceSet] | None = None
+    profile: Profile,
+    selection: Selection,
+    cache: Path,
+    view: Callable[[FaceSet], FaceSet] | None = None,
+    protocols: list[Protocol] | None = None,
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
-    """Cells in the order they run, and the data sets (through `view`, where given), prepared where they are not."""
+    """Cells in the order they run, and the data sets (through `view`, where given), prepared where they are not.
+
+    protocols: in place of those that profile and selection choose; pools, open_from and label regime are the profile's.
+    """
 
     def load(name: str) -> FaceSet:
         faces = profile.dataset(name).load(cache)
         return view(faces) if view else faces
 
-    return _cells(profile, selection, load)
+    return _cells(profile, selection, load, protocols)
 
 
 def dry_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[Cell], dict[str, Outline]]:
@@ -111,7 +129,12 @@ def _outline(dataset: DataSet, cache: Path) -> Outline:
     return Outline(faces.classes, faces.fingerprint, len(faces.images))
 
 
-def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces]) -> tuple[list[Cell], dict[str, Faces]]:
+def _cells(
+    profile: Profile,
+    selection: Selection,
+    find: Callable[[str], Faces],
+    given: list[Protocol] | None = None,
+) -> tuple[list[Cell], dict[str, Faces]]:
     """The cells, and the data sets that `find` found, once what can be checked without them was."""
     for seed in selection.seeds or profile.seeds:
         if not 0 <= seed < 2**32:
@@ -133,12 +156,18 @@ def _cells(profile: Profile, selection: Selection, find: Callable[[str], Faces])
         for name, faces in face_sets.items()
     }  # fmt: skip
     is_wanted = _opened(profile, selection, face_sets, enumerated)
+    regime = selection.regime or profile.protocols.regime
+    if selection.regime is not None:
+        profile.protocols.check(selection.regime)
     cells: list[Cell] = []
     for name, faces in face_sets.items():
-        protocols = [p for p in enumerated[name] if is_wanted(p)]
+        protocols = given or [p for p in enumerated[name] if is_wanted(p)]
+        if profile.protocols.open_from == "test":
+            protocols = [p.on_test_split() for p in protocols]
         if profile.protocols.pools:
             protocols = [p.on(pool) for p in protocols for pool in profile.protocols.pools]
-        for family in families:
+        protocols = [p.under(regime) for p in protocols]
+        for family in families if given is None else ():
             if not any(p.family == family for p in protocols):
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         for protocol in protocols:

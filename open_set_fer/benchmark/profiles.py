@@ -14,7 +14,8 @@ import pydantic
 from pydantic import Field
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.protocols import Family, Pool
+from open_set_fer.benchmark.labels import OWN, SHARES, Labels, Regime
+from open_set_fer.benchmark.protocols import Family, OpenFrom, Pool
 from open_set_fer.benchmark.settings import build_settings, describe, settings_of
 from open_set_fer.datasets.faceset import DataSet
 from open_set_fer.errors import SuiteError
@@ -30,6 +31,8 @@ class Protocols(_Strict):
     """families: in order. open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
 
     pools: each protocol once for every entry, on a test pool of that size and share of open faces; empty: the whole pool.
+    open_from: 'test' leaves the open faces of the train split out of the pool. labels: which outputs of the closed-set
+    model a method gets, with label_share where they are not the image's own (see `labels.Regime`).
     """
 
     families: Annotated[list[Family], Field(min_length=1)]
@@ -37,6 +40,38 @@ class Protocols(_Strict):
     pools: list[Pool] = []
     all_pairs: bool = False
     all_triples: bool = False
+    open_from: OpenFrom = "both"
+    labels: Labels = "own"
+    label_share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @property
+    def regime(self) -> Regime:
+        """The label regime of every protocol."""
+        return regime_of(self.labels, self.label_share)
+
+    def check(self, regime: Regime) -> None:
+        """SuiteError where a label regime does not go with the rest."""
+        if regime.is_control and self.pools:
+            raise SuiteError(f"protocols: labels '{regime.labels}' have no open faces, pools need some", "take one out")
+        if regime != OWN and self.open_from == "test":
+            raise SuiteError(
+                f"protocols: labels '{regime.labels}' have nothing to do with open faces of the test split",
+                "take labels or open_from out",
+            )
+
+    @pydantic.model_validator(mode="after")
+    def _checked(self) -> Protocols:
+        self.check(self.regime)
+        return self
+
+
+def regime_of(labels: Labels, share: float | None) -> Regime:
+    """The regime of these labels, with its own share where None is given; SuiteError for a share that it cannot have."""
+    if labels == "own" and share is not None:
+        raise SuiteError("label_share has no meaning for the images' own labels", "choose other labels, or no share")
+    if labels.startswith("flipped") and share == 1:
+        raise SuiteError("label_share 1 leaves no label as it is", "choose less")
+    return OWN if labels == "own" else Regime(labels, SHARES[labels] if share is None else share)
 
 
 class Range(_Strict):

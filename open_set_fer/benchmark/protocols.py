@@ -2,7 +2,8 @@
 
 Train: closed-class images of the train split, labels re-indexed 0..K-1 in the data set's class order. Test: the closed
 images of the test split and every open image of both splits, in an order shuffled with the seed. Images of a split
-'valid' and of classes that a protocol leaves out are used nowhere.
+'valid' and of classes that a protocol leaves out are used nowhere. A label regime changes what the closed-set model lends
+for the test images, the positive control also which ones they are: see `labels.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
+from open_set_fer.benchmark.labels import OWN, Flips, Pairing, Regime, draw_flips, draw_pairing
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -24,6 +26,7 @@ from open_set_fer.plugins import nearest
 
 Family = Literal["single", "pairs", "triples", "compound", "contempt"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+OpenFrom = Literal["both", "test"]
 
 PAPER_PAIRS = (
     ("surprise", "fear"), ("fear", "disgust"), ("disgust", "happiness"),
@@ -50,7 +53,8 @@ class Pool(pydantic.BaseModel):
 class Protocol:
     """Which classes are closed and which are open; `label` names the open ones as tables and tags do.
 
-    pool: None for the whole test pool, as in every table of the paper.
+    pool: None for the whole test pool, as in every table of the paper. open_from: the splits whose open faces are in the
+    pool, 'both' as in the paper. regime: which outputs of the closed-set model its methods get.
     """
 
     family: Family
@@ -58,23 +62,39 @@ class Protocol:
     closed: tuple[str, ...]
     open: tuple[str, ...]
     pool: Pool | None = None
+    open_from: OpenFrom = "both"
+    regime: Regime = OWN
 
     def on(self, pool: Pool) -> Protocol:
         """This protocol on a part of its test pool."""
         return replace(self, label=f"{self.label} ({pool.size} images, {100 * pool.open_share:g}% open)", pool=pool)
 
+    def on_test_split(self) -> Protocol:
+        """This protocol with the open faces of the test split alone."""
+        return replace(self, label=f"{self.label} (open faces of the test split)", open_from="test")
+
+    def under(self, regime: Regime) -> Protocol:
+        """This protocol under a label regime; the last thing to be changed of it."""
+        return replace(self, label=f"{self.label}{regime.suffix}", regime=regime)
+
     def content(self) -> list[Any]:
         """What a cell's key has of it."""
-        return [self.family, *self.open, *([self.pool.size, self.pool.open_share] if self.pool else [])]
+        content: list[Any] = [self.family, *self.open, *([self.pool.size, self.pool.open_share] if self.pool else [])]
+        content += ["open_from", self.open_from] * (self.open_from != "both")
+        return content + ["labels", self.regime.labels, self.regime.share] * (self.regime != OWN)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into a FaceSet: train (M,), test (N,) in shuffled order, truth (N,) with -1 for open faces."""
+    """Indices into a FaceSet: train (M,), test (N,) in shuffled order, truth (N,) with -1 for open faces.
+
+    change: what the label regime changes of the outputs that methods get. In a control truth is -1 for flipped labels.
+    """
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     truth: NDArray[np.int64]
+    change: Pairing | Flips | None = None
 
 
 def enumerate_protocols(
@@ -134,7 +154,8 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     truth = new_label[faces.labels]
     in_train, in_test = faces.split == "train", faces.split == "test"
     train = np.flatnonzero(in_train & (truth >= 0))
-    test = np.flatnonzero((in_test & (truth >= 0)) | ((in_train | in_test) & (truth == -1)))
+    opened = (in_test if protocol.open_from == "test" else in_train | in_test) & (truth == -1)
+    test = np.flatnonzero((in_test & (truth >= 0)) | (opened & (not protocol.regime.is_control)))
     for index, name in enumerate(protocol.closed):
         for where, chosen in (("train", train), ("test", test)):
             if not np.any(truth[chosen] == index):
@@ -142,14 +163,42 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
                     f"{faces.name}: class {name!r} has no {where} image",
                     "complete the data set, or leave the protocols out that need the class",
                 )
-    if not np.any(truth[test] == -1):
+    if not protocol.regime.is_control and not np.any(truth[test] == -1):
         raise SuiteError(f"{faces.name}: open class {protocol.label!r} has no image", "complete the data set")
     # A method knows the seed but not the fingerprint, so it cannot undo the shuffle and find the appended open faces.
-    words = hashlib.sha256(f"{faces.fingerprint}/{protocol.label}/{seed}".encode()).digest()
-    test = np.random.default_rng(np.frombuffer(words, dtype=np.uint32)).permutation(test)
+    # Without the regime, so that one pool is shown in one order under all of them.
+    place = f"{faces.fingerprint}/{protocol.label.removesuffix(protocol.regime.suffix)}/{seed}"
+    test = _generator(place).permutation(test)
     if protocol.pool is not None:
         test = _part(test, truth[test] < 0, protocol)
-    return Split(train, test, truth[test])
+    split = Split(train, test, truth[test])
+    drawn = _generator(f"{place}/{'flips' if protocol.regime.is_control else 'pairing'}")
+    if protocol.regime.is_control:
+        return _flipped(split, protocol, drawn)
+    if protocol.regime.labels == "released":
+        moving = np.flatnonzero((split.truth < 0) & in_train[test])
+        return replace(
+            split, change=draw_pairing(moving, np.flatnonzero(in_train & (truth >= -1)), protocol.regime.share, drawn)
+        )
+    return split
+
+
+def _generator(words: str) -> np.random.Generator:
+    return np.random.default_rng(np.frombuffer(hashlib.sha256(words.encode()).digest(), dtype=np.uint32))
+
+
+def _flipped(split: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
+    """The control: some labels of a pool of closed faces are flipped, and its truth says which; SuiteError for none."""
+    flips = draw_flips(len(split.test), len(protocol.closed), protocol.regime.share, rng)
+    if not 0 < len(flips.rows) < len(split.test):
+        raise SuiteError(
+            f"{protocol.label}: {len(flips.rows)} of {len(split.test)} labels would be flipped", "change label_share"
+        )
+    if protocol.regime.labels == "flipped-true":
+        flips = replace(flips, clean=split.truth)
+    truth = split.truth.copy()
+    truth[flips.rows] = -1
+    return replace(split, truth=truth, change=flips)
 
 
 def _part(test: NDArray[np.int64], is_open: NDArray[np.bool_], protocol: Protocol) -> NDArray[np.int64]:

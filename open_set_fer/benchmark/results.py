@@ -23,8 +23,12 @@ from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import sync, write_whole
 from open_set_fer.methods.contract import Detection
 
-COLUMNS = ("id", "truth", "true_class", "is_open", "unknown_score", "predicted_class", "closed_set_class")
-"""What scores.parquet has; a method's extras come after and cannot take these names. Older ones lack closed_set_class."""
+COLUMNS = (
+    "id", "truth", "true_class", "is_open", "unknown_score", "predicted_class", "closed_set_class", "given_class", "origin",
+)  # fmt: skip
+"""What scores.parquet has; a method's extras come after and cannot take these names."""
+YOUNGER = {"closed_set_class", "given_class", "origin"}
+"""Columns that those of older suites lack."""
 
 
 def checked_curves(curves: Any) -> dict[str, list[float]]:
@@ -90,11 +94,14 @@ def score_table(
     true_class: NDArray[np.str_],
     closed_classes: tuple[str, ...],
     detection: Detection,
-    pseudo_labels: NDArray[np.int64],
+    answers: NDArray[np.int64],
+    given_labels: NDArray[np.int64],
+    origin: NDArray[np.str_],
 ) -> pd.DataFrame:
     """scores.parquet: one row a test image, in the order of the task; `attrs` name the closed classes.
 
-    truth: (N,) 0..K-1, -1 for open faces. true_class: (N,) names. pseudo_labels: (N,) 0..K-1, the closed-set model's.
+    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names. answers: (N,) 0..K-1, the
+    closed-set model's. given_labels: (N,) 0..K-1, those of the label regime. origin: (N,) the split that a face is from.
     """
     names = np.array(closed_classes)
     table = pd.DataFrame({
@@ -104,7 +111,9 @@ def score_table(
         "is_open": truth < 0,
         "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
         "predicted_class": names[np.asarray(detection.predicted_class)],
-        "closed_set_class": names[pseudo_labels],
+        "closed_set_class": names[answers],
+        "given_class": names[given_labels],
+        "origin": origin,
         **checked_extras(detection.extras, len(truth)),
     })  # fmt: skip
     table.attrs["closed_classes"] = list(closed_classes)  # one of them may be in no row
@@ -144,7 +153,7 @@ def read_result(folder: Path) -> tuple[CellResult, pd.DataFrame]:
             result = replace(result, started=ended - result.metrics.get("seconds.total", 0.0), ended=ended)
         path = folder / "scores.parquet"
         scores = pd.read_parquet(path)
-        if absent := set(COLUMNS) - {"closed_set_class"} - set(scores.columns):
+        if absent := set(COLUMNS) - YOUNGER - set(scores.columns):
             raise ValueError(f"lacks the columns {', '.join(sorted(absent))}")
     except PermissionError:
         raise

@@ -74,6 +74,17 @@ MethodOption = Annotated[
 SeedOption = Annotated[str, typer.Option("--seed", help="Seeds, comma-separated (default: profile's).")]
 AllPairsOption = Annotated[bool, typer.Option("--all-pairs", help="Every pair, not only the paper's list.")]
 AllTriplesOption = Annotated[bool, typer.Option("--all-triples", help="Every triple, not only the paper's list.")]
+LabelsOption = Annotated[
+    str,
+    typer.Option(
+        "--labels",
+        help="Which labels of the closed-set model methods get: own, released, flipped, flipped-true (default: profile's).",
+    ),
+]
+LabelShareOption = Annotated[
+    float | None,
+    typer.Option("--label-share", help="Share of them that is not the image's own, 0 to 1, with --labels."),
+]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Checkpoint for a ResNet backbone (safely read).")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
 ThreadsOption = Annotated[
@@ -90,10 +101,13 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def read_selection(
-    dataset: str, protocol: str, opened: str, method: str, seed: str, all_pairs: bool, all_triples: bool
-) -> Selection:
-    """The cells that the options choose; raises SuiteError for a seed that is no number."""
+    dataset: str, protocol: str, opened: str, method: str, seed: str, all_pairs: bool, all_triples: bool,
+    labels: str = "", label_share: float | None = None,
+) -> Selection:  # fmt: skip
+    """The cells that the options choose; raises SuiteError for a seed that is no number and for labels that are none."""
+    from open_set_fer.benchmark.labels import LABELS
     from open_set_fer.benchmark.plan import Selection
+    from open_set_fer.benchmark.profiles import regime_of
 
     try:
         seeds = tuple(int(part) for part in _parts(seed))
@@ -103,7 +117,14 @@ def read_selection(
     if "all" in methods:
         for fault in plugins.broken(plugins.METHODS).values():
             log.warning("left out: %s", fault)
-    return Selection(_parts(dataset), _parts(protocol), _parts(opened), methods, seeds, all_pairs, all_triples)
+    kind = next((known for known in LABELS if known == labels), None)
+    if kind is None and (labels or label_share is not None):
+        fault = f"--labels {labels!r}{plugins.nearest(labels, LABELS)}" if labels else "--label-share without --labels"
+        raise SuiteError(fault, f"--labels is one of {', '.join(LABELS)}")
+    if label_share is not None and not 0 < label_share <= 1:
+        raise SuiteError(f"--label-share {label_share:g} is not above 0 and at most 1", "for example --label-share 0.5")
+    regime = None if kind is None else regime_of(kind, label_share)
+    return Selection(_parts(dataset), _parts(protocol), _parts(opened), methods, seeds, all_pairs, all_triples, regime)
 
 
 def default_profile(profile: str, dataset: str) -> str:

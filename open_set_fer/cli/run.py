@@ -19,6 +19,8 @@ from open_set_fer.cli.options import (
     DatasetOption,
     DeviceOption,
     HomeOption,
+    LabelShareOption,
+    LabelsOption,
     MethodOption,
     OpenOption,
     ProfileOption,
@@ -49,6 +51,7 @@ app = typer.Typer()
         "osfer run --dataset ferplus --protocol single --method baseline,ours",
         "osfer run -p demo --method all --seed 0,1,2",
         "osfer run --open surprise -m ours,knn --json",
+        "osfer run -d ferplus -m baseline,label-loss,ours --labels released",
     )
 )
 def run(
@@ -60,6 +63,8 @@ def run(
     seed: SeedOption = "",
     all_pairs: AllPairsOption = False,
     all_triples: AllTriplesOption = False,
+    labels: LabelsOption = "",
+    label_share: LabelShareOption = None,
     weights: WeightsOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -90,7 +95,9 @@ def run(
 
     chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(default_profile(profile, dataset), weights)
-    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
+    selection = read_selection(
+        dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
+    )  # fmt: skip
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
     runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
@@ -149,6 +156,8 @@ def plan(
     seed: SeedOption = "",
     all_pairs: AllPairsOption = False,
     all_triples: AllTriplesOption = False,
+    labels: LabelsOption = "",
+    label_share: LabelShareOption = None,
     weights: WeightsOption = "",
     as_json: Annotated[
         bool,
@@ -167,7 +176,9 @@ def plan(
     from open_set_fer.benchmark.tracking import Tracker
 
     name, loaded, _ = load_profile(default_profile(profile, dataset), weights)
-    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples)
+    selection = read_selection(
+        dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
+    )  # fmt: skip
     cells, outlines = dry_plan(loaded, selection, home / "cache")
     tracker = Tracker(home, name, create=False)
     done, to_measure = tracker.finished_cells(), {run.data.tags["cell_key"] for run in tracker.outdated()}

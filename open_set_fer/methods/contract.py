@@ -74,7 +74,10 @@ class Detection:
 class ClosedSetModel:
     """The shared closed-set model, in evaluation mode, and its outputs on the task's test images.
 
-    Every cell gets a copy of the network; the logits are read-only.
+    Every cell gets a copy of the network; the logits are read-only. test_logits and pseudo_labels are what the cell's label
+    regime gives each image, by default the model's own outputs for it; a method that reads either is shown in tables of
+    every regime, one that does not only in those of the default. own_answers, and so `answers`, are the model's own under
+    every regime: classes for a method whose score looks at images alone.
 
     >>> ClosedSetModel(network=..., test_logits=np.array([[4.0, 0.0], [0.1, 0.2]])).pseudo_labels
     array([0, 1])
@@ -82,12 +85,18 @@ class ClosedSetModel:
 
     network: Network
     test_logits: NDArray[np.float32]  # (N, K)
+    own_answers: NDArray[np.int64] | None = None  # (N,); None: those of test_logits
 
     @property
     def pseudo_labels(self) -> NDArray[np.int64]:
-        """(N,): the class that the closed-set model gives each test image."""
+        """(N,): the label that each test image is given: the largest of its logits."""
         labels: NDArray[np.int64] = self.test_logits.argmax(axis=1)
         return labels
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """(N,): the closed-set model's own class for each test image."""
+        return self.pseudo_labels if self.own_answers is None else self.own_answers
 
 
 class Context(Protocol):

@@ -74,7 +74,8 @@ class PostHoc:
                 score = self._fit_and_score(library, model, task, context)
         if not np.isfinite(score).all():
             raise self._error(f"{np.sum(~np.isfinite(score))} of {len(score)} scores are not finite")
-        return Detection(score, model.pseudo_labels)
+        # Scores of features come from the images alone, whatever labels they are given: so do their classes then.
+        return Detection(score, model.answers)
 
     def _fit_and_score(
         self, library: Any, model: ClosedSetModel, task: OpenSetTask, context: Context
@@ -82,12 +83,13 @@ class PostHoc:
         """(N,) outlier scores by the detector's logits, features or feature-maps interface, in float64."""
         network, labels = model.network, training.as_tensor(task.train_labels)
         head = deepcopy(network.fc).double().cpu().requires_grad_(False)
-        test = training.as_tensor(model.test_logits).double()
         wide = _float64_default() if self.detector.endswith("mahalanobis") else nullcontext()
         try:
             detector = self._detector(library, head)
             # ReAct's feature maps may have any shape: pooled features are the paper's penultimate layer.
             kind = next(kind for kind in ("logits", "features", "feature_maps") if hasattr(detector, f"predict_{kind}"))
+            if kind == "logits":  # read by these alone: features do not depend on the labels that a face is given
+                test = training.as_tensor(model.test_logits).double()
             with wide:
                 if detector.requires_fit:  # all that score features do
                     train, test_features = (

@@ -71,7 +71,7 @@ def _paper_value(dataset: str, entry: Entry, averaged: set[tuple[str, str]]) -> 
 def cells_frame(results: Results) -> pd.DataFrame:
     """Every planned cell with its status, error, tags and metrics as logged, texts as spreadsheet_safe gives them."""
     leading = [*COORDINATES, "status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device",
-               "demonstration", "fingerprint"]  # fmt: skip
+               "demonstration", "fingerprint", "reads_labels"]  # fmt: skip
     skipped = {*leading, "notes", "counts", "logged"}
     metrics = sorted(str(name) for name in results.cells.columns if name not in skipped)
     frame = results.cells[[*leading, *metrics]].copy()

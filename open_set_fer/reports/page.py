@@ -74,7 +74,7 @@ def build_page(results: Results, tables: list[Table], figures: list[ReportFigure
         first=ran["logged"].min(), last=ran["logged"].max(),
         hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
         where={title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))},
-        summaries=summaries(results), below={table.name: _below(table) for table in tables},
+        summaries=summaries(results.under(results.regimes[0])), below={table.name: _below(table) for table in tables},
         dataset_name=dataset_name, method_name=method_name,
         experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_runs(results, ui) if ui else [],

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from open_set_fer.benchmark.labels import LABELS, Labels, labels_of
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
@@ -69,6 +70,8 @@ class Results:
     params: settings by run id.
     experiment_id: MLflow's.
     tracker: where the scores of a run are read from.
+    labels: the label regime of all cells; None where nobody has asked for one (`under`).
+    left_out: methods that `under` left out, by data set.
     """
 
     profile: str
@@ -79,6 +82,35 @@ class Results:
     params: dict[str, dict[str, str]]
     warnings: tuple[Warn, ...]
     tracker: Tracker
+    labels: Labels | None = None
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def regimes(self) -> list[Labels]:
+        """The label regimes of the cells."""
+        present = set(self.cells["open_classes"].map(labels_of))
+        return [labels for labels in LABELS if labels in present]
+
+    def under(self, labels: Labels) -> Results:
+        """The cells of one label regime.
+
+        Under another one than own labels a method is left out whose cells tell that it did not read the labels: it gives
+        the numbers of own labels, or in a control has nothing to find. It is the cells that tell, not the method's name.
+        """
+        cells, results, planned = (
+            frame[frame["open_classes"].map(labels_of) == labels] for frame in (self.cells, self.results, self.planned)
+        )
+        left_out: dict[str, list[str]] = {}
+        if labels != "own":
+            for (dataset, method), reads in cells.groupby(["dataset", "method"], sort=False)["reads_labels"]:
+                if (reads == "false").any() and not (reads == "true").any():
+                    left_out.setdefault(str(dataset), []).append(str(method))
+        cells, results, planned = (
+            frame[[method not in left_out.get(dataset, ())
+                   for dataset, method in zip(frame["dataset"], frame["method"], strict=True)]]
+            for frame in (cells, results, planned)
+        )  # fmt: skip
+        return replace(self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out)
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -171,7 +203,8 @@ def protocol_order(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
     def rank(item: tuple[str, str]) -> tuple[int, list[int], int]:
         family, label = item
-        classes = [BASIC.index(name) if name in BASIC else len(BASIC) for name in label.split("+")]
+        names = label.partition(" (")[0].split("+")  # without what is said of pool and labels
+        classes = [BASIC.index(name) if name in BASIC else len(BASIC) for name in names]
         place = FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
         return place, classes, distinct.index(item)
 
@@ -203,6 +236,7 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         "device": tags.get("device", "unknown"),
         **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
         "demonstration": tags.get("demonstration", "").lower() == "true",
+        "reads_labels": tags.get("reads_labels", "unknown"),
         "notes": tuple(read_notes(tags.get("notes", ""))),
         "fingerprint": data[0].digest if data else "",
         "counts": (data[0].profile or "") if data else "",

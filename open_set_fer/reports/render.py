@@ -60,13 +60,13 @@ def _render(results: Results, folder: Path, ui: str) -> None:
     tables_folder, figures_folder = folder / "tables", folder / "figures"
     tables_folder.mkdir()
     figures_folder.mkdir()
-    tables = all_tables(results)
+    tables = [table for labels in results.regimes for table in all_tables(results.under(labels))]
     for table in tables:
         (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
-    figures = list(all_figures(results))
+    figures = list(all_figures(results.under(results.regimes[0])))
     for figure in figures:
         figure.save(figures_folder)
     (folder / PAGE).write_text(build_page(results, tables, figures, ui), "utf-8")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import pandas as pd
 
-from open_set_fer.benchmark.metrics import MAIN_METRICS, SIDE_METRICS, Metric
+from open_set_fer.benchmark.labels import Labels, Regime
+from open_set_fer.benchmark.metrics import AUROC, MAIN_METRICS, SIDE_METRICS, Metric
 from open_set_fer.reports.entries import (
     NOT_MEASURED,
     PARTIAL,
@@ -33,6 +34,7 @@ from open_set_fer.reports.paper import ablation_note, paper_blocks
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, MISSING, Results, method_order, protocol_order
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
+RELEASED = Regime("released", 1.0).suffix
 BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says nothing of "
     "significance"
@@ -40,8 +42,25 @@ BOLD = (
 SIDE_NOTE = (
     "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
     "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
-    "classes. Seconds: of one cell."
+    "classes. AUROC from, to: 95 % bootstrap interval over faces, which has nothing of seeds. AUROC test split, train split: open "
+    "faces of that split alone; AUROC right class: closed faces that the method classifies rightly alone. Share open: the AUPR open "
+    "of chance. Seconds: of one cell."
 )
+REGIMES: dict[Labels, tuple[str, str]] = {
+    "released": (
+        "labels as released",
+        "Open faces of the train split have the outputs for random training images, as the released code pairs them",
+    ),
+    "flipped": (
+        "positive control: labels flipped",
+        "Closed faces alone: what is to be found are labels flipped at random, not open faces",
+    ),
+    "flipped-true": (
+        "positive control: true labels flipped",
+        "Closed faces with their true labels alone: what is to be found are labels flipped at random, not open faces",
+    ),
+}
+"""What a title and a caption say of a label regime."""
 
 
 def is_variant(label: str) -> bool:
@@ -143,7 +162,7 @@ class Table:
 
 
 def all_tables(results: Results) -> list[Table]:
-    """Every table that has a planned cell, data set by data set."""
+    """Every table that has a planned cell, data set by data set; of one label regime (`Results.under`)."""
     tables: list[Table] = []
     for dataset in results.datasets:
         cells = results.of(dataset)
@@ -169,22 +188,26 @@ def _protocols(cells: pd.DataFrame) -> list[tuple[str, str]]:
 def _result_table(
     results: Results, dataset: str, spec: TableSpec, groups: Groups, rows: list[tuple[str, str]], methods: list[str]
 ) -> Table:
-    blocks = [_block(metric, groups, rows, methods, spec.has_mean) for metric in MAIN_METRICS]
+    is_control = (results.labels or "own").startswith("flipped")
+    blocks = [_block(metric, groups, rows, methods, spec.has_mean) for metric in _metrics(results)]
     notes = [note for block in blocks for note in _coverage_notes(block, methods)]
     notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries])
-    if spec.printed is not Printed.NOTE:
-        blocks += paper_blocks(dataset, rows, methods, shared_only=spec.printed is Printed.SHARED_ROWS)
+    if spec.printed is not Printed.NOTE and not is_control:
+        plain = [(family, opened.removesuffix(RELEASED)) for family, opened in rows]
+        blocks += paper_blocks(dataset, plain, methods, shared_only=spec.printed is Printed.SHARED_ROWS)
     if any(entry.text == "·" for block in blocks for row in block.rows for entry in row.entries):
         notes.append("·: not planned here, or not printed by Zhang et al.")
     if spec.printed is Printed.NOTE:
         notes.append(ablation_note())
+    notes += _left_out(results, dataset)
     cells = results.of(dataset)
     in_rows = pd.MultiIndex.from_frame(cells[["protocol", "open_classes"]]).isin(rows)
     cells = cells[in_rows & cells["method"].isin(methods)]
     laboratory = _warnings(results, dataset, methods)
     laboratory += [f"Hyperparameters: {selection}." for selection in cells["selection"].dropna().unique()]
+    reference = "" if is_control else spec.reference
     return Table(
-        f"{spec.name}_{slug(dataset)}", spec.title, spec.reference, _state(cells) + demonstration(results, dataset),
+        f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, _state(cells) + demonstration(results, dataset),
         dataset, "open classes", methods, blocks, [*dict.fromkeys(notes), *laboratory], laboratory,
     )  # fmt: skip
 
@@ -251,7 +274,7 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
             Row(method_name(place[2]), [seed_mean(groups, place, metric) for metric in metrics]) for place in places
         ]
         blocks.append(Block(open_classes, rows, open_classes))
-    footnotes = [SIDE_NOTE]
+    footnotes = [SIDE_NOTE, *_left_out(results, dataset)]
     entries = [entry for block in blocks for row in block.rows for entry in row.entries]
     for entry in entries:
         entry.mark, entry.show_std = "‡" if entry.status == PARTIAL else "", False
@@ -261,7 +284,7 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
         footnotes.append(f"{TEXTS[NOT_MEASURED]}: the method has no such measurement.")
     laboratory = _warnings(results, dataset, methods)
     return Table(
-        f"side_{slug(dataset)}_{family}", f"side measurements, family {family}", "",
+        f"side_{slug(dataset)}_{family}{_suffix(results)}", f"side measurements, family {family}{_regime(results)}", "",
         _state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
         [metric.title for metric in metrics], blocks, footnotes + laboratory, laboratory, "right", is_side=True,
     )  # fmt: skip
@@ -292,8 +315,38 @@ def _state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") 
 
 
 def demonstration(results: Results, dataset: str) -> str:
-    """The sentence that every caption on a demonstration data set ends with, else nothing."""
-    return f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}." if dataset in results.demonstrations else ""
+    """The sentences that every caption on a demonstration data set or on other labels than own ends with, else nothing."""
+    said = f" {REGIMES[results.labels][1]}." if results.labels in REGIMES else ""
+    return said + (
+        f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}." if dataset in results.demonstrations else ""
+    )  # fmt: skip
+
+
+def _metrics(results: Results) -> tuple[Metric, ...]:
+    """The main metrics; AUROC is named for what it is of in a control."""
+    if not (results.labels or "own").startswith("flipped"):
+        return MAIN_METRICS
+    return tuple(replace(m, title=f"control {m.title}") if m == AUROC else m for m in MAIN_METRICS)
+
+
+def _regime(results: Results) -> str:
+    """What a title says of the label regime."""
+    return f", {REGIMES[results.labels][0]}" if results.labels in REGIMES else ""
+
+
+def _suffix(results: Results) -> str:
+    """What a table's name has of the label regime."""
+    return f"_{results.labels}" if results.labels in REGIMES else ""
+
+
+def _left_out(results: Results, dataset: str) -> list[str]:
+    """Which methods the label regime leaves out."""
+    methods = results.left_out.get(dataset)
+    if not methods:
+        return []
+    return [
+        f"Left out: {', '.join(map(method_name, methods))}: their scores do not use the labels that these cells change."
+    ]
 
 
 def slug(text: str) -> str:

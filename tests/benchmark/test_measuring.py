@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from open_set_fer.benchmark import cell_result, metrics
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.computing import Workplace
-from open_set_fer.benchmark.measuring import measured
+from open_set_fer.benchmark.measuring import NO_ORIGIN, measured
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.results import read_result, score_table
@@ -33,10 +33,18 @@ def local_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+AREAS = ("auroc", "auroc_right", "auroc_open_test", "auroc_open_train")
+
+
+def turned(values):
+    """Metrics as `raise_version` makes them."""
+    return values | {name: 1 - values[name] for name in AREAS if name in values}
+
+
 def raise_version(monkeypatch):
-    """The next version of the evaluation, whose AUROC is another number."""
+    """The next version of the evaluation, whose areas under the ROC curve are other numbers."""
     whole = metrics.auroc
-    monkeypatch.setattr(cell_result, "EVALUATION", 2)
+    monkeypatch.setattr(cell_result, "EVALUATION", cell_result.EVALUATION + 1)
     monkeypatch.setattr(metrics, "auroc", lambda is_open, score: 1 - whole(is_open, score))
     monkeypatch.setattr(Workplace, "compute", None)  # would raise if called
 
@@ -48,8 +56,12 @@ def made_scores(seed=0):
     pseudo_labels, predicted = rng.integers(0, 2, 30), rng.integers(0, 2, 30)
     detection = Detection(rng.normal(size=30), predicted)
     ids = np.array([f"face-{i}" for i in range(30)])
-    scores = score_table(ids, truth, ids, CLASSES, detection, pseudo_labels)
-    return scores, metrics.cell_metrics(truth, detection.unknown_score, predicted, pseudo_labels, len(CLASSES))
+    origin = np.where(np.arange(30) < 25, "test", "train")
+    given = np.where(origin == "test", pseudo_labels, 1 - pseudo_labels)
+    scores = score_table(ids, truth, ids, CLASSES, detection, pseudo_labels, given, origin)
+    return scores, metrics.cell_metrics(
+        truth, detection.unknown_score, predicted, pseudo_labels, len(CLASSES), given, origin
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -90,8 +102,18 @@ def test_what_has_no_pseudo_labels_keeps_their_metrics(monkeypatch):
     raise_version(monkeypatch)
     old = CellResult(values | {"seconds.train": 3.0, "retired": 1.0}, {}, {})
     again = measured(old, scores.drop(columns="closed_set_class"))
-    assert again.metrics == values | {"auroc": 1 - values["auroc"], "seconds.train": 3.0}
-    assert again.evaluation == 2
+    assert not again.notes
+    assert again.metrics == turned(values) | {"seconds.train": 3.0}
+    assert again.evaluation == cell_result.EVALUATION
+
+
+def test_scores_of_an_older_suite_have_no_auroc_by_origin_and_the_result_says_so():
+    scores, values = made_scores()
+    older = scores.drop(columns=["given_class", "origin"])
+    again = measured(CellResult(values, {}, {}, ["a note"]), older)
+    assert set(values) - set(again.metrics) == {"auroc_open_test", "auroc_open_train"}
+    assert again.notes == ["a note", NO_ORIGIN]
+    assert measured(again, older).notes == again.notes, "said once"
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -110,23 +132,23 @@ def test_measure_logs_anew_and_computes_nothing(home, store, monkeypatch, kept):
     done = CliRunner().invoke(app, ["measure", "-p", "smoke", "--home", str(home), "--json"])
     assert done.exit_code == 0, done.exception
     said = json.loads(done.stdout)
-    assert (said["evaluation"], len(said["measured"]), said["failed"]) == (2, 2, [])
+    assert (said["evaluation"], len(said["measured"]), said["failed"]) == (cell_result.EVALUATION, 2, [])
     after = {run.data.tags["cell_key"]: run for run in store.cells()}
     assert set(after) == set(before)
     for key, run in after.items():
         old = before[key]
         assert run.info.run_id != old.info.run_id
         assert store.client.get_run(old.info.run_id).info.lifecycle_stage == "deleted"
-        expected = old.data.metrics | {"auroc": 1 - old.data.metrics["auroc"]}
+        expected = turned(old.data.metrics)
         assert run.data.metrics == pytest.approx(expected, abs=0)
         assert run.data.params == old.data.params
         assert (run.info.start_time, run.info.end_time) == (old.info.start_time, old.info.end_time)
-        assert run.data.tags["evaluation"] == "2"
+        assert run.data.tags["evaluation"] == str(cell_result.EVALUATION)
         assert (run.data.tags["host"], run.data.tags["notes"]) == ("far", '["a note"]')
         assert run.inputs.dataset_inputs[0].dataset.digest == "f" * 36
         assert store.read_cell(run).curves == {"loss": [2.0, 1.0, 0.5]}
         assert read_result(home / "results" / key)[0].metrics == store.read_cell(run).metrics
-        assert read_result(home / "results" / key)[0].evaluation == 2
+        assert read_result(home / "results" / key)[0].evaluation == cell_result.EVALUATION
     again = json.loads(CliRunner().invoke(app, ["measure", "-p", "smoke", "--home", str(home), "--json"]).stdout)
     assert again["measured"] == []
 
@@ -179,12 +201,9 @@ def test_the_next_run_measures_what_it_would_otherwise_count_as_done(home, monke
     for gone in (False, True):
         if gone:  # measured by the run above and then lost from the disk: a third version asks the store
             shutil.rmtree(home / "results" / cells[0].key)
-            monkeypatch.setattr(cell_result, "EVALUATION", 3)
+            monkeypatch.setattr(cell_result, "EVALUATION", cell_result.EVALUATION + 1)
         outcome = run()
         assert (outcome.computed, outcome.measured, outcome.logged_from_disk, outcome.failed) == (0, 1, 0, [])
         new = Tracker(home, name).finished_cells()[cells[0].key]
-        assert new["auroc"] == 1 - old["auroc"]
-        assert {key: value for key, value in new.items() if key != "auroc"} == pytest.approx(
-            {key: value for key, value in old.items() if key != "auroc"}, abs=0
-        )
+        assert new == pytest.approx(turned(old), abs=0)
     assert run().already_done == 1

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from open_set_fer.benchmark.metrics import METRICS, auroc, cell_metrics, fpr_at_tpr95, normalised_entropy, oscr
+from open_set_fer.benchmark.metrics import (
+    METRICS,
+    auroc,
+    auroc_interval,
+    cell_metrics,
+    fpr_at_tpr95,
+    normalised_entropy,
+    oscr,
+)
 from open_set_fer.errors import SuiteError
 
 
@@ -96,11 +104,48 @@ def test_normalised_entropy_of_the_papers_pseudo_labels():
 def test_every_metric_of_a_cell_is_described_once_and_the_better_one_is_the_oracles():
     truth = np.array([0, 1, -1, 2, -1, 0])
     predicted = np.array([0, 1, 0, 2, 1, 0])
-    oracle = cell_metrics(truth, (truth < 0).astype(float), predicted, predicted, 3)
-    worse = cell_metrics(truth, (truth >= 0).astype(float), (predicted + 1) % 3, (predicted + 1) % 3, 3)
+    origin = np.array(["test", "test", "train", "test", "test", "test"])
+    wrong = np.where(truth == 2, predicted, (predicted + 1) % 3)
+    oracle = cell_metrics(truth, (truth < 0).astype(float), predicted, predicted, 3, predicted, origin)
+    worse = cell_metrics(truth, (truth >= 0).astype(float), wrong, wrong, 3, wrong, origin)
     described = {metric.name: metric for metric in METRICS}
     assert len(described) == len(METRICS)
     assert set(oracle) == set(described) - {"seconds.total"}
     for name, value in oracle.items():
         if (higher := described[name].higher_is_better) is not None:
             assert (value > worse[name]) == higher, name
+
+
+def test_auroc_by_origin_and_over_rightly_classified_closed_faces():
+    truth = np.array([0, 1, 0, -1, -1, -1])
+    scores = np.array([0.1, 0.5, 0.9, 0.2, 0.6, 1.0])
+    origin = np.array(["test", "test", "test", "test", "train", "train"])
+    found = cell_metrics(truth, scores, np.array([0, 1, 1, 0, 0, 0]), None, 2, None, origin)
+    assert found["auroc_open_test"] == pytest.approx(1 / 3)
+    assert found["auroc_open_train"] == pytest.approx(5 / 6)
+    assert found["auroc"] == pytest.approx((1 + 2 + 3) / 9)
+    assert found["auroc_right"] == pytest.approx(5 / 6)  # without the closed face of score 0.9
+    assert found["open_share"] == 0.5
+    alone = cell_metrics(truth, scores, np.array([1, 0, 1, 0, 0, 0]), None, 2, None, np.array(["test"] * 6))
+    assert "auroc_open_train" not in alone
+    assert "auroc_right" not in alone, "no closed face is classified rightly"
+    assert alone["auroc_open_test"] == alone["auroc"]
+
+
+def test_the_entropy_is_that_of_the_given_labels_and_the_accuracy_that_of_the_answers():
+    truth, answers, given = np.array([0, 1, -1, -1]), np.array([0, 1, 0, 0]), np.array([0, 1, 0, 1])
+    found = cell_metrics(truth, np.arange(4.0), answers, answers, 2, given)
+    assert (found["pseudo_label_entropy_open"], found["closed_set_accuracy"]) == (1, 1)
+
+
+def test_the_interval_of_auroc_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(3)
+    is_open = np.arange(300) < 100
+    scores = rng.normal(size=300) + is_open
+    low, high = auroc_interval(is_open, scores)
+    plain = [auroc(is_open, np.r_[rng.choice(scores[:100], 100), rng.choice(scores[100:], 200)]) for _ in range(1000)]
+    assert (low, high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.015)
+    assert low < auroc(is_open, scores) < high
+    assert auroc_interval(is_open, scores) == (low, high), "seeded"
+    assert auroc_interval(is_open, is_open.astype(float)) == (1, 1)
+    assert auroc_interval(is_open, np.zeros(300)) == (0.5, 0.5), "ties count half"

@@ -67,6 +67,8 @@ def test_an_extra_that_is_no_column_of_its_own_is_named(extras):
             ("a", "b"),
             Detection(np.zeros(3), np.zeros(3, int), extras=extras),
             np.zeros(3, int),
+            np.zeros(3, int),
+            np.array(["test"] * 3),
         )
 
 

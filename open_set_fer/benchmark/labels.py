@@ -1,0 +1,142 @@
+"""Label regimes: which outputs of the closed-set model the methods of a cell get for its test images.
+
+'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them. 'flipped' and
+'flipped-true': the positive control, which asks whether a method finds labels that are known to be wrong. The runner
+draws all of it; a method gets images and outputs as ever, and no word of which they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = Literal["own", "released", "flipped", "flipped-true"]
+LABELS: tuple[Labels, ...] = get_args(Labels)
+SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "flipped": 0.2, "flipped-true": 0.2}
+"""The share where none is given."""
+_TEXTS: dict[Labels, str] = {
+    "released": "labels as released", "flipped": "labels flipped", "flipped-true": "true labels flipped",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A label regime and its share.
+
+    released: the open faces of the TRAIN split get the outputs for training images drawn at random without replacement
+    from all of the train split's faces of the protocol, open class included. The authors' notebook does so: it collects
+    the outputs of a shuffled loader and picks those of the open faces by data-set order. Two things differ: its loader
+    augments (flip or noise on half of the images), here the images are as they are; and its loader holds no compound
+    expression and no contempt, which here are drawn like other open classes. share: of the open train-split faces.
+
+    flipped: the pool is the closed test faces alone; a share of the labels is flipped to another class, at random, and
+    the flipped ones are what must be found: the task is that of 'own' but for planted errors. By construction the
+    closed-set model itself finds nearly all of them (a flipped label is never its answer: `label-loss` is near 1), so a
+    method that learns from the labels shows here whether it finds wrong ones at all, not whether it beats the model.
+
+    flipped-true: the same, but what is flipped is the true class, so that the closed-set model's own errors stand between
+    it and the flipped labels and `label-loss` leaves room above. Of the regimes only this one lends truth: the true
+    classes of closed faces, in a control without open ones. Class accuracy says nothing in it.
+    """
+
+    labels: Labels = "own"
+    share: float = 0.0
+
+    @property
+    def is_control(self) -> bool:
+        """Whether flipped labels are to be found, not open faces."""
+        return self.labels in ("flipped", "flipped-true")
+
+    @property
+    def suffix(self) -> str:
+        """What names it behind a protocol's open classes; `labels_of` reads it back.
+
+        >>> Regime("released", 1.0).suffix, Regime("flipped", 0.2).suffix
+        (' (labels as released)', ' (20% of labels flipped)')
+        """
+        if self.labels == "own":
+            return ""
+        whole = self.labels == "released" and self.share == 1.0
+        return f" ({'' if whole else f'{100 * self.share:g}% of '}{_TEXTS[self.labels]})"
+
+
+OWN = Regime()
+
+
+def labels_of(open_classes: str) -> Labels:
+    """The regime that a protocol's label names.
+
+    >>> labels_of("surprise"), labels_of("surprise (50% of labels as released)"), labels_of("fear (labels as released)")
+    ('own', 'released', 'released')
+    """
+    for labels, text in _TEXTS.items():
+        if re.search(rf"\((\S+% of )?{text}\)$", open_classes):
+            return labels
+    return "own"
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Test images that get the outputs for other images.
+
+    rows: (n,) places in the pool. sources: (n,) indices into the face set of the images whose outputs they get.
+    """
+
+    rows: NDArray[np.int64]
+    sources: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Test images whose label is another one.
+
+    rows: (n,) places in the pool. steps: (n,) 1..K-1, added to the label modulo K. clean: (N,) the labels of which some are
+    flipped; None for the closed-set model's answers.
+    """
+
+    rows: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    clean: NDArray[np.int64] | None = None
+
+
+def draw_pairing(
+    candidates: NDArray[np.int64], train: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> Pairing:
+    """A share of `candidates` (places in the pool), each with another one of the `train` images.
+
+    With the same generator a smaller share draws a part of what a larger one does.
+    """
+    count = round(share * len(candidates))
+    return Pairing(rng.permutation(candidates)[:count], rng.permutation(train)[:count])
+
+
+def draw_flips(count: int, classes: int, share: float, rng: np.random.Generator) -> Flips:
+    """A share of `count` labels of `classes` classes, and to which other class each goes."""
+    rows = rng.permutation(count)[: round(share * count)]
+    return Flips(rows, rng.integers(1, classes, count)[rows])
+
+
+def lent_logits(
+    own: NDArray[np.float32],
+    change: Pairing | Flips | None,
+    outputs: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """The logits (N, K) that methods get: `own`, the model's for the test images, but for what `change` changes.
+
+    Where a label is given the two logits, of the answer and of the label, change places: the label is the largest.
+    outputs: logits (n, K) for images by their indices into the face set.
+    """
+    logits = own.copy()
+    if isinstance(change, Pairing):
+        logits[change.rows] = outputs(change.sources)
+    elif isinstance(change, Flips):
+        everyone, answers = np.arange(len(own)), own.argmax(axis=1)
+        given = answers.copy() if change.clean is None else change.clean.copy()
+        given[change.rows] = (given[change.rows] + change.steps) % own.shape[1]
+        logits[everyone, answers], logits[everyone, given] = own[everyone, given], own[everyone, answers]
+    return logits
