@@ -137,20 +137,22 @@ def _mean(cells: pd.DataFrame) -> dict[str, Any]:
 
 def _printed_figure() -> Figure:
     """The printed AUROC of every method against the share of truly open faces, RAF-DB and FERPlus side by side."""
-    figure = Figure(figsize=(7.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(7.0, 3.5), layout="constrained")
+    markers = {"baseline": "o", "ours": "s", "eow": "+", "proser": "x", "dias": "1"}
+    colours = {"baseline": "#0072B2", "ours": "#D55E00"}
     for axes, dataset in zip(figure.subplots(1, len(PRINTED), sharey=True), PRINTED, strict=True):
-        printed = pairing.printed_auroc(dataset)
-        for method, rows in printed.groupby("method", sort=False):
-            stands_out = method in ("baseline", "ours")
+        for method, rows in pairing.printed_auroc(dataset).groupby("method", sort=False):
             axes.scatter(
-                100 * rows["truly_open"], rows["value"], s=24 if stands_out else 10, label=method_name(str(method)),
-                marker={"baseline": "o", "ours": "s"}.get(str(method), "x"),
-                color={"baseline": "#0072B2", "ours": "#D55E00"}.get(str(method), "0.6"),
+                100 * rows["truly_open"], rows["value"], s=22, label=method_name(str(method)),
+                marker=markers[str(method)], color=colours.get(str(method), "0.5"),
             )  # fmt: skip
         axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
-        axes.set(title=dataset_name(dataset), xlabel="truly open among the faces scored as open (%)")
+        axes.set_title(dataset_name(dataset))
     figure.axes[0].set_ylabel("printed AUROC")
-    figure.axes[-1].legend(frameon=False, fontsize=8)
+    figure.supxlabel("truly open among the faces scored as open (%)", fontsize="medium")
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8
+    )
     return figure
 
 
