@@ -111,3 +111,23 @@ def effect_study(
 
     path = write_effect_study(home, to)
     out.print(f"effect study: {path.resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=examples("osfer replicate", "osfer replicate -p ferplus-cpu --out docs"))
+def replicate(
+    profile: Annotated[
+        str,
+        typer.Option("--profile", "-p", help="Profile whose cells under own, released and flipped labels are shown."),
+    ] = "ferplus-cpu",
+    to: Annotated[Path, typer.Option("--out", help="Folder to write replication.md and its figures to.")] = Path(
+        "docs"
+    ),
+    home: HomeOption = HOME,
+) -> None:
+    """Write up what the published numbers rest on: the released label file, the printed tables, what was measured."""
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.reports.replication import write_replication
+
+    name, _, _ = load_profile(profile)
+    path = write_replication(home, to, name)
+    out.print(f"replication: {path.resolve()}", soft_wrap=True, highlight=False, markup=False)
