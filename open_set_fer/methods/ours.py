@@ -43,6 +43,8 @@ class Ours:
     """λ."""
     erase_probability: Share = 0.5
     """Of random erasing, for each image."""
+    noise_probability: Share = 0.0
+    """Of Gaussian noise (variance 30 on the 0-255 scale), for each image, in training (the authors' notebook: 0.5)."""
     clean_threshold: Share = 0.5
     """Probability from which on a sample counts as clean."""
     attention: bool = True
@@ -67,6 +69,8 @@ class Ours:
     networks in different states that the cyclic rate is there for)."""
     score_batch_norm: Literal["running", "batch"] = "running"
     """By the running statistics (evaluation mode, the paper), or by each batch's own."""
+    score_augmented: bool = False
+    """Score noisy and erased images, as in training (the authors' notebook), instead of the images as they are (the paper)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by the mean loss of the networks against the pseudo labels."""
@@ -111,6 +115,7 @@ class Ours:
         consistency_weight = self.consistency_weight if self.attention else 0.0
         counts = np.maximum(np.bincount(labels, minlength=classes), 1)
         class_weights = len(labels) / (classes * counts) if self.balanced else None
+        as_scored = (self.noise_probability, self.erase_probability) if self.score_augmented else None
         everyone = np.ones(len(labels), dtype=bool)
         selected_by = [everyone] * len(pair)
         scores: list[list[NDArray[np.float64]]] = [[] for _ in pair]
@@ -124,12 +129,13 @@ class Ours:
                 for epoch in context.progress(epochs, f"{self.name}: network {index + 1}"):
                     rate = training.epoch_learning_rate(self.learning_rate, self.lr_decay, epoch, period)
                     loss = learner.train_epoch(
-                        images, labels, selected, rate, consistency_weight, self.erase_probability, class_weights
-                    )
+                        images, labels, selected, rate, consistency_weight, self.erase_probability, class_weights,
+                        self.noise_probability,
+                    )  # fmt: skip
                     curves.setdefault(f"loss_{index + 1}", []).append(loss)
                     if self._is_scored(epoch, epochs):
                         scores[index].append(
-                            learner.losses(scored_images, scored_labels, self.score_batch_norm == "batch")
+                            learner.losses(scored_images, scored_labels, self.score_batch_norm == "batch", as_scored)
                         )
                 if len(pair) == 2 and (epochs.stop < self.epochs or index == 0):
                     losses = learner.losses(images, labels)

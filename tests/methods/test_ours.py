@@ -48,7 +48,7 @@ def test_same_seed_same_scores_and_every_switch_changes_them():
     assert (detect(pseudo).unknown_score == first).all()
     for change in ({"attention": False}, {"cycle_lr": False}, {"cycle_training": False}, {"consistency_weight": 1.0},
                    {"erase_probability": 0.0}, {"variant": "online"}, {"score_epochs": "last_cycle"}, {"score_epochs": "cycles"},
-                   {"score_batch_norm": "batch"}, {"score_networks": "first"}, {"weight_decay": 0.1}, {"pretrained_stages": 1}, {"balanced": True}, {"lr_decay": 0.5}):  # fmt: skip
+                   {"noise_probability": 0.5}, {"score_augmented": True}, {"score_batch_norm": "batch"}, {"score_networks": "first"}, {"weight_decay": 0.1}, {"pretrained_stages": 1}, {"balanced": True}, {"lr_decay": 0.5}):  # fmt: skip
         assert (detect(pseudo, **change).unknown_score != first).any(), change
     both = (
         detect(pseudo, score_networks="first").unknown_score + detect(pseudo, score_networks="second").unknown_score
@@ -108,10 +108,10 @@ def test_online_scores_only_unseen_images(monkeypatch):
         seen.update(image.tobytes() for image in images)
         return original_train(self, images, *rest)
 
-    def evaluate(network, images):
+    def evaluate(network, images, *compute):
         if len(images) and seen:
             scored.append({image.tobytes() for image in images} & seen)
-        return original_evaluate(network, images)
+        return original_evaluate(network, images, *compute)
 
     def learner(*args):
         seen.clear()
