@@ -24,7 +24,8 @@ from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegati
 
 @dataclass(frozen=True)
 class EOW:
-    """K+1 outputs; s = p(K+1). Inductive: test images are only scored.
+    """K+1 outputs; s = p(K+1). Inductive: test images are only scored. No fine-tuning on held-out images, no noise in testing:
+    the authors' are for calibration.
 
     Defaults: the command in the authors' readme (15 epochs, Adam 1e-4, 1,000 iterations of warm-up, start at epoch 8,
     weight 0.1, noise 0.01), for the rest the defaults of their `train.py`. Epochs are counted from 0.

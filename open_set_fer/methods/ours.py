@@ -31,7 +31,7 @@ class Ours:
     version = 2
 
     epochs: Epochs = 40
-    """Of each network."""
+    """Of each network (the paper's 40 may be meant for both)."""
     cycle_length: Epochs = 10
     """Epochs between resets of the learning rate, and between selections of clean samples."""
     batch_size: BatchSize = 128
