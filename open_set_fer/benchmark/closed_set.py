@@ -69,7 +69,8 @@ class TaskContext:
         device: torch.device,
     ) -> None:
         """`path`: the file of the closed-set model, trained by `recipe` where it is not there."""
-        self.backbone = recipe.backbone
+        self.backbone = recipe.backbone  # for the method's own networks: a cell may set another
+        self._backbone = recipe.backbone
         self.device = device
         self.generator = torch.Generator()
         self.seconds: dict[str, float] = {}
@@ -174,7 +175,7 @@ class TaskContext:
 
     def _load_or_train(self, task: OpenSetTask) -> ClosedSetModel:
         channels = task.train_images.shape[1]
-        network = build_network(self.backbone, len(task.closed_classes), channels, self._seed).to(self.device)
+        network = build_network(self._backbone, len(task.closed_classes), channels, self._seed).to(self.device)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{self._path}.lock"):
             state = read_state(self._path)

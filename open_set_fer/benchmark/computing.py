@@ -48,6 +48,7 @@ class Workplace:
 
     def compute(self, cell: Cell, folder: Path) -> CellResult:
         """Detect, measure, and write the result into `folder` in one move."""
+        self.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
         started, start = time.time(), time.perf_counter()
         with self.context.cell(cell.method.name, self.task, self._lent_logits):
             detection = cell.method.detect(self.task, self.context)

@@ -29,24 +29,39 @@ def digest(content: Any) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a closed-set model is made, whatever the data and the seed."""
+    """How a closed-set model is made, whatever the data and the seed; and of what kind a method's own networks are."""
 
     backbone: BackboneSettings
     closed_set: ClosedSetSettings
+    own_backbone: BackboneSettings | None = None
+    """Of the networks that the method makes itself, where it is not the closed-set model's."""
 
     def content(self) -> dict[str, Any]:
-        """What keys have of it; a checkpoint counts by its content, not its path. SuiteError where there is none."""
-        network: dict[str, Any] = asdict(self.backbone) | {"version": BACKBONE_VERSION}
-        if weights := self.backbone.weights:
-            if not Path(weights).is_file():
-                raise SuiteError(f"no checkpoint {weights}", "check the path given as `weights`")
-            network["weights"] = _file_digest(weights, Path(weights).stat().st_mtime_ns)
-        return {"backbone": network, "closed_set": asdict(self.closed_set), "version": VERSION}
+        """What keys have of the closed-set model; SuiteError where a checkpoint is not there."""
+        return {
+            "backbone": _network_content(self.backbone), "closed_set": asdict(self.closed_set), "version": VERSION,
+        }  # fmt: skip
+
+    def own_content(self) -> dict[str, Any]:
+        """What a cell's keys have besides: nothing where the method's networks are of the closed-set model's kind."""
+        return {} if self.own_backbone is None else {"own_backbone": _network_content(self.own_backbone)}
 
 
 def closed_set_content(fingerprint: str, classes: tuple[str, ...], recipe: Recipe, seed: int) -> dict[str, Any]:
     """All that a closed-set model depends on."""
     return recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(classes), "seed": seed}
+
+
+def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
+    """The settings and what version they are of; a checkpoint counts by its content, not its path."""
+    network: dict[str, Any] = asdict(backbone) | {"version": BACKBONE_VERSION}
+    if (backbone.name, backbone.stem) == ("resnet50", "face"):
+        network["version"] = 3  # the stride moved to where the face checkpoints have it
+    if weights := backbone.weights:
+        if not Path(weights).is_file():
+            raise SuiteError(f"no checkpoint {weights}", "check the path given as `weights`")
+        network["weights"] = _file_digest(weights, Path(weights).stat().st_mtime_ns)
+    return network
 
 
 @cache

@@ -177,6 +177,7 @@ class Logbook:
             "method": {"name": cell.method.name, "version": cell.method.version, **settings_of(cell.method)},
             "closed_set": recipe["closed_set"],
             "backbone": recipe["backbone"],
+            **cell.recipe.own_content(),
             "dataset": settings_of(self._profile.dataset(cell.dataset)),
         }
         return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}

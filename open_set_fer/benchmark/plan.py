@@ -55,7 +55,8 @@ class Cell:
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
-        return digest([self.method.name, self.method.version, settings_of(self.method), self.recipe.content()])[:16]
+        return digest([self.method.name, self.method.version, settings_of(self.method), self.recipe.content(),
+                       *self.recipe.own_content().values()])[:16]  # fmt: skip
 
     def group(self) -> tuple[str, Protocol, int, str]:
         """Cells of one group share a task and a closed-set model."""
@@ -145,9 +146,13 @@ def _cells(
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
+    for line in profile.fresh_starts(labels):
+        log.warning(line)
     backbone = profile.backbone_settings()
-    recipes = {label: Recipe(backbone, profile.closed_set_settings(label)) for label in labels}
-    face_sets = {name: find(name) for name in selection.datasets or tuple(profile.datasets)}
+    recipes = {
+        label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label)) for label in labels
+    }
+    face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
     enumerated = {
         name: enumerate_protocols(
             faces.classes, families,
@@ -177,6 +182,7 @@ def _cells(
                     key = faces.fingerprint and digest({
                         "dataset": name, "protocol": protocol.content(), "closed_set": content,
                         "method": method.name, "method_version": method.version, "settings": settings_of(method),
+                        **recipes[label].own_content(),
                     })  # fmt: skip
                     cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(content), key))
     if not cells:

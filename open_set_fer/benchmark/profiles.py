@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import pydantic
 from pydantic import Field
@@ -106,7 +108,8 @@ class Profile(_Strict):
     """One profile; `methods` maps the label used in tables to settings, on top of the built-in labels of methods.toml.
 
     Besides settings an entry may have `method` (where it differs from the label), `like` (a label whose entry it starts
-    from) and a table `closed_set` (values of a closed-set recipe of its own).
+    from), a table `closed_set` (values of a closed-set recipe of its own) and a table `backbone` (of the networks that the
+    method makes itself; the closed-set model stays on the profile's).
     """
 
     description: Annotated[str, Field(min_length=1)]
@@ -114,11 +117,17 @@ class Profile(_Strict):
     """Where the hyperparameters come from; the report prints it."""
     seeds: Annotated[list[int], Field(min_length=1)]
     datasets: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    default_datasets: list[str] = []
+    """What runs without --dataset; empty: all that are listed."""
     protocols: Protocols
     default_methods: Annotated[list[str], Field(min_length=1)]
     methods: dict[str, dict[str, Any]] = {}
     backbone: dict[str, Any] = {}
     closed_set: dict[str, Any] = {}
+    checkpoints: dict[str, str] = {}
+    """What is started from in the source, by backbone: without it, what runs says so."""
+    with_weights: dict[str, dict[str, Any]] = {}
+    """What the entries of labels change where [backbone] has weights."""
     search: dict[str, dict[str, Space]] = {}
     """What `osfer tune` may change, by label: a setting, or closed_set.setting, and its values or range."""
 
@@ -137,9 +146,38 @@ class Profile(_Strict):
             f"methods.{label}.closed_set" if changes else "closed_set",
         )
 
+    def own_backbone(self, label: str) -> BackboneSettings | None:
+        """Of the networks that a label's method makes itself; None where it is the profile's.
+
+        The entry's table is laid over [backbone], but another network does not take its weights.
+        """
+        changes = self._entry(label).get("backbone", {})
+        if not isinstance(changes, dict):
+            raise SuiteError(f"methods.{label}.backbone is no table", 'for example backbone = { name = "resnet50" }')
+        given = dict(self.backbone)
+        if changes.get("name", given.get("name")) != given.get("name"):
+            given.pop("weights", None)
+        own = build_settings(BackboneSettings, {**given, **changes}, f"methods.{label}.backbone")
+        return None if own == self.backbone_settings() else own
+
+    def fresh_starts(self, labels: Iterable[str]) -> list[str]:
+        """One sentence on each checkpoint that the source starts from and these labels do not."""
+        without: dict[str, list[str]] = {}
+        for label in labels:
+            backbone = self.own_backbone(label) or self.backbone_settings()
+            if backbone.name in self.checkpoints and not backbone.weights:
+                without.setdefault(backbone.name, []).append(label)
+        return [
+            f"{name} starts from fresh weights, in the source from {self.checkpoints[name]}: {', '.join(of)} cannot be "
+            f"compared with the printed numbers; give that checkpoint with --weights {name}=PATH"
+            for name, of in without.items()
+        ]
+
     def _entry(self, label: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         """The label's entry with its `method`, on top of the built-in one or of the one that it is like."""
         entry = dict(self.methods.get(label, {}))
+        if self.backbone.get("weights"):
+            entry |= self.with_weights.get(label, {})
         if "method" not in entry and "like" not in entry:
             entry = built_in_labels().get(label, {}) | entry
             entry.pop("about", None)
@@ -164,6 +202,7 @@ class Profile(_Strict):
         values = self._entry(label)
         name = values.pop("method")
         values.pop("closed_set", None)
+        values.pop("backbone", None)
         method: Method = build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}")
         return method
 
@@ -219,8 +258,14 @@ class Profile(_Strict):
         return self.model_copy(update={"methods": self.methods | {label: settings}})
 
     def dataset(self, name: str) -> DataSet:
-        """The data set of this name, built from its settings in the profile (or its defaults)."""
+        """The data set of this name, built from its settings in the profile; raises SuiteError where it lists none."""
         kind = plugins.load(plugins.DATASETS, name)
+        if name not in self.datasets:
+            raise SuiteError(
+                f"the profile does not list data set {name}: its image size and channels, and the settings of methods, would "
+                "be another one's",
+                f"{profiles_with(name)}; or write a profile with a table [datasets.{name}]",
+            )
         dataset: DataSet = build_settings(kind, self.datasets.get(name, {}), f"datasets.{name}")
         return dataset
 
@@ -262,10 +307,23 @@ def profile_text(name: str) -> str:
     return (files("open_set_fer.benchmark") / "profiles" / f"{name}.toml").read_text("utf-8")
 
 
+def listed_in(*datasets: str) -> list[str]:
+    """Names of the built-in profiles that list all of these data sets."""
+    lists = {name: _on_base(_parse(profile_text(name)))["datasets"] for name in profile_names()}
+    return [name for name, listed in lists.items() if set(datasets) <= set(listed)]
+
+
+def profiles_with(*datasets: str) -> str:
+    """Which built-in profiles list these data sets, as the mend of an error."""
+    names = ", ".join(listed_in(*datasets))
+    return f"these profiles list it: {names} (--profile)" if names else "no built-in profile lists it"
+
+
 def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, str]:
     """(name, profile, its TOML text) of a built-in profile or a TOML file; raises SuiteError naming file and key.
 
-    weights: a checkpoint that takes the place of [backbone] weights.
+    weights: a checkpoint that takes the place of [backbone] weights; `resnet50=PATH` is for every network of that name,
+    and several of this form are separated by commas.
     """
     path = Path(name_or_path)
     is_file = path.suffix.lower() == ".toml"
@@ -273,7 +331,7 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
     try:
         values = _on_base(_parse(text))
         if weights:
-            values["backbone"] = {**values.get("backbone", {}), "weights": weights}
+            _give_weights(values, weights)
         profile = Profile.model_validate(values)
         _check(profile)
     except pydantic.ValidationError as error:
@@ -281,6 +339,25 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}") from error
     return path.stem, profile, text
+
+
+NETWORKS = get_args(get_type_hints(BackboneSettings)["name"])
+
+
+def _give_weights(values: dict[str, Any], weights: str) -> None:
+    """Write the checkpoints of --weights into the profile's tables."""
+    main = values.setdefault("backbone", {})
+    own = [entry["backbone"] for entry in values.get("methods", {}).values() if isinstance(entry.get("backbone"), dict)]
+    for part in re.split(rf",(?=(?:{'|'.join(NETWORKS)})=)", weights):
+        name, _, path = part.partition("=")
+        if name not in NETWORKS:
+            main["weights"] = part
+            continue
+        tables = [table for table in (main, *own) if table.get("name", main.get("name")) == name]
+        if not tables:
+            raise SuiteError(f"--weights: the profile has no network {name}", "name one that it has, or no name")
+        for table in tables:
+            table["weights"] = path
 
 
 def _own_text(path: Path) -> str:
@@ -321,7 +398,8 @@ def _on_base(values: dict[str, Any]) -> dict[str, Any]:
     base = _parse(profile_text(values["base"]))
     if "base" in base:
         raise SuiteError(f"base: {values['base']} has a base itself", f"name {base['base']}")
-    merged = {key: value for key, value in base.items() if key not in ("description", "selection", "search")} | changes
+    own = {"description", "selection", "search"} | ({"default_datasets"} if "datasets" in changes else set())
+    merged = {key: value for key, value in base.items() if key not in own} | changes
     for table in ("backbone", "closed_set"):
         if isinstance(changes.get(table), dict):
             merged[table] = base.get(table, {}) | changes[table]
@@ -348,13 +426,17 @@ def _check(profile: Profile) -> None:
                 raise SuiteError(f"methods.{label}.{key}: {entry[key]!r} is not a name", 'for example like = "ours"')
         profile.method(label)
         profile.closed_set_settings(label)
+        profile.own_backbone(label)
+    trained = profile.model_copy(update={"backbone": {**profile.backbone, "weights": "any"}})
+    for label in profile.with_weights:
+        trained.method(label)
     for label in profile.default_methods:
         known = {*profile.known_labels(), "all"}
         if label not in known:
             raise SuiteError(
                 f"default_methods: unknown method {label!r}{plugins.nearest(label, known)}", "see `osfer list`"
             )
-    for dataset in profile.datasets:
+    for dataset in [*profile.datasets, *profile.default_datasets]:
         profile.dataset(dataset)
     for label in profile.search:
         profile.searched(label)

@@ -10,7 +10,7 @@ tags        cell_key, settings_key, dataset, protocol (family), open_classes ('s
             for `own`), reads_labels (whether the method read them), evaluation (the version that measured it), error
             (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device
-params      every setting, flat: method.*, closed_set.*, backbone.*, dataset.*; and what names the cell, for MLflow's
+params      every setting, flat: method.*, closed_set.*, backbone.*, own_backbone.*, dataset.*; and what names the cell, for MLflow's
             parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
 metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, auroc_right, fpr_at_tpr95, aupr_open,
             aupr_closed, open_share, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,

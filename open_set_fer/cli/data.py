@@ -10,11 +10,11 @@ import typer
 from rich.table import Table
 
 from open_set_fer import plugins
-from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, default_profile, examples, print_json, writable
+from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, print_json, profile_of, writable
 from open_set_fer.console import out
 
 if TYPE_CHECKING:
-    from open_set_fer.datasets.faceset import FaceSet
+    from open_set_fer.datasets.faceset import DataSet, FaceSet
     from open_set_fer.datasets.integrity import DataCheck
 
 app = typer.Typer(
@@ -63,7 +63,6 @@ def check(
     """Counts by class and split beside the published ones, and images that are there more than once."""
     from dataclasses import asdict
 
-    from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.settings import settings_of
     from open_set_fer.datasets.faceset import data_root, facts
     from open_set_fer.datasets.integrity import check as examine
@@ -71,8 +70,7 @@ def check(
 
     known = facts(plugins.load(plugins.DATASETS, name))
     if files:
-        _, loaded, _ = load_profile(default_profile(profile, name))
-        odd = odd_files(data_root(name, settings_of(loaded.dataset(name)).get("root", "")), known.face_side)
+        odd = odd_files(data_root(name, settings_of(_dataset(name, profile)).get("root", "")), known.face_side)
         for line in odd:
             out.print(line, soft_wrap=True, highlight=False)
         out.print(f"{len(odd)} odd files", highlight=False)
@@ -104,11 +102,19 @@ def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
 
 def _load_dataset(name: str, profile: str, home: Path) -> FaceSet:
     """The data set with the settings of its profile, prepared where it is not."""
+    faces: FaceSet = _dataset(name, profile).load(writable(home) / "cache")
+    return faces
+
+
+def _dataset(name: str, profile: str) -> DataSet:
+    """As the profile named has it, else its own (`ferplus-cpu`) or `demo`; as it is by itself where these do not list it."""
     from open_set_fer.benchmark.profiles import load_profile
 
-    _, loaded, _ = load_profile(default_profile(profile, name))
-    faces: FaceSet = loaded.dataset(name).load(writable(home) / "cache")
-    return faces
+    found = profile or profile_of(name)
+    if found is None:
+        dataset: DataSet = plugins.load(plugins.DATASETS, name)()
+        return dataset
+    return load_profile(found)[1].dataset(name)
 
 
 def _count_table(name: str, report: DataCheck) -> Table:

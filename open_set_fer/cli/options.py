@@ -85,7 +85,9 @@ LabelShareOption = Annotated[
     float | None,
     typer.Option("--label-share", help="Share of them that is not the image's own, 0 to 1, with --labels."),
 ]
-WeightsOption = Annotated[str, typer.Option("--weights", help="Checkpoint for a ResNet backbone (safely read).")]
+WeightsOption = Annotated[
+    str, typer.Option("--weights", help="Checkpoint for a ResNet (safely read): PATH, or resnet18=PATH,resnet50=PATH.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1")]
 ThreadsOption = Annotated[
     int | None,
@@ -128,13 +130,23 @@ def read_selection(
 
 
 def default_profile(profile: str, dataset: str) -> str:
-    """`demo`, or where a data set has a profile of its of_data_set (`ferplus-cpu`) and no other is named, that one."""
-    from open_set_fer.benchmark.profiles import profile_names
+    """The profile named, else the one for the data sets; raises SuiteError where there is none."""
+    from open_set_fer.benchmark.profiles import profiles_with
 
-    if profile:
-        return profile
-    of_data_set = f"{dataset}-cpu"
-    return of_data_set if of_data_set in profile_names() else "demo"
+    found = profile or profile_of(dataset)
+    if found is None:
+        for name in _parts(dataset):
+            plugins.load(plugins.DATASETS, name)  # a misspelt one names the nearest
+        raise SuiteError(f"no profile is named, and {dataset} has none of its own", profiles_with(*_parts(dataset)))
+    return found
+
+
+def profile_of(dataset: str) -> str | None:
+    """The data set's own profile (`ferplus-cpu`), else `demo` where it lists the data sets."""
+    from open_set_fer.benchmark.profiles import listed_in, profile_names
+
+    own = f"{dataset}-cpu"
+    return own if own in profile_names() else "demo" if "demo" in listed_in(*_parts(dataset)) else None
 
 
 def command_line() -> str:

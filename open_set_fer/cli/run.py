@@ -307,7 +307,7 @@ def tune(
     chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(default_profile(profile, dataset))
     selection = read_selection(dataset, "", opened, method, seed, False, False)
-    faces = selection.datasets or tuple(loaded.datasets)
+    faces = selection.datasets or tuple(loaded.default_datasets or loaded.datasets)
     if len(faces) > 1:
         raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
     if objective not in ("auroc", "control"):

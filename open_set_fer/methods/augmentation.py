@@ -39,6 +39,23 @@ def random_erase(
     return x.masked_fill(erased.to(x.device), 0.0)
 
 
+NOISE = math.sqrt(30) / 255
+"""Standard deviation of the authors' noise (variance 30 on the 0-255 scale), on the scale of images in [0, 1]."""
+
+
+def add_noise(x: Tensor, std: Tensor, generator: torch.Generator, probability: float) -> Tensor:
+    """The authors' Gaussian noise on each image of (N, C, H, W) with the given probability.
+
+    Here on the prepared image; the authors' is added to the file's pixels, before resizing, and clipped to 0-255.
+    """
+    noisy = (torch.rand(len(x), generator=generator) < probability)[:, None, None, None].to(x.device)
+    return torch.where(noisy, x + _noise(x, std, generator), x)
+
+
+def _noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator).mul_(NOISE).to(x.device) / std
+
+
 def flip_or_noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
     """With probability 1/2 one of {horizontal flip, Gaussian noise of variance 30 on the 0-255 scale} (authors' code).
 
@@ -46,5 +63,5 @@ def flip_or_noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
     """
     choice = torch.rand(len(x), generator=generator)
     flipped = torch.where((choice < 0.25)[:, None, None, None].to(x.device), x.flip(-1), x)
-    noise = torch.randn(x.shape, generator=generator).mul_(math.sqrt(30) / 255).to(x.device) / std
+    noise = _noise(x, std, generator)
     return torch.where(((choice >= 0.25) & (choice < 0.5))[:, None, None, None].to(x.device), flipped + noise, flipped)

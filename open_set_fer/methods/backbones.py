@@ -127,6 +127,14 @@ def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
     return Network(stem, stages, widths, classes, channels)
 
 
+def _pointwise(convolution: nn.Conv2d, stride: int) -> StridedPointwise:
+    """A 1x1 convolution's weights under that stride."""
+    with torch.device("meta"):  # no weights are drawn: it gets those that are there
+        pointwise = StridedPointwise(convolution.in_channels, convolution.out_channels, 1, stride, bias=False)
+    pointwise.weight = convolution.weight
+    return pointwise
+
+
 def _resnet(settings: BackboneSettings, classes: int) -> Network:
     import torchvision  # over a second, and the small network does not need it
 
@@ -134,10 +142,9 @@ def _resnet(settings: BackboneSettings, classes: int) -> Network:
     for block in model.modules():
         if getattr(block, "downsample", None) is not None:
             strided = block.downsample[0]
-            with torch.device("meta"):  # no weights are drawn: it gets those that are there
-                pointwise = StridedPointwise(strided.in_channels, strided.out_channels, 1, strided.stride, bias=False)
-            pointwise.weight = strided.weight
-            block.downsample[0] = pointwise
+            block.downsample[0] = _pointwise(strided, strided.stride[0])
+            if settings.stem == "face" and settings.name == "resnet50":
+                block.conv1, block.conv2.stride = _pointwise(block.conv1, block.conv2.stride[0]), (1, 1)
     pool = nn.MaxPool2d(3, 2, padding=0, ceil_mode=True) if settings.stem == "face" else model.maxpool
     stem = nn.Sequential(model.conv1, model.bn1, model.relu, pool)
     stages = nn.ModuleList([model.layer1, model.layer2, model.layer3, model.layer4])

@@ -12,9 +12,10 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
@@ -33,7 +34,7 @@ class Dias:
     """
 
     name = "dias"
-    version = 1
+    version = 2
 
     epochs: Epochs = 200
     """Each is one GAN pass and one copycat pass over the training images."""
@@ -59,6 +60,8 @@ class Dias:
     """Of the targets of the copycat's hidden features: 0 is the label, 1 the uniform distribution."""
     smoothing2: Share = 1.0
     """Of the targets of its final features and of generated images."""
+    dropout: Annotated[Share, Field(lt=1)] = 0.2
+    """Share of channels that are zeroed, in training, before each of the three blocks that DEPTHS makes of a network."""
     erase_probability: Share = 0.0
     """Random erasing of the classifiers' images, as in the closed-set recipe (published: none)."""
     copycat_statistics: bool = True
@@ -117,6 +120,23 @@ def auxiliary_twin(network: backbones.Network) -> backbones.Network:
     return deepcopy(network, shared)
 
 
+def add_dropout(network: backbones.Network, probability: float, random: torch.Generator) -> None:
+    """Zero whole channels before the stem and after the stages DEPTHS, in training mode, where features are handed in too.
+
+    A grey image stays as it is: its one channel is all of it.
+    """
+
+    def drop(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        (x,) = inputs
+        if not module.training or x.shape[1] == 1:
+            return None
+        kept = torch.rand((len(x), x.shape[1], 1, 1), generator=random) >= probability
+        return x * (kept / (1 - probability)).to(x)
+
+    for module in (network.stem, *(network.stages[depth] for depth in DEPTHS)):
+        module.register_forward_pre_hook(drop)
+
+
 def build_gan(
     height: int, width: int, image_channels: int, input_channels: int, base: int, seed: int
 ) -> tuple[nn.Sequential, nn.Sequential]:
@@ -170,6 +190,9 @@ class _Simulator:
         if dias.warm_start:
             self.classifier.load_state_dict(context.closed_set_model(task).network.state_dict())
         self.twin = auxiliary_twin(self.classifier)
+        if dias.dropout > 0:
+            for network in (self.classifier, self.twin, self.copycat):
+                add_dropout(network, dias.dropout, self.random)
         generator, discriminator = build_gan(height, width, channels, self.classifier.channels, dias.gan_width, gan)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
 

@@ -3,6 +3,9 @@
 Wang et al., "Energy-Based Open-World Uncertainty Modeling for Confidence Calibration", ICCV 2021, and the authors'
 published code. The energy is E(e) = log p(K+1 | e): low where the network takes a feature for known data. Stochastic
 gradient Langevin dynamics (SGLD) draws features of low energy, and training gives them to class K+1.
+
+The authors sample at a place where features have either sign (a WideResNet's residual sum). Here it is the input of the last
+stage, behind a ReLU: sampling begins above zero and stays there, or class K+1 could be told by a sign that no face has.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegati
 
 @dataclass(frozen=True)
 class EOW:
-    """K+1 outputs; s = p(K+1). Inductive: test images are only scored.
+    """K+1 outputs; s = p(K+1). Inductive: test images are only scored. No fine-tuning on held-out images, no noise in testing:
+    the authors' are for calibration.
 
     Defaults: the command in the authors' readme (15 epochs, Adam 1e-4, 1,000 iterations of warm-up, start at epoch 8,
     weight 0.1, noise 0.01), for the rest the defaults of their `train.py`. Epochs are counted from 0.
     """
 
     name = "eow"
-    version = 1
+    version = 2
 
     epochs: Epochs = 15
     batch_size: BatchSize = 64
@@ -137,7 +141,10 @@ class EOW:
 
 
 class ReplayBuffer:
-    """Features (size, *shape) on the CPU from which the next sampling goes on; at first uniform in ±0.1."""
+    """Features (size, *shape) on the CPU from which the next sampling goes on; at first uniform in [0, 0.2].
+
+    The authors' ±0.1 moved to where features behind a ReLU can be.
+    """
 
     def __init__(self, size: int, shape: tuple[int, ...], fresh_share: float, generator: torch.Generator) -> None:
         self.fresh_share = fresh_share
@@ -160,7 +167,7 @@ class ReplayBuffer:
         self.features[where] = samples.detach().cpu()
 
     def _fresh(self, count: int, shape: tuple[int, ...]) -> torch.Tensor:
-        return torch.empty((count, *shape)).uniform_(-0.1, 0.1, generator=self.generator)
+        return torch.empty((count, *shape)).uniform_(0.0, 0.2, generator=self.generator)
 
 
 def sgld_step(
@@ -170,12 +177,13 @@ def sgld_step(
     noise: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """One step of stochastic gradient Langevin dynamics: e - step_size x dE/de + noise x normal.
+    """One step of stochastic gradient Langevin dynamics: e - step_size x dE/de + noise x normal, cut off below zero.
 
     gradient: dE/de of samples, both (N, ...). noise: standard deviation. As in the authors' code it is set apart
-    from the step size, where Welling and Teh (2011) tie the two.
+    from the step size, where Welling and Teh (2011) tie the two. Samples keep to what a ReLU can give.
     """
-    return samples - step_size * gradient(samples) + _noise_like(samples, noise, generator)
+    moved = samples - step_size * gradient(samples) + _noise_like(samples, noise, generator)
+    return moved.clamp_min(0.0)
 
 
 def energy_gradient(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
     """(N,) posterior of the low-mean component of a two-component Gaussian mixture on losses scaled to [0, 1].
 
-    At most 20 EM steps, tolerance 1e-2, covariance floor 5e-4. Constant losses cannot be told apart: all are clean.
+    At most 10 EM steps, tolerance 1e-2, covariance floor 5e-4, as in DivideMix's scripts. Constant losses cannot be told
+    apart: all are clean.
     """
     from sklearn.exceptions import ConvergenceWarning  # a second that `osfer plan` need not wait for
     from sklearn.mixture import GaussianMixture
@@ -20,7 +21,7 @@ def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.
     if spread == 0.0:
         return np.ones(len(losses))
     scaled = ((losses - losses.min()) / spread)[:, None]
-    mixture = GaussianMixture(2, max_iter=20, tol=1e-2, reg_covar=5e-4, random_state=seed % 2**32)
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a capped EM is the published recipe
         mixture.fit(scaled)
@@ -31,19 +32,22 @@ def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.
 def select_clean(
     losses: NDArray[np.float64], labels: NDArray[np.int64], threshold: float = 0.5, seed: int = 0
 ) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """(N,) mask of the clean samples, and the classes whose loss made it fall back to all samples (none when it did not).
+    """(N,) mask of the clean samples, and the classes of which none was clean (they are in the mask as a whole).
 
-    Guard: a selection that is empty or loses a class entirely is replaced by all samples.
+    Guard: a network that never sees a class again forgets it, so the samples of such a class, and they alone, are added. The
+    sources have none. An empty selection thereby becomes all samples.
     """
     clean = clean_probability(losses, seed) > threshold
     lost = tuple(sorted(set(np.unique(labels).tolist()) - set(np.unique(labels[clean]).tolist())))
-    return (np.ones(len(labels), dtype=bool) if lost else clean), lost
+    return clean | np.isin(labels, lost), lost
 
 
-def fallback_notes(selections: list[tuple[int, ...]], classes: tuple[str, ...]) -> list[str]:
-    """One note on the selections that fell back, none where none did; each selection by the classes that it lost."""
-    fell_back = [lost for lost in selections if lost]
-    if not fell_back:
+def guard_notes(selections: list[tuple[int, ...]], classes: tuple[str, ...]) -> list[str]:
+    """One note on the selections that lost a class, none where none did; each selection by the classes that it lost."""
+    guarded = [lost for lost in selections if lost]
+    if not guarded:
         return []
-    names = ", ".join(name for index, name in enumerate(classes) if any(index in lost for lost in fell_back))
-    return [f"selection fell back to all samples in {len(fell_back)} of {len(selections)} selections (lost: {names})"]
+    names = ", ".join(name for index, name in enumerate(classes) if any(index in lost for lost in guarded))
+    return [
+        f"a class without a clean sample was kept whole in {len(guarded)} of {len(selections)} selections (lost: {names})"
+    ]

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from open_set_fer.methods.attention import attention_maps, consistency_loss
-from open_set_fer.methods.augmentation import random_erase
+from open_set_fer.methods.augmentation import add_noise, random_erase
 from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.contract import Context
 from open_set_fer.methods.seeds import draw_seed
@@ -58,6 +59,7 @@ class Learner:
         consistency_weight: float,
         erase_probability: float,
         class_weights: NDArray[np.float64] | None = None,
+        noise_probability: float = 0.0,
     ) -> float:
         """One epoch on the selected samples; returns the mean loss. class_weights: (K,) of the cross-entropy.
 
@@ -73,7 +75,7 @@ class Learner:
         total, seen = 0.0, 0
         for batch in batches(torch.from_numpy(np.flatnonzero(selected)), self.batch_size, self.generator):
             # Erase first, then flip: the pair must differ by the flip alone.
-            x = random_erase(network.prepare(data[batch]), self.generator, erase_probability)
+            x = self.augmented(network.prepare(data[batch]), noise_probability, erase_probability)
             feature_map = network.feature_map(x)
             loss = F.cross_entropy(network.classify(feature_map), targets[batch].to(device), weights)
             if consistency_weight > 0:
@@ -85,12 +87,24 @@ class Learner:
             seen += len(batch)
         return total / seen
 
-    def losses(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], batch_statistics: bool = False
-    ) -> NDArray[np.float64]:
-        """(N,) cross-entropy of each image against its label, no augmentation, in evaluation mode.
+    def augmented(self, x: Tensor, noise_probability: float, erase_probability: float) -> Tensor:
+        """Prepared images (N, C, H, W), some noisy, some erased."""
+        if noise_probability > 0:
+            x = add_noise(x, self.network.std, self.generator, noise_probability)
+        return random_erase(x, self.generator, erase_probability)
 
-        batch_statistics: batch norm takes those of each batch of images instead of the running ones.
+    def losses(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        batch_statistics: bool = False,
+        augmentation: tuple[float, float] | None = None,
+    ) -> NDArray[np.float64]:
+        """(N,) cross-entropy of each image against its label, in evaluation mode.
+
+        batch_statistics: batch norm takes those of each batch of images instead of the running ones. augmentation:
+        probabilities of noise and of erasing; None for the images as they are.
         """
-        logits = (evaluate_with_batch_statistics if batch_statistics else evaluate)(self.network, images)
+        compute = None if augmentation is None else lambda x: self.network(self.augmented(x, *augmentation))
+        logits = (evaluate_with_batch_statistics if batch_statistics else evaluate)(self.network, images, compute)
         return sample_losses(logits, labels)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.label_noise import fallback_notes, select_clean
+from open_set_fer.methods.label_noise import guard_notes, select_clean
 from open_set_fer.methods.lazy import learners, training
+from open_set_fer.methods.scaling import standardise
 from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
 
 
@@ -27,10 +28,10 @@ class Ours:
     """
 
     name = "ours"
-    version = 1
+    version = 2
 
     epochs: Epochs = 40
-    """Of each network."""
+    """Of each network (the paper's 40 may be meant for both)."""
     cycle_length: Epochs = 10
     """Epochs between resets of the learning rate, and between selections of clean samples."""
     batch_size: BatchSize = 128
@@ -42,6 +43,8 @@ class Ours:
     """λ."""
     erase_probability: Share = 0.5
     """Of random erasing, for each image."""
+    noise_probability: Share = 0.0
+    """Of Gaussian noise (variance 30 on the 0-255 scale), for each image, in training (the authors' notebook: 0.5)."""
     clean_threshold: Share = 0.5
     """Probability from which on a sample counts as clean."""
     attention: bool = True
@@ -58,13 +61,16 @@ class Ours:
     variant: Literal["offline", "online"] = "offline"
     """'offline' trains on all test images and scores them; 'online' scores images it never trained on (Table 4): one half
     of the pool is the stream that the networks train on, the other half is scored, and the halves then change places so
-    that every image gets a score."""
+    that every image gets a score, standardised within its half: two trainings have two scales of loss."""
     score_networks: Literal["both", "first", "second"] = "both"
     """Mean loss over both networks, or one of them."""
-    score_epochs: Literal["last", "last_cycle"] = "last"
-    """The loss of the last epoch, or its mean over the epochs of the last cycle."""
+    score_epochs: Literal["last", "last_cycle", "cycles"] = "last"
+    """The loss of the last epoch, or its mean over the epochs of the last cycle, or over the last epochs of every cycle (the
+    networks in different states that the cyclic rate is there for)."""
     score_batch_norm: Literal["running", "batch"] = "running"
     """By the running statistics (evaluation mode, the paper), or by each batch's own."""
+    score_augmented: bool = False
+    """Score noisy and erased images, as in training (the authors' notebook), instead of the images as they are (the paper)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by the mean loss of the networks against the pseudo labels."""
@@ -74,11 +80,14 @@ class Ours:
         selections: list[tuple[int, ...]] = []
         half = np.arange(len(labels)) % 2 == 0  # the runner has shuffled the order
         whole = slice(None)
-        rounds = [(whole, whole)] if self.variant == "offline" else [(half, ~half), (~half, half)]
+        online = self.variant == "online"
+        rounds = [(half, ~half), (~half, half)] if online else [(whole, whole)]
         with context.phase("train"):
             for stream, scored in rounds:
                 score[scored] = self._train_and_score(task, labels, stream, scored, context, curves, selections)
-        notes = fallback_notes(selections, task.closed_classes)
+        if online:
+            score = standardise(score, half)
+        notes = guard_notes(selections, task.closed_classes)
         return Detection(score, labels, curves, {"pseudo_label": labels}, notes)
 
     def _train_and_score(
@@ -106,6 +115,7 @@ class Ours:
         consistency_weight = self.consistency_weight if self.attention else 0.0
         counts = np.maximum(np.bincount(labels, minlength=classes), 1)
         class_weights = len(labels) / (classes * counts) if self.balanced else None
+        as_scored = (self.noise_probability, self.erase_probability) if self.score_augmented else None
         everyone = np.ones(len(labels), dtype=bool)
         selected_by = [everyone] * len(pair)
         scores: list[list[NDArray[np.float64]]] = [[] for _ in pair]
@@ -114,17 +124,18 @@ class Ours:
         period = self.cycle_length if self.cycle_lr else 0
         for epochs in context.progress(cycles, f"{self.name}: cycles"):
             for index, learner in enumerate(pair):
-                # In its first cycle a network learns from all samples, later from what the other one selected.
-                selected = everyone if epochs.start == 0 else selected_by[(index + 1) % len(pair)]
+                # From what the other one selected last: all samples only for the very first network (paper, Section 3).
+                selected = selected_by[(index + 1) % len(pair)]
                 for epoch in context.progress(epochs, f"{self.name}: network {index + 1}"):
                     rate = training.epoch_learning_rate(self.learning_rate, self.lr_decay, epoch, period)
                     loss = learner.train_epoch(
-                        images, labels, selected, rate, consistency_weight, self.erase_probability, class_weights
-                    )
+                        images, labels, selected, rate, consistency_weight, self.erase_probability, class_weights,
+                        self.noise_probability,
+                    )  # fmt: skip
                     curves.setdefault(f"loss_{index + 1}", []).append(loss)
-                    if epoch == self.epochs - 1 or (self.score_epochs == "last_cycle" and epochs.stop == self.epochs):
+                    if self._is_scored(epoch, epochs):
                         scores[index].append(
-                            learner.losses(scored_images, scored_labels, self.score_batch_norm == "batch")
+                            learner.losses(scored_images, scored_labels, self.score_batch_norm == "batch", as_scored)
                         )
                 if len(pair) == 2 and (epochs.stop < self.epochs or index == 0):
                     losses = learner.losses(images, labels)
@@ -135,3 +146,10 @@ class Ours:
         if self.score_networks == "both" or len(pair) == 1:
             return np.asarray(by_network.mean(axis=0))
         return np.asarray(by_network[0 if self.score_networks == "first" else 1])
+
+    def _is_scored(self, epoch: int, cycle: range) -> bool:
+        """Whether the losses after this epoch of this cycle are part of the score."""
+        in_last_cycle, at_cycles_end = cycle.stop == self.epochs, epoch == cycle.stop - 1
+        return {
+            "last": in_last_cycle and at_cycles_end, "last_cycle": in_last_cycle, "cycles": at_cycles_end,
+        }[self.score_epochs]  # fmt: skip

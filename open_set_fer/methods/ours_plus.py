@@ -4,7 +4,7 @@
 test pool has that the training set has not: closed faces of both look alike, open faces are in the pool alone (semi-supervised
 novelty detection, Blanchard, Lee and Scott, JMLR 2010). A network that starts from the closed-set model learns to tell pool from
 training images, both drawn so that every pseudo class weighs the same on either side, and scores only images that it was not
-trained on. Its logit and the closed-set model's energy are added on one scale.
+trained on. Its logit, on one scale for all folds, and the closed-set model's energy are added.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import F, nn, seeds, torch, training
+from open_set_fer.methods.scaling import standardise
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 
@@ -26,7 +27,7 @@ class OursPlus:
     """Pool-against-training discriminator, cross-fitted, plus the closed-set model's energy; not in the paper."""
 
     name = "ours-plus"
-    version = 1
+    version = 2
 
     epochs: Epochs = 8
     """Of each fold's network."""
@@ -58,7 +59,8 @@ class OursPlus:
                     task, context, model, pool_labels, train_labels, held_out, generator
                 )
         energy = -logsumexp(model.test_logits.astype(np.float64), axis=1)
-        score = standardise(logits) + self.energy_weight * standardise(energy)
+        # Each fold's network has its own scale: joined raw, the fold with the larger logits would rank first.
+        score = standardise(logits, folds) + self.energy_weight * standardise(energy)
         return Detection(score, pool_labels, curves, {"pool_logit": logits, "energy": energy})
 
     def _fold(
@@ -111,9 +113,3 @@ def match_classes(
         if len(candidates):
             pieces.append(rng.choice(candidates, count, replace=count > len(candidates)))
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
-
-
-def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Zero mean, unit standard deviation; constant values become zeros."""
-    deviation = float(values.std())
-    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)

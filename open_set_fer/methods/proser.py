@@ -82,6 +82,7 @@ class Proser:
             self.momentum,
             weight_decay=self.weight_decay,
         )
+        # One momentum over all epochs, where the authors make a new SGD each.
         curves: dict[str, list[float]] = {"loss": [], "data_placeholder_loss": [], "train_accuracy": []}
         for _ in context.progress(range(self.epochs), "proser: epochs"):
             network.train()
@@ -91,6 +92,7 @@ class Proser:
                 if half < 2:
                     continue
                 x = training.augmented(network, data[batch], generator, self.erase_probability)
+                # Both halves in one pass, so with common batch statistics; the authors pass each by itself.
                 hidden = network.to_stage(x, self.mix_stage)
                 y = targets[batch]
                 order = torch.randperm(half, generator=generator)

@@ -18,7 +18,9 @@ class BackboneSettings:
     width: Count = 16
     """Channels of the small network's first stage; they double at each of its three stages."""
     stem: Literal["torchvision", "face"] = "torchvision"
-    """Of the ResNets: 'face' has a max-pool without padding, in ceil mode, as the published face checkpoints."""
+    """Of the ResNets: 'face' is what the published face checkpoints were trained in: a max-pool without padding, in ceil
+    mode, and in ResNet-50 the stride in a block's first convolution (1x1) instead of its second (3x3). The tensors have the
+    same shapes either way, so a checkpoint fills both, but belongs to one."""
     weights: str = ""
     """'' for fresh weights, or the path of a checkpoint for the ResNets (see `methods/weights.py`)."""
 

@@ -75,12 +75,15 @@ def evaluate(
 
 @torch.inference_mode()
 def evaluate_with_batch_statistics(
-    network: Network, images: NDArray[np.uint8], batch_size: int = 512
+    network: Network,
+    images: NDArray[np.uint8],
+    compute: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 512,
 ) -> NDArray[np.float32]:
-    """Logits as `evaluate` gives them, but with batch norm by each batch's own statistics."""
+    """As `evaluate`, but with batch norm by each batch's own statistics."""
     network.train()
     with frozen_statistics(network):
-        return _in_batches(network, images, network, batch_size)
+        return _in_batches(network, images, compute or network, batch_size)
 
 
 def _in_batches(

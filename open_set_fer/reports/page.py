@@ -29,7 +29,7 @@ CITATION = (
 )
 
 
-FELL_BACK = re.compile(r"selection fell back to all samples in (\d+) of (\d+) selections(?: \(lost: (.*)\))?")
+LOST_CLASS = re.compile(r"a class without a clean sample was kept whole in (\d+) of (\d+) selections \(lost: (.*)\)")
 OLD_NOTE = re.compile(r"network \d+, epoch \d+: selection kept no sample.*: all samples used")
 """What older versions wrote of each single selection that fell back."""
 WHERE = {
@@ -139,19 +139,19 @@ def _card(results: Results, dataset: str) -> DataSetCard:
 
 
 def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """(data set and methods, note, number of cells), the most frequent first; selections that fell back are summed up."""
+    """(data set and methods, note, number of cells), the most frequent first; selections that lost a class are summed up."""
     single: dict[str, list[tuple[str, str]]] = {}
     fell: dict[str, list[tuple[str, str]]] = {}
     for row in ran.to_dict("records"):
         for note in dict.fromkeys(
             OLD_NOTE.sub("a selection lost a class: all samples used", note) for note in row["notes"]
         ):
-            into = fell if FELL_BACK.fullmatch(note) else single
+            into = fell if LOST_CLASS.fullmatch(note) else single
             into.setdefault(note, []).append((row["dataset"], row["method"]))
     listed = [(_sources(sources), note, len(sources)) for note, sources in single.items()]
     if fell:
         sources = [source for of in fell.values() for source in of]
-        listed.append((_sources(sources), _fell_back({note: len(of) for note, of in fell.items()}), len(sources)))
+        listed.append((_sources(sources), _lost_classes({note: len(of) for note, of in fell.items()}), len(sources)))
     return sorted(listed, key=lambda item: -item[2])
 
 
@@ -162,18 +162,16 @@ def _sources(sources: list[tuple[str, str]]) -> str:
     return "; ".join(f"{dataset}: {', '.join(methods)}" for dataset, methods in by_set.items())
 
 
-def _fell_back(notes: dict[str, int]) -> str:
-    """One sentence on the selections that fell back. notes: with the number of cells that have each."""
+def _lost_classes(notes: dict[str, int]) -> str:
+    """One sentence on the selections that lost a class. notes: with the number of cells that have each."""
     fell, of, lost = 0, 0, Counter[str]()
     for note, cells in notes.items():
-        if match := FELL_BACK.fullmatch(note):
+        if match := LOST_CLASS.fullmatch(note):
             fell, of = fell + cells * int(match[1]), of + cells * int(match[2])
-            for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3] or "")):
+            for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3])):
                 lost[name] += cells
     classes = ", ".join(f"{name} in {cells} cells" if cells > 1 else name for name, cells in lost.most_common())
-    return f"The selection of clean samples fell back to all samples in {fell} of {of} selections" + (
-        f"; classes without a selected sample: {classes}." if classes else "."
-    )
+    return f"A class without a clean sample was kept whole in {fell} of {of} selections: {classes}."
 
 
 def _settings(results: Results, dataset: str) -> list[SettingsGroup]:

@@ -15,6 +15,9 @@ KEY = ["dataset", "protocol", "open_classes", "method", "metric"]
 USUAL_DATASET, DATASET_OF_FAMILY = "rafdb", {"contempt": "affectnet"}
 """Whose numbers stand beside a data set for which the paper prints none."""
 
+PRINTED_AS = {"rafdb_compound": "rafdb"}
+"""What the paper calls a data set of the suite: RAF-DB with its compound faces is RAF-DB there."""
+
 
 @cache
 def paper_results() -> pd.DataFrame:
@@ -31,14 +34,16 @@ def _by_key() -> dict[tuple[str, ...], float]:
 
 def paper_value(dataset: str, protocol: str, open_classes: str, method: str, metric: str) -> float | None:
     """The number as printed, None where the paper has none."""
-    return _by_key().get((dataset, protocol, open_classes, method, metric))
+    return _by_key().get((PRINTED_AS.get(dataset, dataset), protocol, open_classes, method, metric))
 
 
 def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
     """(protocol, open_classes) of the paper's rows for a data set, in printed order, mean rows left out."""
     frame = paper_results()
     chosen = frame[
-        (frame["dataset"] == dataset) & frame["protocol"].isin(protocols) & (frame["open_classes"] != "mean")
+        (frame["dataset"] == PRINTED_AS.get(dataset, dataset))
+        & frame["protocol"].isin(protocols)
+        & (frame["open_classes"] != "mean")
     ]
     return list(dict.fromkeys(zip(chosen["protocol"], chosen["open_classes"], strict=True)))
 

@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 
-from open_set_fer.benchmark.plan import Selection, make_plan
+from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.profiles import built_in_labels, load_profile, profile_names
 from open_set_fer.errors import SuiteError
+from open_set_fer.methods.dias import Dias
+from open_set_fer.methods.recipe import BackboneSettings
 
 SMOKE = load_profile("smoke")[2]
 
@@ -254,3 +256,75 @@ def test_a_base_gives_what_the_profile_does_not_say(tmp_path):
     assert (own.seeds, own.default_methods, own.protocols) == (base.seeds, base.default_methods, base.protocols)
     with pytest.raises(SuiteError, match=r"own\.toml: selection: Field required"):
         load_profile(write(tmp_path, BASED.replace('selection = "nothing was selected"', "")))
+
+
+OTHER = SMOKE.replace("[methods.ours]\n", "[methods.ours]\nbackbone = { width = 4 }\n")
+
+
+def test_a_label_may_have_networks_of_its_own_kind_and_shares_the_closed_set_model(tmp_path):
+    profile = load_profile(write(tmp_path, OTHER))[1]
+    shared = profile.backbone_settings()
+    assert profile.own_backbone("ours") == dataclasses.replace(shared, width=4)
+    assert profile.own_backbone("ours-online") == profile.own_backbone("ours")  # it is like ours
+    assert profile.own_backbone("baseline") is None
+    assert profile.method("ours") == load_profile("smoke")[1].method("ours")
+    before, after = ({c.label: c for c in plan_of(tmp_path, text)} for text in (SMOKE, OTHER))
+    assert before["baseline"].key == after["baseline"].key
+    assert before["ours"].key != after["ours"].key
+    assert before["ours"].settings_key() != after["ours"].settings_key()
+    assert before["ours"].closed_set_key == after["ours"].closed_set_key == after["baseline"].closed_set_key
+    same = SMOKE.replace("[methods.ours]\n", "[methods.ours]\nbackbone = { width = 8 }\n")
+    assert {c.label: c.key for c in plan_of(tmp_path, same)} == {c.label: c.key for c in before.values()}
+    for wrong, message in (
+        ("3", "methods.ours.backbone is no table"),
+        ("{ widht = 4 }", r"unknown key methods\.ours\.back.*\.widht"),
+    ):
+        with pytest.raises(SuiteError, match=message):
+            load_profile(write(tmp_path, OTHER.replace("{ width = 4 }", wrong)))
+
+
+def test_checkpoints_go_to_the_networks_that_they_are_named_for(tmp_path):
+    """And until they are given, each label says what it is that it starts without."""
+    paper = load_profile("paper")[1]
+    assert paper.own_backbone("ours-notebook") == BackboneSettings("resnet50", stem="face")
+    one, two = paper.fresh_starts(["baseline", "ours-notebook", "ours"])
+    assert "resnet18_msceleb.pth: baseline, ours cannot" in one
+    assert "resnet50_ft_weight.pkl: ours-notebook cannot" in two
+    alone = load_profile("paper", "a,b=c.pth")[1]
+    assert (alone.backbone_settings().weights, alone.own_backbone("ours-notebook").weights) == ("a,b=c.pth", "")
+    assert len(alone.fresh_starts(["baseline", "ours-notebook"])) == 1
+    both = load_profile("paper", "resnet50=x,y.pkl,resnet18=z.pth")[1]
+    assert (both.backbone_settings().weights, both.own_backbone("ours-notebook").weights) == ("z.pth", "x,y.pkl")
+    assert both.own_backbone("ours") is None
+    assert both.fresh_starts(both.method_labels()) == []
+    with pytest.raises(SuiteError, match="the profile has no network resnet50"):
+        load_profile("smoke", "resnet50=x.pkl")
+
+
+def test_a_label_may_have_other_settings_on_a_checkpoint(tmp_path):
+    fresh, trained = load_profile("paper")[1], load_profile("paper", "x.pth")[1]
+    assert fresh.method("dias") == Dias()  # as published
+    assert trained.method("dias") == Dias(epochs=60, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, lr_step=30)
+    assert trained.method("eow") == fresh.method("eow")
+    with pytest.raises(SuiteError, match=r"unknown key methods\.ours\.epoch, did you mean 'epochs'"):
+        load_profile(write(tmp_path, SMOKE + "[with_weights.ours]\nepoch = 3\n"))
+
+
+def test_a_data_set_that_the_profile_does_not_list_is_an_error_with_its_mend(tmp_path):
+    with pytest.raises(SuiteError, match=r"does not list data set digits: .*\n.*contrast.*table \[datasets\.digits\]"):
+        plan_of(tmp_path, datasets=("digits",))
+    with pytest.raises(SuiteError, match="unknown dataset 'synthetics', did you mean 'synthetic'"):
+        plan_of(tmp_path, datasets=("synthetics",))
+
+
+def test_the_papers_data_sets_have_its_size_and_only_ferplus_runs_unasked(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSFER_DATA", str(tmp_path))
+    paper = load_profile("paper")[1]
+    assert {name: paper.dataset(name).image_size for name in paper.datasets} == dict.fromkeys(
+        ("ferplus", "rafdb", "rafdb_compound", "affectnet"), 224
+    )
+    assert list(dry_plan(paper, Selection(), tmp_path)[1]) == ["ferplus"]
+    compound = Selection(datasets=("rafdb_compound",), families=("compound",))
+    assert {cell.protocol.label for cell in dry_plan(paper, compound, tmp_path)[0]} == {"compound"}
+    own = 'base = "paper"\ndescription = "mine"\nselection = "none"\n[datasets.synthetic]\n'
+    assert load_profile(write(tmp_path, own))[1].default_datasets == []

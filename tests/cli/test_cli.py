@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from open_set_fer import __version__, plugins
 from open_set_fer.benchmark.profiles import load_profile, profile_names
 from open_set_fer.cli import app
+from open_set_fer.cli.options import default_profile
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
@@ -72,6 +73,23 @@ def test_help_and_version_load_neither_torch_nor_mlflow(arguments):
 
 def test_version_names_the_commit():
     assert osfer("--version").output.startswith(f"osfer {__version__} (commit ")
+
+
+def test_without_a_profile_a_data_set_has_its_own_or_the_demo_or_names_those_that_list_it():
+    assert [default_profile("", dataset) for dataset in ("", "ferplus", "synthetic")] == ["demo", "ferplus-cpu", "demo"]
+    assert default_profile("paper", "rafdb") == "paper"
+    for datasets, mend in (
+        ("rafdb", "list it: paper (--profile)"),
+        ("cifar10,ferplus", "list it: contrast-real (--profile)"),
+    ):
+        done = osfer("plan", "--dataset", datasets)
+        assert isinstance(done.exception, SuiteError)
+        assert f"no profile is named, and {datasets} has none of its own" in str(done.exception)
+        assert mend in str(done.exception)
+    done = osfer("run", "--dataset", "rafbd")
+    assert "unknown dataset 'rafbd', did you mean 'rafdb'" in str(done.exception)
+    prepared = osfer("data", "check", "digits", "--json", "--home", "/dev/null/none")  # data sets alone need no profile
+    assert "cannot create the folder" in str(prepared.exception) or "not a folder" in str(prepared.exception)
 
 
 def test_profile_show_is_a_profile(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from open_set_fer.methods.augmentation import flip_or_noise, random_erase
+from open_set_fer.methods.augmentation import add_noise, flip_or_noise, random_erase
 
 
 def test_random_erase_makes_one_rectangle_of_the_stated_area():
@@ -21,6 +21,16 @@ def test_random_erase_makes_one_rectangle_of_the_stated_area():
     assert area.max() < 0.27
     assert abs(area.mean().item() - 0.135) < 0.01
     assert torch.equal(random_erase(x, torch.Generator(), probability=0.0), x)
+
+
+def test_noise_share_and_variance():
+    """Of the 0-255 scale, whatever a channel's normalisation; the other images stay as they are."""
+    x, std = torch.rand(2000, 3, 8, 8), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    noise = (add_noise(x, std, torch.Generator().manual_seed(0), 0.3) - x) * std * 255
+    noisy = (noise != 0).flatten(1).any(1)
+    assert noisy.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert noise[noisy].var(dim=(0, 2, 3)).tolist() == pytest.approx([30] * 3, rel=0.02)
+    assert torch.equal(add_noise(x, std, torch.Generator(), 0.0), x)
 
 
 def test_flip_or_noise_shares_and_variance():

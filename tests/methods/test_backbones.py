@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from open_set_fer.methods.backbones import StridedPointwise, build_network
@@ -45,6 +47,71 @@ def test_no_network_has_a_strided_pointwise_convolution_of_onednn(kind):
     for name, network, _ in networks(kind):
         plain = [m for m in network.modules() if isinstance(m, nn.Conv2d) and not isinstance(m, StridedPointwise)]
         assert not [m for m in plain if m.kernel_size == (1, 1) and m.stride != (1, 1)], name
+
+
+def face_resnet50(seed: int) -> dict[str, torch.Tensor]:
+    """Random tensors with the names and shapes of the VGGFace2 checkpoint, its classifier cut to ten identities."""
+    generator = torch.Generator().manual_seed(seed)
+    state: dict[str, torch.Tensor] = {}
+
+    def convolution(name: str, norm: str, outputs: int, inputs: int, side: int) -> None:
+        scale = (2 / (inputs * side * side)) ** 0.5
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, side, side, generator=generator) * scale
+        for part, least in (("weight", 0.5), ("bias", -0.2), ("running_mean", -0.2), ("running_var", 0.8)):
+            state[f"{norm}.{part}"] = least + 0.4 * torch.rand(outputs, generator=generator)
+
+    convolution("conv1", "bn1", 64, 3, 7)
+    inputs = 64
+    for layer, (blocks, planes) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), 1):
+        for block in range(blocks):
+            name = f"layer{layer}.{block}"
+            for number, (outputs, taken, side) in enumerate(
+                ((planes, inputs, 1), (planes, planes, 3), (4 * planes, planes, 1)), 1
+            ):
+                convolution(f"{name}.conv{number}", f"{name}.bn{number}", outputs, taken, side)
+            if block == 0:
+                convolution(f"{name}.downsample.0", f"{name}.downsample.1", 4 * planes, inputs, 1)
+            inputs = 4 * planes
+    state["fc.weight"], state["fc.bias"] = torch.randn(10, 2048, generator=generator), torch.zeros(10)
+    return state
+
+
+def face_feature_map(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """What the VGGFace2 repository's ResNet-50 computes of prepared images, written out: stride in the first 1x1."""
+
+    def unit(x: torch.Tensor, name: str, norm: str, stride: int, padding: int) -> torch.Tensor:
+        x = F.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
+        parts = (state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts)
+
+    x = F.max_pool2d(F.relu(unit(x, "conv1", "bn1", 2, 3)), 3, 2, ceil_mode=True)
+    for layer, blocks in enumerate((3, 4, 6, 3), 1):
+        for block in range(blocks):
+            name, stride = f"layer{layer}.{block}", 2 if block == 0 and layer > 1 else 1
+            out = F.relu(unit(x, f"{name}.conv1", f"{name}.bn1", stride, 0))
+            out = F.relu(unit(out, f"{name}.conv2", f"{name}.bn2", 1, 1))
+            out = unit(out, f"{name}.conv3", f"{name}.bn3", 1, 0)
+            x = unit(x, f"{name}.downsample.0", f"{name}.downsample.1", stride, 0) if block == 0 else x
+            x = F.relu(out + x)
+    return x
+
+
+def test_the_face_checkpoint_computes_what_its_own_network_does(tmp_path):
+    state = face_resnet50(0)
+    path = tmp_path / "resnet50_ft_weight.pkl"
+    path.write_bytes(pickle.dumps({name: tensor.numpy() for name, tensor in state.items()}, protocol=2))
+    images = torch.randint(0, 256, (2, 3, 75, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    face, plain = (
+        build_network(BackboneSettings("resnet50", stem=stem, weights=str(path)), 6, 3, 0).eval()
+        for stem in ("face", "torchvision")
+    )
+    with torch.inference_mode():
+        expected = face_feature_map(state, face.prepare(images))
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(face.feature_map(face.prepare(images)), expected, rtol=1e-4, atol=1e-4 * scale)
+        other = plain.feature_map(plain.prepare(images))
+    assert other.shape == expected.shape
+    assert float((other - expected).abs().max()) > 0.1 * scale
 
 
 def test_same_seed_same_weights_and_the_global_generator_is_left_alone():

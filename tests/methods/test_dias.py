@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import OpenSetTask
 from open_set_fer.methods.dias import (
     Dias,
+    add_dropout,
     adversarial_loss,
     auxiliary_twin,
     build_gan,
@@ -24,7 +27,7 @@ from open_set_fer.methods.dias import (
 from open_set_fer.methods.recipe import BackboneSettings
 from open_set_fer.testing import task_and_context
 
-QUICK = {"epochs": 2, "batch_size": 20, "gan_width": 2, "optimizer": "adam", "learning_rate": 3e-3}
+QUICK = {"epochs": 2, "batch_size": 20, "gan_width": 2, "optimizer": "adam", "learning_rate": 3e-3, "dropout": 0.0}
 
 
 def detect(**settings):
@@ -54,6 +57,7 @@ def test_the_published_settings():
     assert (s.epochs, s.batch_size, s.optimizer, s.learning_rate, s.weight_decay) == (200, 64, "sgd", 0.1, 1e-4)
     assert (s.beta, s.fake_ratio, s.pull_ratio, s.smoothing, s.smoothing2) == (0.1, 0.1, 1.0, 0.5, 1.0)
     assert (s.lr_step, s.gan_learning_rate, s.gan_width, s.erase_probability) == (60, 2e-4, 64, 0.0)
+    assert s.dropout == 0.2
     assert (s.copycat_statistics, s.warm_start, s.batches_per_pass) == (True, False, 0)
     nets = simulator(optimizer="sgd")
     assert nets.classifier_optimizer.param_groups[0]["momentum"] == 0.9
@@ -228,6 +232,40 @@ def record(calls, original):
     return recorded
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dropout_zeroes_channels_before_each_block_and_only_in_training(channels):
+    """What each block gets: in training some channels are zero and the others are 1 / (1 - p) times as large."""
+    network = build_network(BackboneSettings("small", width=8), 3, channels, 0)
+    plain = deepcopy(network)
+    add_dropout(network, 0.25, torch.Generator().manual_seed(0))
+    got, share = [], []
+    for module_ in (network.stem, network.stages[0], network.stages[1], network.stages[2]):
+        module_.register_forward_pre_hook(lambda _, inputs: got.append(inputs[0].detach().clone()))
+    x = torch.rand(40, channels, 24, 24) + 0.5
+    network.train()(x)
+    image, first, second, third = got
+    for before, after in ((plain.train().stages[0](first), second), (plain.stages[1](second), third), (x, image)):
+        scale = (after / before).nan_to_num(0.0).amax(dim=(2, 3))
+        assert set(scale.mul(3).round(decimals=2).unique().tolist()) <= {0.0, 3.0, 4.0}
+        share.append((scale == 0).float().mean().item())
+    assert share[0] == pytest.approx(0.25, abs=0.08)
+    assert share[1] == pytest.approx(0.25, abs=0.08)
+    assert (share[2] == 0) == (channels == 1)  # a grey image is not wiped out
+    torch.testing.assert_close(network.from_stage(first, 0).shape, plain.from_stage(first, 0).shape)
+    plain.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network.eval()(x), plain.eval()(x))
+
+
+def test_features_that_are_handed_in_meet_the_dropout_too():
+    nets = simulator(dropout=0.5)
+    nets.classifier.train()
+    hidden = torch.rand(6, 4, 12, 12)
+    assert not torch.equal(nets.classifier.from_stage(hidden, 1), nets.classifier.from_stage(hidden, 1))
+    assert np.isfinite([*nets.gan_step(torch.arange(8)).values(), *nets.copycat_step(torch.arange(8)).values()]).all()
+    nets.classifier.eval()
+    assert torch.equal(nets.classifier.from_stage(hidden, 1), nets.classifier.from_stage(hidden, 1))
+
+
 def test_features_are_the_stages_outputs():
     network = build_network(BackboneSettings("small", width=4), 3, 1, 0).eval()
     x = torch.randn(2, 1, 24, 24)
@@ -261,7 +299,7 @@ def test_same_seed_same_scores_and_every_setting_changes_them():
     assert (detect(epochs=1)[0].unknown_score == first).all()
     for change in ({"beta": 1.0}, {"fake_ratio": 1.0}, {"pull_ratio": 9.0}, {"smoothing": 0.0}, {"smoothing2": 0.5},
                    {"gan_learning_rate": 1e-2}, {"gan_width": 3}, {"optimizer": "sgd"}, {"weight_decay": 0.1},
-                   {"erase_probability": 1.0}, {"warm_start": True}, {"copycat_statistics": False}, {"batches_per_pass": 1}, {"epochs": 2}):  # fmt: skip
+                   {"erase_probability": 1.0}, {"dropout": 0.5}, {"warm_start": True}, {"copycat_statistics": False}, {"batches_per_pass": 1}, {"epochs": 2}):  # fmt: skip
         assert (detect(**{"epochs": 1, **change})[0].unknown_score != first).any(), change
 
 

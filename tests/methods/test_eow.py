@@ -66,9 +66,12 @@ def test_losses_and_score_against_numpy():
 
 
 def test_sgld_step_on_a_quadratic_energy():
-    """E = c/2 |e - m|²: the drift is -step x c (e - m), the noise has the stated variance and is fresh each time."""
-    c, m, step, noise = 3.0, 0.7, 0.1, 0.2
-    start = torch.linspace(-2, 2, 50, dtype=torch.float64).repeat(4000, 1)
+    """E = c/2 |e - m|²: the drift is -step x c (e - m), the noise has the stated variance and is fresh each time.
+
+    Far enough above zero for its floor to play no part.
+    """
+    c, m, step, noise = 3.0, 7.0, 0.1, 0.2
+    start = torch.linspace(3, 9, 50, dtype=torch.float64).repeat(4000, 1)
 
     def gradient(e):
         return c * (e - m)
@@ -81,10 +84,28 @@ def test_sgld_step_on_a_quadratic_energy():
     assert abs(np.corrcoef(rest[:, 0], rest[:, 1])[0, 1]) < 0.06
     # Many steps reach the stationary law of this linear recursion: mean m, variance noise² / (1 - (1 - step c)²).
     e, g = torch.zeros(20000, dtype=torch.float64), generator()
-    for _ in range(60):
+    for _ in range(70):
         e = sgld_step(gradient, e, step, noise, g)
     assert e.mean().item() == pytest.approx(m, abs=0.01)
     assert e.var().item() == pytest.approx(noise**2 / (1 - (1 - step * c) ** 2), rel=0.05)
+
+
+def test_samples_stay_where_real_features_lie():
+    """Behind a ReLU nothing is negative: neither a start, nor a step of any length, nor the input of the last stage."""
+    rng = np.random.default_rng(0)
+    start, slope = rng.uniform(0, 0.2, (5, 8)), rng.normal(size=(5, 8))
+    moved = sgld_step(lambda e: torch.from_numpy(slope), torch.from_numpy(start), 0.5, 0.0, generator())
+    np.testing.assert_array_equal(moved.numpy(), np.maximum(start - 0.5 * slope, 0))
+    assert (start - 0.5 * slope < 0).any()
+    for settings, stage in ((BackboneSettings("small", width=4), 2), (BackboneSettings("resnet18"), 3)):
+        network = build_network(settings, 4, 3, 0).eval()
+        images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator())
+        with torch.inference_mode():
+            assert network.to_stage(network.prepare(images), stage).min() == 0
+    network = small_network()
+    buffer = ReplayBuffer(12, (8, 6, 6), 0.5, generator())
+    EOW(sgld_steps=20, sgld_noise=0.1, sgld_step_size=10.0)._negative_logits(network, buffer, 12, generator())
+    assert buffer.features.min() == 0 < buffer.features.max()
 
 
 def test_energy_gradient_against_finite_differences():
@@ -126,7 +147,7 @@ def test_sampling_goes_the_stated_way_and_leaves_the_network_as_it_was(direction
 
 def test_replay_buffer_starts_uniform_and_draws_the_stated_share_anew():
     buffer = ReplayBuffer(2000, (3, 2, 2), 0.05, generator())
-    assert buffer.features.abs().max() <= 0.1
+    assert 0 <= buffer.features.min() < buffer.features.max() <= 0.2
     assert buffer.features.std().item() == pytest.approx(0.2 / np.sqrt(12), rel=0.02)
     buffer.store(torch.arange(2000), torch.ones(2000, 3, 2, 2))
     fresh = []
@@ -135,7 +156,7 @@ def test_replay_buffer_starts_uniform_and_draws_the_stated_share_anew():
         assert len(set(where.tolist())) == len(samples) == 500
         anew = (samples != 1).flatten(1).any(1)
         assert torch.equal(anew, (samples != 1).flatten(1).all(1))  # a whole sample or nothing of it
-        assert samples[anew].abs().max() <= 0.1
+        assert 0 <= samples[anew].min() < samples[anew].max() <= 0.2
         fresh.append(anew.float().mean().item())
     assert np.mean(fresh) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 20000))
     assert (buffer.features == 1).all()  # drawing changes nothing

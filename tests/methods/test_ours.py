@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import zscore
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.methods import learners as module
@@ -29,7 +30,8 @@ def detect(pseudo=None, **settings):
 @pytest.mark.parametrize(
     "settings",
     [{}, {"attention": False}, {"cycle_training": False}, {"cycle_lr": False}, {"variant": "online", "epochs": 12},
-     {"score_epochs": "last_cycle"}, {"score_batch_norm": "batch"}, {"score_networks": "first"}, {"score_networks": "second"}],
+     {"score_epochs": "last_cycle"}, {"score_epochs": "cycles"}, {"score_batch_norm": "batch"}, {"score_networks": "first"},
+     {"score_networks": "second"}],
     ids=str,
 )  # fmt: skip
 def test_wrong_pseudo_labels_score_high(settings):
@@ -45,8 +47,8 @@ def test_same_seed_same_scores_and_every_switch_changes_them():
     first = detect(pseudo).unknown_score
     assert (detect(pseudo).unknown_score == first).all()
     for change in ({"attention": False}, {"cycle_lr": False}, {"cycle_training": False}, {"consistency_weight": 1.0},
-                   {"erase_probability": 0.0}, {"variant": "online"}, {"score_epochs": "last_cycle"}, {"score_batch_norm": "batch"},
-                   {"score_networks": "first"}, {"weight_decay": 0.1}, {"pretrained_stages": 1}, {"balanced": True}, {"lr_decay": 0.5}):  # fmt: skip
+                   {"erase_probability": 0.0}, {"variant": "online"}, {"score_epochs": "last_cycle"}, {"score_epochs": "cycles"},
+                   {"noise_probability": 0.5}, {"score_augmented": True}, {"score_batch_norm": "batch"}, {"score_networks": "first"}, {"weight_decay": 0.1}, {"pretrained_stages": 1}, {"balanced": True}, {"lr_decay": 0.5}):  # fmt: skip
         assert (detect(pseudo, **change).unknown_score != first).any(), change
     both = (
         detect(pseudo, score_networks="first").unknown_score + detect(pseudo, score_networks="second").unknown_score
@@ -63,7 +65,7 @@ def test_without_cycle_training_lambda_zero_is_plain_cross_entropy():
 
 
 def test_who_learns_from_whom(monkeypatch):
-    """First cycle: all samples. Then each network learns from the samples that the other one selected last."""
+    """The first network begins with all samples; from then on each learns from what the other one selected last."""
     trained, selections = [], []
     original = module.Learner.train_epoch
 
@@ -82,7 +84,7 @@ def test_who_learns_from_whom(monkeypatch):
     detect(epochs=6, cycle_length=2)
     assert [index for index, _ in trained] == [0, 0, 1, 1] * 3
     # Selections in order: by network 1, 2 (first cycle), 1, 2 (second), 1 (third; network 2 ends).
-    expected = [None, None, None, None, 1, 1, 2, 2, 3, 3, 4, 4]
+    expected = [None, None, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     for (_, selected), which in zip(trained, expected, strict=True):
         assert (selected == (np.ones(96, bool) if which is None else selections[which])).all()
     assert len(selections) == 5
@@ -106,10 +108,10 @@ def test_online_scores_only_unseen_images(monkeypatch):
         seen.update(image.tobytes() for image in images)
         return original_train(self, images, *rest)
 
-    def evaluate(network, images):
+    def evaluate(network, images, *compute):
         if len(images) and seen:
             scored.append({image.tobytes() for image in images} & seen)
-        return original_evaluate(network, images)
+        return original_evaluate(network, images, *compute)
 
     def learner(*args):
         seen.clear()
@@ -160,9 +162,26 @@ def test_erase_comes_before_the_flip(monkeypatch):
         assert (erased == 0).any()
 
 
-def test_a_guard_that_falls_back_says_so():
+def test_the_mean_over_cycles_is_that_of_trainings_that_end_there():
+    pseudo, _ = noisy_labels()
+    ends = [detect(pseudo, epochs=epochs, cycle_training=False).unknown_score for epochs in (2, 4, 5)]
+    mean = detect(pseudo, epochs=5, cycle_training=False, score_epochs="cycles").unknown_score
+    np.testing.assert_allclose(mean, np.mean(ends, axis=0), rtol=1e-12)
+
+
+def test_online_losses_are_pooled_on_one_scale(monkeypatch):
+    pseudo, _ = noisy_labels()
+    pooled = detect(pseudo, variant="online").unknown_score
+    monkeypatch.setattr(ours, "standardise", lambda values, groups: values)
+    raw = detect(pseudo, variant="online").unknown_score
+    for half in (slice(0, None, 2), slice(1, None, 2)):
+        np.testing.assert_allclose(pooled[half], zscore(raw[half]), rtol=1e-9, atol=1e-9)
+    assert abs(raw[::2].mean() - raw[1::2].mean()) > 1e-3
+
+
+def test_a_guard_that_keeps_a_class_says_so():
     task, context, _ = task_and_context(np.r_[np.zeros(95, dtype=int), 1])
     detection = Ours(**QUICK).detect(task, context)
     assert len(detection.notes) == 1
-    assert detection.notes[0].startswith("selection fell back to all samples in ")
+    assert detection.notes[0].startswith("a class without a clean sample was kept whole in ")
     assert detection.notes[0].endswith(f"(lost: {task.closed_classes[1]})")

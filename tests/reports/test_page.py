@@ -89,19 +89,19 @@ def test_the_page_begins_with_the_result_and_links_runs_where_there_is_a_ui() ->
     assert "http:" not in build_page(SEEDS, tables, [])
 
 
-def test_selections_that_fell_back_are_one_line() -> None:
+def test_selections_that_lost_a_class_are_one_line() -> None:
     def cell(*notes: str) -> dict[str, object]:
         return {"dataset": "ferplus", "method": "ours", "notes": notes}
 
-    fell = "selection fell back to all samples in {} of 3 selections (lost: {})"
+    fell = "a class without a clean sample was kept whole in {} of 3 selections (lost: {})"
     ran = pd.DataFrame([
         cell(fell.format(3, "fear, disgust")), cell(fell.format(2, "fear")), cell(fell.format(3, "fear, disgust"), "other"),
         cell("network 1, epoch 3: selection kept no sample of class 1, 2: all samples used",
              "network 2, epoch 3: selection kept no sample: all samples used"),
     ])  # fmt: skip
     assert _notes(ran) == [
-        ("FERPlus: Ours", "The selection of clean samples fell back to all samples in 8 of 9 selections; classes without a "
-                          "selected sample: fear in 3 cells, disgust in 2 cells.", 3),
+        ("FERPlus: Ours", "A class without a clean sample was kept whole in 8 of 9 selections: fear in 3 cells, disgust in 2 "
+                          "cells.", 3),
         ("FERPlus: Ours", "other", 1),
         ("FERPlus: Ours", "a selection lost a class: all samples used", 1),
     ]  # fmt: skip

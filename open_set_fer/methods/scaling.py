@@ -1,0 +1,22 @@
+"""Scores of several networks on one scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def standardise(values: NDArray[np.float64], groups: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """(N,) values with zero mean and unit standard deviation, in each of `groups` (N,) where given.
+
+    Constant values become zeros. By groups: where another network made each group's values, their units differ.
+    """
+    if groups is not None:
+        scaled = np.empty(len(values))
+        for group in np.unique(groups):
+            scaled[groups == group] = standardise(values[groups == group])
+        return scaled
+    deviation = float(values.std())
+    return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
