@@ -23,7 +23,7 @@ from open_set_fer.benchmark.outbox import Outbox
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.results import read_result, set_aside, update_result
-from open_set_fer.benchmark.signals import stopped_by_signals
+from open_set_fer.benchmark.signals import Stop, stopped_by_signals
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import bars, log
 from open_set_fer.datasets.faceset import FaceSet
@@ -99,18 +99,18 @@ class Runner:
             device, self.allow_face_artifacts,
         )  # fmt: skip
         status = "KILLED"
-        with stopped_by_signals() as closing:
+        with stopped_by_signals() as stop:
             try:
                 self.outbox.ask(logbook.parent_in, None)
                 with bars() as progress:
                     bar = progress.add_task("cells", total=len(cells), completed=outcome.already_done)
                     try:
-                        _Run(self, face_sets, logbook, outcome, lambda: progress.advance(bar)).all(left)
+                        _Run(self, face_sets, logbook, outcome, stop, lambda: progress.advance(bar)).all(left)
                     finally:
                         progress.remove_task(bar)
                 status = "FAILED" if outcome.failed else "FINISHED"
             finally:
-                closing()
+                stop.closing = True
                 logbook.close(status)
         return outcome
 
@@ -141,6 +141,7 @@ class _Run:
         face_sets: dict[str, FaceSet],
         logbook: Logbook,
         outcome: Outcome,
+        stop: Stop,
         settled: Callable[[], None],
     ) -> None:
         """`settled` is called after each cell."""
@@ -148,6 +149,7 @@ class _Run:
         self.outbox, self.logbook = runner.outbox, logbook
         self.face_sets = face_sets
         self.outcome = outcome
+        self.stop = stop
         self.settled = settled
         nothing: list[Run] = []
         outdated = self.outbox.ask(lambda tracker: tracker.outdated(), nothing)
@@ -188,6 +190,7 @@ class _Run:
         """
         later: list[Cell] = []
         for cell in group:
+            self.stop.again()
             try:
                 with filelock.FileLock(self.results / f"{cell.key}.lock", blocking=False):
                     is_settled = self._settle(cell)
@@ -220,6 +223,7 @@ class _Run:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in a method is that cell's failure, not the end of the run
+            self.stop.again()  # a signal that a library swallowed in mid-import makes it fail
             self.workplace = None  # a method that failed may have spoilt its task
             self.logbook.fail(cell, summary(error), traceback.format_exc())
             return True

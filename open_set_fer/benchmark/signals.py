@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from open_set_fer.errors import Stopped
 
+SENT_AGAIN_AFTER = 3.0
+"""Seconds: what a signal raises may be swallowed, in torch's imports for one, and then the run would go on."""
 
-@contextmanager
-def stopped_by_signals() -> Iterator[Callable[[], None]]:
-    """SIGTERM and SIGHUP stop the run as Ctrl-C does, by raising Stopped; yields what to call when closing begins.
 
-    Once it has begun, a signal does not disturb the closing for ten seconds; so the handlers stay after a stop.
-    """
-    last, closing = -math.inf, False
+class Stop:
+    """Whether a signal asked the run to stop, and whether its closing has begun."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        if closing and time.monotonic() - last < 10:
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.closing = False
+        self._last = -math.inf
+
+    def __call__(self, number: int, frame: FrameType | None = None) -> None:
+        """The handler of the signals; once the closing has begun, it does not disturb that for ten seconds."""
+        if self.closing and time.monotonic() - self._last < 10:
             return
-        last = time.monotonic()
+        self._last, self.number = time.monotonic(), number
+        if not self.closing:
+            again = threading.Timer(SENT_AGAIN_AFTER, self._send_again)
+            again.daemon = True
+            again.start()
         raise Stopped(number)
 
-    def close() -> None:
-        nonlocal closing
-        closing = True
+    def again(self) -> None:
+        """Raise what somebody has swallowed."""
+        if self.number is not None and not self.closing:
+            raise Stopped(self.number)
 
+    def _send_again(self) -> None:
+        if self.number is not None and not self.closing:
+            os.kill(os.getpid(), self.number)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[Stop]:
+    """SIGTERM and SIGHUP stop the run as Ctrl-C does, by raising Stopped; set `closing` of what is yielded when it closes.
+
+    The handlers stay after a stop, for the closing.
+    """
+    stop = Stop()
     # Python admits handlers in the main thread alone; a signal that is ignored (nohup) stays so.
     wanted = (
         (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
@@ -41,8 +62,8 @@ def stopped_by_signals() -> Iterator[Callable[[], None]]:
         if handler not in (signal.SIG_IGN, None):
             signal.signal(number, stop)
     try:
-        yield close
+        yield stop
     finally:
-        for number, handler in before.items() if last == -math.inf else ():
+        for number, handler in before.items() if stop.number is None else ():
             if handler is not None:
                 signal.signal(number, handler)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
+from open_set_fer.benchmark import signals
 from open_set_fer.benchmark.tracking import KIND, Tracker
+from open_set_fer.errors import Stopped
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.contract import Detection
 
@@ -126,6 +132,36 @@ def test_a_keyboard_interrupt_in_a_method_still_stops_the_run(place, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         place.run()
     assert place.statuses("benchmark") == ["KILLED"]
+    assert not list((place.home / "results").glob("*.started"))
+
+
+@pytest.mark.parametrize("then", ["fails", "sleeps", "goes on"])
+def test_a_signal_that_a_library_swallows_stops_the_run_all_the_same(place, monkeypatch, then):
+    """torch does in its imports: the cell then fails for a half-made module, or runs on."""
+    monkeypatch.setattr(signals, "SENT_AGAIN_AFTER", 0.2)
+
+    def act(found):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        if then == "fails":
+            raise AttributeError("module 'torch._dynamo' has no attribute 'utils'")
+        if then == "sleeps":
+            time.sleep(60)
+        return found
+
+    harm(monkeypatch, act)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    start = time.monotonic()
+    try:
+        with pytest.raises(Stopped):
+            place.run()
+        assert time.monotonic() - start < 50
+    finally:
+        for number, handler in before:  # they stay after a stop
+            signal.signal(number, handler)
+    assert place.statuses("benchmark") == ["KILLED"]
+    assert "FAILED" not in place.statuses()
     assert not list((place.home / "results").glob("*.started"))
 
 
