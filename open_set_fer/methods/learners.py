@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from open_set_fer.errors import SuiteError
 from open_set_fer.methods.attention import attention_maps, consistency_loss
 from open_set_fer.methods.augmentation import add_noise, random_erase
 from open_set_fer.methods.backbones import Network, build_network
@@ -45,6 +46,11 @@ class Learner:
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.network: Network = build_network(context.backbone, classes, channels, seed).to(context.device)
         if pretrained is not None and pretrained_stages:
+            if pretrained.widths != self.network.widths:
+                raise SuiteError(
+                    "pretrained_stages: the closed-set model is of another kind than the method's own networks",
+                    "leave out the label's `backbone` or its `pretrained_stages`",
+                )
             self.network.stem.load_state_dict(pretrained.stem.state_dict())
             for stage, given in zip(self.network.stages[:pretrained_stages], pretrained.stages, strict=False):
                 stage.load_state_dict(given.state_dict())

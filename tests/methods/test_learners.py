@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
+from open_set_fer.errors import SuiteError
 from open_set_fer.methods.augmentation import random_erase
 from open_set_fer.methods.learners import Learner
+from open_set_fer.methods.recipe import BackboneSettings
 from open_set_fer.testing import task_and_context
 
 
@@ -24,6 +27,15 @@ def test_pretrained_stages_start_from_the_closed_set_model():
         assert sum(equal[: sum(per_stage[:stages])]) == sum(per_stage[:stages])
         assert not all(equal[sum(per_stage[:stages]) :])
         assert torch.equal(learner.network.stem[0].weight, network.stem[0].weight) == (stages > 0)
+
+
+def test_stages_of_another_kind_of_network_are_refused():
+    task, context, _ = task_and_context()
+    network = context.closed_set_model(task).network
+    context.backbone = BackboneSettings("small", width=8)
+    assert Learner(context, 3, 1, 0, 16, 0.0, network, 0).network.widths == [8, 16, 32]
+    with pytest.raises(SuiteError, match="closed-set model is of another kind"):
+        Learner(context, 3, 1, 0, 16, 0.0, network, 2)
 
 
 def test_losses_of_augmented_images_are_those_of_noisy_and_erased_ones():
