@@ -116,10 +116,11 @@ class Runner:
 
     def auroc(self, cells: list[Cell]) -> dict[str, float]:
         """AUROC of these cells by key, as far as they are finished; from the disk where MLflow does not answer."""
+        nothing: dict[str, dict[str, float]] = {}
         try:
-            logged = self.tracker.finished_cells()
+            logged = self.outbox.ask(lambda tracker: tracker.finished_cells(), nothing)
         except SuiteError:
-            logged = {}
+            logged = nothing
         values: dict[str, float] = {}
         for cell in cells:
             if cell.key in logged:
