@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from open_set_fer.benchmark.cell_result import EVALUATION
 from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.profiles import Profile, load_profile
 from open_set_fer.benchmark.tracking import Tracker
@@ -131,6 +132,7 @@ def test_a_plan_shows_what_is_done(tmp_path, capsys):
     cells, _ = make_plan(profile, Selection(), home / "cache")
     tracker = Tracker(home, name)
     tags = {"osfer.kind": "cell", "cell_key": cells[0].key, "dataset": "synthetic", "method": cells[0].label}
+    tags["evaluation"] = str(EVALUATION)
     run = tracker.client.create_run(tracker.experiment_id, tags=tags)
     tracker.client.log_metric(run.info.run_id, "seconds.total", 60.0)
     tracker.client.set_terminated(run.info.run_id, "FINISHED")
