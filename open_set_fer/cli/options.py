@@ -58,7 +58,15 @@ HomeOption = Annotated[
         help="Folder of results, caches and the default MLflow store.",
     ),
 ]
-ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="Built-in profile or path of a .toml file.")]
+ProfileOption = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        "-p",
+        help="Built-in profile or path of a .toml file (default: `demo`, or `<data set>-cpu` where "
+        "--dataset names one that has it).",
+    ),
+]
 DatasetOption = Annotated[str, typer.Option("--dataset", "-d", help="Data sets, comma-separated (default: profile's).")]
 ProtocolOption = Annotated[str, typer.Option("--protocol", help="Families: single,pairs,triples,compound,contempt.")]
 OpenOption = Annotated[str, typer.Option("--open", help="Only protocols opening these: surprise,fear+disgust.")]

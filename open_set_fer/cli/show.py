@@ -44,7 +44,7 @@ def list_(
     ):
         if rows:
             # A name is what one types: it is never cut in two.
-            table = Table(Column(title, no_wrap=True), *columns)
+            table = Table(Column(title, no_wrap=True, min_width=max(len(row["name"]) for row in rows)), *columns)
             for row in rows:
                 table.add_row(*(", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()))
             out.print(table)

@@ -154,19 +154,19 @@ def load(tracker: Tracker) -> Results:
         if outdated:
             raise SuiteError(
                 f"every finished cell of profile {tracker.profile!r} was measured by another version of the evaluation",
-                f"run `osfer measure --profile {tracker.profile}`: it computes nothing again",
+                "run `osfer measure` with the same --profile: it computes nothing again",
             )
         failed = f" ({len(runs)} failed)" if runs else ""
         raise SuiteError(
             f"profile {tracker.profile!r} has no finished cell{failed} in {tracker.uri}",
-            f"run `osfer run --profile {tracker.profile}` first, or set MLFLOW_TRACKING_URI to the store that has them",
+            "run `osfer run` with the same --profile first, or set MLFLOW_TRACKING_URI to the store that has them",
         )
     plan = {_coordinates(cell): cell.get("cell_key") for cell in tracker.planned()}
     shown = _shown(plan, runs)
     if not shown:
         raise SuiteError(
             f"none of the {finished} finished cells of profile {tracker.profile!r} has the settings of its latest plan",
-            f"run `osfer run --profile {tracker.profile}`, which computes the planned ones",
+            "run `osfer run` with the same --profile: it computes the planned ones",
         )
     results = pd.DataFrame([_row(key, run) for key, run in shown.items()])
     planned = pd.DataFrame(list(dict.fromkeys([*plan, *shown])), columns=list(COORDINATES))

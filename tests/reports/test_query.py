@@ -131,7 +131,7 @@ def test_only_runs_with_other_settings_than_the_latest_plans_is_an_error_that_sa
     lab = Lab(home)
     lab.run(x="a")
     lab.tracker.start_benchmark(lab.plan({"x": "b"}), "", "osfer run")
-    with pytest.raises(SuiteError, match=r"none of the 1 finished cells(.|\n)*osfer run --profile"):
+    with pytest.raises(SuiteError, match=r"none of the 1 finished cells(.|\n)*osfer run. with the same --profile"):
         load(lab.tracker)
 
 

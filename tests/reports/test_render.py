@@ -115,7 +115,7 @@ def test_a_file_as_folder_is_one_clear_error(tmp_path: Path, monkeypatch: pytest
 def test_nothing_finished_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracker = Tracker(tmp_path / "home", "empty")
-    with pytest.raises(SuiteError, match=r"'empty' has no finished cell(.|\n)*osfer run --profile empty"):
+    with pytest.raises(SuiteError, match=r"'empty' has no finished cell(.|\n)*osfer run. with the same --profile"):
         render(tracker, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
