@@ -132,6 +132,7 @@ def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path, home):
     assert list(found) == ["new", "old"]
     link = tracking.experiment_link("http://127.0.0.1:5000/", found["new"])
     assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{found['new']}/runs?workflowType=machine_learning&")
+    assert "&orderByKey=metrics.%60auroc%60&" in link  # sorted by time the page folds cells into their parents
     assert (
         tracking.run_link("http://h", "3", "abc") == "http://h/#/experiments/3/runs/abc?workflowType=machine_learning"
     )
