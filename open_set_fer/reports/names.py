@@ -9,7 +9,7 @@ from open_set_fer.datasets.faceset import facts
 from open_set_fer.errors import SuiteError
 
 METHODS = {
-    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
+    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "label-loss": "Label loss", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
     "ours": "Ours", "ours-online": "Ours (online)", "ours-balanced": "Ours (balanced)", "ours-plus": "Ours-plus",
     "energy": "Energy", "entropy": "Entropy",
     "openmax": "OpenMax", "mahalanobis": "Mahalanobis", "relative-mahalanobis": "Relative Mahalanobis", "knn": "KNN",

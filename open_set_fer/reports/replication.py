@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from open_set_fer.benchmark.labels import labels_of
 from open_set_fer.benchmark.metrics import AUROC
 from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports import pairing
 from open_set_fer.reports.effect_study import number
@@ -53,6 +54,7 @@ def write_replication(home: Path, out: Path, profile: str = PROFILE) -> Path:
         open_faces=asdict(pairing.fits_open_test_faces()),
         correlations={name: pairing.correlations(name).to_dict("records") for name in PRINTED},
         regimes=regime_rows(cells),
+        unmeasured=[name for name in BASIC if name not in set(cells["open"])],
         controls=control_rows(cells),
         has_curve=len(curve) > 0,
         seeds=sorted(map(int, set(cells["seed"]))),
