@@ -167,7 +167,7 @@ def test_a_cell_that_cannot_be_measured_is_named_and_stops_no_other(home, store,
 
 def test_a_report_never_has_old_numbers_beside_new_ones(home, store, monkeypatch):
     raise_version(monkeypatch)
-    with pytest.raises(SuiteError, match="osfer measure. with the same --profile"):
+    with pytest.raises(SuiteError, match=r"osfer measure. with the same --profile"):
         load(store)
     (old,) = (run for run in store.outdated() if run.data.tags["method"] == "ours")
     parent = store.start_benchmark([], "", "osfer run")
