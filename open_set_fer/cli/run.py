@@ -104,6 +104,9 @@ def run(
     try:
         outcome = runner.run(cells, face_sets, command_line())
     except KeyboardInterrupt as stop:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a second one must not kill the exit, which Python makes by default
         console.print("stopped; finished cells are kept, the same command goes on from here")
         sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
     log.info(
