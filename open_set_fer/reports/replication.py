@@ -37,7 +37,7 @@ def write_replication(home: Path, out: Path, profile: str = PROFILE) -> Path:
     Nothing is typed in: what the store does not hold is shown as missing, with the command that computes it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    cells = measured_cells(home, profile)
+    cells, warnings = measured_cells(home, profile)
     _printed_figure().savefig(out / "replication_printed.png", dpi=130)
     curve = share_curve(cells)
     if len(curve):
@@ -58,26 +58,27 @@ def write_replication(home: Path, out: Path, profile: str = PROFILE) -> Path:
         controls=control_rows(cells),
         has_curve=len(curve) > 0,
         seeds=sorted(map(int, set(cells["seed"]))),
+        warnings=warnings,
     )
     path = out / "replication.md"
     path.write_text(text, "utf-8")
     return path
 
 
-def measured_cells(home: Path, profile: str) -> pd.DataFrame:
+def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, list[str]]:
     """Finished cells of the family 'single': columns open (class), labels (regime), share, method, seed, auroc, dataset.
 
     Under another regime than own labels only cells whose method read the labels are there: the others' numbers are
-    those of own labels.
+    those of own labels. With them what a reader must know of their runs.
     """
     empty = pd.DataFrame(columns=["dataset", "open", "labels", "share", "method", "seed", "auroc"])
     try:
         results = load(Tracker(home, profile, create=False))
     except SuiteError:  # nothing measured yet
-        return empty
+        return empty, []
     cells = results.cells[(results.cells["status"] == FINISHED) & (results.cells["protocol"] == "single")]
     if not len(cells):
-        return empty
+        return empty, []
     labels = cells["open_classes"].map(labels_of)
     cells = cells.assign(
         open=cells["open_classes"].map(lambda text: text.partition(" (")[0]),
@@ -85,7 +86,10 @@ def measured_cells(home: Path, profile: str) -> pd.DataFrame:
         share=cells["open_classes"].map(_share),
     )
     reads = (cells["labels"] == "own") | (cells["reads_labels"] == "true")
-    return cells.loc[reads, list(empty.columns)]
+    shown = cells.loc[reads, list(empty.columns)]
+    methods = method_order(shown["method"])
+    warnings = [warn.about(methods) for name in set(shown["dataset"]) for warn in results.warnings_for(name, methods)]
+    return shown, warnings
 
 
 def _share(open_classes: str) -> float:

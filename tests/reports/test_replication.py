@@ -24,7 +24,7 @@ def test_without_a_store_the_evidence_is_written_and_what_lacks_is_said(tmp_path
     assert "0.96 (7," in text
     assert text.count("ot measured in this store") == 3
     assert (tmp_path / "docs" / "replication_printed.png").stat().st_size > 5000
-    assert measured_cells(tmp_path / "none", "smoke").empty
+    assert measured_cells(tmp_path / "none", "smoke")[0].empty
 
 
 def test_rows_of_both_regimes_stand_beside_the_printed_number():
