@@ -22,7 +22,8 @@ def _deterministic() -> tuple[bool, bool]:
 
 
 def _set_deterministic(value: tuple[bool, bool]) -> None:
-    torch.use_deterministic_algorithms(value[0], warn_only=value[1])
+    if value != _deterministic():  # torch imports its compiler for this: seconds
+        torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
 def _set_environment(value: dict[str, str]) -> None:
