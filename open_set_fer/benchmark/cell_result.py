@@ -8,6 +8,8 @@ from typing import Any
 
 import pydantic
 
+from open_set_fer.benchmark.labels import CONTROLS
+
 EVALUATION = 2
 """Raised whenever a metric changes its numbers or is added.
 
@@ -52,10 +54,15 @@ class CellResult:
         """Whether the suite's present evaluation measured it."""
         return self.evaluation == EVALUATION
 
+    @property
+    def is_control(self) -> bool:
+        """Whether flipped labels were to be found, not open faces."""
+        return self.tags.get("labels") in CONTROLS
+
     def title(self) -> str:
         """What the result is of, from the tags that name its cell, and its AUROC."""
         named = [self.tags[name] for name in ("dataset", "protocol", "open_classes", "method")]
-        area = "control AUROC" if self.tags.get("labels", "").startswith("flipped") else "AUROC"
+        area = "control AUROC" if self.is_control else "AUROC"
         return f"{' '.join(named)} seed {self.tags['seed']}: {area} {self.metrics['auroc']:.3f}"
 
     def to_json(self) -> str:

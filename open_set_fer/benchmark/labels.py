@@ -15,10 +15,15 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = Literal["own", "released", "flipped", "flipped-true"]
-LABELS: tuple[Labels, ...] = get_args(Labels)
+Control = Literal["flipped", "flipped-true"]
+Labels = Literal["own", "released"] | Control
+CONTROLS: tuple[Control, ...] = get_args(Control)
+"""The positive controls."""
+LABELS: tuple[Labels, ...] = ("own", "released", *CONTROLS)
 SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "flipped": 0.2, "flipped-true": 0.2}
 """The share where none is given."""
+REFERENCE = "label-loss"
+"""The method label whose control AUROC a label-based method must reach: it trains nothing."""
 _TEXTS: dict[Labels, str] = {
     "released": "labels as released", "flipped": "labels flipped", "flipped-true": "true labels flipped",
 }  # fmt: skip
@@ -50,7 +55,7 @@ class Regime:
     @property
     def is_control(self) -> bool:
         """Whether flipped labels are to be found, not open faces."""
-        return self.labels in ("flipped", "flipped-true")
+        return self.labels in CONTROLS
 
     @property
     def suffix(self) -> str:
@@ -78,6 +83,26 @@ def labels_of(open_classes: str) -> Labels:
         if re.search(rf"\((\S+% of )?{text}\)$", open_classes):
             return labels
     return "own"
+
+
+def share_of(open_classes: str) -> float:
+    """The share of the regime that a protocol's label names.
+
+    >>> share_of("surprise"), share_of("surprise (50% of labels as released)"), share_of("fear (labels as released)")
+    (0.0, 0.5, 1.0)
+    """
+    labels = labels_of(open_classes)
+    found = re.search(rf"\((\S+)% of {_TEXTS[labels]}\)$", open_classes) if labels != "own" else None
+    return float(found[1]) / 100 if found else float(labels != "own")
+
+
+def opened_by(open_classes: str) -> str:
+    """A protocol's label without the regime that it names.
+
+    >>> opened_by("fear+anger (20% of labels flipped)"), opened_by("fear (9 images, 50% open)")
+    ('fear+anger', 'fear (9 images, 50% open)')
+    """
+    return open_classes if labels_of(open_classes) == "own" else open_classes.rpartition(" (")[0]
 
 
 @dataclass(frozen=True)

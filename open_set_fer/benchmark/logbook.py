@@ -24,6 +24,7 @@ from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import summary
+from open_set_fer.methods.contract import FACTS, states
 
 
 class Logbook:
@@ -151,11 +152,11 @@ class Logbook:
             data=DataUsed(faces.name, faces.fingerprint, faces.counts()),
         )  # fmt: skip
         (folder / "profile.toml").write_text(self._profile_toml, "utf-8")
-        pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title())}
+        pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title(), result.is_control)}
         # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
         if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):
             pool = split_faces(faces, cell.protocol, cell.seed).test
-            pictures["faces.png"] = face_sheet(faces, pool, scores, str(cell))
+            pictures["faces.png"] = face_sheet(faces, pool, scores, str(cell), result.is_control)
         tracker.log_cell(parent, result, folder, pictures)
 
     def _tags(self, cell: Cell) -> dict[str, str]:
@@ -163,6 +164,7 @@ class Logbook:
         return (
             tags
             | cell.regime_tags()
+            | {fact: str(states(cell.method, fact)).lower() for fact in FACTS}
             | {
                 "settings_key": cell.settings_key(),
                 "profile": self._profile_name,

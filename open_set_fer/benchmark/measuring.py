@@ -113,6 +113,6 @@ def _measure_run(tracker: Tracker, run: Run, folder: Path, parent: str) -> None:
         update_result(folder, result)
     logged = tracker.read_cell(run)
     result = replace(result, tags=logged.tags, params=logged.params, data=logged.data)
-    pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title())}
+    pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title(), result.is_control)}
     sheet = tracker.read_sheet(run)
     tracker.log_cell(parent, result, folder, pictures | ({"faces.png": sheet} if sheet else {}))

@@ -16,19 +16,24 @@ if TYPE_CHECKING:
 def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
     """Mean AUROC by method; a column for each open class where they are few, else for each family of protocols.
 
-    '(2/3)' beside a number: so many of the cells that it should be the mean of are there; '-': none.
+    Controls have a column of their own and are in no other mean. '(2/3)' beside a number: so many of the cells that it should be the mean of are there; '-': none.
     """
-    opens = list(dict.fromkeys(cell.protocol.label for cell in cells))
+    main = [cell for cell in cells if not cell.protocol.regime.is_control] or cells
+    regimes = list(dict.fromkeys(cell.protocol.regime for cell in cells if cell not in main))
+    opens = list(dict.fromkeys(cell.protocol.label for cell in main))
     by_class = len(opens) <= 7
-    columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in cells))
+    columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in main))
     several = len({cell.dataset for cell in cells}) > 1
     mean = ["mean"] * (len(columns) > 1)
-    area = "control AUROC" if all(cell.protocol.regime.is_control for cell in cells) else "AUROC"
-    table = Table(*["data set"] * several, "method", *columns, *mean, title=f"mean {area}")
+    area = "control AUROC" if main[0].protocol.regime.is_control else "AUROC"
+    controls = [f"control:{regime.suffix}" for regime in regimes]
+    table = Table(*["data set"] * several, "method", *columns, *mean, *controls, title=f"mean {area}")
     for dataset, label in dict.fromkeys((cell.dataset, cell.label) for cell in cells):
-        row = [cell for cell in cells if (cell.dataset, cell.label) == (dataset, label)]
+        of = [cell for cell in cells if (cell.dataset, cell.label) == (dataset, label)]
+        row = [cell for cell in of if cell in main]
         parts = [[c for c in row if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]
-        texts = [_mean_auroc(part, auroc) for part in [*parts, *[row for _ in mean]]]
+        parts += [row for _ in mean] + [[cell for cell in of if cell.protocol.regime == regime] for regime in regimes]
+        texts = [_mean_auroc(part, auroc) for part in parts]
         table.add_row(*[dataset] * several, label, *texts)
     return table
 

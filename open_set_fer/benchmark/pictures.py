@@ -45,17 +45,24 @@ def score_range(closed: Scores, opened: Scores, bins: int) -> tuple[float, float
     return low, high
 
 
-def draw_histogram(axes: Axes, closed: Scores, opened: Scores, bins: int = 40) -> int:
+def group_names(is_control: bool) -> tuple[str, str]:
+    """What the faces to accept and those to find are: closed and open ones, in a control labels as given and flipped."""
+    return ("label as it was", "label flipped") if is_control else ("closed", "open")
+
+
+def draw_histogram(
+    axes: Axes, closed: Scores, opened: Scores, bins: int = 40, names: tuple[str, str] = group_names(False)
+) -> int:
     """Draw both groups' shares in common bins; scores beyond the axis count in the outermost bins.
 
-    Returns how many faces lie beyond the axis.
+    names: of the groups. Returns how many faces lie beyond the axis.
     """
     closed, opened = np.asarray(closed, dtype=np.float64), np.asarray(opened, dtype=np.float64)
     low, high = score_range(closed, opened, bins)
     edges = np.linspace(low, high, bins + 1)
     for scores, colour, style, name in (
-        (closed, CLOSED_COLOUR, "-", "closed"),
-        (opened, OPEN_COLOUR, "--", "open"),
+        (closed, CLOSED_COLOUR, "-", names[0]),
+        (opened, OPEN_COLOUR, "--", names[1]),
     ):
         share = np.histogram(np.clip(scores, low, high), edges)[0] / max(len(scores), 1)
         label = f"{name} ({len(scores)} faces)"
@@ -67,48 +74,56 @@ def draw_histogram(axes: Axes, closed: Scores, opened: Scores, bins: int = 40) -
     return sum(int(np.sum((scores < low) | (scores > high))) for scores in (closed, opened))
 
 
-def score_histogram(scores: pd.DataFrame, title: str) -> Figure:
-    """Histogram of one cell's scores (columns is_open, unknown_score), closed against open faces."""
+def score_histogram(scores: pd.DataFrame, title: str, is_control: bool = False) -> Figure:
+    """Histogram of one cell's scores (columns is_open, unknown_score), closed against open faces.
+
+    is_control: is_open says whose label was flipped.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots()
     is_open = scores["is_open"].to_numpy(dtype=bool)
     values = scores["unknown_score"].to_numpy(dtype=np.float64)
-    beyond = draw_histogram(axes, values[~is_open], values[is_open])
+    names = group_names(is_control)
+    beyond = draw_histogram(axes, values[~is_open], values[is_open], names=names)
     axes.set_title(title, fontsize=11)
     axes.set_ylabel("share of the group's faces")
     axes.set_xlabel(
-        "unknown score (higher = more likely open)"
+        f"unknown score (higher = more likely {names[1]})"
         + (f"\naxis: 1st to 99th percentile; {beyond} faces beyond it are in the outermost bins" if beyond else "")
     )
     axes.legend(frameon=False)
     return figure
 
 
-def sheet_rows(scores: pd.DataFrame) -> list[tuple[str, NDArray[np.int64]]]:
+def sheet_rows(scores: pd.DataFrame, is_control: bool = False) -> list[tuple[str, NDArray[np.int64]]]:
     """The sheet's rows: what they show, and up to FACES places in the pool (rows of `scores`), the most extreme first."""
     is_open = scores["is_open"].to_numpy(dtype=bool)
     order = np.argsort(scores["unknown_score"].to_numpy(dtype=np.float64), kind="stable")
     opened, closed = order[is_open[order]], order[~is_open[order]]
+    to_accept, to_find = group_names(is_control)
     return [
-        ("open, highest scores: found", opened[::-1][:FACES]),
-        ("open, lowest scores: missed", opened[:FACES]),
-        ("closed, highest scores: false alarms", closed[::-1][:FACES]),
-        ("closed, lowest scores: accepted", closed[:FACES]),
+        (f"{to_find}, highest scores: found", opened[::-1][:FACES]),
+        (f"{to_find}, lowest scores: missed", opened[:FACES]),
+        (f"{to_accept}, highest scores: false alarms", closed[::-1][:FACES]),
+        (f"{to_accept}, lowest scores: accepted", closed[:FACES]),
     ]
 
 
-def face_sheet(faces: FaceSet, pool: NDArray[np.int64], scores: pd.DataFrame, title: str) -> Image.Image:
+def face_sheet(
+    faces: FaceSet, pool: NDArray[np.int64], scores: pd.DataFrame, title: str, is_control: bool = False
+) -> Image.Image:
     """The faces at both ends of one cell's scores, each with its true class and its score.
 
     pool: (N,) indices into `faces` in the order of `scores` (N rows: is_open, unknown_score, true_class).
+    is_control: is_open says whose label was flipped.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     heading, caption = 24, 50  # px: a row's name above it; two lines of a class and one of a score below each face
     height = heading + TILE + caption
-    rows = sheet_rows(scores)
+    rows = sheet_rows(scores, is_control)
     sheet = Image.new("RGB", (2 * MARGIN + FACES * (TILE + GAP) - GAP, TITLE + len(rows) * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     if faces.demonstration:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from open_set_fer.benchmark.keys import Recipe, closed_set_content, digest
-from open_set_fer.benchmark.labels import OWN, Regime
+from open_set_fer.benchmark.labels import OWN, REFERENCE, Regime
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import FAMILIES, Family, Protocol, enumerate_protocols, opening
 from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, DataSet, FaceSet, Outline
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import Method
+from open_set_fer.methods.contract import Method, states
 from open_set_fer.plugins import nearest
 
 Faces = TypeVar("Faces", FaceSet, Outline)
@@ -78,9 +78,12 @@ class Selection:
     """In place of the profile's label regime."""
 
     def only(self, cells: list[Cell]) -> Selection:
-        """This selection with the methods and open classes of these cells alone."""
+        """This selection with the methods and open classes of these cells alone, and their control where all are of one."""
+        regimes = {cell.protocol.regime for cell in cells}
+        is_control = len(regimes) == 1 and next(iter(regimes)).is_control
         return replace(
             self,
+            regime=next(iter(regimes)) if is_control else self.regime,
             methods=tuple(dict.fromkeys(cell.label for cell in cells)),
             open_classes=tuple(dict.fromkeys("+".join(cell.protocol.open) for cell in cells)),
         )
@@ -105,9 +108,10 @@ def make_plan(
     view: Callable[[FaceSet], FaceSet] | None = None,
     protocols: list[Protocol] | None = None,
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
-    """Cells in the order they run, and the data sets (through `view`, where given), prepared where they are not.
+    """Cells in the order they run, controls last, and the data sets (through `view`, where given), prepared where they are not.
 
-    protocols: in place of those that profile and selection choose; pools, open_from and label regime are the profile's.
+    protocols: in place of those that profile and selection choose; pools, open_from and label regime are the profile's,
+        its controls are left out.
     """
 
     def load(name: str) -> FaceSet:
@@ -146,11 +150,14 @@ def _cells(
     families = _families(profile, selection.families)
     labels = method_labels(profile, selection.methods)
     methods = {label: profile.method(label) for label in labels}
+    has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
+    controlled = _controlled(profile, methods) if has_controls else {}
     for line in profile.fresh_starts(labels):
         log.warning(line)
     backbone = profile.backbone_settings()
     recipes = {
-        label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label)) for label in labels
+        label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label))
+        for label in methods | controlled
     }
     face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
     enumerated = {
@@ -164,6 +171,7 @@ def _cells(
     regime = selection.regime or profile.protocols.regime
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
+    is_controlled = _listed(profile.protocols.control_classes, face_sets)
     cells: list[Cell] = []
     for name, faces in face_sets.items():
         protocols = given or [p for p in enumerated[name] if is_wanted(p)]
@@ -175,9 +183,14 @@ def _cells(
         for family in families if given is None else ():
             if not any(p.family == family for p in protocols):
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
-        for protocol in protocols:
+        controls = [
+            protocol.under(control)
+            for protocol in enumerated[name] if controlled and is_wanted(protocol) and is_controlled(protocol)
+            for control in profile.protocols.control_regimes
+        ]  # fmt: skip
+        for protocol in protocols + controls:
             for seed in selection.seeds or profile.seeds:
-                for label, method in methods.items():
+                for label, method in (controlled if protocol in controls else methods).items():
                     content = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
                     key = faces.fingerprint and digest({
                         "dataset": name, "protocol": protocol.content(), "closed_set": content,
@@ -188,6 +201,12 @@ def _cells(
     if not cells:
         raise SuiteError("nothing to run: no protocol of the chosen data sets fits", "see `osfer list`")
     return cells, face_sets
+
+
+def _controlled(profile: Profile, methods: dict[str, Method]) -> dict[str, Method]:
+    """The methods that a control asks something of, with the one that they must reach; empty where there is none."""
+    chosen = {label: method for label, method in methods.items() if states(method, "label_based")}
+    return chosen | {REFERENCE: profile.method(REFERENCE)} if chosen else {}
 
 
 def _opened(
@@ -205,13 +224,19 @@ def _opened(
         known = [p for protocols in enumerated.values() for p in protocols]
         chosen = {p.label for text in selection.open_classes for p in opening(known, text)}
         return lambda protocol: protocol.label in chosen
-    if not profile.protocols.open_classes:
+    is_listed = _listed(profile.protocols.open_classes, face_sets)
+    whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
+    return lambda protocol: is_listed(protocol) or whole.get(protocol.family, False)
+
+
+def _listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:
+    """Whether a protocol opens what a profile's list names; an empty list names everything."""
+    if not open_classes:
         return lambda protocol: True
     words = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
     known = [p for classes in words for p in enumerate_protocols(classes, FAMILIES, True, True)]
-    listed = {p.label for text in profile.protocols.open_classes for p in opening(known, text)}
-    whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
-    return lambda protocol: protocol.label in listed or whole.get(protocol.family, False)
+    listed = {p.label for text in open_classes for p in opening(known, text)}
+    return lambda protocol: protocol.label in listed
 
 
 def method_labels(profile: Profile, wanted: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ import pydantic
 from pydantic import Field
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.labels import OWN, SHARES, Labels, Regime
+from open_set_fer.benchmark.labels import OWN, SHARES, Control, Labels, Regime
 from open_set_fer.benchmark.protocols import Family, OpenFrom, Pool
 from open_set_fer.benchmark.settings import build_settings, describe, settings_of
 from open_set_fer.datasets.faceset import DataSet
@@ -34,7 +34,9 @@ class Protocols(_Strict):
 
     pools: each protocol once for every entry, on a test pool of that size and share of open faces; empty: the whole pool.
     open_from: 'test' leaves the open faces of the train split out of the pool. labels: which outputs of the closed-set
-    model a method gets, with label_share where they are not the image's own (see `labels.Regime`).
+    model a method gets, with label_share where they are not the image's own (see `labels.Regime`). controls: the positive
+    controls that the plan has too, for its label-based methods and `label-loss`; control_classes: on the protocols that
+    open these; empty: on all of the plan's.
     """
 
     families: Annotated[list[Family], Field(min_length=1)]
@@ -45,11 +47,18 @@ class Protocols(_Strict):
     open_from: OpenFrom = "both"
     labels: Labels = "own"
     label_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    controls: list[Control] = []
+    control_classes: list[str] = []
 
     @property
     def regime(self) -> Regime:
         """The label regime of every protocol."""
         return regime_of(self.labels, self.label_share)
+
+    @property
+    def control_regimes(self) -> list[Regime]:
+        """The regimes of the plan's control cells, each once."""
+        return [Regime(labels, SHARES[labels]) for labels in dict.fromkeys(self.controls)]
 
     def check(self, regime: Regime) -> None:
         """SuiteError where a label regime does not go with the rest."""
@@ -64,6 +73,10 @@ class Protocols(_Strict):
     @pydantic.model_validator(mode="after")
     def _checked(self) -> Protocols:
         self.check(self.regime)
+        if self.controls and self.regime.is_control:
+            raise SuiteError(f"protocols: labels '{self.labels}' are a control themselves", "take controls out")
+        if self.control_classes and not self.controls:
+            raise SuiteError("protocols: control_classes without controls", 'for example controls = ["flipped"]')
         return self
 
 

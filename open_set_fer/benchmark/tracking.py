@@ -2,12 +2,13 @@
 
 Experiment `open-set-fer/<profile>`. One parent run per `osfer run` (tag `osfer.kind` = benchmark, artifact `plan.json`: the
 cells it planned, artifact `profile.toml`; when it ends, metrics `auroc.<label>` and `cells.<label>`: the mean and the number
-of the planned cells that are finished; artifact folder `report` of the last `osfer report`). One nested run per cell (tag `osfer.kind` = cell) with
+of the planned cells that are finished, `auroc.control.<label>` and `cells.control.<label>` those of the controls; artifact folder `report` of the last `osfer report`). One nested run per cell (tag `osfer.kind` = cell) with
 
 tags        cell_key, settings_key, dataset, protocol (family), open_classes ('surprise+fear'), method (the label in the
             profile), seed, profile, selection (where the
             hyperparameters come from), demonstration, notes, labels and label_share (the label regime; no share
-            for `own`), reads_labels (whether the method read them), evaluation (the version that measured it), error
+            for `own`), reads_labels (whether the method read them), sees_pool and label_based (what the method states of
+            itself), evaluation (the version that measured it), error
             (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device
 params      every setting, flat: method.*, closed_set.*, backbone.*, own_backbone.*, dataset.*; and what names the cell, for MLflow's
@@ -44,6 +45,7 @@ import filelock
 
 from open_set_fer.benchmark import cell_result, store
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
+from open_set_fer.benchmark.labels import CONTROLS, labels_of
 from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.server import (
     REQUEST_LIMITS,
@@ -255,14 +257,16 @@ class Tracker:
             log.warning("the means of this run were not logged: %s", str(error).partition("\n")[0])
 
     def _means(self, run_id: str) -> dict[str, float]:
-        """Mean AUROC and number of the finished cells that a parent run planned, by method label."""
+        """Mean AUROC and number of the finished cells that a parent run planned, by method label; of controls apart."""
         finished = self.finished_cells()
         aurocs: dict[str, list[float]] = {}
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
-                aurocs.setdefault(_metric_part(cell["method"]), []).append(finished[cell["cell_key"]]["auroc"])
-        means = {f"auroc.{label}": sum(values) / len(values) for label, values in aurocs.items()}
-        return means | {f"cells.{label}": float(len(values)) for label, values in aurocs.items()}
+                control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
+                name = f"{control}{_metric_part(cell['method'])}"
+                aurocs.setdefault(name, []).append(finished[cell["cell_key"]]["auroc"])
+        means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
+        return means | {f"cells.{name}": float(len(values)) for name, values in aurocs.items()}
 
     def log_cell(self, parent: str, result: CellResult, folder: Path, pictures: dict[str, Any]) -> None:
         """Log one finished cell; its runs of earlier tries and of another evaluation are removed.

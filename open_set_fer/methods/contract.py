@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +129,8 @@ class Context(Protocol):
 class Method(Protocol):
     """What an entry point of group `open_set_fer.methods` must be: a frozen dataclass with these attributes.
 
-    name: as registered. version: raised whenever the numbers change; cells are keyed by it.
+    name: as registered. version: raised whenever the numbers change; cells are keyed by it. Besides these it may state
+    a `Fact` as a class attribute.
     """
 
     name: str
@@ -139,3 +140,22 @@ class Method(Protocol):
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score every test image."""
         ...
+
+
+Fact = Literal["sees_pool", "label_based"]
+"""What a method may state of itself as a class attribute, for the reports; False where it says nothing.
+
+sees_pool: a face's score depends on the other faces of the test pool, so that none can be given to a single face.
+label_based: the score says how ill a face fits the label that it was given, so that the positive control asks something
+of it: labels flipped at random must score high.
+"""
+FACTS: tuple[Fact, ...] = get_args(Fact)
+
+
+def states(method: object, fact: Fact) -> bool:
+    """Whether a method, or its class, states a fact of itself.
+
+    >>> states(object(), "sees_pool")
+    False
+    """
+    return bool(getattr(method, fact, False))

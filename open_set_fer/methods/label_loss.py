@@ -19,6 +19,7 @@ class LabelLoss:
 
     name = "label-loss"
     version = 1
+    label_based = True
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by the loss of the model's own logits, computed from the images."""

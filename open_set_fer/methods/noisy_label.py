@@ -30,6 +30,7 @@ class NoisyLabel:
 
     name = "noisy-label"
     version = 1
+    sees_pool, label_based = True, True
 
     approach: Literal["o2u", "co_teaching", "cleanlab"] = "o2u"
     """Which of the three."""

@@ -29,6 +29,7 @@ class Ours:
 
     name = "ours"
     version = 2
+    sees_pool, label_based = True, True
 
     epochs: Epochs = 40
     """Of each network (the paper's 40 may be meant for both)."""

@@ -28,6 +28,7 @@ class OursPlus:
 
     name = "ours-plus"
     version = 2
+    sees_pool = True
 
     epochs: Epochs = 8
     """Of each fold's network."""

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from open_set_fer.benchmark.pictures import CLOSED_COLOUR, OPEN_COLOUR
+from open_set_fer.benchmark.pictures import CLOSED_COLOUR, OPEN_COLOUR, group_names
 from open_set_fer.reports.query import FAILED, FINISHED, Results
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def word_style(text: str) -> dict[str, Any]:
     return {"fontsize": 8, "color": "black", "alpha": SOFT, "fontweight": "bold" if text == FAILED else "normal"}
 
 
-def group_handles() -> list[Line2D]:
-    """The legend of closed and open faces."""
+def group_handles(names: tuple[str, str] = group_names(False)) -> list[Line2D]:
+    """The legend of closed and open faces, or of what is told apart in their place."""
     return [
-        Line2D([], [], color=CLOSED_COLOUR, linestyle="-", label="closed"),
-        Line2D([], [], color=OPEN_COLOUR, linestyle="--", label="open"),
+        Line2D([], [], color=CLOSED_COLOUR, linestyle="-", label=names[0]),
+        Line2D([], [], color=OPEN_COLOUR, linestyle="--", label=names[1]),
     ]

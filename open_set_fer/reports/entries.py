@@ -13,7 +13,9 @@ from open_set_fer.benchmark.metrics import Metric
 from open_set_fer.reports.query import FAILED, FINISHED, MISSING
 
 PARTIAL, NOT_PLANNED, NOT_MEASURED, PRINTED = "partial", "not planned", "not measured", "printed"
-TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a"}
+NOT_RUN, NOT_ASKED = "not run", "not asked"
+"""Of a control: nobody has planned it; it asks nothing of the method."""
+TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a", NOT_RUN: "not run", NOT_ASKED: ""}
 
 Place = tuple[str, str, str]
 """Family, open classes, method."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from open_set_fer.benchmark.labels import CONTROLS
 from open_set_fer.benchmark.metrics import AUROC
-from open_set_fer.benchmark.pictures import draw_histogram
+from open_set_fer.benchmark.pictures import draw_histogram, group_names
 from open_set_fer.reports.contrast import contrast_figures
 from open_set_fer.reports.drawing import (
     COLUMN_WIDTH,
@@ -114,13 +115,14 @@ def _histograms(results: Results, dataset: str) -> Iterator[ReportFigure]:
     """Figure 4 of every family, on the lowest seed, in as many parts as it takes."""
     cells = results.of(dataset)
     cells = cells[cells["seed"] == cells["seed"].min()]
+    groups = "faces with flipped labels and of the others" if results.labels in CONTROLS else "closed and open faces"
     for family in dict.fromkeys(family for family, _ in _protocols(cells)):
         members = cells[cells["protocol"] == family]
         parts = _parts(members)
         for number, (rows, methods) in enumerate(parts, start=1):
             part, suffix = (f", part {number} of {len(parts)}", f"_{number}") if len(parts) > 1 else ("", "")
             caption = (
-                f"{dataset_name(dataset)}, family {family}{part}: unknown scores of closed and open faces, seed "
+                f"{dataset_name(dataset)}, family {family}{part}: unknown scores of {groups}, seed "
                 f"{cells['seed'].iloc[0]} (the paper's Figure 4). Each panel: share of the group's faces in common bins; the axis "
                 "runs from the 1st to the 99th percentile, faces beyond it are counted in the outermost bins."
                 f"{demonstration(results, dataset)}"
@@ -160,8 +162,9 @@ def _grid(results: Results, cells: pd.DataFrame, rows: list[str], methods: list[
     for axes, method in zip(grid[0], methods, strict=True):
         name = textwrap.fill(method_name(method), 14)
         axes.set_title(f"{name}\n", fontsize=7, fontweight="bold", loc="left")
-    figure.legend(handles=group_handles(), loc="outside upper left", ncols=2, frameon=False, fontsize=8)
-    figure.supxlabel("unknown score (higher = more likely open)", fontsize=8)
+    names = group_names(results.labels in CONTROLS)
+    figure.legend(handles=group_handles(names), loc="outside upper left", ncols=2, frameon=False, fontsize=8)
+    figure.supxlabel(f"unknown score (higher = more likely {names[1]})", fontsize=8)
     figure.supylabel("share of faces", fontsize=8)
     return figure
 

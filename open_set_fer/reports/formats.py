@@ -6,10 +6,11 @@ import re
 
 import pandas as pd
 
+from open_set_fer.benchmark.metrics import METRICS
 from open_set_fer.benchmark.tracking import COORDINATES
-from open_set_fer.reports.entries import Entry
+from open_set_fer.reports.entries import NOT_ASKED, Entry
 from open_set_fer.reports.paper import paper_rows, paper_value
-from open_set_fer.reports.query import FAILED, Results
+from open_set_fer.reports.query import FACTS, FAILED, Results
 from open_set_fer.reports.tables import Table
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -28,6 +29,8 @@ def to_markdown(table: Table) -> str:
         lines += [markdown_escape(block.heading), ""]
         lines.append("| " + " | ".join(map(markdown_escape, [table.row_head, *table.heads])) + " |")
         lines.append("| --- |" + (" :--- |" if table.align == "left" else " ---: |") * len(table.columns))
+        if groups := table.groups(range(len(table.columns))):
+            lines.append("| | " + " | ".join(f"*{sees}*" for sees, count in groups for _ in range(count)) + " |")
         for row in block.rows:
             shown = [_markdown_entry(entry) for entry in row.entries]
             lines.append("| " + " | ".join([markdown_escape(row.label), *shown]) + " |")
@@ -45,18 +48,21 @@ def _markdown_entry(entry: Entry) -> str:
 def to_frame(table: Table) -> pd.DataFrame:
     """One row a number, full precision, texts as spreadsheet_safe gives them.
 
-    value, std over n_seeds; n_cells of n_planned cells finished; paper: the printed number for the same data set.
+    value, std over n_seeds; n_cells of n_planned cells finished; paper: the printed number for the same data set; sees: one
+    face at a time, or the pool; not_informative: below label-loss in the control, whose own rows are of metric control_auroc.
     """
-    averaged = {(e.protocol, e.open_classes) for e in table.entries() if e.open_classes != "mean"}
+    measured = [entry for entry in table.entries() if entry.status != NOT_ASKED]
+    averaged = {(e.protocol, e.open_classes) for e in measured if e.open_classes != "mean" and e.metric in METRICS}
     rows = [
         {
             "table": table.name, "dataset": table.dataset, "protocol": entry.protocol,
             "open_classes": entry.open_classes, "method": entry.method, "metric": entry.metric.name,
             "value": entry.value, "std": entry.std, "n_seeds": len(entry.by_seed), "n_cells": entry.n_cells,
             "n_planned": entry.n_planned, "status": entry.status, "best": entry.best,
-            "paper": _paper_value(table.dataset, entry, averaged),
+            "paper": _paper_value(table.dataset, entry, averaged), "sees": table.sees.get(entry.method, ""),
+            "not_informative": entry.method in table.marks,
         }
-        for entry in table.entries()
+        for entry in measured
     ]  # fmt: skip
     return spreadsheet_safe(pd.DataFrame(rows))
 
@@ -71,7 +77,7 @@ def _paper_value(dataset: str, entry: Entry, averaged: set[tuple[str, str]]) -> 
 def cells_frame(results: Results) -> pd.DataFrame:
     """Every planned cell with its status, error, tags and metrics as logged, texts as spreadsheet_safe gives them."""
     leading = [*COORDINATES, "status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device",
-               "demonstration", "fingerprint", "reads_labels"]  # fmt: skip
+               "demonstration", "fingerprint", "reads_labels", *FACTS]  # fmt: skip
     skipped = {*leading, "notes", "counts", "logged"}
     metrics = sorted(str(name) for name in results.cells.columns if name not in skipped)
     frame = results.cells[[*leading, *metrics]].copy()

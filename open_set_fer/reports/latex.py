@@ -38,6 +38,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+    "§": r"\textsuperscript{\S}",
     "λ": r"$\lambda$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
     # Behind the \\ of the row before it a bare one would be taken for an argument.
     "[": "{[}", "*": "{*}",
@@ -128,10 +129,16 @@ def _width(table: Table, columns: range, size: Size) -> float:
     rows = [row for block in table.blocks for row in block.rows]
     labels = [line for text in [table.row_head, *(row.label for row in rows)] for line in _lines(text, LABEL_LETTERS)]
     total = max(_text_width(line, size.points) for line in labels)
+    widths = []
     for column in columns:
         heads = [_text_width(line, size.points) for line in _lines(table.heads[column], HEAD_LETTERS)]
         entries = [_entry_width(row.entries[column], table.align == "left", size.points) for row in rows]
-        total += 2 * GAP + max([*heads, *entries])
+        widths.append(2 * GAP + max([*heads, *entries]))
+    for sees, count in table.groups(columns):  # a heading wider than its columns stretches the last one
+        heading = max(_text_width(line, size.points) for line in _lines(sees, HEAD_LETTERS * count))
+        of, widths = widths[:count], widths[count:]
+        total += max(sum(of), heading + 2 * GAP)
+    total += sum(widths)
     blocks = [line for block in table.blocks for line in _lines(block.short, BLOCK_LETTERS)]
     return 1.02 * max([total, *(_text_width(line, size.points) for line in blocks)])
 
@@ -184,6 +191,7 @@ def _tabular(table: Table, columns: range, blocks: list[Block], size: Size) -> l
     left = table.align == "left"
     width = 1 + len(columns) * (2 if left else 1)
     lines = [f"\\begin{{tabular}}{{@{{}}l{('r@{}l' if left else 'r') * len(columns)}@{{}}}}", "\\toprule"]
+    lines += _group_heads(table, columns, 2 if left else 1)
     heads = [_stack(table.heads[column], HEAD_LETTERS, table.align[0]) for column in columns]
     if left:
         heads = [f"\\multicolumn{{2}}{{l}}{{{head}}}" for head in heads]
@@ -196,6 +204,18 @@ def _tabular(table: Table, columns: range, blocks: list[Block], size: Size) -> l
                 lines.append(f"\\cmidrule{{1-{width}}}")
             lines.append(_row(row, columns, left))
     return [*lines, "\\bottomrule", "\\end{tabular}"]
+
+
+def _group_heads(table: Table, columns: range, cells: int) -> list[str]:
+    """What the methods of the columns below see, each with a rule; cells: of a column."""
+    groups, start = table.groups(columns), 2
+    heads, rules = [""], []
+    for sees, count in groups:
+        width = cells * count
+        heads.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{_stack(sees, HEAD_LETTERS * count, 'l')}}}}}")
+        rules.append(f"\\cmidrule(lr){{{start}-{start + width - 1}}}")
+        start += width
+    return [" & ".join(heads) + r" \\", " ".join(rules)] if groups else []
 
 
 def _row(row: Row, columns: range, left: bool) -> str:

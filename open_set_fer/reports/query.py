@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from open_set_fer import plugins
 from open_set_fer.benchmark.labels import LABELS, Labels, labels_of
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker, read_notes
 from open_set_fer.datasets.faceset import BASIC
@@ -40,6 +41,8 @@ DIFFERING = {
     "threads": "the cells shown were computed with {} numbers of threads ({}): the same seed gives other numbers with each.",
 }
 """Warnings on columns that should have one value a data set."""
+FACTS = ("sees_pool", "label_based")
+"""Tags that say what a method states of itself; runs of older versions lack them."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
 
 Key = tuple[str, str, str, str, int]
@@ -72,6 +75,7 @@ class Results:
     tracker: where the scores of a run are read from.
     labels: the label regime of all cells; None where nobody has asked for one (`under`).
     left_out: methods that `under` left out, by data set.
+    whole: `cells` of every regime, where `under` left some out.
     """
 
     profile: str
@@ -84,6 +88,7 @@ class Results:
     tracker: Tracker
     labels: Labels | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    whole: pd.DataFrame | None = None
 
     @cached_property
     def regimes(self) -> list[Labels]:
@@ -110,7 +115,26 @@ class Results:
                    for dataset, method in zip(frame["dataset"], frame["method"], strict=True)]]
             for frame in (cells, results, planned)
         )  # fmt: skip
-        return replace(self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out)
+        return replace(
+            self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out, whole=self.every_cell
+        )  # fmt: skip
+
+    @property
+    def every_cell(self) -> pd.DataFrame:
+        """The cells of every label regime."""
+        return self.cells if self.whole is None else self.whole
+
+    def states(self, label: str, fact: str) -> bool:
+        """Whether the method behind a label states a fact of itself: as its runs are tagged, else as it does now."""
+        of = self.every_cell[self.every_cell["method"] == label]
+        tagged = [tag for tag in of.get(fact, ()) if tag in ("true", "false")]
+        if tagged:
+            return bool(tagged[-1] == "true")
+        named = (self.params.get(run, {}).get("method.name") for run in of.get("run_id", ()))
+        try:
+            return bool(getattr(plugins.load(plugins.METHODS, next(filter(None, named), label)), fact, False))
+        except SuiteError:  # not installed here, or broken
+            return False
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -127,8 +151,12 @@ class Results:
         return self.cells[self.cells["dataset"] == dataset]
 
     def methods(self, dataset: str) -> list[str]:
-        """Method labels in the tables' order."""
-        return method_order(self.of(dataset)["method"])
+        """Method labels in the tables' order: those that see one face at a time, then those that see the pool."""
+        return self.in_blocks(method_order(self.of(dataset)["method"]))
+
+    def in_blocks(self, labels: Iterable[str]) -> list[str]:
+        """The same labels, those whose methods see the pool last."""
+        return sorted(labels, key=lambda label: self.states(label, "sees_pool"))
 
     def warnings_for(self, dataset: str, methods: Iterable[str]) -> list[Warn]:
         """The warnings on any of these methods."""
@@ -237,6 +265,7 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
         "demonstration": tags.get("demonstration", "").lower() == "true",
         "reads_labels": tags.get("reads_labels", "unknown"),
+        **{fact: tags.get(fact, "unknown") for fact in FACTS},
         "notes": tuple(read_notes(tags.get("notes", ""))),
         "fingerprint": data[0].digest if data else "",
         "counts": (data[0].profile or "") if data else "",

@@ -6,7 +6,6 @@ suite measured under the label regimes (`benchmark/labels.py`); what has not bee
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,17 @@ import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from open_set_fer.benchmark.labels import labels_of
+from open_set_fer.benchmark.labels import labels_of, opened_by, share_of
 from open_set_fer.benchmark.metrics import AUROC
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports import pairing
+from open_set_fer.reports.controls import Control, control_notes, controls_of
 from open_set_fer.reports.effect_study import number
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.paper import paper_value
-from open_set_fer.reports.query import FINISHED, load, method_order, protocol_order
+from open_set_fer.reports.query import FINISHED, Results, load, method_order, protocol_order
 
 PROFILE = "ferplus-cpu"
 PRINTED = ("rafdb", "ferplus")
@@ -37,7 +37,10 @@ def write_replication(home: Path, out: Path, profile: str = PROFILE) -> Path:
     Nothing is typed in: what the store does not hold is shown as missing, with the command that computes it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    cells, warnings = measured_cells(home, profile)
+    cells, results = measured_cells(home, profile)
+    done = cells[cells["status"] == FINISHED]
+    datasets = list(dict.fromkeys(cells["dataset"]))
+    methods = method_order(done["method"])
     _printed_figure().savefig(out / "replication_printed.png", dpi=130)
     curve = share_curve(cells)
     if len(curve):
@@ -54,52 +57,45 @@ def write_replication(home: Path, out: Path, profile: str = PROFILE) -> Path:
         open_faces=asdict(pairing.fits_open_test_faces()),
         correlations={name: pairing.correlations(name).to_dict("records") for name in PRINTED},
         regimes=regime_rows(cells),
-        unmeasured=[name for name in BASIC if name not in set(cells["open"])],
-        controls=control_rows(cells),
-        has_curve=len(curve) > 0,
-        seeds=sorted(map(int, set(cells["seed"]))),
-        warnings=warnings,
+        unmeasured=[name for name in BASIC if name not in set(done["open"])],
+        controls=[row for name in datasets if results for row in control_rows(results, name)],
+        control_notes=[note for name in datasets if results for note in control_notes(results, name, methods)],
+        curve=curve.to_dict("records"),
+        seeds=sorted(map(int, set(done["seed"]))),
+        warnings=[warn.about(methods) for name in datasets if results for warn in results.warnings_for(name, methods)],
     )
     path = out / "replication.md"
     path.write_text(text, "utf-8")
     return path
 
 
-def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, list[str]]:
-    """Finished cells of the family 'single': columns open (class), labels (regime), share, method, seed, auroc, dataset.
+def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, Results | None]:
+    """Planned cells of the family 'single' as `Results.cells` has them, with open (class), labels (regime) and share.
 
-    Under another regime than own labels only cells whose method read the labels are there: the others' numbers are
-    those of own labels. With them what a reader must know of their runs.
+    Under another regime than own labels cells whose method did not read the labels are left out: their numbers are those
+    of own labels. With them the results that they are from; None where nothing has been measured.
     """
-    empty = pd.DataFrame(columns=["dataset", "open", "labels", "share", "method", "seed", "auroc"])
+    empty = pd.DataFrame(columns=["dataset", "open", "labels", "share", "method", "seed", "status", AUROC.name])
     try:
         results = load(Tracker(home, profile, create=False))
     except SuiteError:  # nothing measured yet
-        return empty, []
-    cells = results.cells[(results.cells["status"] == FINISHED) & (results.cells["protocol"] == "single")]
+        return empty, None
+    cells = results.cells[results.cells["protocol"] == "single"]
     if not len(cells):
-        return empty, []
-    labels = cells["open_classes"].map(labels_of)
+        return empty, None
     cells = cells.assign(
-        open=cells["open_classes"].map(lambda text: text.partition(" (")[0]),
-        labels=labels,
-        share=cells["open_classes"].map(_share),
+        open=cells["open_classes"].map(opened_by),
+        labels=cells["open_classes"].map(labels_of),
+        share=cells["open_classes"].map(share_of),
     )
-    reads = (cells["labels"] == "own") | (cells["reads_labels"] == "true")
-    shown = cells.loc[reads, list(empty.columns)]
-    methods = method_order(shown["method"])
-    warnings = [warn.about(methods) for name in set(shown["dataset"]) for warn in results.warnings_for(name, methods)]
-    return shown, warnings
-
-
-def _share(open_classes: str) -> float:
-    """Share of labels that the regime named behind the open classes changes."""
-    found = re.search(r"\((\S+)% of ", open_classes)
-    return float(found[1]) / 100 if found else float(labels_of(open_classes) != "own")
+    return cells[(cells["labels"] == "own") | (cells["reads_labels"] != "false")], results
 
 
 def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each open class and method the mean AUROC over seeds under own and released labels, and the printed one."""
+    """For each open class and method the mean AUROC over seeds under own and released labels, and the printed one.
+
+    Of methods that are planned under both; a regime without a finished cell has no mean.
+    """
     whole = cells[((cells["labels"] == "own") | ((cells["labels"] == "released") & (cells["share"] == 1)))]
     paired = whole.groupby("method")["labels"].nunique() > 1
     whole = whole[whole["method"].map(paired).astype(bool)]
@@ -107,38 +103,47 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
     for _, opened in protocol_order(dict.fromkeys(("single", name) for name in whole["open"])):
         for method in method_order(whole["method"]):
             of = whole[(whole["open"] == opened) & (whole["method"] == method)]
-            if len(of):
-                dataset = str(of["dataset"].iloc[0])
-                rows.append({"open": opened, "method": method} | {
-                    labels: _mean(of[of["labels"] == labels]) for labels in ("own", "released")
-                } | {"printed": paper_value(dataset, "single", opened, method, AUROC.name)})  # fmt: skip
+            dataset = str(whole["dataset"].iloc[0])
+            rows.append({"open": opened, "method": method} | {
+                labels: _mean(of[of["labels"] == labels]) for labels in ("own", "released")
+            } | {"printed": paper_value(dataset, "single", opened, method, AUROC.name)})  # fmt: skip
     return rows
 
 
-def control_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each control and method the mean control AUROC over open classes and seeds, and whether it is informative."""
-    rows = []
-    for labels in ("flipped", "flipped-true"):
-        of = cells[cells["labels"] == labels]
-        reference = of.loc[of["method"] == "label-loss", "auroc"].mean()
-        for method in method_order(of["method"]):
-            value = _mean(of[of["method"] == method])
-            rows.append({
-                "labels": labels, "method": method, **value, "share": of["share"].iloc[0],
-                "informative": None if pd.isna(reference) else value["mean"] >= reference,
-            })  # fmt: skip
-    return rows
+def control_rows(results: Results, dataset: str) -> list[Control]:
+    """The controls that are planned of label-based methods, by regime, as the tables have them."""
+    methods = method_order(results.every_cell["method"])
+    return [control for method in methods for control in controls_of(results, dataset, method)]
 
 
 def share_curve(cells: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUROC by share of wrongly paired labels (rows) and method (columns); empty below three shares."""
-    of = cells[cells["labels"].isin(["own", "released"])]
-    curve = of.pivot_table(index="share", columns="method", values="auroc").dropna(axis="columns", thresh=3)
-    return curve if len(curve) > 2 else curve.iloc[:0]
+    """Mean AUROC and its deviation over seeds by method and share of wrongly paired labels; empty below three shares.
+
+    Columns method, share, mean, std, seeds. Of a method only open classes and seeds count that have every share: other
+    ones would move the curve at the shares that they have.
+    """
+    of = cells[cells["labels"].isin(["own", "released"]) & (cells["status"] == FINISHED)]
+    rows = []
+    for method in method_order(of["method"]):
+        values = of[of["method"] == method].pivot_table(index=["open", "seed"], columns="share", values=AUROC.name)
+        values = values.loc[:, values.notna().sum() > 0]
+        most = values.notna().sum(axis=1).max() if len(values) else 0
+        values = values[values.notna().sum(axis=1) == most].dropna(axis="columns")
+        if values.shape[1] > 2:
+            by_seed = values.groupby(level="seed").mean()
+            rows += [
+                {"method": method, "share": share, "mean": by_seed[share].mean(), "std": by_seed[share].std(),
+                 "seeds": len(by_seed), "cells": len(values)}
+                for share in values.columns
+            ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "share", "mean", "std", "seeds", "cells"])
 
 
 def _mean(cells: pd.DataFrame) -> dict[str, Any]:
-    return {"mean": cells["auroc"].mean(), "std": cells.groupby("seed")["auroc"].mean().std(), "cells": len(cells)}
+    """Mean over seeds of finished cells, deviation, and how many of the planned cells are finished."""
+    done = cells[cells["status"] == FINISHED]
+    cells_text = str(len(done)) if len(done) == len(cells) else f"{len(done)} of {len(cells)}"
+    return {"mean": done[AUROC.name].mean(), "std": done.groupby("seed")[AUROC.name].mean().std(), "cells": cells_text}
 
 
 def _printed_figure() -> Figure:
@@ -163,12 +168,15 @@ def _printed_figure() -> Figure:
 
 
 def _share_figure(curve: pd.DataFrame) -> Figure:
-    """AUROC against the share of wrongly paired labels."""
+    """AUROC against the share of wrongly paired labels; bars: deviation over seeds, where there are several."""
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    for method in method_order(curve.columns):
-        axes.plot(curve.index, curve[method], marker="o", markersize=4, label=method_name(method))
+    for method, of in curve.groupby("method", sort=False):
+        bars = of["std"] if of["std"].notna().all() else None
+        axes.errorbar(
+            of["share"], of["mean"], yerr=bars, marker="o", markersize=4, capsize=2, label=method_name(str(method))
+        )
     axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
-    axes.set(xlabel="share of open training-split faces with another image's output", ylabel="AUROC")
+    axes.set(xlabel="share of open training-split faces with another image's output", ylabel=AUROC.title)
     axes.legend(frameon=False, fontsize=8)
     return figure

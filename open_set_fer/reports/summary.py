@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
+from open_set_fer.reports.controls import MARK, control_notes, controls_of, heading_mark
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results
-from open_set_fer.reports.tables import demonstration
-
-LABEL_BASED = ("ours", "noisy-label")
-"""What the names (entry points) of methods begin with that score a face by how hard its pseudo label is to learn."""
+from open_set_fer.reports.tables import ONE_FACE, POOL, demonstration
 
 
 @dataclass(frozen=True)
@@ -55,23 +52,31 @@ class Mean:
 
 @dataclass(frozen=True)
 class Standing:
-    """One method: its means by column of the summary, None where the column has no finished cell."""
+    """One method: its means by column of the summary, None where the column has no finished cell.
+
+    sees: what its score of a face depends on. mark: behind its name. control: its control AUROC and label-loss's; '' where
+    a control asks nothing of it.
+    """
 
     method: str
     means: list[Mean | None]
     status: str
+    sees: str = ONE_FACE
+    mark: str = ""
+    control: str = ""
 
     @property
     def name(self) -> str:
         """The method's name as its paper writes it."""
-        return method_name(self.method)
+        return method_name(self.method) + self.mark
 
 
 @dataclass(frozen=True)
 class Summary:
     """The result of one data set: rows from the best mean down, incomplete ones last.
 
-    below: why an AUROC may lie below 0.5, below_names: of the methods with such a cell; '' where there is none.
+    below: why an AUROC may lie below 0.5, below_names: of the methods with such a cell; '' where there is none. controls: what
+    the controls say, and of which methods none was run.
     """
 
     dataset: str
@@ -81,11 +86,17 @@ class Summary:
     basis: str
     below_names: str
     below: str
+    controls: list[str]
 
     @property
     def name(self) -> str:
         """The data set's proper name."""
         return dataset_name(self.dataset)
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether a control asks something of one of the methods."""
+        return any(row.control for row in self.standings)
 
 
 def summaries(results: Results) -> list[Summary]:
@@ -108,7 +119,14 @@ def _summary(results: Results, dataset: str) -> Summary:
     methods = results.methods(dataset)
     by_column = [_marked([_mean(column, method) for method in methods], column.metric) for column in columns]
     rows = [
-        Standing(method, list(means), _state(cells[cells["method"] == method]))
+        Standing(
+            method,
+            list(means),
+            _state(cells[cells["method"] == method]),
+            POOL if results.states(method, "sees_pool") else ONE_FACE,
+            heading_mark(results, dataset, method),
+            _control(results, dataset, method),
+        )
         for method, *means in zip(methods, *by_column, strict=True)
     ]
     rows.sort(key=lambda row: _rank(row.means[0]))
@@ -116,8 +134,21 @@ def _summary(results: Results, dataset: str) -> Summary:
     low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
     return Summary(
         dataset, heads, rows, _finding(rows, dataset), _basis(rows) + demonstration(results, dataset),
-        ", ".join(map(method_name, low)), _below(results, cells),
+        ", ".join(map(method_name, low)), _below(results, cells), control_notes(results, dataset, methods),
     )  # fmt: skip
+
+
+def _control(results: Results, dataset: str, method: str) -> str:
+    """A method's control AUROC and label-loss's, by control; '' for a method of which a control asks nothing."""
+    if not results.states(method, "label_based"):
+        return ""
+    texts = []
+    for control in controls_of(results, dataset, method):
+        value, reference = (
+            "—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference)
+        )  # fmt: skip
+        texts.append(f"{value} (label-loss {reference}): {control.what}, {control.counted}")
+    return "; ".join(texts) or "not run"
 
 
 def _columns(cells: pd.DataFrame) -> list[Column]:
@@ -189,8 +220,11 @@ def _finding(rows: list[Standing], dataset: str) -> str:
     if ours is None or baseline is None:
         return said + "."
     gap = ours.value - baseline.value
+    weak = f"; {MARK} its control says that it is not informative" * any(
+        row.method == "ours" and row.mark for row in rows
+    )
     where = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
-    return f"{said}. {method_name('ours')}, the paper's method, has {ours.text}, {where} {method_name('baseline')} ({baseline.text})."
+    return f"{said}. {method_name('ours')}, the paper's method, has {ours.text}, {where} {method_name('baseline')} ({baseline.text}){weak}."
 
 
 def _basis(rows: list[Standing]) -> str:
@@ -222,7 +256,7 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         f"Below 0.5: {', '.join(counts)}. An AUROC below 0.5 means that open faces got lower unknown scores than closed ones: "
         "the method ranked them the wrong way round. Close to 0.5 it is chance; far below, the score has the order turned."
     )
-    label_based = [method for method, rows in by_method.items() if _learns_labels(results, rows["run_id"])]
+    label_based = [method for method in by_method if results.states(method, "label_based")]
     return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 
@@ -243,8 +277,3 @@ def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
     return text + (
         " What was found when this was taken apart: “Why `ours` behaves as it does on a CPU” in the suite's README."
     )
-
-
-def _learns_labels(results: Results, run_ids: Iterable[str]) -> bool:
-    names = {results.params.get(run_id, {}).get("method.name", "") for run_id in run_ids}
-    return any(name.startswith(LABEL_BASED) for name in names)

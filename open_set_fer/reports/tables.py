@@ -7,14 +7,16 @@ paper's numbers are a block of their own. latex.py and formats.py write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import groupby
 
 import pandas as pd
 
-from open_set_fer.benchmark.labels import Labels, Regime
+from open_set_fer.benchmark.labels import CONTROLS, Labels, Regime
 from open_set_fer.benchmark.metrics import AUROC, MAIN_METRICS, SIDE_METRICS, Metric
+from open_set_fer.reports.controls import control_blocks, control_notes, heading_mark
 from open_set_fer.reports.entries import (
     NOT_MEASURED,
     PARTIAL,
@@ -31,7 +33,7 @@ from open_set_fer.reports.entries import (
 )
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.paper import ablation_note, paper_blocks
-from open_set_fer.reports.query import FAILED, FAMILY_ORDER, MISSING, Results, method_order, protocol_order
+from open_set_fer.reports.query import FAILED, FAMILY_ORDER, MISSING, Results, protocol_order
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
 RELEASED = Regime("released", 1.0).suffix
@@ -39,6 +41,8 @@ BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says nothing of "
     "significance"
 )
+ONE_FACE, POOL = "sees one face at a time", "sees the pool"
+"""What a method's score of a face depends on, as a heading."""
 SIDE_NOTE = (
     "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
     "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
@@ -128,7 +132,7 @@ class Table:
 
     columns: labels of the entries' columns; row_head: heading of the row labels; align: left or right. Left alignment
     sets means below each other whether or not a deviation follows. footnotes: all of them; laboratory: those that only
-    who ran it needs. is_side: of measurements beside the paper's.
+    who ran it needs. is_side: of measurements beside the paper's. marks: behind methods' names. sees: what each method sees.
     """
 
     name: str
@@ -143,6 +147,8 @@ class Table:
     laboratory: list[str]
     align: str = "left"
     is_side: bool = False
+    marks: dict[str, str] = field(default_factory=dict)
+    sees: dict[str, str] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -152,7 +158,13 @@ class Table:
     @property
     def heads(self) -> list[str]:
         """The columns' headings as displayed."""
-        return [method_name(label) for label in self.columns]
+        return [method_name(label) + self.marks.get(label, "") for label in self.columns]
+
+    def groups(self, columns: Iterable[int]) -> list[tuple[str, int]]:
+        """What methods of neighbouring columns see, and how many of `columns` do; nothing where all columns see the same."""
+        if len({self.sees.get(label) for label in self.columns}) < 2:
+            return []
+        return [(sees, len(list(of))) for sees, of in groupby(self.sees.get(self.columns[c], "") for c in columns)]
 
     def entries(self) -> Iterator[Entry]:
         """Measured entries in reading order."""
@@ -166,7 +178,7 @@ def all_tables(results: Results) -> list[Table]:
     tables: list[Table] = []
     for dataset in results.datasets:
         cells = results.of(dataset)
-        methods = method_order(cells["method"])
+        methods = results.methods(dataset)
         groups = group_cells(cells)
         for spec in TABLES:
             subjects = cells["method"].map(spec.is_subject).astype(bool) & cells["protocol"].isin(spec.families)
@@ -188,10 +200,14 @@ def _protocols(cells: pd.DataFrame) -> list[tuple[str, str]]:
 def _result_table(
     results: Results, dataset: str, spec: TableSpec, groups: Groups, rows: list[tuple[str, str]], methods: list[str]
 ) -> Table:
-    is_control = (results.labels or "own").startswith("flipped")
+    is_control = results.labels in CONTROLS
     blocks = [_block(metric, groups, rows, methods, spec.has_mean) for metric in _metrics(results)]
     notes = [note for block in blocks for note in _coverage_notes(block, methods)]
-    notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries])
+    sees = _sees(results, methods)
+    has_groups = len(set(sees.values())) > 1
+    notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries], has_groups)
+    if not is_control:
+        blocks += control_blocks(results, dataset, methods)
     if spec.printed is not Printed.NOTE and not is_control:
         plain = [(family, opened.removesuffix(RELEASED)) for family, opened in rows]
         blocks += paper_blocks(dataset, plain, methods, shared_only=spec.printed is Printed.SHARED_ROWS)
@@ -199,7 +215,7 @@ def _result_table(
         notes.append("·: not planned here, or not printed by Zhang et al.")
     if spec.printed is Printed.NOTE:
         notes.append(ablation_note())
-    notes += _left_out(results, dataset)
+    notes += _sees_note(results, methods) + control_notes(results, dataset, methods) + _left_out(results, dataset)
     cells = results.of(dataset)
     in_rows = pd.MultiIndex.from_frame(cells[["protocol", "open_classes"]]).isin(rows)
     cells = cells[in_rows & cells["method"].isin(methods)]
@@ -209,6 +225,7 @@ def _result_table(
     return Table(
         f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, _state(cells) + demonstration(results, dataset),
         dataset, "open classes", methods, blocks, [*dict.fromkeys(notes), *laboratory], laboratory,
+        marks=_marks(results, dataset, methods), sees=sees,
     )  # fmt: skip
 
 
@@ -252,11 +269,28 @@ def _coverage(mean: Entry, rows: list[Row], column: int) -> str:
     return f"{len(present)} of {len(rows)} rows{partial} for {method_name(mean.method)}"
 
 
-def _bold_note(entries: list[Entry]) -> list[str]:
+def _bold_note(entries: list[Entry], has_groups: bool) -> list[str]:
     if not any(entry.best for entry in entries):
         return []
     fewer = any(entry.mark == "†" for entry in entries)
-    return [BOLD + ("; no mean over fewer rows than another method's." if fewer else ".")]
+    groups = "; methods of both kinds taken together" * has_groups
+    return [BOLD + groups + ("; no mean over fewer rows than another method's." if fewer else ".")]
+
+
+def _sees(results: Results, methods: list[str]) -> dict[str, str]:
+    return {method: POOL if results.states(method, "sees_pool") else ONE_FACE for method in methods}
+
+
+def _marks(results: Results, dataset: str, methods: list[str]) -> dict[str, str]:
+    return {method: mark for method in methods if (mark := heading_mark(results, dataset, method))}
+
+
+def _sees_note(results: Results, methods: list[str]) -> list[str]:
+    """Which methods need the pool as a whole."""
+    pool = [method_name(method) for method in methods if results.states(method, "sees_pool")]
+    if not pool:
+        return []
+    return [f"{', '.join(pool)} see{'s' * (len(pool) == 1)} the pool: a face's score depends on the other test faces."]
 
 
 # -- side measurements -------------------------------------------------------------------------------------------------
@@ -268,13 +302,19 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
     metrics = [m for m in SIDE_METRICS if m.name in cells and cells[m.name].notna().any()]
     metrics = metrics or [m for m in SIDE_METRICS if m.name == "oscr"]
     blocks: list[Block] = []
+    marks = _marks(results, dataset, methods)
     for _, open_classes in _protocols(cells):
         places = [place for m in methods if (place := (family, open_classes, m)) in groups]
         rows = [
-            Row(method_name(place[2]), [seed_mean(groups, place, metric) for metric in metrics]) for place in places
+            Row(
+                method_name(place[2]) + marks.get(place[2], ""),
+                [seed_mean(groups, place, metric) for metric in metrics],
+            )
+            for place in places
         ]
         blocks.append(Block(open_classes, rows, open_classes))
-    footnotes = [SIDE_NOTE, *_left_out(results, dataset)]
+    footnotes = [SIDE_NOTE, *_sees_note(results, methods), *control_notes(results, dataset, methods)]
+    footnotes += _left_out(results, dataset)
     entries = [entry for block in blocks for row in block.rows for entry in row.entries]
     for entry in entries:
         entry.mark, entry.show_std = "‡" if entry.status == PARTIAL else "", False
@@ -287,6 +327,7 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
         f"side_{slug(dataset)}_{family}{_suffix(results)}", f"side measurements, family {family}{_regime(results)}", "",
         _state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
         [metric.title for metric in metrics], blocks, footnotes + laboratory, laboratory, "right", is_side=True,
+        marks=marks, sees=_sees(results, methods),
     )  # fmt: skip
 
 
@@ -324,7 +365,7 @@ def demonstration(results: Results, dataset: str) -> str:
 
 def _metrics(results: Results) -> tuple[Metric, ...]:
     """The main metrics; AUROC is named for what it is of in a control."""
-    if not (results.labels or "own").startswith("flipped"):
+    if results.labels not in CONTROLS:
         return MAIN_METRICS
     return tuple(replace(m, title=f"control {m.title}") if m == AUROC else m for m in MAIN_METRICS)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from open_set_fer.benchmark.isolation import ProcessState, content_digest, isola
 from open_set_fer.benchmark.results import checked_curves, checked_extras, checked_notes
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import Network, build_network
-from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask
+from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, states
 from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
 from open_set_fer.testing.plugin import check_plugin, require
@@ -94,7 +95,8 @@ def check_method(method: Method, sign: bool = True) -> Detection:
     small images to learn anything.
 
     Raises AssertionError that says what is wrong: name, version and settings; shape, type and range of what it returns;
-    other numbers for the same seed; random numbers that are not the context's; arrays of the task that it wrote to.
+    other numbers for the same seed; random numbers that are not the context's; arrays of the task that it wrote to; a score
+    that depends on the other test faces where the method does not state `sees_pool = True`.
     """
     check_plugin(method, plugins.METHODS)
     task, model, is_open = _task_with_an_open_class()
@@ -108,6 +110,8 @@ def check_method(method: Method, sign: bool = True) -> Detection:
             "within methods.seeds.seeded(draw_seed(context.generator))",
         )
         raise AssertionError("gives other numbers for the same seed: every random number must be context.generator's")
+    if not states(method, "sees_pool"):
+        _check_one_face_at_a_time(method, task, model, detection)
     if sign:
         closed, opened = (np.asarray(detection.unknown_score)[mask] for mask in (~is_open, is_open))
         auroc = float(np.mean((opened[:, None] > closed) + 0.5 * (opened[:, None] == closed)))
@@ -147,6 +151,20 @@ def _detect(method: Method, task: OpenSetTask, model: ClosedSetModel, global_see
         _task_with_an_open_class.cache_clear()
         raise AssertionError("writes to the task's arrays, which other methods share: let it copy them first")
     return detection
+
+
+def _check_one_face_at_a_time(method: Method, task: OpenSetTask, model: ClosedSetModel, whole: Detection) -> None:
+    """Whether half of the test faces get the scores that they have among all of them, but for rounding."""
+    half = slice(0, len(task.test_images), 2)
+    part = replace(task, test_images=_read_only(task.test_images[half].copy()))
+    lent = replace(model, test_logits=_read_only(model.test_logits[half].copy()))
+    scores = np.asarray(_detect(method, part, lent, global_seed=0).unknown_score, dtype=np.float64)
+    among_all = np.asarray(whole.unknown_score, dtype=np.float64)[half]
+    require(
+        np.allclose(scores, among_all, rtol=1e-3, atol=1e-3 * float(np.std(among_all))),
+        "gives a face another score when other faces are missing from the pool: state `sees_pool = True` in the class, and "
+        "the reports show it among the methods that see the pool",
+    )
 
 
 def _check_detection(detection: Detection, task: OpenSetTask) -> None:
