@@ -83,3 +83,8 @@ def home(tmp_path: Path, empty_store: Path) -> Path:
     (tmp_path / "home").mkdir()
     shutil.copyfile(empty_store, tmp_path / "home" / store.DATABASE)
     return tmp_path / "home"
+
+
+def without_controls(text: str) -> str:
+    """The text of a profile whose plan has no control cells."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("control"))

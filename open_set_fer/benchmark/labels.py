@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Control = Literal["flipped", "flipped-true"]
-Labels = Literal["own", "released"] | Control
+Labels = Literal["own", "released", Control]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 """The positive controls."""
-LABELS: tuple[Labels, ...] = ("own", "released", *CONTROLS)
+LABELS: tuple[Labels, ...] = get_args(Labels)
 SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "flipped": 0.2, "flipped-true": 0.2}
 """The share where none is given."""
 REFERENCE = "label-loss"

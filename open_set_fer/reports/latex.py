@@ -209,7 +209,7 @@ def _tabular(table: Table, columns: range, blocks: list[Block], size: Size) -> l
 def _group_heads(table: Table, columns: range, cells: int) -> list[str]:
     """What the methods of the columns below see, each with a rule; cells: of a column."""
     groups, start = table.groups(columns), 2
-    heads, rules = [""], []
+    heads, rules = [r"\textit{sees}"], []
     for sees, count in groups:
         width = cells * count
         heads.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{_stack(sees, HEAD_LETTERS * count, 'l')}}}}}")

@@ -41,8 +41,8 @@ BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says nothing of "
     "significance"
 )
-ONE_FACE, POOL = "sees one face at a time", "sees the pool"
-"""What a method's score of a face depends on, as a heading."""
+ONE_FACE, POOL = "one face at a time", "the pool"
+"""What a method sees: what its score of a face depends on."""
 SIDE_NOTE = (
     "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
     "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "

@@ -15,6 +15,7 @@ import torch
 from open_set_fer.benchmark.closed_set import read_state, write_state
 from open_set_fer.benchmark.computing import Workplace
 from open_set_fer.benchmark.isolation import ProcessState, isolated
+from open_set_fer.benchmark.labels import OWN
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.runner import Runner
@@ -64,7 +65,7 @@ def run(home, vandals, monkeypatch):
     """Outcome of smoke with `vandals` in front, and the scores of the others by label."""
     monkeypatch.chdir(home.parent)
     _, profile, text = load_profile("smoke")
-    chosen = Selection(methods=("ours", "proser", "energy"))
+    chosen = Selection(methods=("ours", "proser", "energy"), regime=OWN)
     cells, face_sets = make_plan(profile, chosen, home.parent / "cache")
     bad = [replace(cells[0], label=f"vandal {i}", method=Vandal(i), key=f"vandal{int(i)}") for i in vandals]
     runner = Runner(home, "smoke", profile, text, torch.device("cpu"))

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.computing import Workplace
-from open_set_fer.benchmark.labels import LABELS, OWN, Flips, Pairing, Regime, draw_pairing, labels_of, lent_logits
+from open_set_fer.benchmark.labels import (
+    LABELS,
+    OWN,
+    Flips,
+    Pairing,
+    Regime,
+    draw_pairing,
+    labels_of,
+    lent_logits,
+    opened_by,
+    share_of,
+)
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile, regime_of
 from open_set_fer.benchmark.protocols import enumerate_protocols, make_task, split_faces
@@ -20,7 +31,7 @@ from open_set_fer.benchmark.results import read_result
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from tests.benchmark.test_truth import reachable
-from tests.conftest import face_set
+from tests.conftest import face_set, without_controls
 
 K = 6
 RELEASED, FLIPPED, TRUE = Regime("released", 1.0), Regime("flipped", 0.2), Regime("flipped-true", 0.2)
@@ -130,7 +141,10 @@ def test_a_label_names_its_regime(labels, share):
         return
     regime = regime_of(labels, share)
     assert labels_of(SURPRISE.under(regime).label) == labels
+    assert share_of(SURPRISE.under(regime).label) == pytest.approx(regime.share)
+    assert opened_by(SURPRISE.under(regime).label) == "surprise"
     assert labels_of("open (released)") == "own"
+    assert opened_by("fear (9 images, 50% open)") == "fear (9 images, 50% open)"
 
 
 def test_keys_of_own_labels_stay_and_every_regime_and_share_has_its_own():
@@ -155,7 +169,7 @@ def test_keys_of_own_labels_stay_and_every_regime_and_share_has_its_own():
 def test_a_wrong_key_is_named(tmp_path, lines, match):
     path = tmp_path / "own.toml"
     last = 'open_classes = ["surprise"]'
-    path.write_text(load_profile("smoke")[2].replace(last, f"{last}\n{lines}"), "utf-8")
+    path.write_text(without_controls(load_profile("smoke")[2]).replace(last, f"{last}\n{lines}"), "utf-8")
     with pytest.raises(SuiteError, match=match):
         load_profile(str(path))
 
@@ -167,7 +181,7 @@ def test_a_profile_chooses_the_splits_of_open_faces_and_pools_go_with_labels_as_
         ('open_from = "test"', "surprise (open faces of the test split)"),
         (f'labels = "released"\n{pool}', "surprise (20 images, 50% open) (labels as released)"),
     ):
-        path.write_text(load_profile("smoke")[2].replace(last, f"{last}\n{lines}"), "utf-8")
+        path.write_text(without_controls(load_profile("smoke")[2]).replace(last, f"{last}\n{lines}"), "utf-8")
         plan, face_sets = make_plan(load_profile(str(path))[1], Selection(), tmp_path / "cache")
         assert {cell.protocol.label for cell in plan} == {label}
         split = split_faces(face_sets["synthetic"], plan[0].protocol, 0)

@@ -114,3 +114,16 @@ def test_histogram_says_when_the_axis_is_clipped() -> None:
     figure = score_histogram(pd.DataFrame({"is_open": np.arange(1000) % 2 == 0, "unknown_score": scores}), "t")
     assert "99th percentile" in figure.axes[0].get_xlabel()
     assert figure.axes[0].get_xlim()[1] < 2
+
+
+def test_a_control_tells_flipped_labels_from_others() -> None:
+    frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
+    axes = score_histogram(frame, "t", is_control=True).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "label as it was (40 faces)", "label flipped (10 faces)",
+    ]  # fmt: skip
+    assert axes.get_xlabel().startswith("unknown score (higher = more likely label flipped)")
+    assert not any("open" in name or "closed" in name for name, _ in sheet_rows(frame, is_control=True))
+    tags = {"labels": "flipped-true"}
+    assert CellResult({"auroc": 0.5}, {}, tags).is_control
+    assert not CellResult({"auroc": 0.5}, {}, {"labels": "released"}).is_control

@@ -8,6 +8,8 @@ import time
 import pytest
 
 from open_set_fer.benchmark.cell_result import EVALUATION
+from open_set_fer.benchmark.labels import Regime
+from open_set_fer.benchmark.overview import auroc_table
 from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.profiles import Profile, load_profile
 from open_set_fer.benchmark.tracking import Tracker
@@ -21,6 +23,7 @@ from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.datasets.rendering import EXPRESSIONS
 from open_set_fer.datasets.synthetic import Synthetic
 from open_set_fer.errors import SuiteError
+from tests.conftest import without_controls
 from tests.datasets.trees import LAYOUTS, small_data_set
 
 
@@ -66,8 +69,8 @@ def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_
     home = tmp_path / "home"
     plan("paper", home=home)
     shown = capsys.readouterr().out
-    assert shown.count("to do │") == 95
-    assert "95 of 95 cells to do" in shown
+    assert shown.count("to do │") == 95 + 3 * 2 * 2  # choices, controls, methods
+    assert "107 of 107 cells to do" in shown
     assert f"ferplus: `osfer run` will decode 48 images into 8 MB under {home / 'cache'}" in shown
     assert not home.exists()
 
@@ -78,7 +81,7 @@ def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, cap
     shown = capsys.readouterr().out
     (line,) = (line for line in shown.splitlines() if line.startswith("ferplus cannot"))
     assert line.startswith(f"ferplus cannot be read yet: no folder {tmp_path / 'ferplus'} (unpack the data set there")
-    assert "95 of 95 cells to do" in shown
+    assert "107 of 107 cells to do" in shown
     assert not (tmp_path / "home").exists()
 
 
@@ -113,7 +116,7 @@ def test_a_store_is_read_without_a_new_experiment(tmp_path, capsys):
     home = tmp_path / "home"
     tracker = Tracker(home, "other")
     plan("smoke", home=home)
-    assert "2 of 2 cells to do" in capsys.readouterr().out
+    assert "4 of 4 cells to do" in capsys.readouterr().out
     assert [e.name for e in tracker.client.search_experiments()] == ["open-set-fer/other", "Default"]
     assert sorted(path.name for path in home.iterdir()) == ["mlflow.db", "tracking.lock"]
 
@@ -141,6 +144,73 @@ def test_a_plan_shows_what_is_done(tmp_path, capsys):
     plan("smoke", home=home)
     shown = capsys.readouterr().out
     assert "done" in shown
-    assert "1 of 2 cells to do" in shown
+    assert "3 of 4 cells to do" in shown
     assert "will decode" not in shown
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*.npy")} == changed
+
+
+def places(cells):
+    return [(cell.label, cell.protocol.label) for cell in cells]
+
+
+def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_and_label_loss(tmp_path):
+    profile, cache = load_profile("smoke")[1], tmp_path / "cache"
+    flipped = "surprise (20% of labels flipped)"
+    cells, _ = make_plan(profile, Selection(), cache)
+    assert places(cells) == [
+        ("baseline", "surprise"), ("ours", "surprise"), ("ours", flipped), ("label-loss", flipped),
+    ]  # fmt: skip
+    typed, _ = make_plan(profile, Selection(methods=("ours", "label-loss"), regime=Regime("flipped", 0.2)), cache)
+    assert [cell.key for cell in cells[2:]] == [cell.key for cell in typed], "the cells that --labels flipped makes"
+    everyone = make_plan(profile, Selection(methods=("all",)), cache)[0]
+    assert {cell.label for cell in everyone if cell.protocol.regime.is_control} == {
+        "label-loss", "ours", "ours-online", "ours-balanced", "o2u", "co-teaching", "cleanlab",
+    }  # fmt: skip
+
+
+def test_controls_are_left_out_where_nothing_is_asked_of_the_methods_or_something_else_was_asked_for(tmp_path):
+    profile, cache = load_profile("smoke")[1], tmp_path / "cache"
+    for selection in (
+        Selection(methods=("baseline", "knn", "ours-plus")),
+        Selection(open_classes=("fear",)),
+        Selection(regime=Regime("released", 1.0)),
+    ):
+        assert not any(cell.protocol.regime.is_control for cell in make_plan(profile, selection, cache)[0]), selection
+    given = make_plan(profile, Selection(), cache, protocols=[make_plan(profile, Selection(), cache)[0][0].protocol])[0]
+    assert len(given) == 2, "a study's protocols"
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        ('controls = ["fliped"]', r"protocols\.controls\.0.*'flipped' or 'flipped-true'"),
+        (
+            'controls = ["flipped"]\ncontrol_classes = ["suprise"]',
+            "no protocol opens 'suprise', did you mean 'surprise'",
+        ),
+        ('control_classes = ["surprise"]', "control_classes without controls"),
+        ('controls = ["flipped"]\nlabels = "flipped"', "labels 'flipped' are a control themselves"),
+    ],
+)
+def test_a_wrong_control_is_named(tmp_path, lines, match):
+    path, last = tmp_path / "own.toml", 'open_classes = ["surprise"]'
+    path.write_text(without_controls(load_profile("smoke")[2]).replace(last, f"{last}\n{lines}"), "utf-8")
+    with pytest.raises(SuiteError, match=match):
+        make_plan(load_profile(str(path))[1], Selection(), tmp_path / "cache")
+
+
+def test_a_control_that_failed_is_retried_alone(tmp_path):
+    cells, _ = make_plan(load_profile("smoke")[1], Selection(), tmp_path / "cache")
+    assert Selection().only(cells[2:3]).arguments() == [
+        "--method", "ours", "--open", "surprise", "--labels", "flipped", "--label-share", "0.2",
+    ]  # fmt: skip
+    assert "--labels" not in Selection().only(cells[1:3]).arguments()
+
+
+def test_controls_have_a_column_of_their_own_and_are_in_no_mean(tmp_path):
+    cells, _ = make_plan(load_profile("smoke")[1], Selection(seeds=(0, 1)), tmp_path / "cache")
+    auroc = {cell.key: 1.0 if cell.protocol.regime.is_control else 0.5 for cell in cells}
+    table = auroc_table(cells, auroc)
+    assert [column.header for column in table.columns] == ["method", "surprise", "control: (20% of labels flipped)"]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows == [("baseline", "0.500", "-"), ("ours", "0.500", "1.000"), ("label-loss", "-", "1.000")]

@@ -11,8 +11,9 @@ from open_set_fer.benchmark.profiles import built_in_labels, load_profile, profi
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.dias import Dias
 from open_set_fer.methods.recipe import BackboneSettings
+from tests.conftest import without_controls
 
-SMOKE = load_profile("smoke")[2]
+SMOKE = without_controls(load_profile("smoke")[2])
 
 
 def write(tmp_path, text):
@@ -196,14 +197,14 @@ def test_a_profile_that_is_not_utf8_says_so(tmp_path, encoding):
 
 def test_a_byte_order_mark_and_a_suffix_in_capitals_do_no_harm(tmp_path):
     path = tmp_path / "OWN.TOML"
-    path.write_text(SMOKE, "utf-8-sig")
+    path.write_text(load_profile("smoke")[2], "utf-8-sig")
     name, profile, _ = load_profile(str(path))
     assert (name, profile) == ("OWN", load_profile("smoke")[1])
 
 
 def test_an_own_profile_does_not_take_the_name_of_a_built_in_one(tmp_path):
     path = tmp_path / "smoke.toml"
-    path.write_text(SMOKE, "utf-8")
+    path.write_text(load_profile("smoke")[2], "utf-8")
     assert load_profile(str(path))[1] == load_profile("smoke")[1]  # a copy is the same profile
     path.write_text(SMOKE.replace("seeds = [0]", "seeds = [1]"), "utf-8")
     with pytest.raises(SuiteError, match="named like the built-in profile smoke: their results would share"):

@@ -63,15 +63,24 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
     log_cell(tracker, tmp_path, seed=0, auroc=0.5)
     plan = [{"cell_key": f"ours-{seed}", "method": "ours", "seed": seed} for seed in (0, 1, 2)]
     plan += [{"cell_key": "λ ours-0", "method": "λ ours", "seed": 0}, {"cell_key": "no", "method": "dias", "seed": 0}]
+    plan = [cell | {"open_classes": "fear+anger"} for cell in plan]
+    plan.append({"cell_key": "ours-7", "method": "ours", "seed": 7, "open_classes": "fear (20% of labels flipped)"})
     parent = tracker.start_benchmark(plan, "", "osfer run")
-    for values in ({"seed": 1, "auroc": 0.75}, {"method": "λ ours", "auroc": 0.25}):
+    for values in ({"seed": 1, "auroc": 0.75}, {"method": "λ ours", "auroc": 0.25}, {"seed": 7, "auroc": 1.0}):
         tracker.log_cell(parent, result(**values), folder, {})
     tracker.end(parent, "KILLED")
     run = tracker.client.get_run(parent)
     assert run.info.status == "KILLED"
     named = {name: value for name, value in run.data.metrics.items() if not name.endswith(("ours-0", "dias"))}
     odd = tracking._metric_part("λ ours")
-    assert named == {"auroc.ours": 0.625, "cells.ours": 2, f"auroc.{odd}": 0.25, f"cells.{odd}": 1}
+    assert named == {
+        "auroc.ours": 0.625,
+        "cells.ours": 2,
+        "auroc.control.ours": 1.0,
+        "cells.control.ours": 1,
+        f"auroc.{odd}": 0.25,
+        f"cells.{odd}": 1,
+    }
     assert odd.startswith("_ ours-")
     assert odd != tracking._metric_part("μ ours")
 

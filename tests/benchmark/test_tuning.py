@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from open_set_fer.benchmark.labels import OWN
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
@@ -20,7 +21,7 @@ from open_set_fer.benchmark.tuning import Study, study_protocols, tune, validati
 from open_set_fer.cli import app
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
-from tests.conftest import face_set
+from tests.conftest import face_set, without_controls
 
 SEARCH = """
 [search.ours]
@@ -134,7 +135,9 @@ def test_what_the_control_cannot_tune_is_said(tmp_path):
     with pytest.raises(SuiteError, match=r"proser reads no label.*\n.*--objective auroc"):
         control(tmp_path, "proser", search)
     path, last = tmp_path / "flipped.toml", 'open_classes = ["surprise"]'
-    path.write_text((load_profile("smoke")[2] + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8")
+    path.write_text(
+        (without_controls(load_profile("smoke")[2]) + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8"
+    )
     name, profile, text = load_profile(str(path))
     with pytest.raises(SuiteError, match="tune with --objective control"):
         tune(profile, name, text, "ours", 1, "synthetic", (CONTEMPT,), (0,), tmp_path / "home", None, "osfer tune")
@@ -180,7 +183,7 @@ def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
     _, profile, _ = load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epochs = 7 }\n'))
     assert profile.closed_set_settings("weak").epochs == 7
     assert profile.closed_set_settings("ours") == profile.closed_set_settings()
-    cells, _ = make_plan(profile, Selection(methods=("ours", "weak")), tmp_path / "cache")
+    cells, _ = make_plan(profile, Selection(methods=("ours", "weak"), regime=OWN), tmp_path / "cache")
     assert len({cell.group() for cell in cells}) == 2
     with pytest.raises(SuiteError, match=r"methods\.weak\.closed_set\.epoch, did you mean 'epochs'"):
         load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epoch = 7 }\n'))

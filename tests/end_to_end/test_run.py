@@ -14,12 +14,13 @@ import pytest
 
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.tracking import Tracker
+from tests.conftest import without_controls
 
 pytestmark = pytest.mark.slow
 
 WHOLE = f"{'?' * 64}/result.json"
 """Of results in place: not of <key>.partial, which a kill may leave."""
-TWO_OPEN = load_profile("smoke")[2].replace('["surprise"]', '["surprise", "fear"]')
+TWO_OPEN = without_controls(load_profile("smoke")[2]).replace('["surprise"]', '["surprise", "fear"]')
 
 
 def osfer(*args: str, home: Path, wait: bool = True, **env: str) -> subprocess.CompletedProcess[str] | subprocess.Popen:
