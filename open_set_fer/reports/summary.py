@@ -54,8 +54,8 @@ class Mean:
 class Standing:
     """One method: its means by column of the summary, None where the column has no finished cell.
 
-    sees: what its score of a face depends on. mark: behind its name. control: its control AUROC and label-loss's; '' where
-    a control asks nothing of it.
+    sees: what its score of a face depends on. mark: behind its name. controls: its control AUROC and
+    label-loss's by control; empty where a control asks nothing of it.
     """
 
     method: str
@@ -63,7 +63,7 @@ class Standing:
     status: str
     sees: str = ONE_FACE
     mark: str = ""
-    control: str = ""
+    controls: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ class Summary:
     @property
     def has_controls(self) -> bool:
         """Whether a control asks something of one of the methods."""
-        return any(row.control for row in self.standings)
+        return any(row.controls for row in self.standings)
 
 
 def summaries(results: Results) -> list[Summary]:
@@ -125,7 +125,7 @@ def _summary(results: Results, dataset: str) -> Summary:
             _state(cells[cells["method"] == method]),
             POOL if results.states(method, "sees_pool") else ONE_FACE,
             heading_mark(results, dataset, method),
-            _control(results, dataset, method),
+            _controls(results, dataset, method),
         )
         for method, *means in zip(methods, *by_column, strict=True)
     ]
@@ -138,17 +138,17 @@ def _summary(results: Results, dataset: str) -> Summary:
     )  # fmt: skip
 
 
-def _control(results: Results, dataset: str, method: str) -> str:
-    """A method's control AUROC and label-loss's, by control; '' for a method of which a control asks nothing."""
+def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
+    """A method's control AUROC and label-loss's, by control; nothing for a method of which a control asks nothing."""
     if not results.states(method, "label_based"):
-        return ""
+        return ()
     texts = []
     for control in controls_of(results, dataset, method):
         value, reference = (
             "—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference)
         )  # fmt: skip
         texts.append(f"{value} (label-loss {reference}): {control.what}, {control.counted}")
-    return "; ".join(texts) or "not run"
+    return tuple(texts) or ("not run",)
 
 
 def _columns(cells: pd.DataFrame) -> list[Column]:
@@ -220,7 +220,7 @@ def _finding(rows: list[Standing], dataset: str) -> str:
     if ours is None or baseline is None:
         return said + "."
     gap = ours.value - baseline.value
-    weak = f"; {MARK} its control says that it is not informative" * any(
+    weak = f"; by its control it is not informative ({MARK})" * any(
         row.method == "ours" and row.mark for row in rows
     )
     where = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
