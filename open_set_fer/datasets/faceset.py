@@ -70,6 +70,7 @@ class FaceSet:
     fingerprint: hex SHA-256 of the content.
     notes: counts by split that `osfer data check` prints.
     demonstration: True when results on it say nothing about real faces.
+    votes: uint8 (N, len(classes)), how many taggers chose each class, or None where nobody published it; its label's never 0.
     """
 
     name: str
@@ -81,6 +82,7 @@ class FaceSet:
     fingerprint: str
     demonstration: bool = False
     notes: dict[str, dict[str, int]] = field(default_factory=dict)
+    votes: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -92,6 +94,8 @@ class FaceSet:
                 raise SuiteError(f"{self.name}: {len(array)} {what} for {n} images", "one entry an image")
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise SuiteError(f"{self.name}: label outside 0..{len(self.classes) - 1}", "list its class in `classes`")
+        if self.votes is not None and not np.all(self.votes[np.arange(n), self.labels]):
+            raise SuiteError(f"{self.name}: an image has no vote for its own label", "give votes in the classes' order")
         unknown = set(np.unique(self.split)) - {"train", "valid", "test"}
         if unknown:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")

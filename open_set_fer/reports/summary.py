@@ -220,9 +220,7 @@ def _finding(rows: list[Standing], dataset: str) -> str:
     if ours is None or baseline is None:
         return said + "."
     gap = ours.value - baseline.value
-    weak = f"; by its control it is not informative ({MARK})" * any(
-        row.method == "ours" and row.mark for row in rows
-    )
+    weak = f"; by its control it is not informative ({MARK})" * any(row.method == "ours" and row.mark for row in rows)
     where = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
     return f"{said}. {method_name('ours')}, the paper's method, has {ours.text}, {where} {method_name('baseline')} ({baseline.text}){weak}."
 
