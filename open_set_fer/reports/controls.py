@@ -136,21 +136,20 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
     regimes = [control.regime for labels in CONTROLS for controls in of.values() for control in controls
                if control.regime.labels == labels]  # fmt: skip
     if not regimes:
-        entries = [_entries(results, method, None)[0] for method in methods]
+        entries = [_entries(results, method, None, "control")[0] for method in methods]
         return [Block("Positive control (higher is better)", [Row("the method", entries)], "positive control ↑")]
     blocks = []
     for regime in dict.fromkeys(regimes):
         found = [next((c for c in of[method] if c.regime == regime), None) for method in methods]
-        pairs = [_entries(results, method, control) for method, control in zip(methods, found, strict=True)]
-        rows = [Row("the method", [own for own, _ in pairs]), Row("label loss", [other for _, other in pairs])]
         what = regime.suffix.strip(" ()")
+        pairs = [_entries(results, method, control, what) for method, control in zip(methods, found, strict=True)]
+        rows = [Row("the method", [own for own, _ in pairs]), Row("label loss", [other for _, other in pairs])]
         blocks.append(Block(f"Positive control, {what}: AUROC (higher is better)", rows, f"control AUROC ↑, {what}"))
     return blocks
 
 
-def _entries(results: Results, method: str, control: Control | None) -> tuple[Entry, Entry]:
+def _entries(results: Results, method: str, control: Control | None, what: str) -> tuple[Entry, Entry]:
     """A method's control and label-loss's as entries of a table."""
-    what = control.what if control else "control"
     own, reference = (Entry("control", what, method, metric, NOT_ASKED) for metric in (CONTROL_AUROC, OF_REFERENCE))
     if control is None:
         own.status = NOT_RUN if results.states(method, "label_based") else NOT_ASKED
