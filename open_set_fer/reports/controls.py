@@ -144,7 +144,8 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
         what = regime.suffix.strip(" ()")
         pairs = [_entries(results, method, control, what) for method, control in zip(methods, found, strict=True)]
         rows = [Row("the method", [own for own, _ in pairs]), Row("label loss", [other for _, other in pairs])]
-        blocks.append(Block(f"Positive control, {what}: AUROC (higher is better)", rows, f"control AUROC ↑, {what}"))
+        short, note = f"control: {what.partition('% of ')[2]} ↑", f"Control: AUROC of finding flipped labels, {what}."
+        blocks.append(Block(f"Positive control, {what}: AUROC (higher is better)", rows, short, note))
     return blocks
 
 
