@@ -100,13 +100,17 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         time.sleep(min(1.0, max(0.05, end - time.monotonic())))
 
 
-def tracking_uri(home: Path) -> tuple[str, str | None]:
-    """Tracking URI and, for the default local store, where artifacts go.
+def tracking_uri(home: Path, configured: str | None = None) -> tuple[str, str | None]:
+    """Tracking URI and, for the default local store of `home`, where artifacts go.
+
+    configured: an address, '' for the default store; None: what MLFLOW_TRACKING_URI says.
 
     Raises:
-        SuiteError: MLFLOW_TRACKING_URI is set to something that is no address of a store.
+        SuiteError: it is no address of a store.
     """
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    name = "MLFLOW_TRACKING_URI=" if configured is None else ""
+    if configured is None:
+        configured = os.environ.get("MLFLOW_TRACKING_URI")
     if not configured:
         return store.database_uri(home.resolve() / store.DATABASE), store.artifact_root(home)
     try:
@@ -119,7 +123,7 @@ def tracking_uri(home: Path) -> tuple[str, str | None]:
         complete = known = False
     if not (known and complete) and configured != "databricks":
         raise SuiteError(
-            f"MLFLOW_TRACKING_URI={public_address(configured)!r} is no address of a tracking server or database",
+            f"{name}{public_address(configured)!r} is no address of a tracking server or database",
             "set it to http://host:port, https://..., sqlite:////folder/mlflow.db or another database's URI; "
             "unset it to use mlflow.db in --home",
         )
