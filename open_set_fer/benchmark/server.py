@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from open_set_fer.benchmark import store
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError, TrackingAway, summary
+from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 T = TypeVar("T")
 TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
@@ -61,6 +64,27 @@ def brief_requests() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def connect(uri: str) -> MlflowClient:
+    """The client of a store; SuiteError where its database has no driver here, or cannot be used."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return MlflowClient(uri)
+    except ModuleNotFoundError as error:
+        raise SuiteError(
+            f"the database {public_address(uri)} needs the Python package {error.name}, which is not installed",
+            "install it into this environment, or use an MLflow server in front of the database: see docs/cluster.md",
+        ) from error
+    except (MlflowException, SQLAlchemyError) as error:
+        if uri.startswith("sqlite:///"):
+            raise  # the store of a home says what is wrong with it
+        raise SuiteError(
+            f"the database {public_address(uri)} cannot be used: {summary(error)}", "check MLFLOW_TRACKING_URI"
+        ) from error
 
 
 def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
@@ -137,8 +161,4 @@ def is_remote(uri: str) -> bool:
 
 def public_address(uri: str) -> str:
     """An address without user name and password, to print."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return "(not readable)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return masked(uri).replace("***@", "", 1)

@@ -50,12 +50,13 @@ from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.server import (
     REQUEST_LIMITS,
     brief_requests,
+    connect,
     first_answer,
     set_mlflow_defaults,
     tracking_uri,
 )
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,8 +95,6 @@ class Tracker:
         for variable, value in REQUEST_LIMITS.items():
             os.environ.setdefault(variable, value)
         set_mlflow_defaults()
-        from mlflow import MlflowClient
-
         self.home = home
         self.profile = profile
         self.experiment_id = ""
@@ -109,7 +108,7 @@ class Tracker:
         if self._local and not store.is_writable(home):
             self._copy = tempfile.TemporaryDirectory()
             self.uri = store.database_uri(store.copy_to_read(home, Path(self._copy.name)))
-            self.client: MlflowClient = MlflowClient(self.uri)
+            self.client: MlflowClient = connect(self.uri)
             self._find_experiment(wait)
             return
         if create:
@@ -117,7 +116,7 @@ class Tracker:
         with self._locked() if home.is_dir() else nullcontext():
             if self._local:
                 store.prepare(home)
-            self.client = MlflowClient(self.uri)
+            self.client = connect(self.uri)
             if not self._find_experiment(wait) and create:
                 self.experiment_id = self.client.create_experiment(
                     # MLflow's page opens on language-model traces unless its link says otherwise: see experiment_link.
@@ -306,7 +305,7 @@ class Tracker:
             coordinates = {f"cell.{name}": result.tags[name] for name in COORDINATES}
             params = [Param(name, str(value)[:6000]) for name, value in (coordinates | result.params).items()]
             described = result.tags | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
-            all_tags = [RunTag(name, str(value)[:5000]) for name, value in described.items()]
+            all_tags = [RunTag(name, masked(str(value))[:5000]) for name, value in described.items()]
             # MLflow's limits for one batch; nothing beyond them is dropped.
             for start in range(0, max(len(metrics), len(params), len(all_tags)), 100):
                 part = slice(start, start + 100)
@@ -332,7 +331,8 @@ class Tracker:
             for run in self._search(f"tags.cell_key = '{tags['cell_key']}' and attributes.status != 'FINISHED'"):
                 self.client.delete_run(run.info.run_id)
             more = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
-            more["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
+            traceback = masked(traceback)
+            more["error"] = masked(error or traceback.strip().rpartition("\n")[2])[:500]
             run_id = self.client.create_run(self.experiment_id, tags={**tags, **more}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
@@ -498,9 +498,7 @@ def stored_experiments(home: Path) -> dict[str, str]:
             raise SuiteError(f"{home} cannot be written, which MLflow's server needs", "serve a copy of the folder")
         with filelock.FileLock(home / "tracking.lock"):
             store.prepare(home)
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
+    client = connect(uri)
 
     def newest(experiment: Experiment) -> int:
         runs = client.search_runs([experiment.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])

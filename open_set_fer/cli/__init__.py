@@ -10,7 +10,7 @@ import typer
 from open_set_fer import __version__
 from open_set_fer.cli import data, report, run, share, show
 from open_set_fer.cli.options import examples
-from open_set_fer.console import console, print_what_the_terminal_can, set_up_logging
+from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
 from open_set_fer.errors import SuiteError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ def main() -> None:
     """Entry point: a SuiteError is one clear message."""
     print_what_the_terminal_can()
     set_up_logging()
+    sys.excepthook = print_traceback
     try:
         app()
     except SuiteError as error:

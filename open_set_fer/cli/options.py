@@ -13,7 +13,7 @@ import typer
 
 from open_set_fer import plugins
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.plan import Selection
@@ -158,8 +158,8 @@ def profile_of(dataset: str) -> str | None:
 
 
 def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join(["osfer", *sys.argv[1:]])
+    """The command as it was typed, without the passwords of addresses: it is logged and printed."""
+    return shlex.join(["osfer", *map(masked, sys.argv[1:])])
 
 
 def print_json(content: dict[str, Any]) -> None:
