@@ -37,6 +37,7 @@ from open_set_fer.benchmark.measuring import measured
 from open_set_fer.benchmark.pictures import score_histogram
 from open_set_fer.benchmark.plan import Selection, dry_plan
 from open_set_fer.benchmark.profiles import read_profile, regime_of
+from open_set_fer.benchmark.protocols import FAMILIES
 from open_set_fer.benchmark.results import checked_curves, read_result, write_result
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker
 from open_set_fer.console import log, track
@@ -381,6 +382,8 @@ def _check_names(result: CellResult, key: str) -> None:
         raise SuiteError(f"it lacks the tags {', '.join(lacking)}")
     if tags.get("cell_key") != key:
         raise SuiteError("its tag cell_key is not the name of its folder")
+    if tags["protocol"] not in FAMILIES:
+        raise SuiteError(f"there is no protocol family {tags['protocol']!r}")
     if not re.fullmatch(r"[\w\-]{1,100}", tags["dataset"]) or not re.fullmatch(r"\d{1,10}", tags["seed"]):
         raise SuiteError(f"{tags['dataset']!r} seed {tags['seed']!r} names no cell")
     texts = [*tags.values(), *tags, *result.notes, *result.params, *map(str, result.params.values())]

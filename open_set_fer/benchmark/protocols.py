@@ -18,7 +18,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.labels import OWN, Flips, Pairing, Regime, draw_flips, draw_pairing
+from open_set_fer.benchmark.labels import OWN, Flips, Pairing, Regime, draw_flips, draw_pairing, labels_of
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -129,6 +129,8 @@ def enumerate_protocols(
     Families 'single', 'pairs' and 'triples' open basic classes and leave compound expressions and contempt out. A data
     set whose classes are not the basic expressions opens its own classes, every combination of them.
     """
+    if odd := [name for name in classes if labels_of(name) != "own"]:
+        raise SuiteError(f"the class {odd[0]!r} ends like a label regime", "give it another name")
     faces, base = any(name in BASIC for name in classes), base_classes(classes)
     protocols: list[Protocol] = []
     for family in families:

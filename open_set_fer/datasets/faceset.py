@@ -92,6 +92,7 @@ class FaceSet:
                 raise SuiteError(f"{self.name}: {len(array)} {what} for {n} images", "one entry an image")
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise SuiteError(f"{self.name}: label outside 0..{len(self.classes) - 1}", "list its class in `classes`")
+        check_class_names(self.name, self.classes)
         unknown = set(np.unique(self.split)) - {"train", "valid", "test"}
         if unknown:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")
@@ -106,6 +107,19 @@ class FaceSet:
             for split in ("train", "valid", "test")
             if np.any(self.split == split)
         }
+
+
+def check_class_names(name: str, classes: Iterable[str]) -> None:
+    """SuiteError for a class name that a line of text cannot hold: blank, with line breaks or control characters.
+
+    Names go to terminals, tables and pages, which escape what they have for mark-up; these have no way to be shown there.
+    """
+    for word in classes:
+        if not word.isprintable() or word != word.strip() or not word:
+            raise SuiteError(
+                f"{name}: {word!r} cannot be the name of a class",
+                "write it as one line of printable characters without spaces at its ends",
+            )
 
 
 class DataSet(Protocol):
