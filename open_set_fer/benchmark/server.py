@@ -28,6 +28,8 @@ def set_mlflow_defaults() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server it writes each run's address, login included, to standard output, where --json writes its object.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # It prints a hundred lines of SQL and traceback for an error that it also raises, and that is then told in one.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 

@@ -241,8 +241,14 @@ def _print(board: Leaderboard) -> None:
     tables.append(("not merged", boards.LEFT_OUT_HEADS, boards.left_out_rows(board)))
     for title, heads, rows in tables:
         if rows:
-            table = Table(*heads, title=title, title_justify="left")
-            for row in rows:
+            columns: list[tuple[str, ...]] = []
+            wide = heads != boards.HEADS or out.width >= 120
+            table = Table(title=title, title_justify="left")
+            for head, texts in zip(heads, zip(*rows, strict=True), strict=True):
+                if wide or head not in boards.ON_WIDE_TERMINALS:
+                    table.add_column(head, no_wrap=head in ("AUROC", "rank"))
+                    columns.append(texts)
+            for row in zip(*columns, strict=True):
                 table.add_row(*row)
             out.print(table)
     for note in board.notes:

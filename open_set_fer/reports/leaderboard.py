@@ -347,6 +347,10 @@ HEADS = (
 )
 
 
+ON_WIDE_TERMINALS = ("OSCR", "closed acc.", "settings")
+"""Columns that a narrow terminal goes without; the files have them."""
+
+
 def title(board: Board) -> str:
     """A board's heading."""
     shown = ", rendered for demonstration: says nothing of real faces" * board.demonstration

@@ -90,6 +90,23 @@ def test_a_database_that_cannot_be_reached(tmp_path):
     assert "cannot be used" in done.stderr
 
 
+def test_mlflow_writes_no_address_of_a_run_to_standard_output(home, monkeypatch, tmp_path, capsys):
+    """With a server it does unless told otherwise, login included, and so also spoils --json."""
+    from mlflow.tracking._tracking_service import client
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    tracker = Tracker(home, "made")
+    run = tracker.start_benchmark([], "", "osfer run")
+    monkeypatch.setattr(client, "RestStore", object)
+    monkeypatch.setattr(client, "get_workspace_url", lambda: f"http://me:{SECRET}@127.0.0.1:5000")
+    tracker.client._tracking_client._log_url(run)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")
+    tracker.client._tracking_client._log_url(run)
+    assert SECRET in capsys.readouterr().out  # so that this test notices when MLflow does it in another way
+
+
 def test_an_error_that_nobody_caught(tmp_path):
     code = f"from open_set_fer import cli\ndef app(): raise OSError('no http://me:{SECRET}@h/x')\ncli.app = app\ncli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
