@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pydantic
@@ -59,6 +60,18 @@ class Outline:
     missing: str = ""
 
 
+class _Mapped(NamedTuple):
+    """The place of an array that is a part of a file."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def open(self) -> NDArray[np.uint8]:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
 @dataclass(frozen=True)
 class FaceSet:
     """A data set of faces as arrays.
@@ -99,6 +112,17 @@ class FaceSet:
         unknown = set(np.unique(self.split)) - {"train", "valid", "test"}
         if unknown:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: images that are a file's memory map go as its place, not its content."""
+        state, images = dict(self.__dict__), self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap) and images.filename is not None:
+            state["images"] = _Mapped(str(images.filename), images.dtype.str, images.shape, images.offset)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        self.__dict__.update(state | {"images": images.open() if isinstance(images, _Mapped) else images})
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and class name."""
