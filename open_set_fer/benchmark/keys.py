@@ -44,7 +44,7 @@ class Recipe:
     def content(self) -> dict[str, Any]:
         """What keys have of the closed-set model; SuiteError where a checkpoint is not there."""
         return {
-            "backbone": _network_content(self.backbone), "closed_set": asdict(self.closed_set), "version": VERSION,
+            "backbone": _network_content(self.backbone), "closed_set": _training_content(self.closed_set), "version": VERSION,
         }  # fmt: skip
 
     def own_content(self) -> dict[str, Any]:
@@ -55,6 +55,13 @@ class Recipe:
 def closed_set_content(fingerprint: str, classes: tuple[str, ...], recipe: Recipe, seed: int) -> dict[str, Any]:
     """All that a closed-set model depends on."""
     return recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(classes), "seed": seed}
+
+
+def _training_content(settings: ClosedSetSettings) -> dict[str, Any]:
+    """The settings; those that came later only where they are not at their default, so that older keys stay."""
+    content = asdict(settings)
+    later = {"augmentation": "flip_or_noise", "targets": "labels"}
+    return {name: value for name, value in content.items() if later.get(name) != value}
 
 
 def _network_content(backbone: BackboneSettings) -> dict[str, Any]:

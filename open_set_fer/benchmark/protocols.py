@@ -260,9 +260,10 @@ def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> Op
     new_label = {faces.classes.index(name): index for index, name in enumerate(protocol.closed)}
     labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
     train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)
-    for array in (train, labels, test):
+    votes = None if faces.votes is None else faces.votes[split.train][:, list(new_label)]
+    for array in (train, labels, test, *(() if votes is None else (votes,))):
         array.flags.writeable = False  # every method of the task gets the same arrays
-    return OpenSetTask(train, labels, test, protocol.closed, seed)
+    return OpenSetTask(train, labels, test, protocol.closed, seed, votes)
 
 
 def _gather(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:

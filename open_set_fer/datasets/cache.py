@@ -92,7 +92,7 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
         raise _damaged(folder, error) from error
     return FaceSet(
         listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint,
-        listing.demonstration, listing.notes,
+        listing.demonstration, listing.notes, rows.votes,
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: st
     if meta["stamp"] == stamp:
         return
     log.info("%s was copied or changed since it was made: comparing its pixels with its fingerprint", folder)
-    if content_fingerprint(images, rows.labels, rows.split, rows.ids) != fingerprint:
+    if content_fingerprint(images, *rows.columns) != fingerprint:
         raise ValueError("its pixels are not those it was made with")
     with contextlib.suppress(OSError):  # a cache that cannot be written to is compared every time
         write_whole(folder / "meta.json", json.dumps(meta | {"stamp": stamp}).encode())
@@ -175,7 +175,7 @@ def prepare(folder: Path, listing: Listing) -> None:
                 raise SuiteError(f"{name}: {done} images came where {count} were announced", "report this: it is a bug")
             file.seek(len(header))
             blocks = iter(lambda: file.read(CHUNK_BYTES), b"")
-            fingerprint = block_fingerprint((count, *shape), blocks, rows.labels, rows.split, rows.ids)
+            fingerprint = block_fingerprint((count, *shape), blocks, *rows.columns)
         meta = {"fingerprint": fingerprint, "images": count, "stamp": _stamp(array, fingerprint)}
         write_whole(partial / "meta.json", json.dumps(meta).encode())
         marker.unlink(missing_ok=True)  # there is none where there was no image

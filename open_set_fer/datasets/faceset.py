@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pydantic
@@ -59,6 +60,18 @@ class Outline:
     missing: str = ""
 
 
+class _Mapped(NamedTuple):
+    """The place of an array that is a part of a file."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def open(self) -> NDArray[np.uint8]:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
 @dataclass(frozen=True)
 class FaceSet:
     """A data set of faces as arrays.
@@ -70,6 +83,7 @@ class FaceSet:
     fingerprint: hex SHA-256 of the content.
     notes: counts by split that `osfer data check` prints.
     demonstration: True when results on it say nothing about real faces.
+    votes: uint8 (N, len(classes)), how many taggers chose each class, or None where nobody published it; its label's never 0.
     """
 
     name: str
@@ -81,6 +95,7 @@ class FaceSet:
     fingerprint: str
     demonstration: bool = False
     notes: dict[str, dict[str, int]] = field(default_factory=dict)
+    votes: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -93,9 +108,22 @@ class FaceSet:
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise SuiteError(f"{self.name}: label outside 0..{len(self.classes) - 1}", "list its class in `classes`")
         check_class_names(self.name, self.classes)
+        if self.votes is not None and not np.all(self.votes[np.arange(n), self.labels]):
+            raise SuiteError(f"{self.name}: an image has no vote for its own label", "give votes in the classes' order")
         unknown = set(np.unique(self.split)) - {"train", "valid", "test"}
         if unknown:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: images that are a file's memory map go as its place, not its content."""
+        state, images = dict(self.__dict__), self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap) and images.filename is not None:
+            state["images"] = _Mapped(str(images.filename), images.dtype.str, images.shape, images.offset)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        self.__dict__.update(state | {"images": images.open() if isinstance(images, _Mapped) else images})
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and class name."""

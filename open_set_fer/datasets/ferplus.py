@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,9 @@ Checked: columns, usages, votes are counts, every named image is there and decod
         }
         faces = named[labelled]
         splits = faces["Usage"].map({usage: split for usage, (split, _) in USAGES.items()})
-        rows = Rows.of(faces["label"], splits, faces["Image name"])
+        rows = replace(
+            Rows.of(faces["label"], splits, faces["Image name"]), votes=faces[list(CLASSES)].to_numpy(np.uint8)
+        )
         if not (root / "FER2013Train").is_dir() and pixel_file.is_file():
             pixels = PixelFile(pixel_file, faces.index.to_numpy(), self.image_size, self.channels)
             key = f"{self!r}/{file_key(self.name, [str(votes_file), str(pixel_file)])}"
@@ -130,7 +132,10 @@ def read_votes(path: Path) -> pd.DataFrame:
     if unknown:
         raise SuiteError(f"ferplus: {path} has unknown usage {sorted(unknown)}", f"known: {', '.join(USAGES)}")
     counts = votes[list(VOTES)]
-    if not all(pd.api.types.is_integer_dtype(kind) for kind in counts.dtypes) or (counts < 0).to_numpy().any():
+    if (
+        not all(pd.api.types.is_integer_dtype(kind) for kind in counts.dtypes)
+        or not counts.isin(range(256)).to_numpy().all()
+    ):
         raise SuiteError(f"ferplus: {path} has votes that are not counts", "copy the published file again")
     return votes
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,16 +23,22 @@ CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each image before any is decoded: label, split and id, (N,) each."""
+    """What is known of each image before any is decoded: label, split and id, (N,) each; votes (N, classes), if any."""
 
     labels: NDArray[np.int64]
     split: NDArray[np.str_]
     ids: NDArray[np.str_]
+    votes: NDArray[np.uint8] | None = None
 
     @classmethod
     def of(cls, labels: ArrayLike, split: ArrayLike, ids: ArrayLike) -> Rows:
         """Rows from lists or arrays."""
         return cls(np.asarray(labels, dtype=np.int64), np.asarray(split, dtype=np.str_), np.asarray(ids, dtype=np.str_))
+
+    @property
+    def columns(self) -> list[NDArray[Any]]:
+        """Those that there are, as fingerprints take them."""
+        return [self.labels, self.split, self.ids, *([] if self.votes is None else [self.votes])]
 
 
 class Pixels(Protocol):
@@ -67,7 +73,7 @@ class Listing:
     def entry(self, cache: Path) -> Path:
         """The cache entry of just these files, settings and rows."""
         digest = hashlib.sha256(self.key.encode())
-        for column in (self.rows.labels, self.rows.split, self.rows.ids):
+        for column in self.rows.columns:
             digest.update(f"{column.dtype}/{len(column)}/".encode() + np.ascontiguousarray(column).tobytes())
         return cache / f"{self.name}-{digest.hexdigest()[:20]}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -65,3 +66,24 @@ def flip_or_noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
     flipped = torch.where((choice < 0.25)[:, None, None, None].to(x.device), x.flip(-1), x)
     noise = _noise(x, std, generator)
     return torch.where(((choice >= 0.25) & (choice < 0.5))[:, None, None, None].to(x.device), flipped + noise, flipped)
+
+
+def move(
+    x: Tensor, generator: torch.Generator, shift: float = 0.08, rotation: float = 10.0, scale: float = 0.1
+) -> Tensor:
+    """Each image of (N, C, H, W) flipped with probability 1/2, turned, scaled and shifted, in one bilinear sampling.
+
+    shift: up to this share of a side, each way; rotation: up to so many degrees; scale: by up to 1 + scale, or its inverse,
+    log-uniform. Pixels from outside are those of the edge.
+    """
+    draw = torch.rand((5, len(x)), generator=generator) * 2 - 1
+    angle, size = draw[0] * math.radians(rotation), torch.exp(draw[1] * math.log1p(scale))
+    mirror = torch.where(draw[4] < 0, -1.0, 1.0)
+    cosine, sine = torch.cos(angle) * size, torch.sin(angle) * size
+    rows = [
+        torch.stack([mirror * cosine, -sine, 2 * shift * draw[2]], dim=1),
+        torch.stack([mirror * sine, cosine, 2 * shift * draw[3]], dim=1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1).to(x), list(x.shape), align_corners=False)
+    moved = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Networks: ResNet-18/50 of torchvision and a small residual network for CPUs, behind one interface.
+"""Networks: ResNet-18/50 of torchvision and two small residual networks for CPUs, behind one interface.
 
 Every network is stem -> stages -> global average pool -> one linear layer, so that a method can enter or leave at a
 stage (PROSER mixes after the second, EOW samples the input of the last) and read attention maps off the last feature map.
@@ -110,20 +110,34 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     classes: outputs of the linear layer. channels: of the images (1 or 3).
     """
     with seeded(seed):
-        network = _small(settings, classes, channels) if settings.name == "small" else _resnet(settings, classes)
+        make = {"small": _small, "shallow": _shallow}.get(settings.name, _resnet)
+        network = make(settings, classes, channels)
     if settings.weights:
         load_weights(network, settings.weights)
     return network.to(memory_format=torch.channels_last)
 
 
+def _stem(channels: int, width: int) -> nn.Sequential:
+    # Stride 2 at once: three quarters of the cost at full resolution buys little on 48 px faces.
+    return nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
 def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
     width = settings.width
-    # Stride 2 at once: three quarters of the cost at full resolution buys little on 48 px faces.
-    stem = nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    stem = _stem(channels, width)
     widths = [width, 2 * width, 4 * width]
     stages = nn.ModuleList(
         [_Residual(width, widths[0], 1), _Residual(widths[0], widths[1], 2), _Residual(widths[1], widths[2], 2)]
     )
+    return Network(stem, stages, widths, classes, channels)
+
+
+def _shallow(settings: BackboneSettings, classes: int, channels: int) -> Network:
+    """As `_small` without its first stage: no residual block works at half the image's resolution."""
+    width = settings.width
+    stem = _stem(channels, width)
+    widths = [3 * width // 2, 3 * width]
+    stages = nn.ModuleList([_Residual(width, widths[0], 2), _Residual(widths[0], widths[1], 2)])
     return Network(stem, stages, widths, classes, channels)
 
 
@@ -135,7 +149,7 @@ def _pointwise(convolution: nn.Conv2d, stride: int) -> StridedPointwise:
     return pointwise
 
 
-def _resnet(settings: BackboneSettings, classes: int) -> Network:
+def _resnet(settings: BackboneSettings, classes: int, _channels: int) -> Network:
     import torchvision  # over a second, and the small network does not need it
 
     model = getattr(torchvision.models, settings.name)(weights=None)

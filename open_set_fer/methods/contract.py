@@ -33,6 +33,7 @@ class OpenSetTask:
     test_images: uint8 (N, C, H, W), closed and open faces in an order shuffled by the runner.
     closed_classes: K names.
     seed: the cell's seed.
+    train_votes: uint8 (M, K), taggers' votes for the closed classes; None of a data set without votes.
 
     >>> faces = np.zeros((4, 1, 48, 48), dtype=np.uint8)
     >>> task = OpenSetTask(faces, np.array([0, 1, 1, 0]), faces[:2], ("happy", "sad"), seed=0)
@@ -45,6 +46,7 @@ class OpenSetTask:
     test_images: NDArray[np.uint8]
     closed_classes: tuple[str, ...]
     seed: int
+    train_votes: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from open_set_fer.methods.lazy import F, augmentation, backbones, nn, seeds, tor
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 NOISE = 100  # channels of the generator's input (published)
-DEPTHS = (1, 2)  # stages after which the copycat's features are pulled and handed over (published: blocks 1 and 2 of 3)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Dias:
     smoothing2: Share = 1.0
     """Of the targets of its final features and of generated images."""
     dropout: Annotated[Share, Field(lt=1)] = 0.2
-    """Share of channels that are zeroed, in training, before each of the three blocks that DEPTHS makes of a network."""
+    """Share of channels that are zeroed, in training, before each of the three blocks that `depths` makes of a network."""
     erase_probability: Share = 0.0
     """Random erasing of the classifiers' images, as in the closed-set recipe (published: none)."""
     copycat_statistics: bool = True
@@ -121,7 +120,7 @@ def auxiliary_twin(network: backbones.Network) -> backbones.Network:
 
 
 def add_dropout(network: backbones.Network, probability: float, random: torch.Generator) -> None:
-    """Zero whole channels before the stem and after the stages DEPTHS, in training mode, where features are handed in too.
+    """Zero whole channels before the stem and after the stages `depths`, in training mode, where features are handed in too.
 
     A grey image stays as it is: its one channel is all of it.
     """
@@ -133,7 +132,7 @@ def add_dropout(network: backbones.Network, probability: float, random: torch.Ge
         kept = torch.rand((len(x), x.shape[1], 1, 1), generator=random) >= probability
         return x * (kept / (1 - probability)).to(x)
 
-    for module in (network.stem, *(network.stages[depth] for depth in DEPTHS)):
+    for module in (network.stem, *(network.stages[depth] for depth in depths(network))):
         module.register_forward_pre_hook(drop)
 
 
@@ -268,7 +267,7 @@ class _Simulator:
         loss = smoothed_cross_entropy(classifier(x), labels, 0.0)
         fakes = [smoothed_cross_entropy(classifier.classify(last), labels, dias.smoothing2)]
         with nullcontext() if dias.copycat_statistics else training.frozen_statistics(classifier):
-            for depth, feature in zip(DEPTHS, hidden, strict=True):
+            for depth, feature in zip(depths(classifier), hidden, strict=True):
                 logits = classifier.classify(classifier.from_stage(feature, depth))
                 fakes.append(smoothed_cross_entropy(logits, labels, dias.smoothing))
         loss = loss + dias.fake_ratio * torch.stack(fakes).mean()
@@ -283,10 +282,19 @@ class _Simulator:
         return x, erased, self.labels[batch].to(x.device)
 
 
+def depths(network: backbones.Network) -> tuple[int, int]:
+    """Stages after which the copycat's features are pulled and handed over: 1 and 2 (published: of 3 blocks), before the last.
+
+    In a network of two stages after the stem and the first.
+    """
+    return (1, 2) if len(network.stages) > 2 else (0, 1)
+
+
 def features(network: backbones.Network, x: torch.Tensor) -> list[torch.Tensor]:
-    """Hidden features of prepared images after the stages DEPTHS, and the last feature map (N, D, h, w)."""
-    first = network.to_stage(x, DEPTHS[0])
+    """Hidden features of prepared images after the stages `depths`, and the last feature map (N, D, h, w)."""
+    earlier, later = depths(network)
+    first = network.to_stage(x, earlier)
     second = first
-    for block in network.stages[DEPTHS[0] : DEPTHS[1]]:
+    for block in network.stages[earlier:later]:
         second = block(second)
-    return [first, second, network.from_stage(second, DEPTHS[1])]
+    return [first, second, network.from_stage(second, later)]

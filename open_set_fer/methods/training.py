@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from open_set_fer.methods.augmentation import flip_or_noise, random_erase
+from open_set_fer.methods.augmentation import flip_or_noise, move, random_erase
 from open_set_fer.methods.backbones import Network
 from open_set_fer.methods.recipe import ClosedSetSettings
 
@@ -118,9 +118,17 @@ def train_closed_set(
     settings: ClosedSetSettings,
     generator: torch.Generator,
     progress: Callable[[Iterable[int], str], Iterable[int]],
+    votes: NDArray[np.uint8] | None = None,
 ) -> dict[str, list[float]]:
-    """Train in place on uint8 (N, C, H, W) with labels 0..K-1; returns the curves of loss and training accuracy."""
+    """Train in place on uint8 (N, C, H, W) with labels 0..K-1; returns the curves of loss and training accuracy.
+
+    votes: (N, K) for the classes, where there are any; they count under the settings' targets 'votes'.
+    """
     data, targets = as_tensor(images), as_tensor(labels)
+    shares = None
+    if settings.targets == "votes" and votes is not None:
+        counts = as_tensor(votes).float()
+        shares = counts / counts.sum(dim=1, keepdim=True)
     optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * -(-len(targets) // settings.batch_size)
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps)
@@ -132,10 +140,10 @@ def train_closed_set(
         network.train()
         total, right, seen = 0.0, 0, 0
         for batch in batches(torch.arange(len(targets)), settings.batch_size, generator):
-            x = augmented(network, data[batch], generator, settings.erase_probability)
+            x = augmented(network, data[batch], generator, settings.erase_probability, settings.augmentation)
             y = targets[batch].to(device)
             logits = network(x)
-            loss = F.cross_entropy(logits, y)
+            loss = F.cross_entropy(logits, y if shares is None else shares[batch].to(device))
             step(optimizer, loss)
             if settings.schedule == "one_cycle":
                 one_cycle.step()
@@ -147,9 +155,12 @@ def train_closed_set(
     return curves
 
 
-def augmented(network: Network, images: Tensor, generator: torch.Generator, erase_probability: float) -> Tensor:
-    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy, and erased: the closed-set recipe's."""
-    x = flip_or_noise(network.prepare(images), network.std, generator)
+def augmented(
+    network: Network, images: Tensor, generator: torch.Generator, erase_probability: float, kind: str = "flip_or_noise"
+) -> Tensor:
+    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy (or moved), and erased: the closed-set recipe's."""
+    x = network.prepare(images)
+    x = move(x, generator) if kind == "geometry" else flip_or_noise(x, network.std, generator)
     return random_erase(x, generator, erase_probability)
 
 

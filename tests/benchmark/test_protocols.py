@@ -103,6 +103,18 @@ def test_a_task_leads_to_no_file(every_class, tmp_path, monkeypatch):
             assert not isinstance(array.base, np.ndarray)
 
 
+def test_a_task_has_the_votes_for_its_closed_classes_alone(every_class):
+    votes = np.random.default_rng(0).integers(1, 9, (len(every_class.labels), len(ALL))).astype(np.uint8)
+    voted = FaceSet(**{**every_class.__dict__, "votes": votes})
+    protocol = enumerate_protocols(ALL, ("single",))[1]
+    split = split_faces(voted, protocol, 0)
+    task = make_task(voted, protocol, split, 0)
+    expected = [[votes[row, ALL.index(name)] for name in protocol.closed] for row in split.train]
+    assert (task.train_votes == np.array(expected)).all()
+    assert not task.train_votes.flags.writeable
+    assert make_task(every_class, protocol, split, 0).train_votes is None
+
+
 def test_empty_and_unknown_classes_name_themselves(every_class):
     protocol = enumerate_protocols(ALL, ("single",))[0]
     gone = np.where(every_class.labels == BASIC.index("fear"), "valid", every_class.split)

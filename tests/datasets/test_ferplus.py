@@ -47,6 +47,21 @@ def test_folders_and_pixel_file_give_the_same_faces(ferplus_tree, tmp_path):
     assert pixels.fingerprint == faces.fingerprint
 
 
+def test_votes_in_the_classes_order_are_part_of_the_fingerprint(ferplus_tree, tmp_path):
+    root = ferplus_tree(per_class=2)
+    faces = load(root, tmp_path)
+    others = faces.labels != CLASSES.index("neutral")
+    assert (faces.votes[np.arange(len(faces.labels)), faces.labels] == np.where(others, 8, 10)).all()
+    assert (faces.votes[others, CLASSES.index("neutral")] == 2).all()
+    assert (faces.votes.sum(axis=1) == 10).all()
+    table = pd.read_csv(root / "fer2013new.csv", keep_default_na=False)
+    table.loc[table["Image name"] == faces.ids[0], "sadness"] += 1
+    table.to_csv(root / "fer2013new.csv", index=False)
+    changed = load(root, tmp_path)
+    assert (changed.labels == faces.labels).all()
+    assert changed.fingerprint != faces.fingerprint
+
+
 def test_resize_and_colour(ferplus_tree, tmp_path):
     faces = load(ferplus_tree(per_class=1), tmp_path, image_size=32, channels=3)
     assert faces.images.shape[1:] == (3, 32, 32)

@@ -26,6 +26,10 @@ def networks(kind: str) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
         for width, channels, size in itertools.product((4, 8, 16, 32), (1, 3), (24, 33)):
             network: nn.Module = build_network(BackboneSettings("small", width=width), 6, channels, 0)
             yield f"small {width} wide, {channels} channels, {size} px", network, (channels, size, size)
+    elif kind == "shallow":
+        for width, channels, size in itertools.product((8, 32), (1, 3), (24, 33)):
+            network = build_network(BackboneSettings("shallow", width=width), 6, channels, 0)
+            yield f"shallow {width} wide, {channels} channels, {size} px", network, (channels, size, size)
     elif kind == "gan":
         for width, channels in itertools.product((4, 8, 16), (1, 3)):
             for name, network in zip(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
-from open_set_fer.methods.augmentation import add_noise, flip_or_noise, random_erase
+from open_set_fer.methods.augmentation import add_noise, flip_or_noise, move, random_erase
 
 
 def test_random_erase_makes_one_rectangle_of_the_stated_area():
@@ -42,3 +46,22 @@ def test_flip_or_noise_shares_and_variance():
     assert abs(same.float().mean().item() - 0.5) < 0.03
     noise = (y - x)[~flipped & ~same] * 0.25 * 255
     assert noise.var().item() == pytest.approx(30, rel=0.02)
+
+
+def test_move_is_flip_rotation_scale_and_shift_about_the_centre():
+    """Against SciPy's sampling of the points that the same draw leads to; half of the images are mirrored."""
+    x = torch.rand(64, 1, 15, 17, generator=torch.Generator().manual_seed(1))
+    moved = move(x, torch.Generator().manual_seed(0), shift=0.1, rotation=20, scale=0.2)
+    draw = (torch.rand((5, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1).double().numpy()
+    v, u = np.meshgrid((2 * np.arange(15) + 1) / 15 - 1, (2 * np.arange(17) + 1) / 17 - 1, indexing="ij")
+    for face, result, (turn, size, right, down, mirror) in zip(x, moved, draw.T, strict=True):
+        angle, scale = turn * math.radians(20), 1.2**size
+        from_u = scale * (math.cos(angle) * (-u if mirror < 0 else u) - math.sin(angle) * v) + 0.2 * right
+        from_v = scale * (math.sin(angle) * (-u if mirror < 0 else u) + math.cos(angle) * v) + 0.2 * down
+        places = np.array([((from_v + 1) * 15 - 1) / 2, ((from_u + 1) * 17 - 1) / 2])
+        expected = map_coordinates(face[0].double().numpy(), places, order=1, mode="nearest")
+        np.testing.assert_allclose(result[0].numpy(), expected, atol=1e-5)
+    still = move(x, torch.Generator().manual_seed(0), shift=0, rotation=0, scale=0)
+    mirrored = torch.isclose(still, x.flip(-1), atol=1e-5).flatten(1).all(1)
+    assert torch.isclose(still[~mirrored], x[~mirrored], atol=1e-5).all()
+    assert 16 < mirrored.sum().item() < 48

@@ -17,7 +17,7 @@ from open_set_fer.methods.backbones import StridedPointwise, build_network
 from open_set_fer.methods.recipe import BackboneSettings
 from tests.methods.gradients import networks
 
-KINDS = ("small", "gan", "resnet18", "resnet50")
+KINDS = ("small", "shallow", "gan", "resnet18", "resnet50")
 
 
 # Waiting threads sleep: on a busy machine spinning ones make this ten times as slow.
@@ -27,6 +27,7 @@ KINDS = ("small", "gan", "resnet18", "resnet50")
     [
         ("small", "3,7", 0.01),
         pytest.param("small", "2,33", 0.01, marks=pytest.mark.slow),
+        pytest.param("shallow", "3,7", 0.01, marks=pytest.mark.slow),
         pytest.param("gan", "3,7,33", 0.01, marks=pytest.mark.slow),
         pytest.param("resnet18", "3,7", 0.1, marks=pytest.mark.slow),
         pytest.param("resnet50", "3,7", 0.1, marks=pytest.mark.slow),
@@ -121,3 +122,12 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
     assert not torch.equal(a.fc.weight, c.fc.weight)
+
+
+def test_the_shallow_networks_stages():
+    """1.5 and 3 times the stem's width, and at 48 px a last map of 6x6, as the small network's."""
+    network = build_network(BackboneSettings("shallow", width=32), 6, 1, 0).eval()
+    x = torch.zeros(2, 1, 48, 48)
+    shapes = [tuple(network.to_stage(x, stage).shape[1:]) for stage in range(3)]
+    assert shapes == [(32, 24, 24), (48, 12, 12), (96, 6, 6)]
+    assert network.widths == [48, 96]

@@ -266,12 +266,13 @@ def test_features_that_are_handed_in_meet_the_dropout_too():
     assert torch.equal(nets.classifier.from_stage(hidden, 1), nets.classifier.from_stage(hidden, 1))
 
 
-def test_features_are_the_stages_outputs():
-    network = build_network(BackboneSettings("small", width=4), 3, 1, 0).eval()
+@pytest.mark.parametrize(("kind", "after"), [("small", (1, 2)), ("shallow", (0, 1))])
+def test_features_are_the_stages_outputs(kind, after):
+    network = build_network(BackboneSettings(kind, width=4), 3, 1, 0).eval()
     x = torch.randn(2, 1, 24, 24)
     first, second, last = features(network, x)
-    torch.testing.assert_close(first, network.to_stage(x, 1))
-    torch.testing.assert_close(second, network.to_stage(x, 2))
+    torch.testing.assert_close(first, network.to_stage(x, after[0]))
+    torch.testing.assert_close(second, network.to_stage(x, after[1]))
     torch.testing.assert_close(network.classify(last), network(x))
 
 

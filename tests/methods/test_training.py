@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from open_set_fer.methods import training
 from open_set_fer.methods.backbones import build_network
-from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
 from open_set_fer.methods.training import (
     batches,
     epoch_learning_rate,
     evaluate,
     evaluate_with_batch_statistics,
     sample_losses,
+    train_closed_set,
 )
 
 
@@ -53,3 +55,29 @@ def test_sample_losses_in_float64():
     wide = logits.astype(np.float64)
     by_hand = np.log(np.exp(wide).sum(1)) - wide[np.arange(7), labels]
     np.testing.assert_allclose(sample_losses(logits, labels), by_hand, rtol=1e-12)
+
+
+def first_loss(monkeypatch, votes, **settings) -> float:
+    """The first epoch's loss on eight images, one batch, as they are."""
+    monkeypatch.setattr(training, "augmented", lambda network, images, *rest: network.prepare(images))
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 24, 24)).astype(np.uint8)
+    network = build_network(BackboneSettings("small", width=4), 3, 1, 0)
+    recipe = ClosedSetSettings(epochs=1, batch_size=8, **settings)
+    generator = torch.Generator().manual_seed(0)
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    curves = train_closed_set(network, images, labels, recipe, generator, lambda steps, _: steps, votes)
+    return curves["loss"][0]
+
+
+def test_votes_are_the_targets_distribution(monkeypatch):
+    votes = np.array([[8, 0, 2], [1, 4, 0], [0, 0, 9], [5, 4, 0], [0, 9, 1], [3, 3, 4], [9, 0, 0], [0, 7, 0]], np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8, 1, 24, 24)).astype(np.uint8)
+    network = build_network(BackboneSettings("small", width=4), 3, 1, 0).train()
+    with torch.no_grad():
+        outputs = network(network.prepare(torch.from_numpy(images))).double().numpy()
+    logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
+    expected = -(votes / votes.sum(axis=1, keepdims=True) * logs).sum(axis=1).mean()
+    assert first_loss(monkeypatch, votes, targets="votes") == pytest.approx(expected, rel=1e-5)
+    by_label = -logs[np.arange(8), [0, 1, 2, 0, 1, 2, 0, 1]].mean()
+    assert first_loss(monkeypatch, votes) == pytest.approx(by_label, rel=1e-5)
+    assert first_loss(monkeypatch, None, targets="votes") == pytest.approx(by_label, rel=1e-5)
