@@ -40,6 +40,9 @@ REQUEST_LIMITS = {
 """MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
 
 
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+
+
 def tracking_wait() -> float:
     """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
     text = os.environ.get("OSFER_TRACKING_WAIT", "20")
@@ -109,12 +112,13 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         try:
             with brief_requests():
                 return question()
-        except RestException as error:
-            raise SuiteError(
-                f"the tracking server {public_address(uri)} refuses: {summary(error)}",
-                "check MLFLOW_TRACKING_URI and its login",
-            ) from error
         except MlflowException as error:
+            # Of an answer that is no JSON, as a login page's, MLflow makes no RestException.
+            if isinstance(error, RestException) or error.error_code in REFUSALS:
+                raise SuiteError(
+                    f"the tracking server {public_address(uri)} refuses: {summary(error)}",
+                    "check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)",
+                ) from error
             if time.monotonic() >= end:
                 raise TrackingAway(
                     f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -138,7 +139,8 @@ def leaderboard(
         list[str] | None,
         typer.Argument(
             metavar="[STORE_OR_FOLDER]...",
-            help="Homes, exported folders, addresses of MLflow stores; NAME=PLACE names one (default: --home).",
+            help="Homes, exported folders, addresses of MLflow stores; NAME=PLACE names one (default: MLFLOW_TRACKING_URI, else "
+            "--home).",
         ),
     ] = None,
     profile: Annotated[
@@ -169,7 +171,8 @@ def leaderboard(
     from open_set_fer.reports import leaderboard as boards
 
     profiles = tuple(filter(None, map(str.strip, profile.split(","))))
-    sources = [_source(place, profiles, check) for place in places or [str(home)]]
+    here = os.environ.get("MLFLOW_TRACKING_URI") or str(home)
+    sources = [_source(place, profiles, check) for place in places or [here]]
     names = [source.name for source in sources]
     if twice := {name for name in names if names.count(name) > 1}:
         raise SuiteError(f"two places are called {sorted(twice)[0]}", "name one: NAME=PLACE")

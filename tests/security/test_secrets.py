@@ -24,14 +24,15 @@ SECRET = "s3cret-Pa55"
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
-    """Answers every request with the status in its path's last server attribute, and says the address in full."""
+    """Answers every request with its status, and as JSON says the address in full."""
 
-    status = 500
+    status, kind = 500, "json"
 
     def do_GET(self) -> None:
         body = (
             f'{{"error_code": "X", "message": "http://me:{SECRET}@{self.headers["Host"]}{self.path} failed"}}'.encode()
         )
+        body = body if self.kind == "json" else b"please log in"
         self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -43,9 +44,10 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=[500, 401])
+@pytest.fixture(params=[(500, "json"), (401, "text")])
 def refusing(request) -> Iterator[str]:
-    handler = type("Handler", (Refusing,), {"status": request.param})
+    status, kind = request.param
+    handler = type("Handler", (Refusing,), {"status": status, "kind": kind})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://me:{SECRET}@127.0.0.1:{server.server_address[1]}"
@@ -72,6 +74,7 @@ def test_a_server_that_refuses(refusing, tmp_path):
     done = osfer(refusing, "report", "-p", "smoke", "--home", str(tmp_path / "home"))
     assert done.returncode == 2
     assert "127.0.0.1" in done.stderr  # the rest of the address is said
+    assert "refuses" in done.stderr
     assert "Traceback" not in done.stderr
     assert_nowhere(done, tmp_path)
     place = refusing
