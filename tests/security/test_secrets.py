@@ -26,7 +26,7 @@ SECRET = "s3cret-Pa55"
 class Refusing(http.server.BaseHTTPRequestHandler):
     """Answers every request with its status, and as JSON says the address in full."""
 
-    status, kind = 500, "json"
+    status, kind = 403, "json"
 
     def do_GET(self) -> None:
         body = (
@@ -44,7 +44,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=[(500, "json"), (401, "text")])
+@pytest.fixture(params=[(403, "json"), (401, "text")])
 def refusing(request) -> Iterator[str]:
     status, kind = request.param
     handler = type("Handler", (Refusing,), {"status": status, "kind": kind})
