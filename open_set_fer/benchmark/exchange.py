@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -430,10 +431,10 @@ def import_export(tracker: Tracker, results: Path, shared: Export, command: str)
     return done
 
 
-def same_numbers(a: dict[str, float], b: dict[str, float], tolerance: float = 0.0) -> bool:
+def same_numbers(a: dict[str, float], b: dict[str, float]) -> bool:
     """Whether the metrics that both have and that scores give are the same."""
     shared = [name for name in a.keys() & b.keys() if not name.startswith((*OF_THE_RUN, "curve."))]
-    return all(abs(a[name] - b[name]) <= tolerance or a[name] != a[name] for name in shared)
+    return all(a[name] == b[name] or (math.isnan(a[name]) and math.isnan(b[name])) for name in shared)
 
 
 def _is_importable(folder: Path, shared: Export) -> bool:

@@ -353,8 +353,11 @@ ON_WIDE_TERMINALS = ("OSCR", "closed acc.", "settings")
 
 def title(board: Board) -> str:
     """A board's heading."""
-    shown = ", rendered for demonstration: says nothing of real faces" * board.demonstration
-    return f"{dataset_name(board.dataset)}, {board.family} ({len(board.protocols)} protocol{'s' * (len(board.protocols) > 1)}; data {board.fingerprint[:12]}{shown})"
+    notes = ["control: no face is open, AUROC is of flipped labels"] * (", labels flipped" in board.family)
+    notes += ["rendered for demonstration: says nothing of real faces"] * board.demonstration
+    count = f"{len(board.protocols)} protocol{'s' * (len(board.protocols) > 1)}"
+    said = "; ".join([count, f"data {board.fingerprint[:12]}", *notes])
+    return f"{dataset_name(board.dataset)}, {board.family} ({said})"
 
 
 def shown_rows(board: Board) -> list[list[str]]:

@@ -71,6 +71,9 @@ def test_families_and_label_regimes_have_boards_of_their_own():
     ]
     found = leaderboard([Source("ada", cells)]).boards
     assert [board.family for board in found] == ["single", "single, labels released 1", "pairs"]
+    (control,) = leaderboard([Source("ada", [cell(labels="flipped", label_share="0.2")])]).boards
+    assert "control: no face is open" in boards.title(control)
+    assert not any("control" in boards.title(board) for board in found)
 
 
 @pytest.mark.parametrize(("other", "agreement"), [(0.6, EQUAL), (0.6 + 5e-7, WITHIN), (0.61, DIFFERS)])
