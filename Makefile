@@ -19,7 +19,7 @@ endif
 endif
 endif
 
-.PHONY: benchmark test test-fast lint perf clean
+.PHONY: benchmark test test-fast lint perf audit clean
 
 ## the demo profile on embedded data, then the report; prints where it lies
 benchmark: $(INSTALLED)
@@ -44,6 +44,11 @@ lint: $(INSTALLED)
 ## speed as ratios measured in one run
 perf: $(INSTALLED)
 	$(BIN)/python -m tests.performance.perf
+
+## known vulnerabilities of the tested versions; says so where there is no network to look them up
+audit: $(INSTALLED)
+	-$(BIN)/python -m pip install --quiet --retries 1 --constraint constraints.txt "pip-audit>=2.9"
+	$(BIN)/python .ci/audit
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'

@@ -9,13 +9,17 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from open_set_fer.errors import masked
 
 T = TypeVar("T")
 console = Console(stderr=True, markup=False, emoji=False)
@@ -35,9 +39,22 @@ def print_what_the_terminal_can() -> None:
 def set_up_logging(verbose: bool = False) -> None:
     """Send the suite's log lines (and other libraries' warnings) through the console."""
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False, markup=False, log_time_format="[%X]")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    handler.setFormatter(_Masking("%(message)s"))
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
+
+
+class _Masking(logging.Formatter):
+    """Lines of the suite and of every library, tracebacks included, without the passwords of addresses."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """For `sys.excepthook`: what Python prints of an error that nobody caught, without the passwords of addresses."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 @contextmanager

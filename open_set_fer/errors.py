@@ -1,10 +1,31 @@
-"""The exceptions that the suite raises for what a user can mend, and an exception in one line."""
+"""The exceptions that the suite raises for what a user can mend, an exception in one line, and text without passwords."""
+
+import re
+
+LOGIN = re.compile(
+    r"""(\b[a-z][a-z0-9+.\-]*://)        # of an address
+    (?:[^\s/@'"<>]+@(?:[^\s/@'"<>]+@)*  # the login, which may have a stray @
+    |[^\s/@:'"<>]*:(?!\d+(?:[/\s'"?\#<>)\],;]|$))[^\s'"<>]*@)  # or a stray /, but no port
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+SECRET = re.compile(r"([?&][^=&\s]*(?:password|passwd|secret|token|access_key)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """Text with the logins and passwords of the addresses in it made unreadable.
+
+    >>> masked("no answer from postgresql://me:secret@host:5432/runs?sslpassword=1234")
+    'no answer from postgresql://***@host:5432/runs?sslpassword=***'
+    """
+    return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text))
 
 
 class SuiteError(Exception):
     """Bad input: the message names the file, key or class at fault, `mend` what to do about it."""
 
     def __init__(self, message: str, mend: str = "") -> None:
+        message, mend = masked(message), masked(mend)
         super().__init__(f"{message}\n  mend: {mend}" if mend else message)
         self.message = message
         self.mend = mend
@@ -27,5 +48,5 @@ def summary(error: BaseException) -> str:
     if isinstance(error, SuiteError):
         said = f"{error.message} (mend: {error.mend})" if error.mend else error.message
         return " ".join(said.split())
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in masked(str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else f"{type(error).__name__} (no message)"

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
 from open_set_fer.benchmark.keys import Recipe
+from open_set_fer.benchmark.model_store import ModelStore
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import write_whole
-from open_set_fer.methods.backbones import build_network
+from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
 
@@ -67,8 +68,9 @@ class TaskContext:
         recipe: Recipe,
         seed: int,
         device: torch.device,
+        store: ModelStore | None = None,
     ) -> None:
-        """`path`: the file of the closed-set model, trained by `recipe` where it is not there."""
+        """`path`: the file of the closed-set model, trained by `recipe` where neither it nor `store` has it."""
         self.backbone = recipe.backbone  # for the method's own networks: a cell may set another
         self._backbone = recipe.backbone
         self.device = device
@@ -78,6 +80,7 @@ class TaskContext:
         self._settings = recipe.closed_set
         self._seed = seed
         self._path = path
+        self._store = store
         self._model: ClosedSetModel | None = None
         self._lent: _Lent | None = None
         self._lent_logits: NDArray[np.float32] | None = None
@@ -173,12 +176,25 @@ class TaskContext:
                 self._model = self._load_or_train(task)
         return self._model
 
+    def make_closed_set_model(self, task: OpenSetTask) -> None:
+        """Have the closed-set model on disk, as a cell would."""
+        with isolated(self._state, self._seed):
+            self._with_state(task)
+
     def _load_or_train(self, task: OpenSetTask) -> ClosedSetModel:
+        network = self._with_state(task).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return ClosedSetModel(network, evaluate(network, task.test_images))
+
+    def _with_state(self, task: OpenSetTask) -> Network:
+        """The network with its weights from the file, which is fetched or trained where it is not there."""
         channels = task.train_images.shape[1]
         network = build_network(self._backbone, len(task.closed_classes), channels, self._seed).to(self.device)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{self._path}.lock"):
             state = read_state(self._path)
+            if state is None and self._store and self._store.fetch(self._path):
+                state = read_state(self._path)  # a damaged one is None, and replaced by what is trained now
+            is_new = state is None
             if state is None:
                 generator = torch.Generator().manual_seed(self._seed)
                 curves = train_closed_set(
@@ -188,11 +204,12 @@ class TaskContext:
                 write_state(self._path, network.state_dict(), curves)
                 # Always from the file: a first run and a resumed one then compute with the same bytes.
                 state = read_state(self._path)
-        if state is None:
-            raise SuiteError(f"{self._path} cannot be read back", "check the disk that holds --home")
+            if state is None:
+                raise SuiteError(f"{self._path} cannot be read back", "check the disk that holds --home")
+            if self._store:
+                self._store.share(self._path, replace=is_new)
         network.load_state_dict(state)
-        network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        return ClosedSetModel(network, evaluate(network, task.test_images))
+        return network
 
 
 def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[float]]) -> None:

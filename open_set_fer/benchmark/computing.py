@@ -15,6 +15,7 @@ from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.closed_set import TaskContext
 from open_set_fer.benchmark.labels import lent_logits
 from open_set_fer.benchmark.metrics import cell_metrics
+from open_set_fer.benchmark.model_store import ModelStore
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.protocols import Split, make_task, split_faces
 from open_set_fer.benchmark.provenance import host_tags
@@ -40,11 +41,16 @@ class Workplace:
     context: TaskContext
 
     @classmethod
-    def of(cls, cell: Cell, faces: FaceSet, home: Path, device: torch.device) -> Workplace:
-        """The workplace of the cell and of all others of its group."""
+    def of(cls, cell: Cell, faces: FaceSet, home: Path, device: torch.device, store: str = "") -> Workplace:
+        """The workplace of the cell and of all others of its group; store: URL where closed-set models are shared."""
         split = split_faces(faces, cell.protocol, cell.seed)
         task = make_task(faces, cell.protocol, split, cell.seed)
-        return cls(faces, split, task, TaskContext(closed_set_path(home, cell), cell.recipe, cell.seed, device))
+        shared = ModelStore(store) if store else None
+        return cls(faces, split, task, TaskContext(closed_set_path(home, cell), cell.recipe, cell.seed, device, shared))
+
+    def make_closed_set_model(self) -> None:
+        """Train the closed-set model, where its file is not there yet."""
+        self.context.make_closed_set_model(self.task)
 
     def compute(self, cell: Cell, folder: Path) -> CellResult:
         """Detect, measure, and write the result into `folder` in one move."""

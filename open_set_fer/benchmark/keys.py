@@ -22,9 +22,14 @@ network with fewer than 16 channels may have been trained on memory that oneDNN 
 """
 
 
+def canonical(content: Any) -> str:
+    """The JSON text that `digest` hashes."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
 def digest(content: Any) -> str:
     """SHA-256 of canonical JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

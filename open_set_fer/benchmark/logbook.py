@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from open_set_fer.benchmark.cell_result import DataUsed
+from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.outbox import Outbox
 from open_set_fer.benchmark.pictures import face_sheet, score_histogram
 from open_set_fer.benchmark.plan import Cell
@@ -152,6 +153,7 @@ class Logbook:
             data=DataUsed(faces.name, faces.fingerprint, faces.counts()),
         )  # fmt: skip
         (folder / "profile.toml").write_text(self._profile_toml, "utf-8")
+        (folder / "key.json").write_text(canonical(cell.content), "utf-8")
         pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title(), result.is_control)}
         # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
         if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):

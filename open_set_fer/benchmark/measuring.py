@@ -111,6 +111,8 @@ def _measure_run(tracker: Tracker, run: Run, folder: Path, parent: str) -> None:
     if not result.is_current:
         result = measured(result, scores)
         update_result(folder, result)
+    if not (folder / "key.json").exists() and (key := tracker.read_key(run.info.run_id)):
+        (folder / "key.json").write_text(key, "utf-8")
     logged = tracker.read_cell(run)
     result = replace(result, tags=logged.tags, params=logged.params, data=logged.data)
     pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title(), result.is_control)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ class Cell:
 
     closed_set_key: of the closed-set model that the cell's methods share.
     key: '' in the dry plan of a data set that is not prepared, whose fingerprint nobody knows yet.
+    content: what the key is the digest of.
     """
 
     dataset: str
@@ -37,6 +38,7 @@ class Cell:
     recipe: Recipe
     closed_set_key: str
     key: str
+    content: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.dataset} {self.protocol.family} {self.protocol.label} {self.label} seed {self.seed}"
@@ -191,13 +193,14 @@ def _cells(
         for protocol in protocols + controls:
             for seed in selection.seeds or profile.seeds:
                 for label, method in (controlled if protocol in controls else methods).items():
-                    content = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
-                    key = faces.fingerprint and digest({
-                        "dataset": name, "protocol": protocol.content(), "closed_set": content,
+                    model = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
+                    content = {
+                        "dataset": name, "protocol": protocol.content(), "closed_set": model,
                         "method": method.name, "method_version": method.version, "settings": settings_of(method),
                         **recipes[label].own_content(),
-                    })  # fmt: skip
-                    cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(content), key))
+                    }  # fmt: skip
+                    key = faces.fingerprint and digest(content)
+                    cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(model), key, content))
     if not cells:
         raise SuiteError("nothing to run: no protocol of the chosen data sets fits", "see `osfer list`")
     return cells, face_sets

@@ -354,6 +354,14 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
     return path.stem, profile, text
 
 
+def read_profile(text: str) -> Profile:
+    """The profile of a TOML text that a run kept; SuiteError where this suite cannot read it."""
+    try:
+        return Profile.model_validate(_on_base(_parse(text)))
+    except pydantic.ValidationError as error:
+        raise SuiteError(f"the profile that the run kept: {_fault(error)}") from error
+
+
 NETWORKS = get_args(get_type_hints(BackboneSettings)["name"])
 
 

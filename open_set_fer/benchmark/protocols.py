@@ -18,7 +18,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.labels import OWN, Flips, Pairing, Regime, draw_flips, draw_pairing
+from open_set_fer.benchmark.labels import OWN, Flips, Pairing, Regime, draw_flips, draw_pairing, labels_of
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -83,6 +83,30 @@ class Protocol:
         content += ["open_from", self.open_from] * (self.open_from != "both")
         return content + ["labels", self.regime.labels, self.regime.share] * (self.regime != OWN)
 
+    @classmethod
+    def of_content(cls, content: list[Any], closed: tuple[str, ...]) -> Protocol:
+        """The protocol that has this `content()`; ValueError where none has.
+
+        >>> pool = Protocol("pairs", "fear+anger", ("neutral", "disgust"), ("fear", "anger")).on(Pool(size=9, open_share=0.5))
+        >>> Protocol.of_content(pool.content(), pool.closed) == pool
+        True
+        """
+        family, *rest = content
+        regime, open_from, pool = OWN, "both", None
+        if rest[-3:-2] == ["labels"] and isinstance(rest[-1], float):
+            regime, rest = Regime(rest[-2], rest[-1]), rest[:-3]
+        if rest[-2:] == ["open_from", "test"]:
+            open_from, rest = "test", rest[:-2]
+        if len(rest) > 1 and not isinstance(rest[-1], str):
+            pool, rest = Pool(size=rest[-2], open_share=rest[-1]), rest[:-2]
+        label = "compound" if family == "compound" else "+".join(map(str, rest))
+        protocol = without_open_class(closed) if not rest else cls(family, label, closed, tuple(rest))
+        protocol = protocol.on_test_split() if open_from == "test" else protocol
+        protocol = (protocol.on(pool) if pool else protocol).under(regime)
+        if protocol.content() != content:
+            raise ValueError(f"no protocol has {content}")
+        return protocol
+
 
 @dataclass(frozen=True)
 class Split:
@@ -105,6 +129,8 @@ def enumerate_protocols(
     Families 'single', 'pairs' and 'triples' open basic classes and leave compound expressions and contempt out. A data
     set whose classes are not the basic expressions opens its own classes, every combination of them.
     """
+    if odd := [name for name in classes if labels_of(name) != "own"]:
+        raise SuiteError(f"the class {odd[0]!r} ends like a label regime", "give it another name")
     faces, base = any(name in BASIC for name in classes), base_classes(classes)
     protocols: list[Protocol] = []
     for family in families:

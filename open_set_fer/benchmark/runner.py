@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import filelock
 import torch
 
+from open_set_fer.benchmark.cell_process import Answer, Job
 from open_set_fer.benchmark.closed_set import in_training
 from open_set_fer.benchmark.computing import Workplace, closed_set_path
+from open_set_fer.benchmark.dispatch import Dispatch
 from open_set_fer.benchmark.logbook import Logbook
 from open_set_fer.benchmark.marks import mark_path, read_mark, write_mark
 from open_set_fer.benchmark.measuring import measured, restore
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 """Between two looks at cells that other processes hold, when there is nothing else to do."""
+
+
+Found = Literal["settled", "to compute", "handed on", "later"]
+"""What became of a cell: logged or failed; without a result; given to a process of its own; to come back to."""
 
 
 @dataclass
@@ -56,6 +62,8 @@ class Runner:
     """Computes and logs cells of one profile under `home`.
 
     allow_face_artifacts: log pictures of faces of every data set, not of the rendered ones alone.
+    dispatch: how cells are spread over processes of their own; without it this process computes one after the other.
+    store: URL where closed-set models are shared with other homes.
     """
 
     def __init__(
@@ -66,6 +74,8 @@ class Runner:
         profile_toml: str,
         device: torch.device,
         allow_face_artifacts: bool = False,
+        dispatch: Dispatch | None = None,
+        store: str = "",
     ) -> None:
         self.home = home
         self.results = home / "results"
@@ -74,6 +84,8 @@ class Runner:
         self.profile_toml = profile_toml
         self.device = device
         self.allow_face_artifacts = allow_face_artifacts
+        self.dispatch = dispatch
+        self.store = store
         self.outbox = Outbox(home, profile_name)
 
     @property
@@ -98,6 +110,7 @@ class Runner:
             lambda tracker: tracker.start_benchmark(plan, self.profile_toml, command, device),
             device, self.allow_face_artifacts,
         )  # fmt: skip
+        dispatch = self.dispatch and self.dispatch.started()  # before the handlers of signals: Ray sets one, too
         status = "KILLED"
         with stopped_by_signals() as stop:
             try:
@@ -105,7 +118,7 @@ class Runner:
                 with bars() as progress:
                     bar = progress.add_task("cells", total=len(cells), completed=outcome.already_done)
                     try:
-                        _Run(self, face_sets, logbook, outcome, stop, lambda: progress.advance(bar)).all(left)
+                        _Run(self, dispatch, face_sets, logbook, outcome, stop, lambda: progress.advance(bar)).all(left)
                     finally:
                         progress.remove_task(bar)
                 status = "FAILED" if outcome.failed else "FINISHED"
@@ -139,6 +152,7 @@ class _Run:
     def __init__(
         self,
         runner: Runner,
+        dispatch: Dispatch | None,
         face_sets: dict[str, FaceSet],
         logbook: Logbook,
         outcome: Outcome,
@@ -146,7 +160,8 @@ class _Run:
         settled: Callable[[], None],
     ) -> None:
         """`settled` is called after each cell."""
-        self.home, self.results, self.device = runner.home, runner.results, runner.device
+        self.home, self.results, self.device, self.store = runner.home, runner.results, runner.device, runner.store
+        self.dispatch = dispatch
         self.outbox, self.logbook = runner.outbox, logbook
         self.face_sets = face_sets
         self.outcome = outcome
@@ -157,7 +172,7 @@ class _Run:
         self.outdated = {run.data.tags["cell_key"]: run for run in outdated}
         """Finished runs of an older evaluation, by key."""
         self.workplace: Workplace | None = None
-        """Of the present group, once one of its cells is computed."""
+        """Of the present group (data set, protocol, seed), once this process computes one of its cells."""
         self.deadly: set[str] = set()
         """Keys of cells in which a process died; they are computed once `try_again` is set."""
         self.try_again = False
@@ -170,8 +185,14 @@ class _Run:
         left = sorted(cells, key=lambda cell: cell.key in marked)
         while left:
             held: list[Cell] = []
-            for _, group in groupby(left, key=Cell.group):
-                held += self._group(list(group))
+            if self.dispatch is None:
+                for _, group in groupby(left, key=Cell.group):
+                    held += self._each(list(group), self._compute_here)
+                    self.workplace = None
+            else:
+                spread = _Spread(self, self.dispatch)
+                held += self._each(left, spread.add)
+                held += spread.compute()
             if len(held) == len(left):
                 others = [cell for cell in held if cell.key not in self.deadly]
                 if others or self.try_again:
@@ -184,64 +205,76 @@ class _Run:
         self.outcome.waiting = list(self.logbook.waiting.values())
         self.outcome.logged_from_disk = self.logbook.logged_from_disk
 
-    def _group(self, group: list[Cell]) -> list[Cell]:
-        """Cells of one (data set, protocol, seed): one task, one closed-set model, in memory until the group ends.
+    def _each(self, cells: list[Cell], compute: Callable[[Cell], Found]) -> list[Cell]:
+        """Settle these cells, with `compute` for those without a result; returns those to come back to.
 
-        Returns those to come back to: another process holds them, or trains their closed-set model, or died in them.
+        Another process holds them, or trains their closed-set model, or died in them.
         """
         later: list[Cell] = []
-        for cell in group:
+        for cell in cells:
             self.stop.again()
-            try:
-                with filelock.FileLock(self.results / f"{cell.key}.lock", blocking=False):
-                    is_settled = self._settle(cell)
-            except filelock.Timeout:
-                is_settled = False
-            if is_settled:
+            found: Found = "later"
+            with suppress(filelock.Timeout), filelock.FileLock(self.results / f"{cell.key}.lock", blocking=False):
+                found = self._find(cell)
+                if found == "to compute":
+                    found = compute(cell)
+            if found == "settled":
                 self.settled()
-            else:
+            elif found == "later":
                 later.append(cell)
             self.logbook.log_waiting()
-        self.workplace = None
         return later
 
-    def _settle(self, cell: Cell) -> bool:
-        """Compute and log a cell whose lock this process holds; False where it is to come back to."""
+    def _find(self, cell: Cell) -> Found:
+        """Log a cell whose result is there; its lock is held by this process."""
         if self.outbox.ask(lambda tracker: tracker.is_finished(cell.key), False):  # by another process
             self.outcome.already_done += 1
-            return True
+            return "settled"
         mark = mark_path(self.results, cell.key)
         # A mark whose lock is free is a dead process's. With a result beside it, it died after its work was done.
         if not self.try_again and not (self.results / cell.key).is_dir() and (process := read_mark(mark)):
             self._put_off(cell, process)
-            return False
+            return "later"
         try:
             if not self._has_result(cell):
-                if in_training(closed_set_path(self.home, cell)):
-                    return False
-                write_mark(mark)
-                self._compute(cell)
+                return "to compute"
+        except Exception as error:
+            self.logbook.fail(cell, summary(error), traceback.format_exc())
+            return "settled"
+        mark.unlink(missing_ok=True)
+        self.logbook.log(cell)
+        return "settled"
+
+    def _compute_here(self, cell: Cell) -> Found:
+        """Compute and log a cell in this process."""
+        if in_training(closed_set_path(self.home, cell)):
+            return "later"
+        mark = mark_path(self.results, cell.key)
+        try:
+            write_mark(mark)
+            if self.workplace is None:
+                self.workplace = Workplace.of(cell, self.face_sets[cell.dataset], self.home, self.device, self.store)
+            log.info("computing %s", cell)
+            metrics = self.workplace.compute(cell, self.results / cell.key).metrics
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in a method is that cell's failure, not the end of the run
             self.stop.again()  # a signal that a library swallowed in mid-import makes it fail
             self.workplace = None  # a method that failed may have spoilt its task
             self.logbook.fail(cell, summary(error), traceback.format_exc())
-            return True
+            return "settled"
         finally:
             mark.unlink(missing_ok=True)
+        self.count_computed(cell, metrics)
         self.logbook.log(cell)
-        return True
+        return "settled"
 
-    def _compute(self, cell: Cell) -> None:
-        if self.workplace is None:
-            self.workplace = Workplace.of(cell, self.face_sets[cell.dataset], self.home, self.device)
-        log.info("computing %s", cell)
-        result = self.workplace.compute(cell, self.results / cell.key)
+    def count_computed(self, cell: Cell, metrics: dict[str, float]) -> None:
+        """Count a computed cell and say its AUROC."""
         log.info(
             "%s · %s · seed %d: AUROC %.3f, FPR@TPR95 %.2f in %.0f s",
             cell.label, cell.protocol.label, cell.seed,
-            *(result.metrics[name] for name in ("auroc", "fpr_at_tpr95", "seconds.total")),
+            *(metrics[name] for name in ("auroc", "fpr_at_tpr95", "seconds.total")),
         )  # fmt: skip
         self.outcome.computed += 1
         self.logbook.new.add(cell.key)
@@ -284,3 +317,79 @@ class _Run:
         if (cell.key, holder) not in self.announced:
             self.announced.add((cell.key, holder))
             log.info("nothing else to do: waiting for %s, held by %s", cell, holder)
+
+
+class _Spread:
+    """The cells of one pass, each in a process of its own; what the processes leave on disk is logged here."""
+
+    def __init__(self, run: _Run, dispatch: Dispatch) -> None:
+        self.run = run
+        self.dispatch = dispatch
+        self.home = run.home.resolve()  # a process may start elsewhere
+        self.cells: list[Cell] = []
+
+    def add(self, cell: Cell) -> Found:
+        """Take a cell in, to compute."""
+        self.cells.append(cell)
+        return "handed on"
+
+    def compute(self) -> list[Cell]:
+        """Their closed-set models first, each once, then the cells; returns those that other processes held."""
+        cells = self.cells
+        models = {cell.closed_set_key: cell for cell in cells if not closed_set_path(self.home, cell).exists()}
+        if cells:
+            log.info(
+                "%d closed-set models and %d cells to compute, %d at a time, %d thread(s) each",
+                len(models), len(cells), self.dispatch.jobs, self.dispatch.threads,
+            )  # fmt: skip
+        failed: dict[str, Answer] = {}
+        for job, answer in self._answers(list(models.values()), model_alone=True):
+            if answer.state != "done":
+                failed[job.cell.closed_set_key] = answer
+        for cell in cells:
+            if model := failed.get(cell.closed_set_key):
+                self._fail(cell, f"its closed-set model could not be trained: {model.error}", model.text)
+        later: list[Cell] = []
+        for job, answer in self._answers([cell for cell in cells if cell.closed_set_key not in failed]):
+            if not self._settle(job.cell, answer):
+                later.append(job.cell)
+            self.run.logbook.log_waiting()
+        return later
+
+    def _answers(self, cells: list[Cell], model_alone: bool = False) -> Generator[tuple[Job, Answer]]:
+        jobs = [
+            Job(cell, self.run.face_sets[cell.dataset], self.home, self.dispatch.device, self.dispatch.threads,
+                self.run.store, model_alone)
+            for cell in cells
+        ]  # fmt: skip
+        with closing(self.dispatch.answers(jobs)) as answers:
+            for job, answer in answers:
+                self.run.stop.again()
+                for level, text in answer.said:
+                    log.log(level, "%s", text)
+                yield job, answer
+
+    def _settle(self, cell: Cell, answer: Answer) -> bool:
+        """Log what a process did; False where the cell is to come back to."""
+        if answer.state in ("held", "there"):
+            return False
+        if answer.state != "done":
+            self._fail(cell, answer.error, answer.text)
+            return True
+        if not (self.run.results / cell.key).is_dir():
+            error = f"computed on another machine, but its result is not in {self.run.results}"
+            self._fail(cell, error, f"{error}\n  mend: a folder that all machines of the cluster share as --home")
+            return True
+        self.run.count_computed(cell, answer.metrics)
+        try:
+            with filelock.FileLock(self.run.results / f"{cell.key}.lock", timeout=60):
+                self.run.logbook.log(cell)
+        except filelock.Timeout:  # another process has found the result, and logs it
+            return False
+        self.run.settled()
+        return True
+
+    def _fail(self, cell: Cell, error: str, text: str) -> None:
+        mark_path(self.run.results, cell.key).unlink(missing_ok=True)  # of a process that was ended: it is told here
+        self.run.logbook.fail(cell, error, text)
+        self.run.settled()

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from open_set_fer.benchmark import store
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError, TrackingAway, summary
+from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 T = TypeVar("T")
 TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
@@ -25,6 +28,8 @@ def set_mlflow_defaults() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server it writes each run's address, login included, to standard output, where --json writes its object.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # It prints a hundred lines of SQL and traceback for an error that it also raises, and that is then told in one.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
@@ -33,6 +38,9 @@ REQUEST_LIMITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }  # fmt: skip
 """MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
+
+
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 def tracking_wait() -> float:
@@ -63,6 +71,27 @@ def brief_requests() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def connect(uri: str) -> MlflowClient:
+    """The client of a store; SuiteError where its database has no driver here, or cannot be used."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return MlflowClient(uri)
+    except ModuleNotFoundError as error:
+        raise SuiteError(
+            f"the database {public_address(uri)} needs the Python package {error.name}, which is not installed",
+            "install it into this environment, or use an MLflow server in front of the database: see docs/cluster.md",
+        ) from error
+    except (MlflowException, SQLAlchemyError) as error:
+        if uri.startswith("sqlite:///"):
+            raise  # the store of a home says what is wrong with it
+        raise SuiteError(
+            f"the database {public_address(uri)} cannot be used: {summary(error)}", "check MLFLOW_TRACKING_URI"
+        ) from error
+
+
 def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
     """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError where it refuses."""
     from mlflow.exceptions import MlflowException, RestException
@@ -83,12 +112,13 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         try:
             with brief_requests():
                 return question()
-        except RestException as error:
-            raise SuiteError(
-                f"the tracking server {public_address(uri)} refuses: {summary(error)}",
-                "check MLFLOW_TRACKING_URI and its login",
-            ) from error
         except MlflowException as error:
+            # Of an answer that is no JSON, as a login page's, MLflow makes no RestException.
+            if isinstance(error, RestException) or error.error_code in REFUSALS:
+                raise SuiteError(
+                    f"the tracking server {public_address(uri)} refuses: {summary(error)}",
+                    "check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)",
+                ) from error
             if time.monotonic() >= end:
                 raise TrackingAway(
                     f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",
@@ -100,13 +130,17 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         time.sleep(min(1.0, max(0.05, end - time.monotonic())))
 
 
-def tracking_uri(home: Path) -> tuple[str, str | None]:
-    """Tracking URI and, for the default local store, where artifacts go.
+def tracking_uri(home: Path, configured: str | None = None) -> tuple[str, str | None]:
+    """Tracking URI and, for the default local store of `home`, where artifacts go.
+
+    configured: an address, '' for the default store; None: what MLFLOW_TRACKING_URI says.
 
     Raises:
-        SuiteError: MLFLOW_TRACKING_URI is set to something that is no address of a store.
+        SuiteError: it is no address of a store.
     """
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    name = "MLFLOW_TRACKING_URI=" if configured is None else ""
+    if configured is None:
+        configured = os.environ.get("MLFLOW_TRACKING_URI")
     if not configured:
         return store.database_uri(home.resolve() / store.DATABASE), store.artifact_root(home)
     try:
@@ -119,7 +153,7 @@ def tracking_uri(home: Path) -> tuple[str, str | None]:
         complete = known = False
     if not (known and complete) and configured != "databricks":
         raise SuiteError(
-            f"MLFLOW_TRACKING_URI={public_address(configured)!r} is no address of a tracking server or database",
+            f"{name}{public_address(configured)!r} is no address of a tracking server or database",
             "set it to http://host:port, https://..., sqlite:////folder/mlflow.db or another database's URI; "
             "unset it to use mlflow.db in --home",
         )
@@ -133,8 +167,4 @@ def is_remote(uri: str) -> bool:
 
 def public_address(uri: str) -> str:
     """An address without user name and password, to print."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return "(not readable)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return masked(uri).replace("***@", "", 1)

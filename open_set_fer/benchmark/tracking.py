@@ -10,7 +10,8 @@ tags        cell_key, settings_key, dataset, protocol (family), open_classes ('s
             for `own`), reads_labels (whether the method read them), sees_pool and label_based (what the method states of
             itself), evaluation (the version that measured it), error
             (FAILED runs), and those of provenance.host_tags:
-            version, git_commit, python, torch, cpu, gpu, host, device
+            version, git_commit, python, torch, cpu, gpu, host, device;
+            of imported cells also imported_from, imported_export, imported_key (see exchange.py)
 params      every setting, flat: method.*, closed_set.*, backbone.*, own_backbone.*, dataset.*; and what names the cell, for MLflow's
             parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
 metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, auroc_right, fpr_at_tpr95, aupr_open,
@@ -18,7 +19,8 @@ metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, aur
             pseudo_label_entropy_open, pseudo_label_entropy_closed, seconds.<phase>, peak_mib.<phase>,
             and curves as curve.<name> with the epoch as step
 artifacts   scores.parquet (id, truth, true_class, is_open, unknown_score, predicted_class, closed_set_class:
-            the closed-set model's, given_class: the label regime's, origin: test or train, extras), histogram.png,
+            the closed-set model's, given_class: the label regime's, origin: test or train, extras), key.json
+            (what the cell's key is the digest of; older runs lack it), histogram.png,
             traceback.txt, and
             faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
             only when the process that logs the cell was started with --allow-face-artifacts
@@ -50,12 +52,13 @@ from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.server import (
     REQUEST_LIMITS,
     brief_requests,
+    connect,
     first_answer,
     set_mlflow_defaults,
     tracking_uri,
 )
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,8 +81,10 @@ REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
 class Tracker:
     """Writes and finds the runs of one experiment."""
 
-    def __init__(self, home: Path, profile: str, create: bool = True, wait: float | None = None) -> None:
-        """`home` holds the default SQLite store, used unless MLFLOW_TRACKING_URI is set.
+    def __init__(
+        self, home: Path, profile: str, create: bool = True, wait: float | None = None, uri: str | None = None
+    ) -> None:
+        """`home` holds the default SQLite store, used unless `uri` (None: MLFLOW_TRACKING_URI) names another one.
 
         create: make store and experiment where there is none; else a missing one reads as empty and nothing is written.
             A home that cannot be written is read through a copy of its store.
@@ -92,12 +97,10 @@ class Tracker:
         for variable, value in REQUEST_LIMITS.items():
             os.environ.setdefault(variable, value)
         set_mlflow_defaults()
-        from mlflow import MlflowClient
-
         self.home = home
         self.profile = profile
         self.experiment_id = ""
-        self.uri, artifacts = tracking_uri(home)
+        self.uri, artifacts = tracking_uri(home, uri)
         self._local = artifacts is not None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         # SQLite admits one writer; waiting here beats its "database is locked" after five seconds.
@@ -107,7 +110,7 @@ class Tracker:
         if self._local and not store.is_writable(home):
             self._copy = tempfile.TemporaryDirectory()
             self.uri = store.database_uri(store.copy_to_read(home, Path(self._copy.name)))
-            self.client: MlflowClient = MlflowClient(self.uri)
+            self.client: MlflowClient = connect(self.uri)
             self._find_experiment(wait)
             return
         if create:
@@ -115,7 +118,7 @@ class Tracker:
         with self._locked() if home.is_dir() else nullcontext():
             if self._local:
                 store.prepare(home)
-            self.client = MlflowClient(self.uri)
+            self.client = connect(self.uri)
             if not self._find_experiment(wait) and create:
                 self.experiment_id = self.client.create_experiment(
                     # MLflow's page opens on language-model traces unless its link says otherwise: see experiment_link.
@@ -198,6 +201,15 @@ class Tracker:
         """Raise what MLflow raises where the store does not answer right now."""
         with brief_requests():
             self.client.get_experiment(self.experiment_id)
+
+    def profiles(self) -> list[str]:
+        """Profiles that the store has an experiment of; none where there is no store."""
+        if not hasattr(self, "client"):
+            return []
+        with self._naming_damage():
+            query = f"name LIKE '{EXPERIMENT_PREFIX}%'"
+            found = first_answer(self.uri, lambda: self.client.search_experiments(filter_string=query), None)
+        return sorted(experiment.name.removeprefix(EXPERIMENT_PREFIX) for experiment in found)
 
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """cell_key of every finished cell with its metrics; without those of another evaluation."""
@@ -297,15 +309,16 @@ class Tracker:
             coordinates = {f"cell.{name}": result.tags[name] for name in COORDINATES}
             params = [Param(name, str(value)[:6000]) for name, value in (coordinates | result.params).items()]
             described = result.tags | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
-            all_tags = [RunTag(name, str(value)[:5000]) for name, value in described.items()]
+            all_tags = [RunTag(name, masked(str(value))[:5000]) for name, value in described.items()]
             # MLflow's limits for one batch; nothing beyond them is dropped.
             for start in range(0, max(len(metrics), len(params), len(all_tags)), 100):
                 part = slice(start, start + 100)
                 self.client.log_batch(run_id, metrics=metrics[part], params=params[part], tags=all_tags[part])
             if result.data:
                 self.client.log_inputs(run_id, [_dataset_input(result.data)])
-            for name in ("scores.parquet", "profile.toml"):
-                self.client.log_artifact(run_id, str(folder / name))
+            for name in ("scores.parquet", "profile.toml", "key.json"):
+                if name != "key.json" or (folder / name).exists():  # results of older suites have none
+                    self.client.log_artifact(run_id, str(folder / name))
             for name, picture in pictures.items():
                 if isinstance(picture, Image.Image):
                     self.client.log_image(run_id, picture, name)
@@ -322,7 +335,8 @@ class Tracker:
             for run in self._search(f"tags.cell_key = '{tags['cell_key']}' and attributes.status != 'FINISHED'"):
                 self.client.delete_run(run.info.run_id)
             more = {KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(tags)}
-            more["error"] = (error or traceback.strip().rpartition("\n")[2])[:500]
+            traceback = masked(traceback)
+            more["error"] = masked(error or traceback.strip().rpartition("\n")[2])[:500]
             run_id = self.client.create_run(self.experiment_id, tags={**tags, **more}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, "FAILED")
@@ -384,8 +398,8 @@ class Tracker:
         if any(known.get(_place(cell)) != cell["cell_key"] for cell in plan):
             self.end(self.start_benchmark(plan, profile_toml, command, device), "FINISHED")
 
-    def read_cell(self, run: Run) -> CellResult:
-        """The result of a finished cell as `log_cell` got it."""
+    def read_cell(self, run: Run, with_curves: bool = True) -> CellResult:
+        """The result of a finished cell as `log_cell` got it; each of its curves costs a request."""
         tags, metrics = run.data.tags, run.data.metrics
         curves = {
             name.removeprefix("curve."): [
@@ -393,7 +407,7 @@ class Tracker:
                     self.client.get_metric_history(run.info.run_id, name), key=lambda point: point.step
                 )
             ]
-            for name in metrics if name.startswith("curve.")
+            for name in metrics if with_curves and name.startswith("curve.")
         }  # fmt: skip
         inputs = [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
         return CellResult(
@@ -413,6 +427,11 @@ class Tracker:
         """A text artifact of a run."""
         with tempfile.TemporaryDirectory() as folder:
             return self._download(run_id, artifact, folder).read_text("utf-8")
+
+    def read_key(self, run_id: str) -> str:
+        """What the cell's key is the digest of, as JSON; '' where an older suite did not keep it."""
+        names = [artifact.path for artifact in self.client.list_artifacts(run_id)]
+        return self.read_text(run_id, "key.json") if "key.json" in names else ""
 
     def read_json(self, run_id: str, artifact: str) -> Any:
         """A JSON artifact of a run."""
@@ -483,9 +502,7 @@ def stored_experiments(home: Path) -> dict[str, str]:
             raise SuiteError(f"{home} cannot be written, which MLflow's server needs", "serve a copy of the folder")
         with filelock.FileLock(home / "tracking.lock"):
             store.prepare(home)
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
+    client = connect(uri)
 
     def newest(experiment: Experiment) -> int:
         runs = client.search_runs([experiment.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from open_set_fer import __version__
-from open_set_fer.cli import data, report, run, show
+from open_set_fer.cli import data, report, run, share, show
 from open_set_fer.cli.options import examples
-from open_set_fer.console import console, print_what_the_terminal_can, set_up_logging
+from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
 from open_set_fer.errors import SuiteError
 
 __all__ = ["app", "main"]
@@ -23,7 +23,7 @@ app = typer.Typer(
     epilog=examples("osfer run --help", "osfer run -p demo", "osfer report -p demo"),
     pretty_exceptions_enable=False,
 )
-for part in (run, show, report):
+for part in (run, show, report, share):
     app.add_typer(part.app)
 app.add_typer(data.app, name="data")
 app.add_typer(show.profile_app, name="profile")
@@ -33,6 +33,7 @@ def main() -> None:
     """Entry point: a SuiteError is one clear message."""
     print_what_the_terminal_can()
     set_up_logging()
+    sys.excepthook = print_traceback
     try:
         app()
     except SuiteError as error:

@@ -13,9 +13,10 @@ import typer
 
 from open_set_fer import plugins
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
+    from open_set_fer.benchmark.dispatch import Dispatch
     from open_set_fer.benchmark.plan import Selection
 
 
@@ -103,6 +104,39 @@ ThreadsOption = Annotated[
         "--threads", min=1, help="CPU threads (default: as many as torch takes). Another number rounds otherwise."
     ),
 ]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", min=1, help="Cells at once, each in a process of its own (default: one after the other in this "
+        "process). The cores are divided among them unless --threads says how many each has.",
+    ),
+]  # fmt: skip
+BackendOption = Annotated[
+    str, typer.Option("--backend", help="Where cells are computed: local, or ray for the nodes of a Ray cluster.")
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        "--address", help="Of the Ray cluster, as host:port, ray://host:port or auto (default: start one here)."
+    ),
+]
+GpusOption = Annotated[
+    float, typer.Option("--gpus", min=0.0, help="With --backend ray: GPUs of each cell, 0.5 for two cells on one.")
+]
+CellTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cell-timeout", min=0.001, metavar="SECONDS", help="A cell (or closed-set model) that takes longer is ended and "
+        "fails; each has a process of its own then.",
+    ),
+]  # fmt: skip
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="Share closed-set models with other homes there: any fsspec URL, as s3://bucket/models "
+        "or file:///shared/models.",
+    ),
+]  # fmt: skip
 HOME = Path("runs")
 
 
@@ -158,10 +192,37 @@ def profile_of(dataset: str) -> str | None:
 
 
 def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join(["osfer", *sys.argv[1:]])
+    """The command as it was typed, without the passwords of addresses: it is logged and printed."""
+    return shlex.join(["osfer", *map(masked, sys.argv[1:])])
 
 
 def print_json(content: dict[str, Any]) -> None:
     """One JSON object on standard output, in ASCII."""
     print(json.dumps(content, indent=1))
+
+
+def read_dispatch(
+    jobs: int | None,
+    backend: str,
+    address: str,
+    gpus: float,
+    cell_timeout: float | None,
+    threads: int | None,
+    device: str,
+) -> Dispatch | None:
+    """How cells are spread over processes, None for all of them in this one; SuiteError where the options do not fit."""
+    if backend not in ("local", "ray"):
+        raise SuiteError(f"unknown backend {backend!r}", "choose local or ray")
+    if backend == "local" and (address or gpus):
+        raise SuiteError("--address and --gpus are for a Ray cluster", "add --backend ray, or leave them out")
+    if backend == "local" and jobs is None and cell_timeout is None:
+        return None
+    from open_set_fer.benchmark.dispatch import Dispatch, threads_for
+
+    if backend == "ray":
+        return Dispatch(jobs or 0, threads or 1, device, cell_timeout, "ray", address, gpus)
+    jobs = jobs or 1
+    cores = threads_for(1)
+    if threads is not None and jobs > 1 and jobs * threads > cores:
+        log.warning("%d jobs of %d threads on %d cores: they wait for each other", jobs, threads, cores)
+    return Dispatch(jobs, threads or threads_for(jobs), device, cell_timeout)

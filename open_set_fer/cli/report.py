@@ -37,6 +37,7 @@ def report(
 ) -> None:
     """Render tables (LaTeX, Markdown, CSV), figures and index.html from MLflow; files of yours are never overwritten."""
     from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.server import public_address
     from open_set_fer.benchmark.tracking import Tracker
     from open_set_fer.reports.render import render, report_files
 
@@ -45,6 +46,7 @@ def report(
         raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
     if ui and not ui.startswith(("http://", "https://")):
         raise SuiteError(f"--ui {ui} is no address", "write it as http://127.0.0.1:5000")
+    ui = public_address(ui)  # the page is handed on
     tracker = Tracker(home, name, create=False)
     index = render(tracker, to or home / "report" / name, ui)
     tracker.log_report(index.parent, report_files(index.parent))
@@ -92,7 +94,8 @@ def ui(
         console.print(f"  {name}: {link}", soft_wrap=True, highlight=False, markup=False)
     # The job runner of MLflow's server serves evaluations of language models; four workers serve many users.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    command = ["-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # a database's password must not be in the list of processes
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [sys.executable, *command, "--workers", "1"])
 
 

@@ -14,11 +14,16 @@ from rich.table import Table
 
 from open_set_fer.cli.options import (
     HOME,
+    AddressOption,
     AllPairsOption,
     AllTriplesOption,
+    BackendOption,
+    CellTimeoutOption,
     DatasetOption,
     DeviceOption,
+    GpusOption,
     HomeOption,
+    JobsOption,
     LabelShareOption,
     LabelsOption,
     MethodOption,
@@ -26,12 +31,14 @@ from open_set_fer.cli.options import (
     ProfileOption,
     ProtocolOption,
     SeedOption,
+    StoreOption,
     ThreadsOption,
     WeightsOption,
     command_line,
     default_profile,
     examples,
     print_json,
+    read_dispatch,
     read_selection,
     writable,
 )
@@ -52,6 +59,8 @@ app = typer.Typer()
         "osfer run -p demo --method all --seed 0,1,2",
         "osfer run --open surprise -m ours,knn --json",
         "osfer run -d ferplus -m baseline,label-loss,ours --labels released",
+        "osfer run -p paper --jobs 4 --cell-timeout 36000",
+        "osfer run -p paper --backend ray --address 10.0.0.1:6379 --gpus 0.5 --store s3://bucket/models",
     )
 )
 def run(
@@ -68,6 +77,12 @@ def run(
     weights: WeightsOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    jobs: JobsOption = None,
+    backend: BackendOption = "local",
+    address: AddressOption = "",
+    gpus: GpusOption = 0.0,
+    cell_timeout: CellTimeoutOption = None,
+    store: StoreOption = "",
     allow_face_artifacts: Annotated[
         bool,
         typer.Option(
@@ -88,18 +103,22 @@ def run(
 ) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
     from open_set_fer.benchmark.devices import choose_device
+    from open_set_fer.benchmark.model_store import ModelStore
     from open_set_fer.benchmark.overview import auroc_table
     from open_set_fer.benchmark.plan import make_plan
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.runner import Runner
 
+    dispatch = read_dispatch(jobs, backend, address, gpus, cell_timeout, threads, device)
+    if store:
+        ModelStore(store)  # says what is wrong with it now, not cell by cell
     chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(default_profile(profile, dataset), weights)
     selection = read_selection(
         dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
     )  # fmt: skip
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
-    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts)
+    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts, dispatch, store)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, command_line())
@@ -125,7 +144,11 @@ def run(
     if outcome.failed:
         _print_failed(outcome.failed)
         as_now = [*["--allow-face-artifacts"] * allow_face_artifacts, *["--weights", weights] * bool(weights)]
-        as_now += ["--threads", str(threads)] * bool(threads)
+        options = {
+            "--threads": threads, "--jobs": jobs, "--backend": backend if backend != "local" else "",
+            "--address": address, "--gpus": gpus, "--cell-timeout": cell_timeout, "--store": store,
+        }  # fmt: skip
+        as_now += [text for option, value in options.items() if value for text in (option, str(value))]
         chosen = selection.only([cell for cell, _ in outcome.failed]).arguments()
         retry = shlex.join(["osfer", "run", *again[:2], *chosen, *as_now, *again[2:]])
     report_command = shlex.join(["osfer", "report", *again])

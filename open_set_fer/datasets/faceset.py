@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pydantic
@@ -59,6 +60,18 @@ class Outline:
     missing: str = ""
 
 
+class _Mapped(NamedTuple):
+    """The place of an array that is a part of a file."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def open(self) -> NDArray[np.uint8]:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
 @dataclass(frozen=True)
 class FaceSet:
     """A data set of faces as arrays.
@@ -94,11 +107,23 @@ class FaceSet:
                 raise SuiteError(f"{self.name}: {len(array)} {what} for {n} images", "one entry an image")
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise SuiteError(f"{self.name}: label outside 0..{len(self.classes) - 1}", "list its class in `classes`")
+        check_class_names(self.name, self.classes)
         if self.votes is not None and not np.all(self.votes[np.arange(n), self.labels]):
             raise SuiteError(f"{self.name}: an image has no vote for its own label", "give votes in the classes' order")
         unknown = set(np.unique(self.split)) - {"train", "valid", "test"}
         if unknown:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: images that are a file's memory map go as its place, not its content."""
+        state, images = dict(self.__dict__), self.images
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap) and images.filename is not None:
+            state["images"] = _Mapped(str(images.filename), images.dtype.str, images.shape, images.offset)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        self.__dict__.update(state | {"images": images.open() if isinstance(images, _Mapped) else images})
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and class name."""
@@ -110,6 +135,19 @@ class FaceSet:
             for split in ("train", "valid", "test")
             if np.any(self.split == split)
         }
+
+
+def check_class_names(name: str, classes: Iterable[str]) -> None:
+    """SuiteError for a class name that a line of text cannot hold: blank, with line breaks or control characters.
+
+    Names go to terminals, tables and pages, which escape what they have for mark-up; these have no way to be shown there.
+    """
+    for word in classes:
+        if not word.isprintable() or word != word.strip() or not word:
+            raise SuiteError(
+                f"{name}: {word!r} cannot be the name of a class",
+                "write it as one line of printable characters without spaces at its ends",
+            )
 
 
 class DataSet(Protocol):

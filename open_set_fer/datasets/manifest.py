@@ -16,7 +16,7 @@ import pandas as pd
 
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.decoding import Box, image_listing
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, Channels, Side
+from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, Channels, Side, check_class_names
 from open_set_fer.datasets.listing import IMAGE_ENDINGS, Listing, Rows, paths_inside, read_lines
 from open_set_fer.errors import SuiteError
 
@@ -55,6 +55,7 @@ it, turned as its EXIF says) lie in their image, no path leads out of the folder
             )
         table = read_tree(source) if source.is_dir() else read_manifest(source)
         names = self._class_names(table["label"])
+        check_class_names(self.name, dict.fromkeys(names))
         known = [name for name in (*BASIC, *COMPOUND, CONTEMPT) if name in set(names)]
         classes = (*known, *sorted(set(names) - set(known)))
         labels = names.map({name: index for index, name in enumerate(classes)})

@@ -131,7 +131,7 @@ def _histograms(results: Results, dataset: str) -> Iterator[ReportFigure]:
                 f"Histograms of the unknown score on {dataset_name(dataset)}: rows {', '.join(rows)}; columns "
                 f"{', '.join(map(method_name, methods))}. The AUROC over each panel is that of the tables."
             )
-            name = f"figure4_{slug(dataset)}_{family}{suffix}"
+            name = f"figure4_{slug(dataset)}_{slug(family)}{suffix}"
             title = f"Figure 4: {dataset_name(dataset)}, {family}{part}"
             yield ReportFigure(name, title, caption, alternative, _grid(results, members, rows, methods))
 

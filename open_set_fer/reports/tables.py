@@ -324,7 +324,7 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
         footnotes.append(f"{TEXTS[NOT_MEASURED]}: the method has no such measurement.")
     laboratory = _warnings(results, dataset, methods)
     return Table(
-        f"side_{slug(dataset)}_{family}{_suffix(results)}", f"side measurements, family {family}{_regime(results)}", "",
+        f"side_{slug(dataset)}_{slug(family)}{_suffix(results)}", f"side measurements, family {family}{_regime(results)}", "",
         _state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
         [metric.title for metric in metrics], blocks, footnotes + laboratory, laboratory, "right", is_side=True,
         marks=marks, sees=_sees(results, methods),
