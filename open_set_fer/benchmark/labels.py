@@ -1,8 +1,9 @@
 """Label regimes: which outputs of the closed-set model the methods of a cell get for its test images.
 
-'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them. 'flipped' and
-'flipped-true': the positive control, which asks whether a method finds labels that are known to be wrong. The runner
-draws all of it; a method gets images and outputs as ever, and no word of which they are.
+'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them. 'concentrated':
+the comparison group of the paper's Figure 6. 'flipped' and 'flipped-true': the positive control, which asks whether a
+method finds labels that are known to be wrong. The runner draws all of it; a method gets images and outputs as ever, and
+no word of which they are.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Control = Literal["flipped", "flipped-true"]
-Labels = Literal["own", "released", Control]
+Labels = Literal["own", "released", "concentrated", Control]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 """The positive controls."""
 LABELS: tuple[Labels, ...] = get_args(Labels)
-SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "flipped": 0.2, "flipped-true": 0.2}
+SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "concentrated": 1.0, "flipped": 0.2, "flipped-true": 0.2}
 """The share where none is given."""
 REFERENCE = "label-loss"
 """The method label whose control AUROC a label-based method must reach: it trains nothing."""
 _TEXTS: dict[Labels, str] = {
-    "released": "labels as released", "flipped": "labels flipped", "flipped-true": "true labels flipped",
+    "released": "labels as released", "concentrated": "labels concentrated", "flipped": "labels flipped",
+    "flipped-true": "true labels flipped",
 }  # fmt: skip
 
 
@@ -38,6 +40,9 @@ class Regime:
     the outputs of a shuffled loader and picks those of the open faces by data-set order. Two things differ: its loader
     augments (flip or noise on half of the images), here the images are as they are; and its loader holds no compound
     expression and no contempt, which here are drawn like other open classes. share: of the open train-split faces.
+
+    concentrated: the open faces all get the closed class that most of them have from the model, so that their labels are
+    no longer spread over the classes. share: of the open faces, drawn at random; the class is that of all of them.
 
     flipped: the pool is the closed test faces alone; a share of the labels is flipped to another class, at random, and
     the flipped ones are what must be found: the task is that of 'own' but for planted errors. By construction the
@@ -66,7 +71,7 @@ class Regime:
         """
         if self.labels == "own":
             return ""
-        whole = self.labels == "released" and self.share == 1.0
+        whole = not self.is_control and self.share == 1.0
         return f" ({'' if whole else f'{100 * self.share:g}% of '}{_TEXTS[self.labels]})"
 
 
@@ -117,6 +122,17 @@ class Pairing:
 
 
 @dataclass(frozen=True)
+class Concentration:
+    """Test images that all get the commonest answer of a group.
+
+    rows: (n,) places in the pool. among: (m,) places of the group, whose answers are counted.
+    """
+
+    rows: NDArray[np.int64]
+    among: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Flips:
     """Test images whose label is another one.
 
@@ -140,6 +156,11 @@ def draw_pairing(
     return Pairing(rng.permutation(candidates)[:count], rng.permutation(train)[:count])
 
 
+def draw_concentration(candidates: NDArray[np.int64], share: float, rng: np.random.Generator) -> Concentration:
+    """A share of `candidates` (places in the pool) is to get the commonest answer of all of them."""
+    return Concentration(rng.permutation(candidates)[: round(share * len(candidates))], candidates)
+
+
 def draw_flips(count: int, classes: int, share: float, rng: np.random.Generator) -> Flips:
     """A share of `count` labels of `classes` classes, and to which other class each goes."""
     rows = rng.permutation(count)[: round(share * count)]
@@ -148,7 +169,7 @@ def draw_flips(count: int, classes: int, share: float, rng: np.random.Generator)
 
 def lent_logits(
     own: NDArray[np.float32],
-    change: Pairing | Flips | None,
+    change: Pairing | Concentration | Flips | None,
     outputs: Callable[[NDArray[np.int64]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """The logits (N, K) that methods get: `own`, the model's for the test images, but for what `change` changes.
@@ -159,9 +180,13 @@ def lent_logits(
     logits = own.copy()
     if isinstance(change, Pairing):
         logits[change.rows] = outputs(change.sources)
-    elif isinstance(change, Flips):
+    elif change is not None:
         everyone, answers = np.arange(len(own)), own.argmax(axis=1)
-        given = answers.copy() if change.clean is None else change.clean.copy()
-        given[change.rows] = (given[change.rows] + change.steps) % own.shape[1]
+        given = answers.copy()
+        if isinstance(change, Concentration):
+            given[change.rows] = np.bincount(answers[change.among]).argmax()
+        else:
+            given = given if change.clean is None else change.clean.copy()
+            given[change.rows] = (given[change.rows] + change.steps) % own.shape[1]
         logits[everyone, answers], logits[everyone, given] = own[everyone, given], own[everyone, answers]
     return logits

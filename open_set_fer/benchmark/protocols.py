@@ -18,7 +18,17 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.labels import OWN, Flips, Pairing, Regime, draw_flips, draw_pairing, labels_of
+from open_set_fer.benchmark.labels import (
+    OWN,
+    Concentration,
+    Flips,
+    Pairing,
+    Regime,
+    draw_concentration,
+    draw_flips,
+    draw_pairing,
+    labels_of,
+)
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -118,7 +128,7 @@ class Split:
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     truth: NDArray[np.int64]
-    change: Pairing | Flips | None = None
+    change: Pairing | Concentration | Flips | None = None
 
 
 def enumerate_protocols(
@@ -208,13 +218,16 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     if protocol.pool is not None:
         test = _part(test, truth[test] < 0, protocol)
     split = Split(train, test, truth[test])
-    drawn = _generator(f"{place}/{'flips' if protocol.regime.is_control else 'pairing'}")
-    if protocol.regime.is_control:
+    regime = protocol.regime
+    drawn = _generator(f"{place}/{'flips' if regime.is_control else 'pairing'}")
+    if regime.is_control:
         return _flipped(split, protocol, drawn)
-    if protocol.regime.labels == "released":
+    if regime.labels == "concentrated":
+        return replace(split, change=draw_concentration(np.flatnonzero(split.truth < 0), regime.share, drawn))
+    if regime.labels == "released":
         moving = np.flatnonzero((split.truth < 0) & in_train[test])
         return replace(
-            split, change=draw_pairing(moving, np.flatnonzero(in_train & (truth >= -1)), protocol.regime.share, drawn)
+            split, change=draw_pairing(moving, np.flatnonzero(in_train & (truth >= -1)), regime.share, drawn)
         )
     return split
 

@@ -87,7 +87,8 @@ LabelsOption = Annotated[
     str,
     typer.Option(
         "--labels",
-        help="Which labels of the closed-set model methods get: own, released, flipped, flipped-true (default: profile's).",
+        help="Which labels of the closed-set model methods get: own, released, concentrated, flipped, flipped-true "
+        "(default: profile's).",
     ),
 ]
 LabelShareOption = Annotated[

@@ -55,6 +55,10 @@ REGIMES: dict[Labels, tuple[str, str]] = {
         "labels as released",
         "Open faces of the train split have the outputs for random training images, as the released code pairs them",
     ),
+    "concentrated": (
+        "labels concentrated",
+        "Open faces all have the closed class that most of them got from the closed-set model (the comparison group of Figure 6)",
+    ),
     "flipped": (
         "positive control: labels flipped",
         "Closed faces alone: what is to be found are labels flipped at random, not open faces",
@@ -201,6 +205,7 @@ def _result_table(
     results: Results, dataset: str, spec: TableSpec, groups: Groups, rows: list[tuple[str, str]], methods: list[str]
 ) -> Table:
     is_control = results.labels in CONTROLS
+    is_printed = results.labels in (None, "own", "released")  # other labels are none of the paper's tables
     blocks = [_block(metric, groups, rows, methods, spec.has_mean) for metric in _metrics(results)]
     notes = [note for block in blocks for note in _coverage_notes(block, methods)]
     sees = _sees(results, methods)
@@ -208,7 +213,7 @@ def _result_table(
     notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries], has_groups)
     if not is_control:
         blocks += control_blocks(results, dataset, methods)
-    if spec.printed is not Printed.NOTE and not is_control:
+    if spec.printed is not Printed.NOTE and is_printed:
         plain = [(family, opened.removesuffix(RELEASED)) for family, opened in rows]
         blocks += paper_blocks(dataset, plain, methods, shared_only=spec.printed is Printed.SHARED_ROWS)
     if any(entry.text == "·" for block in blocks for row in block.rows for entry in row.entries):
@@ -221,7 +226,7 @@ def _result_table(
     cells = cells[in_rows & cells["method"].isin(methods)]
     laboratory = _warnings(results, dataset, methods)
     laboratory += [f"Hyperparameters: {selection}." for selection in cells["selection"].dropna().unique()]
-    reference = "" if is_control else spec.reference
+    reference = spec.reference if is_printed else ""
     return Table(
         f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, _state(cells) + demonstration(results, dataset),
         dataset, "open classes", methods, blocks, [*dict.fromkeys(notes), *laboratory], laboratory,

@@ -15,9 +15,11 @@ from open_set_fer.benchmark.computing import Workplace
 from open_set_fer.benchmark.labels import (
     LABELS,
     OWN,
+    Concentration,
     Flips,
     Pairing,
     Regime,
+    draw_concentration,
     draw_pairing,
     labels_of,
     lent_logits,
@@ -35,6 +37,7 @@ from tests.conftest import face_set, without_controls
 
 K = 6
 RELEASED, FLIPPED, TRUE = Regime("released", 1.0), Regime("flipped", 0.2), Regime("flipped-true", 0.2)
+CONCENTRATED = Regime("concentrated", 1.0)
 SURPRISE = enumerate_protocols(BASIC, ("single",))[0]
 
 
@@ -86,6 +89,30 @@ def test_a_smaller_share_moves_a_part_of_what_a_larger_one_does(share, other, se
     assert all(pairs[row] == source for row, source in zip(small.rows.tolist(), small.sources.tolist(), strict=True))
 
 
+def test_concentrated_open_faces_all_get_the_class_that_most_of_them_had():
+    # Six images of three classes; 1, 3, 4 and 5 are open. Most of all images are class 0, most of the open ones class 2.
+    answers = np.array([0, 2, 0, 2, 1, 0])
+    own = np.where(np.arange(3) == answers[:, None], 2.0, [[-1.0, 0.0, 1.0]]).astype(np.float32)
+    opened = np.array([1, 3, 4, 5])
+    lent = lent_logits(own, draw_concentration(opened, 1.0, np.random.default_rng(0)), None)
+    assert lent.argmax(axis=1).tolist() == [0, 2, 0, 2, 2, 2]
+    unchanged = [0, 1, 2, 3]
+    assert np.array_equal(lent[unchanged], own[unchanged]), "closed faces, and who has the class already"
+    assert np.array_equal(np.sort(lent, axis=1), np.sort(own, axis=1)), "the confidence stays what it was"
+    half = draw_concentration(opened, 0.5, np.random.default_rng(0))
+    assert len(half.rows) == 2
+    assert set(half.rows) < set(opened)
+    assert (lent_logits(own, half, None).argmax(axis=1)[half.rows] == 2).all(), "the class is that of all open faces"
+
+
+def test_concentrated_are_the_open_faces_of_both_splits_in_the_pool_of_own_labels(faces):
+    own, split = (split_faces(faces, SURPRISE.under(regime), 0) for regime in (OWN, CONCENTRATED))
+    assert np.array_equal(own.test, split.test)
+    assert np.array_equal(own.truth, split.truth)
+    assert set(split.change.rows) == set(np.flatnonzero(own.truth < 0))
+    assert set(faces.split[split.test[split.change.rows]]) == {"train", "test"}
+
+
 @pytest.mark.parametrize("regime", [FLIPPED, TRUE, Regime("flipped", 0.5)])
 def test_in_the_control_some_labels_of_closed_test_faces_are_flipped_and_are_its_truth(faces, regime):
     split = split_faces(faces, SURPRISE.under(regime), 0)
@@ -119,6 +146,7 @@ def test_own_labels_change_nothing(faces):
 def test_logits_are_lent_as_a_copy():
     own = np.eye(2, dtype=np.float32)
     lent_logits(own, Flips(np.array([0]), np.array([1])), None)
+    lent_logits(own, Concentration(np.array([0]), np.array([1])), None)
     lent_logits(own, Pairing(np.array([0]), np.array([1])), lambda rows: np.ones((1, 2), np.float32))
     assert np.array_equal(own, np.eye(2))
 
@@ -148,7 +176,7 @@ def test_a_label_names_its_regime(labels, share):
 
 
 def test_keys_of_own_labels_stay_and_every_regime_and_share_has_its_own():
-    regimes = [OWN, RELEASED, Regime("released", 0.5), FLIPPED, TRUE]
+    regimes = [OWN, RELEASED, Regime("released", 0.5), CONCENTRATED, FLIPPED, TRUE]
     contents = [SURPRISE.under(regime).content() for regime in regimes]
     assert contents[0] == ["single", "surprise"]
     contents.append(SURPRISE.on_test_split().content())
@@ -198,7 +226,7 @@ def cells(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     methods = ("baseline", "max-logit", "label-loss", "knn", "proser")
     found = {}
-    for regime in (OWN, RELEASED, FLIPPED, TRUE):
+    for regime in (OWN, RELEASED, CONCENTRATED, FLIPPED, TRUE):
         plan, face_sets = make_plan(
             load_profile("smoke")[1], Selection(methods=methods, regime=regime), home / "cache"
         )  # fmt: skip
@@ -260,7 +288,17 @@ def test_regime_and_share_are_in_label_and_tags_and_the_control_is_named(cells):
     assert "control AUROC" in result.title()
 
 
-@pytest.mark.parametrize("labels", ["released", "flipped"])
+def test_the_scores_of_concentrated_labels_tell_what_was_given(cells):
+    own, concentrated = (cells[labels, "label-loss"][2] for labels in ("own", "concentrated"))
+    assert np.array_equal(own["closed_set_class"], concentrated["closed_set_class"])
+    is_open = own["is_open"]
+    (common,) = concentrated.loc[is_open, "given_class"].unique()
+    assert common == own.loc[is_open, "given_class"].value_counts().index[0]
+    assert np.array_equal(own.loc[~is_open, "given_class"], concentrated.loc[~is_open, "given_class"])
+    assert cells["concentrated", "knn"][1].tags["reads_labels"] == "false"
+
+
+@pytest.mark.parametrize("labels", ["released", "concentrated", "flipped"])
 def test_a_hunter_finds_neither_the_moved_rows_nor_the_truth(cells, labels):
     place = cells[labels]
     is_open = place.split.truth < 0
