@@ -59,7 +59,7 @@ def to_frame(table: Table) -> pd.DataFrame:
             "open_classes": entry.open_classes, "method": entry.method, "metric": entry.metric.name,
             "value": entry.value, "std": entry.std, "n_seeds": len(entry.by_seed), "n_cells": entry.n_cells,
             "n_planned": entry.n_planned, "status": entry.status, "best": entry.best,
-            "paper": _paper_value(table.dataset, entry, averaged), "sees": table.sees.get(entry.method, ""),
+            "paper": _paper_value(table, entry, averaged), "sees": table.sees.get(entry.method, ""),
             "not_informative": entry.method in table.marks,
         }
         for entry in measured
@@ -67,11 +67,12 @@ def to_frame(table: Table) -> pd.DataFrame:
     return spreadsheet_safe(pd.DataFrame(rows))
 
 
-def _paper_value(dataset: str, entry: Entry, averaged: set[tuple[str, str]]) -> float | None:
+def _paper_value(table: Table, entry: Entry, averaged: set[tuple[str, str]]) -> float | None:
     """The printed number; of a mean only where it is over the same rows, `averaged`."""
-    if entry.open_classes == "mean" and averaged != set(paper_rows(dataset, entry.protocol.split("+"))):
+    if entry.open_classes == "mean" and averaged != set(paper_rows(table.dataset, entry.protocol.split("+"))):
         return None
-    return paper_value(dataset, entry.protocol, entry.open_classes, entry.method, entry.metric.name)
+    method = table.printed_as.get(entry.method, entry.method)
+    return paper_value(table.dataset, entry.protocol, entry.open_classes, method, entry.metric.name)
 
 
 def cells_frame(results: Results) -> pd.DataFrame:

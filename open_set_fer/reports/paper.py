@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from open_set_fer.reports.names import dataset_name, method_name
 KEY = ["dataset", "protocol", "open_classes", "method", "metric"]
 USUAL_DATASET, DATASET_OF_FAMILY = "rafdb", {"contempt": "affectnet"}
 """Whose numbers stand beside a data set for which the paper prints none."""
+
+ABLATION = {
+    "baseline": "none", "ours-attention-only": "attention", "ours-attention-resets": "attention+cycle_lr",
+    "ours": "attention+cycle_lr+cycle_training",
+}  # fmt: skip
+"""The four rows of Table 5: the label, and what paper_results.csv calls the row, which parts are switched on."""
 
 PRINTED_AS = {"rafdb_compound": "rafdb"}
 """What the paper calls a data set of the suite: RAF-DB with its compound faces is RAF-DB there."""
@@ -48,27 +55,28 @@ def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(zip(chosen["protocol"], chosen["open_classes"], strict=True)))
 
 
-def ablation_note() -> str:
-    """Table 5 in a sentence: its printed form has no columns of ours."""
-    frame = paper_results()
-    ablations = frame[frame["table"] == "table5"]
-    numbers = [
-        f"{method_name(method)} {value:.3f}"
-        for method, value in zip(ablations["method"], ablations["value"], strict=True)
-    ]
+def unreadable_note() -> str:
+    """What is not known of the printed Table 5."""
+    known = set(paper_results().loc[paper_results()["table"] == "table5", "method"])
+    unknown = [method_name(label) for label, printed in ABLATION.items() if printed not in known]
     return (
-        f"Table 5 of Zhang et al. (AAAI 2024; RAF-DB, surprise open, AUROC, as far as readable): {'; '.join(numbers)}."
+        f"Table 5 of Zhang et al.: no number of {', '.join(unknown)}, whose row is not readable in the source at hand."
     )
 
 
 def paper_blocks(
-    dataset: str, rows: list[tuple[str, str]], methods: list[str], shared_only: bool = False
+    dataset: str,
+    rows: list[tuple[str, str]],
+    methods: list[str],
+    shared_only: bool = False,
+    printed_as: Mapping[str, str] | None = None,
 ) -> list[Block]:
     """The paper's rows for the data set, or for the one that the paper uses, said to be another.
 
     rows: (family, open classes) of the table. shared_only: those of the paper's rows that are in `rows` and have a number
-    of every method; else of any.
+    of every method; else of any. printed_as: what paper_results.csv calls a method in this table.
     """
+    names = {method: (printed_as or {}).get(method, method) for method in methods}
     printed: dict[str, list[tuple[str, str]]] = {}
     for family in dict.fromkeys(family for family, _ in rows):
         source = dataset if paper_rows(dataset, [family]) else DATASET_OF_FAMILY.get(family, USUAL_DATASET)
@@ -79,7 +87,7 @@ def paper_blocks(
     blocks = []
     for metric in MAIN_METRICS:
         for source, chosen in printed.items():
-            if block_rows := _rows(source, chosen, methods, metric, shared_only):
+            if block_rows := _rows(source, chosen, names, metric, shared_only):
                 blocks.append(_block(source, source == dataset, block_rows, metric))
     return blocks
 
@@ -90,13 +98,13 @@ def _classes(rows: list[tuple[str, str]]) -> set[str]:
 
 
 def _rows(
-    source: str, chosen: list[tuple[str, str]], methods: list[str], metric: Metric, whole_only: bool
+    source: str, chosen: list[tuple[str, str]], names: dict[str, str], metric: Metric, whole_only: bool
 ) -> list[Row]:
-    """The rows with enough numbers, and the printed mean where it averages them all."""
+    """The rows with enough numbers, and the printed mean where it averages them all. names: as printed, by method."""
 
     def entries(family: str, open_classes: str) -> list[Entry]:
-        values = [paper_value(source, family, open_classes, method, metric.name) for method in methods]
-        return [Entry(family, open_classes, m, metric, PRINTED, v) for m, v in zip(methods, values, strict=True)]
+        values = {m: paper_value(source, family, open_classes, name, metric.name) for m, name in names.items()}
+        return [Entry(family, open_classes, method, metric, PRINTED, value) for method, value in values.items()]
 
     rows = [Row(open_classes, entries(family, open_classes)) for family, open_classes in chosen]
     enough = all if whole_only else any

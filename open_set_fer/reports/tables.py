@@ -7,7 +7,7 @@ paper's numbers are a block of their own. latex.py and formats.py write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import groupby
@@ -32,7 +32,7 @@ from open_set_fer.reports.entries import (
     seed_mean,
 )
 from open_set_fer.reports.names import dataset_name, method_name
-from open_set_fer.reports.paper import ablation_note, paper_blocks
+from open_set_fer.reports.paper import ABLATION, paper_blocks, unreadable_note
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, MISSING, Results, protocol_order
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
@@ -81,7 +81,11 @@ def _is_method(label: str) -> bool:
 
 
 def _is_ablation(label: str) -> bool:
-    return is_variant(label) and label != "ours-online"
+    return is_variant(label) and label in ABLATION
+
+
+def _is_further_variant(label: str) -> bool:
+    return is_variant(label) and label not in ABLATION and label != "ours-online"
 
 
 class Printed(Enum):
@@ -89,15 +93,16 @@ class Printed(Enum):
 
     ROWS = "every row that it prints of the table's families"
     SHARED_ROWS = "the rows of the table that it has a number of for every column"
-    NOTE = "one footnote, as its form has other columns"
+    NONE = "nothing: the table is none of the paper's"
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """One of the paper's tables.
+    """One of the paper's tables, or one like them.
 
     families: of its rows. is_column: which methods are its columns. is_subject: which methods' protocols are its rows;
-    without a cell of one there is no table. has_mean: a last row is the mean of the others.
+    without a cell of one there is no table. has_mean: a last row is the mean of the others. printed_as: what
+    paper_results.csv calls a method in it.
     """
 
     name: str
@@ -108,6 +113,7 @@ class TableSpec:
     is_subject: Callable[[str], bool] = _is_method
     has_mean: bool = True
     printed: Printed = Printed.ROWS
+    printed_as: Mapping[str, str] = field(default_factory=dict)
 
 
 TABLES = (
@@ -123,9 +129,13 @@ TABLES = (
         printed=Printed.SHARED_ROWS,
     ),
     TableSpec(
-        "table5", "variants of ours", "the paper's Table 5 and further ones", FAMILY_ORDER,
-        is_column=lambda label: label in ("baseline", "ours") or _is_ablation(label), is_subject=_is_ablation,
-        printed=Printed.NOTE,
+        "table5", "the parts of ours switched on one after the other", "the paper's Table 5", FAMILY_ORDER,
+        is_column=lambda label: label in ABLATION, is_subject=_is_ablation, printed_as=ABLATION,
+    ),
+    TableSpec(
+        "variants", "further variants of ours", "", FAMILY_ORDER,
+        is_column=lambda label: label in ("baseline", "ours") or _is_further_variant(label),
+        is_subject=_is_further_variant, printed=Printed.NONE,
     ),
 )  # fmt: skip
 
@@ -137,6 +147,7 @@ class Table:
     columns: labels of the entries' columns; row_head: heading of the row labels; align: left or right. Left alignment
     sets means below each other whether or not a deviation follows. footnotes: all of them; laboratory: those that only
     who ran it needs. is_side: of measurements beside the paper's. marks: behind methods' names. sees: what each method sees.
+    printed_as: as in its TableSpec.
     """
 
     name: str
@@ -153,6 +164,7 @@ class Table:
     is_side: bool = False
     marks: dict[str, str] = field(default_factory=dict)
     sees: dict[str, str] = field(default_factory=dict)
+    printed_as: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -213,13 +225,13 @@ def _result_table(
     notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries], has_groups)
     if not is_control:
         blocks += control_blocks(results, dataset, methods)
-    if spec.printed is not Printed.NOTE and is_printed:
+    if spec.printed is not Printed.NONE and is_printed:
         plain = [(family, opened.removesuffix(RELEASED)) for family, opened in rows]
-        blocks += paper_blocks(dataset, plain, methods, shared_only=spec.printed is Printed.SHARED_ROWS)
+        blocks += paper_blocks(dataset, plain, methods, spec.printed is Printed.SHARED_ROWS, spec.printed_as)
     if any(entry.text == "·" for block in blocks for row in block.rows for entry in row.entries):
         notes.append("·: not planned here, or not printed by Zhang et al.")
-    if spec.printed is Printed.NOTE:
-        notes.append(ablation_note())
+    if spec.printed_as and is_printed:
+        notes.append(unreadable_note())
     notes += _sees_note(results, methods) + control_notes(results, dataset, methods) + _left_out(results, dataset)
     cells = results.of(dataset)
     in_rows = pd.MultiIndex.from_frame(cells[["protocol", "open_classes"]]).isin(rows)
@@ -230,7 +242,7 @@ def _result_table(
     return Table(
         f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, _state(cells) + demonstration(results, dataset),
         dataset, "open classes", methods, blocks, [*dict.fromkeys(notes), *laboratory], laboratory,
-        marks=_marks(results, dataset, methods), sees=sees,
+        marks=_marks(results, dataset, methods), sees=sees, printed_as=spec.printed_as,
     )  # fmt: skip
 
 
