@@ -27,6 +27,8 @@ from open_set_fer.reports.drawing import (
 )
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FINISHED, Results, method_order, protocol_order
+from open_set_fer.reports.rank_figure import rank_figure
+from open_set_fer.reports.statistics import Comparison, compare
 from open_set_fer.reports.tables import demonstration, slug
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ def all_figures(results: Results) -> Iterator[ReportFigure]:
     for dataset in results.datasets:
         if (results.of(dataset)["status"] == FINISHED).any():
             yield _auroc_by_method(results, dataset)
+            found = compare(results.of(dataset))
+            if isinstance(found, Comparison) and (
+                ranks := rank_figure(dataset, found, demonstration(results, dataset))
+            ):
+                yield ranks
             yield from _histograms(results, dataset)
 
 

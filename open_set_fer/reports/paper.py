@@ -44,6 +44,14 @@ def paper_value(dataset: str, protocol: str, open_classes: str, method: str, met
     return _by_key().get((PRINTED_AS.get(dataset, dataset), protocol, open_classes, method, metric))
 
 
+def figure6_value(labels: str) -> float | None:
+    """AUROC of ours as Figure 6 has it under a label regime (RAF-DB, surprise open); None where it has none."""
+    names = {"own": "ours", "concentrated": "ours-concentrated-pseudo-labels"}
+    frame = paper_results()
+    values = frame.loc[(frame["table"] == "figure6") & (frame["method"] == names.get(labels)), "value"]
+    return float(values.iloc[0]) if len(values) else None
+
+
 def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
     """(protocol, open_classes) of the paper's rows for a data set, in printed order, mean rows left out."""
     frame = paper_results()

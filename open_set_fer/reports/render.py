@@ -15,6 +15,7 @@ from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.figures import all_figures
 from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
+from open_set_fer.reports.label_figure import label_figures
 from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.page import build_page
 from open_set_fer.reports.query import Results, load
@@ -66,7 +67,7 @@ def _render(results: Results, folder: Path, ui: str) -> None:
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
-    figures = list(all_figures(results.under(results.regimes[0])))
+    figures = [*all_figures(results.under(results.regimes[0])), *label_figures(results)]
     for figure in figures:
         figure.save(figures_folder)
     (folder / PAGE).write_text(build_page(results, tables, figures, ui), "utf-8")

@@ -34,6 +34,7 @@ from open_set_fer.reports.entries import (
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.paper import ABLATION, paper_blocks, unreadable_note
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, MISSING, Results, protocol_order
+from open_set_fer.reports.statistics import Comparison, compare, sentences
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
 RELEASED = Regime("released", 1.0).suffix
@@ -237,6 +238,11 @@ def _result_table(
     in_rows = pd.MultiIndex.from_frame(cells[["protocol", "open_classes"]]).isin(rows)
     cells = cells[in_rows & cells["method"].isin(methods)]
     laboratory = _warnings(results, dataset, methods)
+    differences = compare(cells)
+    if isinstance(differences, Comparison):
+        notes.append(sentences(differences))
+    else:
+        laboratory.append(differences)
     laboratory += [f"Hyperparameters: {selection}." for selection in cells["selection"].dropna().unique()]
     reference = spec.reference if is_printed else ""
     return Table(
