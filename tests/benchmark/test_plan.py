@@ -164,7 +164,7 @@ def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_a
     assert [cell.key for cell in cells[2:]] == [cell.key for cell in typed], "the cells that --labels flipped makes"
     everyone = make_plan(profile, Selection(methods=("all",)), cache)[0]
     assert {cell.label for cell in everyone if cell.protocol.regime.is_control} == {
-        "label-loss", "ours", "ours-online", "ours-balanced", "ours-warm", "o2u", "co-teaching", "cleanlab",
+        "label-loss", "ours", "ours-online", "ours-balanced", "ours-warm", "ours-attention-only", "ours-attention-resets", "o2u", "co-teaching", "cleanlab",
     }  # fmt: skip
 
 
