@@ -9,16 +9,14 @@ import pandas as pd
 
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
-from open_set_fer.benchmark.keys import digest
+from open_set_fer.benchmark.keys import digest, settings_key
 from open_set_fer.benchmark.measuring import measured
+from open_set_fer.benchmark.metrics import OF_THE_RUN
 from open_set_fer.benchmark.protocols import Protocol
+from open_set_fer.benchmark.tracking import DIGEST_LENGTH
 
 TOLERANCE = 1e-9
 """Between a metric that was logged and the same one measured again from the scores."""
-DIGEST_LENGTH = 36
-"""Of a fingerprint, what MLflow keeps."""
-OF_THE_RUN = ("seconds.", "peak_mib.")
-"""Metrics that no scores can give."""
 
 
 def faults_of(result: CellResult, scores: pd.DataFrame, content: dict[str, Any] | None) -> list[str]:
@@ -33,13 +31,11 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
         return ["its cell key is not the digest of its settings"]
     model = content["closed_set"]
     protocol = Protocol.of_content(content["protocol"], tuple(model["closed_classes"]))
-    recipe = {name: model[name] for name in ("backbone", "closed_set", "version")}
     own = content.get("own_backbone")
     said = {
         "dataset": content["dataset"], "protocol": protocol.family, "open_classes": protocol.label,
         "seed": str(model["seed"]), "labels": protocol.regime.labels,
-        "settings_key": digest([content["method"], content["method_version"], content["settings"], recipe,
-                                *([own] if own else [])])[:16],
+        "settings_key": settings_key(content),
     }  # fmt: skip
     said = {name: text for name, text in said.items() if name in result.tags}
     parts = {

@@ -31,10 +31,11 @@ import pydantic
 from open_set_fer import __version__
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
-from open_set_fer.benchmark.checking import OF_THE_RUN, faults_of
+from open_set_fer.benchmark.checking import faults_of
 from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.labels import LABELS, OWN
 from open_set_fer.benchmark.measuring import measured
+from open_set_fer.benchmark.metrics import OF_THE_RUN
 from open_set_fer.benchmark.pictures import score_histogram
 from open_set_fer.benchmark.plan import Selection, dry_plan
 from open_set_fer.benchmark.profiles import read_profile, regime_of
@@ -148,12 +149,12 @@ def export(
     left_out: dict[str, str] = {}
     rows = []
     try:
-        keys = _rebuilt_keys(tracker, runs, cache)
+        keys = _keys(tracker, runs, cache)
         for run in track(sorted(runs, key=lambda run: run.data.tags["cell_key"]), "exporting"):
             result = tracker.read_cell(run)
             folder = partial / "cells" / result.tags["cell_key"]
             try:
-                _write_cell(tracker, run, result, folder, keys)
+                _write_cell(tracker, run, result, folder, keys.get(run.info.run_id, ""))
             except Exception as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 left_out[result.title()] = summary(error)
@@ -196,10 +197,9 @@ def _may_replace(out: Path) -> None:
         )
 
 
-def _write_cell(tracker: Tracker, run: Run, result: CellResult, folder: Path, rebuilt: dict[str, str]) -> None:
-    """One cell's folder; SuiteError where its run contradicts itself."""
+def _write_cell(tracker: Tracker, run: Run, result: CellResult, folder: Path, key: str) -> None:
+    """One cell's folder; key: what its key is the digest of, '' if unknown. SuiteError where its run contradicts itself."""
     scores = tracker.read_scores(run.info.run_id)
-    key = tracker.read_key(run.info.run_id) or rebuilt.get(run.info.run_id, "")
     if faults := faults_of(result, scores, json.loads(key) if key else None):
         raise SuiteError("; ".join(faults[:3]), "delete that run in MLflow and run `osfer run` again")
     write_result(folder, result, scores)
@@ -217,18 +217,20 @@ def stored_faults(tracker: Tracker, run_id: str, result: CellResult) -> list[str
         return [summary(error)]
 
 
-def _rebuilt_keys(tracker: Tracker, runs: list[Run], cache: Path) -> dict[str, str]:
-    """Keys in full of runs of older suites, which kept none, by run id: from the profile and the prepared data set.
+def _keys(tracker: Tracker, runs: list[Run], cache: Path) -> dict[str, str]:
+    """What each run's key is the digest of, by run id; of older suites, which kept none, from profile and prepared data set.
 
     A key is the digest of what it stands for, so that what gives the same digest is what was computed.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
+    keys: dict[str, str] = {}
     for run in runs:
-        if not tracker.read_key(run.info.run_id):
+        if key := tracker.read_key(run.info.run_id):
+            keys[run.info.run_id] = key
+        else:
             text = tracker.read_text(run.info.run_id, "profile.toml")
             place = [run.data.tags.get(name, "") for name in ("dataset", "protocol", "labels", "label_share")]
             groups.setdefault((text, *place), []).append(run)
-    rebuilt: dict[str, str] = {}
     for (text, dataset, family, labels, share), group in groups.items():
         tags = [run.data.tags for run in group]
         kind = next((known for known in LABELS if known == labels), None)
@@ -243,10 +245,10 @@ def _rebuilt_keys(tracker: Tracker, runs: list[Run], cache: Path) -> dict[str, s
                 cache,
             )  # fmt: skip
             known = {cell.key: canonical(cell.content) for cell in cells if cell.key}
-            rebuilt |= {
+            keys |= {
                 run.info.run_id: known[run.data.tags["cell_key"]] for run in group if run.data.tags["cell_key"] in known
             }
-    return rebuilt
+    return keys
 
 
 def _overview(result: CellResult) -> dict[str, Any]:

@@ -99,8 +99,7 @@ def isolated(state: ProcessState, seed: int) -> Iterator[None]:
 def content_digest(task: OpenSetTask) -> str:
     """SHA-256 of a task's arrays. Read-only flags stop NumPy; a tensor over the same memory can still be written to."""
     content = hashlib.sha256()
-    votes = () if task.train_votes is None else (task.train_votes,)
-    for array in (task.train_images, task.train_labels, task.test_images, *votes):
+    for array in task.arrays:
         for start in range(0, len(array), 4096):  # a piece at a time: the array may be a file's memory map
             content.update(np.ascontiguousarray(array[start : start + 4096]).data)
     return content.hexdigest()

@@ -32,6 +32,14 @@ def digest(content: Any) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
+def settings_key(content: dict[str, Any]) -> str:
+    """Hash of the settings alone in what a cell's key is the digest of."""
+    model, own = content["closed_set"], content.get("own_backbone")
+    recipe = {name: model[name] for name in ("backbone", "closed_set", "version")}
+    settings = [content["method"], content["method_version"], content["settings"], recipe]
+    return digest([*settings, own] if own else settings)[:16]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a closed-set model is made, whatever the data and the seed; and of what kind a method's own networks are."""

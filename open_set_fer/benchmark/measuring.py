@@ -50,7 +50,7 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
     )  # fmt: skip
     unchanged = {
         name: value for name, value in result.metrics.items()
-        if name.startswith(("seconds.", "peak_mib.")) or (name in OF_PSEUDO_LABELS and not has_pseudo_labels)
+        if name.startswith(metrics.OF_THE_RUN) or (name in OF_PSEUDO_LABELS and not has_pseudo_labels)
     }  # fmt: skip
     lacking = [NO_ORIGIN] if "origin" not in scores and NO_ORIGIN not in result.notes else []
     return replace(

@@ -16,6 +16,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from open_set_fer.errors import SuiteError
 
+OF_THE_RUN = ("seconds.", "peak_mib.")
+"""What the names of metrics begin with that no scores can give."""
+
 
 @dataclass(frozen=True)
 class Metric:

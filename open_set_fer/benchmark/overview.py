@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
     """Mean AUROC by method; a column for each open class where they are few, else for each family of protocols.
 
-    Controls have a column of their own and are in no other mean. '(2/3)' beside a number: so many of the cells that it should be the mean of are there; '-': none.
+    Controls have a column of their own and are in no other mean. '(2/3)' beside a number: so many of the cells that it
+    should be the mean of are there; '-': none.
     """
     main = [cell for cell in cells if not cell.protocol.regime.is_control] or cells
-    regimes = list(dict.fromkeys(cell.protocol.regime for cell in cells if cell not in main))
+    shown = {cell.protocol.regime for cell in main}
+    regimes = list(dict.fromkeys(cell.protocol.regime for cell in cells if cell.protocol.regime not in shown))
     opens = list(dict.fromkeys(cell.protocol.label for cell in main))
     by_class = len(opens) <= 7
     columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in main))
@@ -30,7 +32,7 @@ def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
     table = Table(*["data set"] * several, "method", *columns, *mean, *controls, title=f"mean {area}")
     for dataset, label in dict.fromkeys((cell.dataset, cell.label) for cell in cells):
         of = [cell for cell in cells if (cell.dataset, cell.label) == (dataset, label)]
-        row = [cell for cell in of if cell in main]
+        row = [cell for cell in of if cell.protocol.regime in shown]
         parts = [[c for c in row if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]
         parts += [row for _ in mean] + [[cell for cell in of if cell.protocol.regime == regime] for regime in regimes]
         texts = [_mean_auroc(part, auroc) for part in parts]

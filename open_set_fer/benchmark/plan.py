@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from open_set_fer.benchmark.keys import Recipe, closed_set_content, digest
+from open_set_fer.benchmark.keys import Recipe, closed_set_content, digest, settings_key
 from open_set_fer.benchmark.labels import OWN, REFERENCE, Regime
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import FAMILIES, Family, Protocol, enumerate_protocols, opening
@@ -38,7 +38,7 @@ class Cell:
     recipe: Recipe
     closed_set_key: str
     key: str
-    content: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    content: dict[str, Any] = field(compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.dataset} {self.protocol.family} {self.protocol.label} {self.label} seed {self.seed}"
@@ -57,8 +57,7 @@ class Cell:
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
-        return digest([self.method.name, self.method.version, settings_of(self.method), self.recipe.content(),
-                       *self.recipe.own_content().values()])[:16]  # fmt: skip
+        return settings_key(self.content)
 
     def group(self) -> tuple[str, Protocol, int, str]:
         """Cells of one group share a task and a closed-set model."""

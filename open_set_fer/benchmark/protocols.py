@@ -274,9 +274,10 @@ def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> Op
     labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
     train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)
     votes = None if faces.votes is None else faces.votes[split.train][:, list(new_label)]
-    for array in (train, labels, test, *(() if votes is None else (votes,))):
-        array.flags.writeable = False  # every method of the task gets the same arrays
-    return OpenSetTask(train, labels, test, protocol.closed, seed, votes)
+    task = OpenSetTask(train, labels, test, protocol.closed, seed, votes)
+    for array in task.arrays:
+        array.flags.writeable = False  # every method of the task gets the same ones
+    return task
 
 
 def _gather(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -75,6 +75,8 @@ EVALUATION = "evaluation"
 """Tag of a cell and of a benchmark run: the version of the evaluation (cell_result.EVALUATION)."""
 PLAN_NUMBER = "plan_number"
 """Tag of a benchmark run: counts the plans of an experiment, so that a clock set wrong does not reorder them."""
+DIGEST_LENGTH = 36
+"""Of a fingerprint, what MLflow keeps."""
 REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
 
 
@@ -531,7 +533,7 @@ def _dataset_input(data: DataUsed) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
-        name=data.name, digest=data.fingerprint[:36], source_type="local", source=json.dumps({"name": data.name}),
+        name=data.name, digest=data.fingerprint[:DIGEST_LENGTH], source_type="local", source=json.dumps({"name": data.name}),
         profile=json.dumps(data.counts),
     )  # fmt: skip
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "benchmark")])

@@ -48,6 +48,12 @@ class OpenSetTask:
     seed: int
     train_votes: NDArray[np.uint8] | None = None
 
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Those that there are."""
+        given = self.train_images, self.train_labels, self.test_images
+        return given if self.train_votes is None else (*given, self.train_votes)
+
 
 @dataclass(frozen=True)
 class Detection:

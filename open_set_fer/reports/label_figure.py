@@ -94,20 +94,20 @@ def _in_order(classes: set[str]) -> list[str]:
     return sorted(classes, key=lambda name: (BASIC.index(name) if name in BASIC else len(BASIC), name))
 
 
-def _given_labels(results: Results, cells: pd.DataFrame) -> dict[str, float] | None:
-    """Share of the open faces by the label that they are given, 0 for a closed class that none gets; of the lowest seed."""
+def _given_labels(results: Results, cells: pd.DataFrame) -> dict[str, int] | None:
+    """Open faces by the label that they are given, 0 for a closed class that none gets; of the lowest seed."""
     done = cells[cells["status"] == FINISHED]
     frame = results.scores(done.sort_values("seed")["run_id"].iloc[0]) if len(done) else None
     if frame is None or "given_class" not in frame:
         return None
     is_open = frame["is_open"].to_numpy(dtype=bool)
     classes = sorted({*frame.loc[~is_open, "truth"], *frame["given_class"]})
-    shares = frame.loc[is_open, "given_class"].value_counts(normalize=True)
-    return {str(name): float(shares.get(name, 0.0)) for name in classes}
+    counts = frame.loc[is_open, "given_class"].value_counts()
+    return {str(name): int(counts.get(name, 0)) for name in classes}
 
 
 def _bars(
-    axes: Axes, place: int, group: Group, given: dict[str, float] | None, classes: list[str], cells: pd.DataFrame
+    axes: Axes, place: int, group: Group, given: dict[str, int] | None, classes: list[str], cells: pd.DataFrame
 ) -> str:
     """Draw a group's bars; returns what they show in words."""
     if given is None:
@@ -115,14 +115,14 @@ def _bars(
         axes.bar([], [], color=group.colour, label=f"{group.name}: {word}")
         return word
     width = 0.8 / len(GROUPS)
-    heights = [given.get(name, 0.0) for name in classes]
-    counts = np.round(1e6 * np.array(list(given.values()))).astype(int)
-    entropy = normalised_entropy(np.repeat(np.arange(len(counts)), counts), len(counts))
+    faces = sum(given.values())
+    heights = [given.get(name, 0) / faces for name in classes]
+    entropy = normalised_entropy(np.repeat(np.arange(len(given)), list(given.values())), len(given))
     name = f"{group.name} (entropy {entropy:.2f})"
     offset = (place - (len(GROUPS) - 1) / 2) * width
     axes.bar(np.arange(len(classes)) + offset, heights, width, color=group.colour, label=name)
     most = max(given, key=lambda key: given[key])
-    return f"mostly {most} ({given[most]:.0%}), entropy {entropy:.2f}{_auroc_words(cells)}"
+    return f"mostly {most} ({given[most] / faces:.0%}), entropy {entropy:.2f}{_auroc_words(cells)}"
 
 
 def _auroc_words(cells: pd.DataFrame) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
-from open_set_fer.benchmark.tracking import COORDINATES, Tracker
+from open_set_fer.benchmark.metrics import OF_THE_RUN
+from open_set_fer.benchmark.tracking import COORDINATES, DIGEST_LENGTH, Tracker
 from open_set_fer.reports.formats import markdown_escape, spreadsheet_safe
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAMILY_ORDER
@@ -22,7 +23,6 @@ CLOSE = 1e-6
 EQUAL, WITHIN, DIFFERS = "equal", "within 1e-6", "differs"
 STUDIES = "-tuning"
 """What the profiles of hyperparameter studies end in: their cells are no results."""
-OF_THE_RUN = ("seconds.", "peak_mib.")
 METRICS = ("auroc", "fpr_at_tpr95", "oscr", "closed_accuracy")
 """What a row shows the mean of."""
 
@@ -206,7 +206,7 @@ def _number(text: Any) -> int:
 
 
 def _fingerprint(cell: CellResult) -> str:
-    return cell.data.fingerprint[:36] if cell.data else ""
+    return cell.data.fingerprint[:DIGEST_LENGTH] if cell.data else ""
 
 
 def _title(cell: CellResult) -> str:
@@ -294,15 +294,11 @@ def _board(dataset: str, family: str, found: list[Found]) -> Board:
             continue
         tied = ranked and ranked[-1].metrics["auroc"] == row.metrics["auroc"]
         rank = rank if tied else place
-        ranked.append(Row(**{**_fields(row), "rank": rank}))
+        ranked.append(replace(row, rank=rank))
     first = found[0][1]
     return Board(
         dataset, family, _fingerprint(first), first.tags.get("demonstration") == "true", protocols, tuple(ranked)
     )  # fmt: skip
-
-
-def _fields(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in Row.__dataclass_fields__}
 
 
 def _row(found: list[Found], protocols: int) -> Row:

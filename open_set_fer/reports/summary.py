@@ -11,7 +11,7 @@ from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, Metric
 from open_set_fer.reports.controls import MARK, control_notes, controls_of, heading_mark
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAILED, FAMILY_ORDER, FINISHED, Results
-from open_set_fer.reports.tables import ONE_FACE, POOL, demonstration
+from open_set_fer.reports.tables import ONE_FACE, demonstration, what_it_sees
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _summary(results: Results, dataset: str) -> Summary:
             method,
             list(means),
             _state(cells[cells["method"] == method]),
-            POOL if results.states(method, "sees_pool") else ONE_FACE,
+            what_it_sees(results, method),
             heading_mark(results, dataset, method),
             _controls(results, dataset, method),
         )

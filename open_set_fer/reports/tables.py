@@ -300,8 +300,13 @@ def _bold_note(entries: list[Entry], has_groups: bool) -> list[str]:
     return [BOLD + groups + ("; no mean over fewer rows than another method's." if fewer else ".")]
 
 
+def what_it_sees(results: Results, method: str) -> str:
+    """What a method's score of a face depends on."""
+    return POOL if results.states(method, "sees_pool") else ONE_FACE
+
+
 def _sees(results: Results, methods: list[str]) -> dict[str, str]:
-    return {method: POOL if results.states(method, "sees_pool") else ONE_FACE for method in methods}
+    return {method: what_it_sees(results, method) for method in methods}
 
 
 def _marks(results: Results, dataset: str, methods: list[str]) -> dict[str, str]:
