@@ -470,5 +470,7 @@ def _log(tracker: Tracker, parent: str, folder: Path, cell: SharedCell, shared: 
     (folder / "profile.toml").write_text(cell.profile_toml, "utf-8")
     if cell.content:
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
-    tracker.log_cell(parent, result, folder, {"histogram.png": score_histogram(cell.scores, result.title())})
+    tracker.log_cell(
+        parent, result, folder, {"histogram.png": score_histogram(cell.scores, result.title(), result.is_control)}
+    )
     log.info("imported from %s: %s", shared.index.name, result.title())

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from open_set_fer.benchmark import exchange, store
 from open_set_fer.benchmark.keys import digest
+from open_set_fer.benchmark.labels import Regime
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.runner import Runner
@@ -139,6 +140,26 @@ def test_what_is_imported_is_what_was_exported_and_only_once(ran, exported, home
     name, profile, text = load_profile("smoke")
     cells, faces = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1)), ran / "cache")
     assert Runner(home, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run").already_done == 2
+
+
+def test_an_imported_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, monkeypatch):
+    source = Path(shutil.copytree(ran, tmp_path / "control"))
+    name, profile, text = load_profile("smoke")
+    chosen = Selection(methods=("label-loss",), regime=Regime("flipped", 0.2))
+    cells, faces = make_plan(profile, chosen, source / "cache")
+    Runner(source, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run")
+    exchange.export(Tracker(source, "smoke", create=False), tmp_path / "ada", "Ada", source / "cache")
+    drawn = {}
+    draw = exchange.score_histogram
+    monkeypatch.setattr(
+        exchange,
+        "score_histogram",
+        lambda scores, title, flips=False: drawn.update({title: flips}) or draw(scores, title),
+    )
+    exchange.import_export(
+        Tracker(home, "smoke"), home / "results", exchange.read_export(tmp_path / "ada"), "osfer import"
+    )
+    assert {"control AUROC" in title: flips for title, flips in drawn.items()} == {True: True, False: False}
 
 
 def test_an_import_that_was_killed_before_it_logged_goes_on(exported, home):
