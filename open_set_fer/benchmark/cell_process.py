@@ -78,6 +78,7 @@ class Job:
     threads: int
     store: str = ""
     model_alone: bool = False
+    keep_features: bool = False
 
     def run(self) -> Answer:
         """In this process; exceptions are part of the answer."""
@@ -95,7 +96,9 @@ class Job:
                     return Answer("there")
                 with _marked(mark_path(results, key)):
                     workplace = Workplace.of(self.cell, self.faces, self.home, device, self.store)
-                    return Answer("done", metrics=workplace.compute(self.cell, results / key).metrics)
+                    return Answer(
+                        "done", metrics=workplace.compute(self.cell, results / key, self.keep_features).metrics
+                    )
         except filelock.Timeout:
             return Answer("held")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.closed_set import TaskContext
+from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.labels import lent_logits
 from open_set_fer.benchmark.metrics import cell_metrics
 from open_set_fer.benchmark.model_store import ModelStore
@@ -22,8 +23,10 @@ from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.results import checked_curves, checked_notes, score_table, write_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.errors import summary
+from open_set_fer.methods.backbones import Network
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
-from open_set_fer.methods.training import evaluate
+from open_set_fer.methods.training import evaluate, pooled_features
 
 
 def closed_set_path(home: Path, cell: Cell) -> Path:
@@ -52,13 +55,14 @@ class Workplace:
         """Train the closed-set model, where its file is not there yet."""
         self.context.make_closed_set_model(self.task)
 
-    def compute(self, cell: Cell, folder: Path) -> CellResult:
-        """Detect, measure, and write the result into `folder` in one move."""
+    def compute(self, cell: Cell, folder: Path, keep_features: bool = False) -> CellResult:
+        """Detect, measure, and write the result into `folder` in one move, with the features of the method's network if asked."""
         self.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
         started, start = time.time(), time.perf_counter()
         with self.context.cell(cell.method.name, self.task, self._lent_logits):
             detection = cell.method.detect(self.task, self.context)
             total = time.perf_counter() - start
+            features = self._features(cell, detection.network) if keep_features else None
         truth, classes = self.split.truth, self.task.closed_classes
         answers, given = self.context.answers(self.task), self.context.given_labels(self.task)
         test = self.split.test
@@ -75,13 +79,25 @@ class Workplace:
         result = CellResult(
             metrics, checked_curves(detection.curves),
             host_tags(str(self.context.device))
-            | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()},
+            | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()}
+            | ({FEATURES_TAG: "none" if features is None else "kept"} if keep_features else {}),
             notes, started, started + total, cell_result.EVALUATION,
         )  # fmt: skip
         true_class = np.array(self.faces.classes)[self.faces.labels[test]]
         scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, answers, given, origin)
-        write_result(folder, result, scores)
+        write_result(folder, result, scores, features)
         return result
+
+    def _features(self, cell: Cell, network: Network | None) -> NDArray[np.float32] | None:
+        """(N, D) pooled features of the test images by the network that the method named."""
+        if network is None:
+            log.info("%s: the method names no network, so no features are kept", cell)
+            return None
+        try:
+            return pooled_features(network, self.task.test_images)
+        except Exception as error:  # a figure is not worth the cell
+            log.warning("%s: no features are kept: %s", cell, summary(error))
+            return None
 
     def _lent_logits(self, model: ClosedSetModel) -> NDArray[np.float32]:
         """What the cells' label regime makes of the model's logits."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark import cell_result, metrics
 from open_set_fer.benchmark.cell_result import CellResult
+from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.pictures import score_histogram
 from open_set_fer.benchmark.results import read_result, set_aside, update_result, write_result
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker
@@ -60,7 +61,10 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
 
 def restore(tracker: Tracker, run: Run, folder: Path) -> None:
     """Write the result of a finished run to disk, where it is not any more."""
-    write_result(folder, tracker.read_cell(run), tracker.read_scores(run.info.run_id))
+    result = tracker.read_cell(run)
+    kept = result.tags.get(FEATURES_TAG) == "kept"
+    features = tracker.read_features(run.info.run_id)[1] if kept else None
+    write_result(folder, result, tracker.read_scores(run.info.run_id), features)
 
 
 def measure_again(

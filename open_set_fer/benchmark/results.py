@@ -1,6 +1,7 @@
 """Results: what a method returned is checked, written in one move that survives a power cut, and read back.
 
-A result is a folder with scores.parquet (one row a test image) and result.json (a CellResult).
+A result is a folder with scores.parquet (one row a test image), result.json (a CellResult) and, where they were asked for,
+features.npz (`ids` and float16 `features`, in the order of the scores).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.cell_result import CellResult
+from open_set_fer.benchmark.features import FEATURES, write_features
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import sync, write_whole
 from open_set_fer.methods.contract import Detection
@@ -120,7 +122,9 @@ def score_table(
     return table
 
 
-def write_result(folder: Path, result: CellResult, scores: pd.DataFrame) -> None:
+def write_result(
+    folder: Path, result: CellResult, scores: pd.DataFrame, features: NDArray[np.floating[Any]] | None = None
+) -> None:
     """Write a result so that `folder` is there as a whole or not at all, after a power cut too."""
     text = result.to_json()  # before anything is created
     partial = folder.with_suffix(".partial")
@@ -129,7 +133,9 @@ def write_result(folder: Path, result: CellResult, scores: pd.DataFrame) -> None
     try:
         scores.to_parquet(partial / "scores.parquet", index=False)
         (partial / "result.json").write_text(text, "utf-8")
-        for path in (partial / "scores.parquet", partial / "result.json", partial):
+        if features is not None:
+            write_features(partial / FEATURES, scores["id"].to_numpy(dtype=np.str_), features)
+        for path in (*partial.iterdir(), partial):
             sync(path)
         os.replace(partial, folder)
     except BaseException:

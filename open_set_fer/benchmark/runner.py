@@ -18,6 +18,7 @@ from open_set_fer.benchmark.cell_process import Answer, Job
 from open_set_fer.benchmark.closed_set import in_training
 from open_set_fer.benchmark.computing import Workplace, closed_set_path
 from open_set_fer.benchmark.dispatch import Dispatch
+from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.logbook import Logbook
 from open_set_fer.benchmark.marks import mark_path, read_mark, write_mark
 from open_set_fer.benchmark.measuring import measured, restore
@@ -64,6 +65,7 @@ class Runner:
     allow_face_artifacts: log pictures of faces of every data set, not of the rendered ones alone.
     dispatch: how cells are spread over processes of their own; without it this process computes one after the other.
     store: URL where closed-set models are shared with other homes.
+    keep_features: keep the features of each cell's own network on its test faces, for figures.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Runner:
         allow_face_artifacts: bool = False,
         dispatch: Dispatch | None = None,
         store: str = "",
+        keep_features: bool = False,
     ) -> None:
         self.home = home
         self.results = home / "results"
@@ -86,6 +89,7 @@ class Runner:
         self.allow_face_artifacts = allow_face_artifacts
         self.dispatch = dispatch
         self.store = store
+        self.keep_features = keep_features
         self.outbox = Outbox(home, profile_name)
 
     @property
@@ -127,6 +131,15 @@ class Runner:
                 logbook.close(status)
         return outcome
 
+    def without_features(self, cells: list[Cell]) -> list[Cell]:
+        """Those of the finished cells that were computed when nobody asked for features."""
+        finished: dict[str, bool] = {}
+        nothing: list[Run] = []
+        for run in self.outbox.ask(lambda tracker: tracker.cells(), nothing):
+            if run.info.status == "FINISHED":
+                finished[run.data.tags["cell_key"]] = FEATURES_TAG in run.data.tags
+        return [cell for cell in cells if not finished.get(cell.key, True)]
+
     def auroc(self, cells: list[Cell]) -> dict[str, float]:
         """AUROC of these cells by key, as far as they are finished; from the disk where MLflow does not answer."""
         nothing: dict[str, dict[str, float]] = {}
@@ -161,6 +174,7 @@ class _Run:
     ) -> None:
         """`settled` is called after each cell."""
         self.home, self.results, self.device, self.store = runner.home, runner.results, runner.device, runner.store
+        self.keep_features = runner.keep_features
         self.dispatch = dispatch
         self.outbox, self.logbook = runner.outbox, logbook
         self.face_sets = face_sets
@@ -255,7 +269,7 @@ class _Run:
             if self.workplace is None:
                 self.workplace = Workplace.of(cell, self.face_sets[cell.dataset], self.home, self.device, self.store)
             log.info("computing %s", cell)
-            metrics = self.workplace.compute(cell, self.results / cell.key).metrics
+            metrics = self.workplace.compute(cell, self.results / cell.key, self.keep_features).metrics
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in a method is that cell's failure, not the end of the run
@@ -359,7 +373,7 @@ class _Spread:
     def _answers(self, cells: list[Cell], model_alone: bool = False) -> Generator[tuple[Job, Answer]]:
         jobs = [
             Job(cell, self.run.face_sets[cell.dataset], self.home, self.dispatch.device, self.dispatch.threads,
-                self.run.store, model_alone)
+                self.run.store, model_alone, self.run.keep_features)
             for cell in cells
         ]  # fmt: skip
         with closing(self.dispatch.answers(jobs)) as answers:

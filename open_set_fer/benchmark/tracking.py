@@ -21,6 +21,8 @@ metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, aur
 artifacts   scores.parquet (id, truth, true_class, is_open, unknown_score, predicted_class, closed_set_class:
             the closed-set model's, given_class: the label regime's, origin: test or train, extras), key.json
             (what the cell's key is the digest of; older runs lack it), histogram.png,
+            features.npz (ids, and float16 features of the method's network, in the order of the scores) for cells that
+            `osfer run --keep-features` computed (tag features: kept, or none where the method names no network),
             traceback.txt, and
             faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
             only when the process that logs the cell was started with --allow-face-artifacts
@@ -47,6 +49,7 @@ import filelock
 
 from open_set_fer.benchmark import cell_result, store
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
+from open_set_fer.benchmark.features import FEATURES, FEATURES_TAG, read_features
 from open_set_fer.benchmark.labels import CONTROLS, labels_of
 from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.server import (
@@ -61,8 +64,10 @@ from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Experiment, Run
+    from numpy.typing import NDArray
     from pandas import DataFrame
     from PIL.Image import Image
 
@@ -310,7 +315,9 @@ class Tracker:
                 metrics += [Metric(f"curve.{name}", float(value), ended, step) for step, value in enumerate(values)]
             coordinates = {f"cell.{name}": result.tags[name] for name in COORDINATES}
             params = [Param(name, str(value)[:6000]) for name, value in (coordinates | result.params).items()]
-            described = result.tags | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
+            has_features = (folder / FEATURES).exists()  # not of an imported cell, whatever its tags say
+            own = {k: v for k, v in result.tags.items() if has_features or (k, v) != (FEATURES_TAG, "kept")}
+            described = own | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
             all_tags = [RunTag(name, masked(str(value))[:5000]) for name, value in described.items()]
             # MLflow's limits for one batch; nothing beyond them is dropped.
             for start in range(0, max(len(metrics), len(params), len(all_tags)), 100):
@@ -318,8 +325,10 @@ class Tracker:
                 self.client.log_batch(run_id, metrics=metrics[part], params=params[part], tags=all_tags[part])
             if result.data:
                 self.client.log_inputs(run_id, [_dataset_input(result.data)])
-            for name in ("scores.parquet", "profile.toml", "key.json"):
-                if name != "key.json" or (folder / name).exists():  # results of older suites have none
+            for name in ("scores.parquet", "profile.toml", "key.json", FEATURES):
+                if (
+                    name not in ("key.json", FEATURES) or (folder / name).exists()
+                ):  # results of older suites have no key
                     self.client.log_artifact(run_id, str(folder / name))
             for name, picture in pictures.items():
                 if isinstance(picture, Image.Image):
@@ -457,6 +466,11 @@ class Tracker:
 
         with tempfile.TemporaryDirectory() as folder:
             return pd.read_parquet(self._download(run_id, "scores.parquet", folder))
+
+    def read_features(self, run_id: str) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+        """Ids and features of a cell that kept them."""
+        with tempfile.TemporaryDirectory() as folder:
+            return read_features(self._download(run_id, FEATURES, folder))
 
     def _download(self, run_id: str, artifact: str, folder: str) -> Path:
         from mlflow.exceptions import MlflowException

@@ -59,6 +59,7 @@ app = typer.Typer()
         "osfer run -p demo --method all --seed 0,1,2",
         "osfer run --open surprise -m ours,knn --json",
         "osfer run -d ferplus -m baseline,label-loss,ours --labels released",
+        "osfer run -d ferplus -m baseline,ours --open surprise --keep-features",
         "osfer run -p paper --jobs 4 --cell-timeout 36000",
         "osfer run -p paper --backend ray --address 10.0.0.1:6379 --gpus 0.5 --store s3://bucket/models",
     )
@@ -91,6 +92,13 @@ def run(
             "the tracking server, and the data set's licence must allow it.",
         ),
     ] = False,
+    keep_features: Annotated[
+        bool,
+        typer.Option(
+            "--keep-features",
+            help="Keep the features of each cell's own network on its test faces as the artifact features.npz, for Figure 7.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -118,7 +126,7 @@ def run(
         dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
     )  # fmt: skip
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
-    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts, dispatch, store)
+    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts, dispatch, store, keep_features)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, command_line())
@@ -139,11 +147,20 @@ def run(
             f"same command logs them: {command_line()}",
             soft_wrap=True, highlight=False, markup=False,
         )  # fmt: skip
+    if keep_features and (lacking := runner.without_features(cells)):
+        log.warning(
+            "%d of the cells were computed without --keep-features, and features cannot be had from scores: %s\n"
+            "  mend: the same command with a --home of its own; or delete their runs in MLflow (`osfer ui`) and %s, then the "
+            "same command computes them again",
+            len(lacking), some([str(cell) for cell in lacking]),
+            some([str(home / "results" / cell.key) for cell in lacking]),
+        )  # fmt: skip
     again = ["--profile", profile or name, "--home", str(home)]
     retry = ""
     if outcome.failed:
         _print_failed(outcome.failed)
         as_now = [*["--allow-face-artifacts"] * allow_face_artifacts, *["--weights", weights] * bool(weights)]
+        as_now += ["--keep-features"] * keep_features
         options = {
             "--threads": threads, "--jobs": jobs, "--backend": backend if backend != "local" else "",
             "--address": address, "--gpus": gpus, "--cell-timeout": cell_timeout, "--store": store,
@@ -235,6 +252,11 @@ def plan(
         out.print(f"nothing to do: all {len(cells)} cells are done")
         return
     out.print(f"{len(missing)} of {len(cells)} cells to do" + f"; {time}" * bool(time))
+
+
+def some(items: list[str], most: int = 3) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(items[:most]) + f" and {len(items) - most} more" * (len(items) > most)
 
 
 def _print_failed(failed: list[tuple[Cell, str]]) -> None:

@@ -23,4 +23,4 @@ class Baseline:
         """Score by the shared closed-set model alone."""
         model = context.closed_set_model(task)
         confidence = training.softmax(model.test_logits) if self.score == "msp" else model.test_logits
-        return Detection(-confidence.max(axis=1), model.pseudo_labels)
+        return Detection(-confidence.max(axis=1), model.pseudo_labels, network=model.network)

@@ -64,6 +64,7 @@ class Detection:
     curves: per-epoch values by name, for MLflow and the figures.
     extras: per-image arrays (N,) by name (pseudo labels, losses), kept beside the scores.
     notes: what a reader of the result must know, such as a guard that fell back.
+    network: the one whose features of the test images figures show (`osfer run --keep-features`); None where there is none.
 
     >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
     >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
@@ -76,6 +77,7 @@ class Detection:
     curves: dict[str, list[float]] = field(default_factory=dict)
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    network: Network | None = None
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ class Dias:
         logits = training.evaluate(simulator.classifier, task.test_images)
         if not np.isfinite(logits).all():
             raise SuiteError("dias: training diverged, the logits are not finite", "lower dias.learning_rate")
-        return Detection(-training.softmax(logits).max(axis=1), logits.argmax(axis=1), curves)
+        score = -training.softmax(logits).max(axis=1)
+        return Detection(score, logits.argmax(axis=1), curves, network=simulator.classifier)
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:

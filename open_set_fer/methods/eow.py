@@ -77,7 +77,7 @@ class EOW:
         with context.phase("train"):
             curves = self._train(network, task, context, torch.Generator().manual_seed(seed + 1))
         logits = training.evaluate(network, task.test_images)
-        return Detection(open_probability(logits), logits[:, :-1].argmax(axis=1), curves)
+        return Detection(open_probability(logits), logits[:, :-1].argmax(axis=1), curves, network=network)
 
     def _train(
         self, network: backbones.Network, task: OpenSetTask, context: Context, generator: torch.Generator

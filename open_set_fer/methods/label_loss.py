@@ -26,4 +26,5 @@ class LabelLoss:
         model = context.closed_set_model(task)
         labels = model.pseudo_labels
         logits = training.evaluate(model.network, task.test_images)
-        return Detection(training.sample_losses(logits, labels), model.answers, extras={"pseudo_label": labels})
+        losses = training.sample_losses(logits, labels)
+        return Detection(losses, model.answers, extras={"pseudo_label": labels}, network=model.network)

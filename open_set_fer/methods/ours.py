@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.label_noise import guard_notes, select_clean
-from open_set_fer.methods.lazy import learners, training
+from open_set_fer.methods.lazy import backbones, learners, training
 from open_set_fer.methods.scaling import standardise
 from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
 
@@ -74,7 +74,7 @@ class Ours:
     """Score noisy and erased images, as in training (the authors' notebook), instead of the images as they are (the paper)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Score by the mean loss of the networks against the pseudo labels."""
+        """Score by the mean loss of the networks against the pseudo labels; features are of the network trained last."""
         labels = context.closed_set_model(task).pseudo_labels
         score = np.empty(len(labels))
         curves: dict[str, list[float]] = {}
@@ -85,11 +85,13 @@ class Ours:
         rounds = [(half, ~half), (~half, half)] if online else [(whole, whole)]
         with context.phase("train"):
             for stream, scored in rounds:
-                score[scored] = self._train_and_score(task, labels, stream, scored, context, curves, selections)
+                score[scored], network = self._train_and_score(
+                    task, labels, stream, scored, context, curves, selections
+                )
         if online:
             score = standardise(score, half)
         notes = guard_notes(selections, task.closed_classes)
-        return Detection(score, labels, curves, {"pseudo_label": labels}, notes)
+        return Detection(score, labels, curves, {"pseudo_label": labels}, notes, network)
 
     def _train_and_score(
         self,
@@ -100,8 +102,8 @@ class Ours:
         context: Context,
         curves: dict[str, list[float]],
         selections: list[tuple[int, ...]],
-    ) -> NDArray[np.float64]:
-        """Train on the test images of `stream` with their pseudo labels; (n,) mean losses of those of `scored`.
+    ) -> tuple[NDArray[np.float64], backbones.Network]:
+        """Train on the test images of `stream` with their pseudo labels; (n,) mean losses of those of `scored`, and a network.
 
         selections: gets the classes that each selection lost.
         """
@@ -145,8 +147,9 @@ class Ours:
                     selections.append(lost)
         by_network = np.array([np.mean(values, axis=0) for values in scores])
         if self.score_networks == "both" or len(pair) == 1:
-            return np.asarray(by_network.mean(axis=0))
-        return np.asarray(by_network[0 if self.score_networks == "first" else 1])
+            return np.asarray(by_network.mean(axis=0)), pair[-1].network
+        chosen = 0 if self.score_networks == "first" else 1
+        return np.asarray(by_network[chosen]), pair[chosen].network
 
     def _is_scored(self, epoch: int, cycle: range) -> bool:
         """Whether the losses after this epoch of this cycle are part of the score."""

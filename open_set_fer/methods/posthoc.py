@@ -75,7 +75,7 @@ class PostHoc:
         if not np.isfinite(score).all():
             raise self._error(f"{np.sum(~np.isfinite(score))} of {len(score)} scores are not finite")
         # Scores of features come from the images alone, whatever labels they are given: so do their classes then.
-        return Detection(score, model.answers)
+        return Detection(score, model.answers, network=model.network)
 
     def _fit_and_score(
         self, library: Any, model: ClosedSetModel, task: OpenSetTask, context: Context

@@ -69,7 +69,8 @@ class Proser:
         logits = training.evaluate(
             network, task.test_images, lambda x: open_logits(network, dummy, network.feature_map(x))
         )
-        return Detection(delta_confidence(logits, self.temperature), logits[:, :-1].argmax(axis=1), curves)
+        score = delta_confidence(logits, self.temperature)
+        return Detection(score, logits[:, :-1].argmax(axis=1), curves, network=network)
 
     def _train(
         self, network: backbones.Network, dummy: nn.Linear, task: OpenSetTask, context: Context, seed: int
