@@ -79,7 +79,7 @@ def cells_frame(results: Results) -> pd.DataFrame:
     """Every planned cell with its status, error, tags and metrics as logged, texts as spreadsheet_safe gives them."""
     leading = [*COORDINATES, "status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device",
                "demonstration", "fingerprint", "reads_labels", *FACTS]  # fmt: skip
-    skipped = {*leading, "notes", "counts", "logged"}
+    skipped = {*leading, "notes", "counts", "logged", "features"}
     metrics = sorted(str(name) for name in results.cells.columns if name not in skipped)
     frame = results.cells[[*leading, *metrics]].copy()
     frame.loc[frame["status"] != FAILED, "error"] = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,8 +60,14 @@ class SettingsGroup:
     rows: list[tuple[str, str]]
 
 
-def build_page(results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "") -> str:
-    """The page as HTML. ui: address of an MLflow UI for links to experiment and runs; none without it."""
+def build_page(
+    results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "", not_drawn: Iterable[str] = ()
+) -> str:
+    """The page as HTML.
+
+    ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
+    there are not.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -81,7 +88,7 @@ def build_page(results: Results, tables: list[Table], figures: list[ReportFigure
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
         tables=[table for table in tables if not table.is_side],
         side_tables=[table for table in tables if table.is_side],
-        figures=figures,
+        figures=figures, not_drawn=list(not_drawn),
         failures=ran[ran["status"] == FAILED].to_dict("records"),
         missing=_missing(results.cells),
         notes=_notes(ran),

@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from open_set_fer import plugins
+from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.labels import LABELS, Labels, labels_of
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
+    from numpy.typing import NDArray
 
 PAPER_METHODS = ("baseline", "eow", "proser", "dias", "ours")
 FAMILY_ORDER = ("single", "pairs", "triples", "compound", "contempt")
@@ -173,6 +176,15 @@ class Results:
             return None
         return frame
 
+    def features(self, run_id: str) -> tuple[NDArray[np.str_], NDArray[np.float32]] | None:
+        """Ids and features of a run's test faces; None when the artifact is gone or damaged."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.tracker.read_features(run_id)
+        except (MlflowException, OSError, SuiteError):
+            return None
+
 
 def load(tracker: Tracker) -> Results:
     """Read an experiment; raises SuiteError when it holds no finished cell, or none with planned settings."""
@@ -265,6 +277,7 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
         "demonstration": tags.get("demonstration", "").lower() == "true",
         "reads_labels": tags.get("reads_labels", "unknown"),
+        "features": tags.get(FEATURES_TAG, ""),
         **{fact: tags.get(fact, "unknown") for fact in FACTS},
         "notes": tuple(read_notes(tags.get("notes", ""))),
         "fingerprint": data[0].digest if data else "",

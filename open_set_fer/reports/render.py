@@ -13,6 +13,7 @@ import filelock
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.embedding import embedding_figures, lacking_features
 from open_set_fer.reports.figures import all_figures
 from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
 from open_set_fer.reports.label_figure import label_figures
@@ -67,10 +68,11 @@ def _render(results: Results, folder: Path, ui: str) -> None:
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
-    figures = [*all_figures(results.under(results.regimes[0])), *label_figures(results)]
+    first = results.under(results.regimes[0])
+    figures = [*all_figures(first), *label_figures(results), *embedding_figures(first)]
     for figure in figures:
         figure.save(figures_folder)
-    (folder / PAGE).write_text(build_page(results, tables, figures, ui), "utf-8")
+    (folder / PAGE).write_text(build_page(results, tables, figures, ui, lacking_features(first)), "utf-8")
 
 
 def _move(fresh: Path, out: Path) -> None:
