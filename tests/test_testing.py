@@ -14,6 +14,7 @@ import torch
 from open_set_fer import plugins
 from open_set_fer.benchmark.profiles import built_in_labels, load_profile
 from open_set_fer.methods.contract import Detection
+from open_set_fer.methods.scorer import ConfidenceScorer
 from open_set_fer.testing import check_method
 
 SMOKE = load_profile("smoke")[1]
@@ -46,6 +47,27 @@ class Sound:
 
     def changed(self, task, context, **parts):
         return replace(Sound.detect(self, task, context), **parts)
+
+
+@dataclass(frozen=True)
+class Kept(Sound):
+    """A sound method with a sound scorer."""
+
+    scorer = ConfidenceScorer
+
+    def detect(self, task, context):
+        model = context.closed_set_model(task)
+        scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": "max_logit"})
+        return self.changed(task, context, scorer=scorer)
+
+
+def test_a_scorer_must_repeat_the_method_and_be_known_to_its_class():
+    assert check_method(Kept()).scorer is not None
+    with pytest.raises(AssertionError, match="other scores than `detect`"):
+        check_method(Kept(weight=2.0))
+    Nameless = type("Nameless", (Kept,), {"scorer": None})
+    with pytest.raises(AssertionError, match="`scorer = ConfidenceScorer`"):
+        check_method(Nameless())
 
 
 def breaking(message):

@@ -28,6 +28,7 @@ class Network(nn.Module):
         self.widths = widths
         self.fc = nn.Linear(widths[-1], classes)
         self.channels = channels
+        self.settings: BackboneSettings | None = None  # what it is built by, where `build_network` did it
         # ImageNet statistics for colour (the authors' code); a plain centre and scale for grey faces.
         mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.5], [0.25])
         self.mean: Tensor
@@ -112,6 +113,7 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     with seeded(seed):
         make = {"small": _small, "shallow": _shallow}.get(settings.name, _resnet)
         network = make(settings, classes, channels)
+    network.settings = settings
     if settings.weights:
         load_weights(network, settings.weights)
     return network.to(memory_format=torch.channels_last)

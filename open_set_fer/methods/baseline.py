@@ -7,6 +7,7 @@ from typing import Literal
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import training
+from open_set_fer.methods.scorer import ConfidenceScorer
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Baseline:
 
     name = "baseline"
     version = 1
+    scorer = ConfidenceScorer
 
     score: Literal["msp", "max_logit"] = "msp"
     """Which of the two."""
@@ -23,4 +25,5 @@ class Baseline:
         """Score by the shared closed-set model alone."""
         model = context.closed_set_model(task)
         confidence = training.softmax(model.test_logits) if self.score == "msp" else model.test_logits
-        return Detection(-confidence.max(axis=1), model.pseudo_labels, network=model.network)
+        scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": self.score})
+        return Detection(-confidence.max(axis=1), model.pseudo_labels, network=model.network, scorer=scorer)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from open_set_fer.methods.backbones import Network
     from open_set_fer.methods.recipe import BackboneSettings
+    from open_set_fer.methods.scorer import Scorer
 
 T = TypeVar("T")
 
@@ -65,6 +66,8 @@ class Detection:
     extras: per-image arrays (N,) by name (pseudo labels, losses), kept beside the scores.
     notes: what a reader of the result must know, such as a guard that fell back.
     network: the one whose features of the test images figures show (`osfer run --keep-features`); None where there is none.
+    scorer: scores faces that the task does not have; None of a method whose score means nothing for such a face. The
+        method's class names its type as `scorer`, by which a kept one is found again.
 
     >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
     >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
@@ -78,6 +81,7 @@ class Detection:
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     network: Network | None = None
+    scorer: Scorer | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pydantic import Field
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import F, augmentation, backbones, nn, seeds, torch, training
+from open_set_fer.methods.scorer import ConfidenceScorer
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 NOISE = 100  # channels of the generator's input (published)
@@ -34,6 +35,7 @@ class Dias:
 
     name = "dias"
     version = 2
+    scorer = ConfidenceScorer
 
     epochs: Epochs = 200
     """Each is one GAN pass and one copycat pass over the training images."""
@@ -92,8 +94,14 @@ class Dias:
         logits = training.evaluate(simulator.classifier, task.test_images)
         if not np.isfinite(logits).all():
             raise SuiteError("dias: training diverged, the logits are not finite", "lower dias.learning_rate")
-        score = -training.softmax(logits).max(axis=1)
-        return Detection(score, logits.argmax(axis=1), curves, network=simulator.classifier)
+        scorer = ConfidenceScorer({"classifier": simulator.classifier}, settings={"score": "msp"})
+        return Detection(
+            -training.softmax(logits).max(axis=1),
+            logits.argmax(axis=1),
+            curves,
+            network=simulator.classifier,
+            scorer=scorer,
+        )
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:

@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import F, backbones, seeds, torch, training
+from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
+
+
+@dataclass(frozen=True, eq=False)
+class OpenOutputScorer(Scorer):
+    """By the last of K+1 outputs of the network `classifier`."""
+
+    def score(self, images: NDArray[np.uint8]) -> Scores:
+        """p(K+1); probabilities are among the K known outputs."""
+        logits = training.evaluate(self.networks["classifier"], images)
+        return Scores(open_probability(logits), training.softmax(logits[:, :-1]))
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class EOW:
 
     name = "eow"
     version = 2
+    scorer = OpenOutputScorer
 
     epochs: Epochs = 15
     batch_size: BatchSize = 64
@@ -77,7 +89,10 @@ class EOW:
         with context.phase("train"):
             curves = self._train(network, task, context, torch.Generator().manual_seed(seed + 1))
         logits = training.evaluate(network, task.test_images)
-        return Detection(open_probability(logits), logits[:, :-1].argmax(axis=1), curves, network=network)
+        scorer = OpenOutputScorer({"classifier": network})
+        return Detection(
+            open_probability(logits), logits[:, :-1].argmax(axis=1), curves, network=network, scorer=scorer
+        )
 
     def _train(
         self, network: backbones.Network, task: OpenSetTask, context: Context, generator: torch.Generator

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import training
+from open_set_fer.methods.scorer import ConfidenceScorer
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,14 @@ class LabelLoss:
     name = "label-loss"
     version = 1
     label_based = True
+    scorer = ConfidenceScorer
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by the loss of the model's own logits, computed from the images."""
         model = context.closed_set_model(task)
         labels = model.pseudo_labels
         logits = training.evaluate(model.network, task.test_images)
+        # An unseen face has no label but the model's own.
+        scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": "loss"})
         losses = training.sample_losses(logits, labels)
-        return Detection(losses, model.answers, extras={"pseudo_label": labels}, network=model.network)
+        return Detection(losses, model.answers, extras={"pseudo_label": labels}, network=model.network, scorer=scorer)

@@ -8,16 +8,49 @@ open faces mostly have. The loss against the pseudo label is the open-set score.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.label_noise import guard_notes, select_clean
-from open_set_fer.methods.lazy import backbones, learners, training
+from open_set_fer.methods.lazy import learners, training
 from open_set_fer.methods.scaling import standardise
+from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
+
+if TYPE_CHECKING:
+    from open_set_fer.methods.backbones import Network
+
+
+@dataclass(frozen=True, eq=False)
+class StreamScorer(Scorer):
+    """The online networks: each round's loss against the closed-set model's answer, on the scale of the images it scored.
+
+    networks: `closed_set`, and `round_<r>_<i>`. settings: `rounds`, for each the names of its `networks`, and `mean` and
+    `deviation` of the losses that it scored. A face gets the mean over both rounds; those of the task got the one round that
+    had not trained on them.
+    """
+
+    repeats = False
+
+    def score(self, images: NDArray[np.uint8]) -> Scores:
+        """The mean over the rounds."""
+        logits = training.evaluate(self.networks["closed_set"], images)
+        score = self.by_round(images, logits.argmax(axis=1)).mean(axis=0)
+        return Scores(score, training.softmax(logits))
+
+    def by_round(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(rounds, N): each round's score against these labels."""
+        rounds = []
+        for part in self.settings["rounds"]:
+            losses = [
+                training.sample_losses(training.evaluate(self.networks[name], images), labels)
+                for name in part["networks"]
+            ]
+            rounds.append((np.mean(losses, axis=0) - part["mean"]) / (part["deviation"] or 1.0))
+        return np.array(rounds)
 
 
 @dataclass(frozen=True)
@@ -30,6 +63,7 @@ class Ours:
     name = "ours"
     version = 2
     sees_pool, label_based = True, True
+    scorer = StreamScorer
 
     epochs: Epochs = 40
     """Of each network (the paper's 40 may be meant for both)."""
@@ -75,23 +109,46 @@ class Ours:
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by the mean loss of the networks against the pseudo labels; features are of the network trained last."""
-        labels = context.closed_set_model(task).pseudo_labels
+        model = context.closed_set_model(task)
+        labels = model.pseudo_labels
         score = np.empty(len(labels))
         curves: dict[str, list[float]] = {}
         selections: list[tuple[int, ...]] = []
+        trained: list[list[Network]] = []
         half = np.arange(len(labels)) % 2 == 0  # the runner has shuffled the order
         whole = slice(None)
         online = self.variant == "online"
         rounds = [(half, ~half), (~half, half)] if online else [(whole, whole)]
         with context.phase("train"):
             for stream, scored in rounds:
-                score[scored], network = self._train_and_score(
-                    task, labels, stream, scored, context, curves, selections
+                score[scored] = self._train_and_score(
+                    task, labels, stream, scored, context, curves, selections, trained
                 )
+        scorer = None
         if online:
+            if (self.score_epochs, self.score_batch_norm, self.score_augmented) == ("last", "running", False):
+                scorer = self._scorer(model.network, trained, [score[scored] for _, scored in rounds])
             score = standardise(score, half)
         notes = guard_notes(selections, task.closed_classes)
-        return Detection(score, labels, curves, {"pseudo_label": labels}, notes, network)
+        network = self._scoring(trained[-1])[-1]
+        return Detection(score, labels, curves, {"pseudo_label": labels}, notes, network, scorer)
+
+    def _scoring(self, networks: list[Network]) -> list[Network]:
+        """Those of one training whose losses are the score."""
+        if len(networks) == 2 and self.score_networks != "both":
+            return networks[:1] if self.score_networks == "first" else networks[1:]
+        return networks
+
+    def _scorer(
+        self, closed_set: Network, trained: list[list[Network]], losses: list[NDArray[np.float64]]
+    ) -> StreamScorer:
+        """From each round's networks and the losses that they scored."""
+        networks, rounds = {"closed_set": closed_set}, []
+        for number, (pair, values) in enumerate(zip(trained, losses, strict=True), 1):
+            named = {f"round_{number}_{index}": network for index, network in enumerate(self._scoring(pair), 1)}
+            networks |= named
+            rounds.append({"networks": list(named), "mean": float(values.mean()), "deviation": float(values.std())})
+        return StreamScorer(networks, settings={"rounds": rounds})
 
     def _train_and_score(
         self,
@@ -102,10 +159,11 @@ class Ours:
         context: Context,
         curves: dict[str, list[float]],
         selections: list[tuple[int, ...]],
-    ) -> tuple[NDArray[np.float64], backbones.Network]:
-        """Train on the test images of `stream` with their pseudo labels; (n,) mean losses of those of `scored`, and a network.
+        trained: list[list[Network]],
+    ) -> NDArray[np.float64]:
+        """Train on the test images of `stream` with their pseudo labels; (n,) mean losses of those of `scored`.
 
-        selections: gets the classes that each selection lost.
+        selections: gets the classes that each selection lost. trained: gets the networks.
         """
         images, labels = task.test_images[stream], pseudo_labels[stream]
         scored_images, scored_labels = task.test_images[scored], pseudo_labels[scored]
@@ -145,11 +203,11 @@ class Ours:
                     selected_by[index], lost = select_clean(losses, labels, self.clean_threshold, task.seed)
                     curves.setdefault(f"clean_share_by_{index + 1}", []).append(float(selected_by[index].mean()))
                     selections.append(lost)
+        trained.append([learner.network for learner in pair])
         by_network = np.array([np.mean(values, axis=0) for values in scores])
         if self.score_networks == "both" or len(pair) == 1:
-            return np.asarray(by_network.mean(axis=0)), pair[-1].network
-        chosen = 0 if self.score_networks == "first" else 1
-        return np.asarray(by_network[chosen]), pair[chosen].network
+            return np.asarray(by_network.mean(axis=0))
+        return np.asarray(by_network[0 if self.score_networks == "first" else 1])
 
     def _is_scored(self, epoch: int, cycle: range) -> bool:
         """Whether the losses after this epoch of this cycle are part of the score."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,38 @@ from scipy.special import logsumexp
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import F, nn, seeds, torch, training
 from open_set_fer.methods.scaling import standardise
+from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
+
+if TYPE_CHECKING:
+    from open_set_fer.methods.backbones import Network
+
+
+@dataclass(frozen=True, eq=False)
+class DiscriminatorScorer(Scorer):
+    """The discriminators, frozen: how much a face looks like what this pool alone had, plus its energy.
+
+    networks: `closed_set`, and `fold_<f>`. settings: `folds`, for each the `mean` and `deviation` of the logits that it
+    scored, `energy` likewise, and `energy_weight`. A face gets the mean over the folds; those of the task got the fold that had
+    not trained on them.
+    """
+
+    repeats = False
+
+    def score(self, images: NDArray[np.uint8]) -> Scores:
+        """The mean over the folds, plus the energy."""
+        logits = training.evaluate(self.networks["closed_set"], images)
+        energy, scale = _energy(logits), self.settings["energy"]
+        score = self.by_fold(images).mean(axis=0)
+        score = score + self.settings["energy_weight"] * (energy - scale["mean"]) / (scale["deviation"] or 1.0)
+        return Scores(score, training.softmax(logits))
+
+    def by_fold(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(folds, N): each fold's standardised logit."""
+        return np.array([
+            (_pool_logit(self.networks[f"fold_{fold}"], images) - scale["mean"]) / (scale["deviation"] or 1.0)
+            for fold, scale in enumerate(self.settings["folds"], 1)
+        ])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +61,7 @@ class OursPlus:
     name = "ours-plus"
     version = 2
     sees_pool = True
+    scorer = DiscriminatorScorer
 
     epochs: Epochs = 8
     """Of each fold's network."""
@@ -49,6 +82,7 @@ class OursPlus:
         pool_labels = model.pseudo_labels
         curves: dict[str, list[float]] = {}
         logits = np.zeros(len(pool_labels))
+        networks = {"closed_set": model.network}
         generator = torch.Generator().manual_seed(seeds.draw_seed(context.generator))
         with context.phase("train"):
             # Pseudo labels on both sides: a true label on one and a pseudo label on the other would give them away.
@@ -56,13 +90,19 @@ class OursPlus:
             folds = np.arange(len(pool_labels)) % self.folds  # the runner has shuffled the order
             for fold in context.progress(range(self.folds), "ours-plus: folds"):
                 held_out = folds == fold
-                curves[f"loss_{fold + 1}"], logits[held_out] = self._fold(
+                curves[f"loss_{fold + 1}"], networks[f"fold_{fold + 1}"] = self._fold(
                     task, context, model, pool_labels, train_labels, held_out, generator
                 )
-        energy = -logsumexp(model.test_logits.astype(np.float64), axis=1)
+                logits[held_out] = _pool_logit(networks[f"fold_{fold + 1}"], task.test_images[held_out])
+        energy = _energy(model.test_logits)
         # Each fold's network has its own scale: joined raw, the fold with the larger logits would rank first.
         score = standardise(logits, folds) + self.energy_weight * standardise(energy)
-        return Detection(score, pool_labels, curves, {"pool_logit": logits, "energy": energy})
+        scales = {
+            "folds": [_scale(logits[folds == fold]) for fold in range(self.folds)],
+            "energy": _scale(energy), "energy_weight": self.energy_weight,
+        }  # fmt: skip
+        extras = {"pool_logit": logits, "energy": energy}
+        return Detection(score, pool_labels, curves, extras, scorer=DiscriminatorScorer(networks, settings=scales))
 
     def _fold(
         self,
@@ -73,8 +113,8 @@ class OursPlus:
         train_labels: NDArray[np.int64],
         held_out: NDArray[np.bool_],
         generator: torch.Generator,
-    ) -> tuple[list[float], NDArray[np.float64]]:
-        """Train on the pool without `held_out` against as many training images; loss curve and held-out logits."""
+    ) -> tuple[list[float], Network]:
+        """Train on the pool without `held_out` against as many training images; loss curve and network."""
         pool = np.flatnonzero(~held_out)
         network = copy.deepcopy(model.network).requires_grad_(True)
         seed = seeds.draw_seed(generator)
@@ -99,9 +139,27 @@ class OursPlus:
                 schedule.step()
                 total += loss.item() * len(batch)
             losses.append(total / len(chosen))
-        faces = task.test_images[held_out]
-        both = training.evaluate(network, faces) + training.evaluate(network, np.ascontiguousarray(faces[..., ::-1]))
-        return losses, both[:, 0].astype(np.float64) / 2
+        return losses, network
+
+
+def _pool_logit(network: Network, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N,) logit of the faces and their mirror images."""
+    both = training.evaluate(network, faces) + training.evaluate(network, np.ascontiguousarray(faces[..., ::-1]))
+    return both[:, 0].astype(np.float64) / 2
+
+
+def _energy(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,) -logsumexp, of known classes."""
+    return np.asarray(-logsumexp(logits.astype(np.float64), axis=1))
+
+
+def _scale(values: NDArray[np.float64]) -> dict[str, float]:
+    """What `standardise` does to these values, to do it to others; a deviation of 0 counts as 1."""
+    return (
+        {"mean": float(values.mean()), "deviation": float(values.std())}
+        if len(values)
+        else {"mean": 0.0, "deviation": 0.0}
+    )
 
 
 def match_classes(

@@ -6,10 +6,12 @@ training images are the linear layer's. Only ODIN runs the network again: it nee
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,9 +19,38 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import backbones, nn, torch, training
+from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
+
+
+@dataclass(frozen=True, eq=False)
+class PostHocScorer(Scorer):
+    """A detector of pytorch-ood on the network `classifier`, fitted again on the kept features of the training images.
+
+    settings: those of `PostHoc`. arrays: `features` (M, D) and `labels` (M,), of a detector that is fitted.
+    """
+
+    def score(self, images: NDArray[np.uint8]) -> Scores:
+        """As `PostHoc.detect`."""
+        network, method = self.networks["classifier"], PostHoc(**self.settings)
+        probabilities = training.softmax(training.evaluate(network, images))
+        if method.detector == "odin":
+            return Scores(method._odin(_pytorch_ood(), network, images), probabilities)
+        is_fed_logits = _kind(self._fitted) == "logits"
+        inputs = (training.evaluate if is_fed_logits else training.pooled_features)(network, images)
+        with method._naming_faults():
+            return Scores(method._predict(self._fitted, inputs), probabilities)
+
+    @cached_property
+    def _fitted(self) -> Any:
+        method, head = PostHoc(**self.settings), _head(self.networks["classifier"])
+        with method._naming_faults():
+            detector = method._detector(_pytorch_ood(), head)
+            if detector.requires_fit:
+                method._fit(detector, head, self.arrays["features"], self.arrays["labels"])
+        return detector
 
 
 @dataclass(frozen=True)
@@ -34,6 +65,7 @@ class PostHoc:
 
     name = "posthoc"
     version = 1
+    scorer = PostHocScorer
 
     detector: Literal[
         "max_logit", "energy", "entropy", "openmax", "mahalanobis", "relative_mahalanobis", "knn", "vim",
@@ -67,48 +99,59 @@ class PostHoc:
         """
         library = _pytorch_ood()
         model = context.closed_set_model(task)
+        arrays: dict[str, NDArray[Any]] = {}
         with context.phase("train"):
             if self.detector == "odin":
                 score = self._odin(library, model.network, task.test_images)
             else:
-                score = self._fit_and_score(library, model, task, context)
+                with self._naming_faults():
+                    head = _head(model.network)
+                    detector = self._detector(library, head)
+                    if detector.requires_fit:
+                        arrays = {"features": context.features(task)[0], "labels": task.train_labels}
+                        self._fit(detector, head, arrays["features"], arrays["labels"])
+                    # Logits are read by these alone: features do not depend on the labels that a face is given.
+                    is_fed_logits = _kind(detector) == "logits"
+                    score = self._predict(detector, model.test_logits if is_fed_logits else context.features(task)[1])
         if not np.isfinite(score).all():
             raise self._error(f"{np.sum(~np.isfinite(score))} of {len(score)} scores are not finite")
         # Scores of features come from the images alone, whatever labels they are given: so do their classes then.
-        return Detection(score, model.answers, network=model.network)
+        scorer = PostHocScorer({"classifier": model.network}, arrays, dataclasses.asdict(self))
+        return Detection(score, model.answers, network=model.network, scorer=scorer)
 
-    def _fit_and_score(
-        self, library: Any, model: ClosedSetModel, task: OpenSetTask, context: Context
-    ) -> NDArray[np.float64]:
-        """(N,) outlier scores by the detector's logits, features or feature-maps interface, in float64."""
-        network, labels = model.network, training.as_tensor(task.train_labels)
-        head = deepcopy(network.fc).double().cpu().requires_grad_(False)
-        wide = _float64_default() if self.detector.endswith("mahalanobis") else nullcontext()
-        try:
-            detector = self._detector(library, head)
-            # ReAct's feature maps may have any shape: pooled features are the paper's penultimate layer.
-            kind = next(kind for kind in ("logits", "features", "feature_maps") if hasattr(detector, f"predict_{kind}"))
-            if kind == "logits":  # read by these alone: features do not depend on the labels that a face is given
-                test = training.as_tensor(model.test_logits).double()
-            with wide:
-                if detector.requires_fit:  # all that score features do
-                    train, test_features = (
-                        training.as_tensor(features).double() for features in context.features(task)
-                    )
-                    right = self._right(head(train), labels)
-                    if kind == "logits":
-                        train = head(train)
-                    else:
-                        test = test_features
-                    if self.detector == "openmax":  # as published; SHE does it by itself
-                        train, labels = train[right], labels[right]
-                    getattr(detector, f"fit_{kind}")(train, labels)
-                # In pieces: DICE holds (piece, K, D) at once.
-                pieces = [getattr(detector, f"predict_{kind}")(piece).double() for piece in torch.split(test, 1024)]
-        except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-            raise self._error(str(error)) from error
+    def _fit(
+        self, detector: Any, head: nn.Linear, features: NDArray[np.float32], labels_given: NDArray[np.int64]
+    ) -> None:
+        """On training features, in float64."""
+        train, labels = training.as_tensor(features).double(), training.as_tensor(labels_given)
+        right = self._right(head(train), labels)
+        if _kind(detector) == "logits":
+            train = head(train)
+        if self.detector == "openmax":  # as published; SHE does it by itself
+            train, labels = train[right], labels[right]
+        with self._default_type():
+            getattr(detector, f"fit_{_kind(detector)}")(train, labels)
+
+    def _predict(self, detector: Any, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(N,) outlier scores of logits or features, in float64."""
+        with self._default_type():
+            # In pieces: DICE holds (piece, K, D) at once.
+            pieces = [
+                getattr(detector, f"predict_{_kind(detector)}")(piece).double()
+                for piece in torch.split(training.as_tensor(inputs).double(), 1024)
+            ]
         score: NDArray[np.float64] = torch.cat(pieces).numpy()
         return score
+
+    def _default_type(self) -> AbstractContextManager[None]:
+        return _float64_default() if self.detector.endswith("mahalanobis") else nullcontext()
+
+    @contextmanager
+    def _naming_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+            raise self._error(str(error)) from error
 
     def _detector(self, library: Any, head: nn.Linear) -> Any:
         """The detector, without a model: it is fed logits or features. `head`: the linear layer, where it needs one."""
@@ -164,6 +207,16 @@ class PostHoc:
             f"posthoc detector {self.detector}: {message}",
             "change the detector's settings, train the closed-set model longer, or leave this detector out",
         )
+
+
+def _head(network: backbones.Network) -> nn.Linear:
+    """A copy of its linear layer, in float64 on the CPU."""
+    return deepcopy(network.fc).double().cpu().requires_grad_(False)
+
+
+def _kind(detector: Any) -> str:
+    """What a detector is fed. ReAct's feature maps may have any shape: pooled features are the paper's penultimate layer."""
+    return next(kind for kind in ("logits", "features", "feature_maps") if hasattr(detector, f"predict_{kind}"))
 
 
 def _pytorch_ood() -> Any:

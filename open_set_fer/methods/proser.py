@@ -7,6 +7,7 @@ here are always [K known ones, largest dummy one]: (N, K+1), the dummy at index 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,7 +17,24 @@ from pydantic import Field
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import F, backbones, nn, seeds, torch, training
+from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share, Stages
+
+
+@dataclass(frozen=True, eq=False)
+class PlaceholderScorer(Scorer):
+    """By the network `classifier` and its dummy head, arrays `weight` and `bias`."""
+
+    def score(self, images: NDArray[np.uint8]) -> Scores:
+        """The dummy's lead; probabilities are among the known logits."""
+        network = self.networks["classifier"]
+        weight, bias = (torch.tensor(self.arrays[name]).to(network.fc.weight.device) for name in ("weight", "bias"))
+
+        def logits_of(x: torch.Tensor) -> torch.Tensor:
+            return open_logits(network, lambda features: F.linear(features, weight, bias), network.feature_map(x))
+
+        logits = training.evaluate(network, images, logits_of)
+        return Scores(delta_confidence(logits, self.settings["temperature"]), training.softmax(logits[:, :-1]))
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,7 @@ class Proser:
 
     name = "proser"
     version = 1
+    scorer = PlaceholderScorer
 
     epochs: Epochs = 10
     batch_size: Annotated[BatchSize, Field(ge=4)] = 128
@@ -69,8 +88,10 @@ class Proser:
         logits = training.evaluate(
             network, task.test_images, lambda x: open_logits(network, dummy, network.feature_map(x))
         )
+        head = {name: tensor.detach().cpu().numpy() for name, tensor in dummy.named_parameters()}
+        scorer = PlaceholderScorer({"classifier": network}, head, {"temperature": self.temperature})
         score = delta_confidence(logits, self.temperature)
-        return Detection(score, logits[:, :-1].argmax(axis=1), curves, network=network)
+        return Detection(score, logits[:, :-1].argmax(axis=1), curves, network=network, scorer=scorer)
 
     def _train(
         self, network: backbones.Network, dummy: nn.Linear, task: OpenSetTask, context: Context, seed: int
@@ -116,7 +137,9 @@ class Proser:
         return curves
 
 
-def open_logits(network: backbones.Network, dummy: nn.Linear, feature_map: torch.Tensor) -> torch.Tensor:
+def open_logits(
+    network: backbones.Network, dummy: Callable[[torch.Tensor], torch.Tensor], feature_map: torch.Tensor
+) -> torch.Tensor:
     """[known logits, largest dummy logit] (N, K+1) of a last feature map (N, D, h, w)."""
     largest = dummy(feature_map.mean(dim=(2, 3))).amax(dim=1, keepdim=True)
     return torch.cat([network.classify(feature_map), largest], dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -10,6 +11,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, states
 from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.scorer import Scorer, plans, rebuild, tensors
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
 from open_set_fer.testing.plugin import check_plugin, require
 
@@ -96,7 +99,8 @@ def check_method(method: Method, sign: bool = True) -> Detection:
 
     Raises AssertionError that says what is wrong: name, version and settings; shape, type and range of what it returns;
     other numbers for the same seed; random numbers that are not the context's; arrays of the task that it wrote to; a score
-    that depends on the other test faces where the method does not state `sees_pool = True`.
+    that depends on the other test faces where the method does not state `sees_pool = True`; a scorer that gives other scores
+    than the method, or cannot be kept.
     """
     check_plugin(method, plugins.METHODS)
     task, model, is_open = _task_with_an_open_class()
@@ -110,6 +114,7 @@ def check_method(method: Method, sign: bool = True) -> Detection:
             "within methods.seeds.seeded(draw_seed(context.generator))",
         )
         raise AssertionError("gives other numbers for the same seed: every random number must be context.generator's")
+    _check_scorer(method, task, detection)
     if not states(method, "sees_pool"):
         _check_one_face_at_a_time(method, task, model, detection)
     if sign:
@@ -161,10 +166,59 @@ def _check_one_face_at_a_time(method: Method, task: OpenSetTask, model: ClosedSe
     scores = np.asarray(_detect(method, part, lent, global_seed=0).unknown_score, dtype=np.float64)
     among_all = np.asarray(whole.unknown_score, dtype=np.float64)[half]
     require(
-        np.allclose(scores, among_all, rtol=1e-3, atol=1e-3 * float(np.std(among_all))),
+        _close(scores, among_all),
         "gives a face another score when other faces are missing from the pool: state `sees_pool = True` in the class, and "
         "the reports show it among the methods that see the pool",
     )
+
+
+def _check_scorer(method: Method, task: OpenSetTask, detection: Detection) -> None:
+    """Whether a scorer gives the detection's numbers again, one face at a time, and after it was kept without pickle."""
+    scorer = detection.scorer
+    if scorer is None:
+        return
+    kind = getattr(method, "scorer", None)
+    require(
+        isinstance(scorer, Scorer) and type(scorer) is kind,
+        f"has a scorer of type {type(scorer).__name__}, which its class does not name: `scorer = {type(scorer).__name__}`",
+    )
+    images = task.test_images
+    scores = scorer.score(images)
+    shapes = scores.unknown_score.shape, scores.probabilities.shape
+    wanted = (len(images),), (len(images), len(task.closed_classes))
+    require(shapes == wanted, f"its scorer gives arrays of shapes {shapes}, not {wanted}")
+    require(
+        all(bool(np.isfinite(values).all()) for values in scores) and np.allclose(scores.probabilities.sum(axis=1), 1),
+        "its scorer gives numbers that are not finite, or probabilities that do not add up to one",
+    )
+    if scorer.repeats:
+        require(
+            _close(scores.unknown_score, np.asarray(detection.unknown_score, dtype=np.float64)),
+            "its scorer gives the test images other scores than `detect`: mend it, or state `repeats = False` in its class "
+            "and say why",
+        )
+        require(
+            bool((scores.probabilities.argmax(axis=1) == detection.predicted_class).all()),
+            "its scorer gives the test images other classes than `detect`",
+        )
+    require(
+        _close(scorer.score(images[::2]).unknown_score, scores.unknown_score[::2]),
+        "its scorer gives a face another score when other faces are missing",
+    )
+    try:
+        numbers = safetensors.numpy.load(safetensors.numpy.save(tensors(scorer)))
+        settings = json.loads(json.dumps(dict(scorer.settings)))
+        kept = rebuild(type(scorer), plans(scorer), numbers, settings, torch.device("cpu"))
+    except (SuiteError, TypeError, safetensors.SafetensorError) as error:
+        raise AssertionError(f"its scorer cannot be kept: {error}") from error
+    require(
+        _close(kept.score(images).unknown_score, scores.unknown_score), "its scorer gives other scores once it was kept"
+    )
+
+
+def _close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether scores are the same but for rounding."""
+    return np.allclose(one, other, rtol=1e-3, atol=1e-3 * float(np.std(other)))
 
 
 def _check_detection(detection: Detection, task: OpenSetTask) -> None:
