@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 
 from open_set_fer.benchmark.labels import CONTROLS
+from open_set_fer.benchmark.shifts import SHIFT
 
 EVALUATION = 2
 """Raised whenever a metric changes its numbers or is added.
@@ -59,10 +60,15 @@ class CellResult:
         """Whether flipped labels were to be found, not open faces."""
         return self.tags.get("labels") in CONTROLS
 
+    @property
+    def is_shift(self) -> bool:
+        """Whether shifted closed faces were told from unshifted ones, and no open face was there."""
+        return self.tags.get("protocol") == SHIFT
+
     def title(self) -> str:
         """What the result is of, from the tags that name its cell, and its AUROC."""
         named = [self.tags[name] for name in ("dataset", "protocol", "open_classes", "method")]
-        area = "control AUROC" if self.is_control else "AUROC"
+        area = "control AUROC" if self.is_control else "AUROC of shifted faces" if self.is_shift else "AUROC"
         return f"{' '.join(named)} seed {self.tags['seed']}: {area} {self.metrics['auroc']:.3f}"
 
     def to_json(self) -> str:

@@ -79,7 +79,7 @@ def _score_faults(scores: pd.DataFrame, content: dict[str, Any]) -> list[str]:
             faults.append(f"its scores have {column} {foreign[0]!r}, which is not closed")
     if not set(truth[~is_open]) <= closed or not set(truth[is_open]) <= {"open"}:
         faults.append("its scores have a truth that is neither a closed class nor open")
-    if protocol.regime.is_control:
+    if not protocol.has_open:
         if not set(true_class) <= closed:
             faults.append("its scores have faces of a class that is not closed")
     elif not set(true_class[is_open]) <= set(protocol.open) or (truth != true_class)[~is_open].any():

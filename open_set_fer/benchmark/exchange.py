@@ -36,11 +36,12 @@ from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.labels import LABELS, OWN
 from open_set_fer.benchmark.measuring import measured
 from open_set_fer.benchmark.metrics import OF_THE_RUN
-from open_set_fer.benchmark.pictures import score_histogram
+from open_set_fer.benchmark.pictures import group_names, score_histogram
 from open_set_fer.benchmark.plan import Selection, dry_plan
 from open_set_fer.benchmark.profiles import read_profile, regime_of
 from open_set_fer.benchmark.protocols import FAMILIES
 from open_set_fer.benchmark.results import checked_curves, read_result, write_result
+from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError, summary
@@ -385,7 +386,7 @@ def _check_names(result: CellResult, key: str) -> None:
         raise SuiteError(f"it lacks the tags {', '.join(lacking)}")
     if tags.get("cell_key") != key:
         raise SuiteError("its tag cell_key is not the name of its folder")
-    if tags["protocol"] not in FAMILIES:
+    if tags["protocol"] not in (*FAMILIES, SHIFT):
         raise SuiteError(f"there is no protocol family {tags['protocol']!r}")
     if not re.fullmatch(r"[\w\-]{1,100}", tags["dataset"]) or not re.fullmatch(r"\d{1,10}", tags["seed"]):
         raise SuiteError(f"{tags['dataset']!r} seed {tags['seed']!r} names no cell")
@@ -471,6 +472,13 @@ def _log(tracker: Tracker, parent: str, folder: Path, cell: SharedCell, shared: 
     if cell.content:
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
     tracker.log_cell(
-        parent, result, folder, {"histogram.png": score_histogram(cell.scores, result.title(), result.is_control)}
+        parent,
+        result,
+        folder,
+        {
+            "histogram.png": score_histogram(
+                cell.scores, result.title(), group_names(result.is_control, result.is_shift)
+            )
+        },
     )
     log.info("imported from %s: %s", shared.index.name, result.title())

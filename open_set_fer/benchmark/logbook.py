@@ -13,7 +13,7 @@ import filelock
 from open_set_fer.benchmark.cell_result import DataUsed
 from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.outbox import Outbox
-from open_set_fer.benchmark.pictures import face_sheet, score_histogram
+from open_set_fer.benchmark.pictures import face_sheet, group_names, score_histogram
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import split_faces
@@ -154,11 +154,15 @@ class Logbook:
         )  # fmt: skip
         (folder / "profile.toml").write_text(self._profile_toml, "utf-8")
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
-        pictures: dict[str, Any] = {"histogram.png": score_histogram(scores, result.title(), result.is_control)}
+        pictures: dict[str, Any] = {
+            "histogram.png": score_histogram(scores, result.title(), group_names(result.is_control, result.is_shift))
+        }
         # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
         if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):
             pool = split_faces(faces, cell.protocol, cell.seed).test
-            pictures["faces.png"] = face_sheet(faces, pool, scores, str(cell), result.is_control)
+            pictures["faces.png"] = face_sheet(
+                faces, pool, scores, str(cell), group_names(result.is_control, result.is_shift)
+            )
         tracker.log_cell(parent, result, folder, pictures)
 
     def _tags(self, cell: Cell) -> dict[str, str]:

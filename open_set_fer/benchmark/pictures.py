@@ -45,14 +45,17 @@ def score_range(closed: Scores, opened: Scores, bins: int) -> tuple[float, float
     return low, high
 
 
-def group_names(is_control: bool) -> tuple[str, str]:
+def group_names(is_control: bool, is_shift: bool = False) -> tuple[str, str]:
     """What the faces to accept and those to find are: closed and open ones, in a control labels as given and flipped."""
+    if is_shift:
+        return "unshifted", "shifted"
     return ("label as it was", "label flipped") if is_control else ("closed", "open")
 
 
-def draw_histogram(
-    axes: Axes, closed: Scores, opened: Scores, bins: int = 40, names: tuple[str, str] = group_names(False)
-) -> int:
+NAMES = group_names(False)
+
+
+def draw_histogram(axes: Axes, closed: Scores, opened: Scores, bins: int = 40, names: tuple[str, str] = NAMES) -> int:
     """Draw both groups' shares in common bins; scores beyond the axis count in the outermost bins.
 
     names: of the groups. Returns how many faces lie beyond the axis.
@@ -74,10 +77,10 @@ def draw_histogram(
     return sum(int(np.sum((scores < low) | (scores > high))) for scores in (closed, opened))
 
 
-def score_histogram(scores: pd.DataFrame, title: str, is_control: bool = False) -> Figure:
+def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = NAMES) -> Figure:
     """Histogram of one cell's scores (columns is_open, unknown_score), closed against open faces.
 
-    is_control: is_open says whose label was flipped.
+    names: what they are in this cell (`group_names`).
     """
     from matplotlib.figure import Figure
 
@@ -85,7 +88,6 @@ def score_histogram(scores: pd.DataFrame, title: str, is_control: bool = False) 
     axes = figure.subplots()
     is_open = scores["is_open"].to_numpy(dtype=bool)
     values = scores["unknown_score"].to_numpy(dtype=np.float64)
-    names = group_names(is_control)
     beyond = draw_histogram(axes, values[~is_open], values[is_open], names=names)
     axes.set_title(title, fontsize=11)
     axes.set_ylabel("share of the group's faces")
@@ -97,12 +99,12 @@ def score_histogram(scores: pd.DataFrame, title: str, is_control: bool = False) 
     return figure
 
 
-def sheet_rows(scores: pd.DataFrame, is_control: bool = False) -> list[tuple[str, NDArray[np.int64]]]:
+def sheet_rows(scores: pd.DataFrame, names: tuple[str, str] = NAMES) -> list[tuple[str, NDArray[np.int64]]]:
     """The sheet's rows: what they show, and up to FACES places in the pool (rows of `scores`), the most extreme first."""
     is_open = scores["is_open"].to_numpy(dtype=bool)
     order = np.argsort(scores["unknown_score"].to_numpy(dtype=np.float64), kind="stable")
     opened, closed = order[is_open[order]], order[~is_open[order]]
-    to_accept, to_find = group_names(is_control)
+    to_accept, to_find = names
     return [
         (f"{to_find}, highest scores: found", opened[::-1][:FACES]),
         (f"{to_find}, lowest scores: missed", opened[:FACES]),
@@ -112,27 +114,27 @@ def sheet_rows(scores: pd.DataFrame, is_control: bool = False) -> list[tuple[str
 
 
 def face_sheet(
-    faces: FaceSet, pool: NDArray[np.int64], scores: pd.DataFrame, title: str, is_control: bool = False
+    faces: FaceSet, pool: NDArray[np.int64], scores: pd.DataFrame, title: str, names: tuple[str, str] = NAMES
 ) -> Image.Image:
     """The faces at both ends of one cell's scores, each with its true class and its score.
 
     pool: (N,) indices into `faces` in the order of `scores` (N rows: is_open, unknown_score, true_class).
-    is_control: is_open says whose label was flipped.
+    names: what closed and open faces are in this cell (`group_names`).
     """
     from PIL import Image, ImageDraw, ImageFont
 
     heading, caption = 24, 50  # px: a row's name above it; two lines of a class and one of a score below each face
     height = heading + TILE + caption
-    rows = sheet_rows(scores, is_control)
+    rows = sheet_rows(scores, names)
     sheet = Image.new("RGB", (2 * MARGIN + FACES * (TILE + GAP) - GAP, TITLE + len(rows) * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     if faces.demonstration:
         title += "\nrendered faces, demonstration only"
-    names, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    large, small = ImageFont.load_default(15), ImageFont.load_default(12)
     draw.text((MARGIN, 5), title, "black", small)
     for row, (name, places) in enumerate(rows):
         top = TITLE + row * height
-        draw.text((MARGIN, top), name, "black", names)
+        draw.text((MARGIN, top), name, "black", large)
         for column, place in enumerate(places):
             left = MARGIN + column * (TILE + GAP)
             sheet.paste(face_tile(faces.images[pool[place]]), (left, top + heading))

@@ -15,7 +15,7 @@ from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, DataSet, FaceSet, Outline
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import Method, states
+from open_set_fer.methods.contract import Method, scores_others, states
 from open_set_fer.plugins import nearest
 
 Faces = TypeVar("Faces", FaceSet, Outline)
@@ -190,8 +190,13 @@ def _cells(
             for control in profile.protocols.control_regimes
         ]  # fmt: skip
         for protocol in protocols + controls:
+            able = controlled if protocol in controls else methods
+            if protocol.pool and protocol.pool.scored == "others":
+                able = {label: method for label, method in methods.items() if scores_others(method)}
+                if left_out := sorted(methods.keys() - able.keys()):
+                    log.warning("%s: left out, for it scores its pool alone: %s", protocol.label, ", ".join(left_out))
             for seed in selection.seeds or profile.seeds:
-                for label, method in (controlled if protocol in controls else methods).items():
+                for label, method in able.items():
                     model = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
                     content = {
                         "dataset": name, "protocol": protocol.content(), "closed_set": model,

@@ -32,7 +32,8 @@ class _Strict(pydantic.BaseModel):
 class Protocols(_Strict):
     """families: in order. open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
 
-    pools: each protocol once for every entry, on a test pool of that size and share of open faces; empty: the whole pool.
+    pools: each protocol once for every entry, on a test pool of that size and share of open faces, or of another kind (see
+    `protocols.Pool`); empty: the whole pool.
     open_from: 'test' leaves the open faces of the train split out of the pool. labels: which outputs of the closed-set
     model a method gets, with label_share where they are not the image's own (see `labels.Regime`). controls: the positive
     controls that the plan has too, for its label-based methods and `label-loss`; control_classes: on the protocols that
@@ -64,7 +65,12 @@ class Protocols(_Strict):
         """SuiteError where a label regime does not go with the rest."""
         if regime.is_control and self.pools:
             raise SuiteError(f"protocols: labels '{regime.labels}' have no open faces, pools need some", "take one out")
-        if regime != OWN and self.open_from == "test":
+        if regime != OWN and any(pool.shift or pool.scored == "others" for pool in self.pools):
+            raise SuiteError(
+                f"protocols: labels '{regime.labels}' are of open faces in the pool, and of nothing else",
+                "take labels, or the pools with a shift or with others scored, out",
+            )
+        if regime != OWN and (self.open_from == "test" or any(pool.open_from == "test" for pool in self.pools)):
             raise SuiteError(
                 f"protocols: labels '{regime.labels}' have nothing to do with open faces of the test split",
                 "take labels or open_from out",

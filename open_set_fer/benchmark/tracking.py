@@ -60,6 +60,7 @@ from open_set_fer.benchmark.server import (
     set_mlflow_defaults,
     tracking_uri,
 )
+from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, masked
 
@@ -276,12 +277,13 @@ class Tracker:
             log.warning("the means of this run were not logged: %s", str(error).partition("\n")[0])
 
     def _means(self, run_id: str) -> dict[str, float]:
-        """Mean AUROC and number of the finished cells that a parent run planned, by method label; of controls apart."""
+        """Mean AUROC and number of the finished cells that a parent run planned, by method label; of controls and shifts apart."""
         finished = self.finished_cells()
         aurocs: dict[str, list[float]] = {}
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
                 control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
+                control += "shift." * (cell["protocol"] == SHIFT)
                 name = f"{control}{_metric_part(cell['method'])}"
                 aurocs.setdefault(name, []).append(finished[cell["cell_key"]]["auroc"])
         means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}

@@ -35,6 +35,9 @@ class OpenSetTask:
     closed_classes: K names.
     seed: the cell's seed.
     train_votes: uint8 (M, K), taggers' votes for the closed classes; None of a data set without votes.
+    pool_images: uint8 (P, C, H, W), faces to learn from in place of the test images, none of which is among them; a method
+        that sees the pool must then score every test image alike, whatever the others are. None: learn from the test images.
+    known_images: uint8 (Q, C, H, W), closed faces to hold the pool against in place of the training images, where given.
 
     >>> faces = np.zeros((4, 1, 48, 48), dtype=np.uint8)
     >>> task = OpenSetTask(faces, np.array([0, 1, 1, 0]), faces[:2], ("happy", "sad"), seed=0)
@@ -48,12 +51,15 @@ class OpenSetTask:
     closed_classes: tuple[str, ...]
     seed: int
     train_votes: NDArray[np.uint8] | None = None
+    pool_images: NDArray[np.uint8] | None = None
+    known_images: NDArray[np.uint8] | None = None
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """Those that there are."""
         given = self.train_images, self.train_labels, self.test_images
-        return given if self.train_votes is None else (*given, self.train_votes)
+        others = self.train_votes, self.pool_images, self.known_images
+        return (*given, *(array for array in others if array is not None))
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,14 @@ class Method(Protocol):
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score every test image."""
         ...
+
+
+def scores_others(method: object) -> bool:
+    """Whether a method can score faces that are not in the pool (`OpenSetTask.pool_images`).
+
+    One that sees one face at a time can; one that sees the pool says so with the class attribute `scores_others`.
+    """
+    return not states(method, "sees_pool") or bool(getattr(method, "scores_others", False))
 
 
 Fact = Literal["sees_pool", "label_based"]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from open_set_fer.methods.augmentation import flip_or_noise, move, random_erase
+from open_set_fer.methods.augmentation import degrade, flip_or_noise, move, random_erase
 from open_set_fer.methods.backbones import Network
 from open_set_fer.methods.recipe import ClosedSetSettings
 
@@ -158,8 +158,13 @@ def train_closed_set(
 def augmented(
     network: Network, images: Tensor, generator: torch.Generator, erase_probability: float, kind: str = "flip_or_noise"
 ) -> Tensor:
-    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy (or moved), and erased: the closed-set recipe's."""
+    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy (or moved), and erased: the closed-set recipe's.
+
+    kind: 'flip_or_noise'; 'geometry': moved instead; 'degrade': worse pictures, too.
+    """
     x = network.prepare(images)
+    if kind == "degrade":
+        x = degrade(x, network.mean, network.std, generator)
     x = move(x, generator) if kind == "geometry" else flip_or_noise(x, network.std, generator)
     return random_erase(x, generator, erase_probability)
 

@@ -264,6 +264,8 @@ def _shared(copies: list[Found]) -> Shared:
 def _boards(found: list[Found]) -> tuple[Board, ...]:
     groups: dict[tuple[str, str], list[Found]] = {}
     for source, cell in found:
+        if cell.is_shift:  # nothing is to be found there
+            continue
         labels, share = cell.tags.get("labels", "own"), cell.tags.get("label_share", "")
         regime = "" if labels == "own" else f", labels {labels} {share}".rstrip()
         groups.setdefault((cell.tags["dataset"], cell.tags["protocol"] + regime), []).append((source, cell))

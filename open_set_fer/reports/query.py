@@ -23,6 +23,7 @@ import pandas as pd
 from open_set_fer import plugins
 from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.labels import LABELS, Labels, labels_of
+from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
@@ -96,7 +97,7 @@ class Results:
     @cached_property
     def regimes(self) -> list[Labels]:
         """The label regimes of the cells."""
-        present = set(self.cells["open_classes"].map(labels_of))
+        present = set(self.cells.loc[self.cells["protocol"] != SHIFT, "open_classes"].map(labels_of)) or {"own"}
         return [labels for labels in LABELS if labels in present]
 
     def under(self, labels: Labels) -> Results:
@@ -104,9 +105,11 @@ class Results:
 
         Under another one than own labels a method is left out whose cells tell that it did not read the labels: it gives
         the numbers of own labels, or in a control has nothing to find. It is the cells that tell, not the method's name.
+        Cells of closed faces with a shift are in none: nothing is to be found in them (`shifted`).
         """
         cells, results, planned = (
-            frame[frame["open_classes"].map(labels_of) == labels] for frame in (self.cells, self.results, self.planned)
+            frame[(frame["open_classes"].map(labels_of) == labels) & (frame["protocol"] != SHIFT)]
+            for frame in (self.cells, self.results, self.planned)
         )
         left_out: dict[str, list[str]] = {}
         if labels != "own":
@@ -121,6 +124,11 @@ class Results:
         return replace(
             self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out, whole=self.every_cell
         )  # fmt: skip
+
+    @property
+    def shifted(self) -> pd.DataFrame:
+        """The cells of closed faces with a shift."""
+        return self.every_cell[self.every_cell["protocol"] == SHIFT]
 
     @property
     def every_cell(self) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from open_set_fer.benchmark.cell_result import CellResult
-from open_set_fer.benchmark.pictures import FACES, face_sheet, score_histogram, sheet_rows
+from open_set_fer.benchmark.pictures import FACES, face_sheet, group_names, score_histogram, sheet_rows
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import split_faces
@@ -118,12 +118,12 @@ def test_histogram_says_when_the_axis_is_clipped() -> None:
 
 def test_a_control_tells_flipped_labels_from_others() -> None:
     frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
-    axes = score_histogram(frame, "t", is_control=True).axes[0]
+    axes = score_histogram(frame, "t", names=group_names(True)).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "label as it was (40 faces)", "label flipped (10 faces)",
     ]  # fmt: skip
     assert axes.get_xlabel().startswith("unknown score (higher = more likely label flipped)")
-    assert not any("open" in name or "closed" in name for name, _ in sheet_rows(frame, is_control=True))
+    assert not any("open" in name or "closed" in name for name, _ in sheet_rows(frame, group_names(True)))
     tags = {"labels": "flipped-true"}
     assert CellResult({"auroc": 0.5}, {}, tags).is_control
     assert not CellResult({"auroc": 0.5}, {}, {"labels": "released"}).is_control

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_set_fer.benchmark import protocols
-from open_set_fer.benchmark.protocols import FAMILIES, Pool, enumerate_protocols, make_task, opening, split_faces
+from open_set_fer.benchmark.protocols import (
+    FAMILIES,
+    Pool,
+    Protocol,
+    enumerate_protocols,
+    make_task,
+    opening,
+    split_faces,
+)
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
@@ -152,3 +162,93 @@ def test_pools_that_differ_a_little_have_labels_of_their_own():
     whole = enumerate_protocols(ALL, ("single",))[0]
     labels = {whole.on(Pool(size=1000, open_share=share)).label for share in (0.12, 0.125, 0.3)}
     assert labels == {f"surprise (1000 images, {share}% open)" for share in ("12", "12.5", "30")}
+
+
+def many_faces() -> FaceSet:
+    """Every basic expression: 20 train, 5 valid and 20 test images each."""
+    split = np.tile(np.repeat(["train", "valid", "test"], [20, 5, 20]), len(BASIC))
+    return face_set(np.repeat(np.arange(len(BASIC)), 45), split, BASIC)
+
+
+def test_a_pool_that_others_are_scored_outside_of():
+    """The pool is the one of the same size and share; nothing else is scored, and the method is told neither's truth."""
+    faces, whole = many_faces(), enumerate_protocols(BASIC, ("single",))[0]
+    inside = whole.on(Pool(size=40, open_share=0.25))
+    outside = whole.on(Pool(size=40, open_share=0.25, scored="others"))
+    pool, split = split_faces(faces, inside, 3), split_faces(faces, outside, 3)
+    assert (split.pool == pool.test).all()
+    assert set(split.test) == set(split_faces(faces, whole, 3).test) - set(split.pool)
+    assert (split.truth < 0).sum() == 40 - 10
+    task = make_task(faces, outside, split, 3)
+    assert (index_of(task.pool_images) == split.pool).all()
+    assert (index_of(task.test_images) == split.test).all()
+    assert make_task(faces, inside, pool, 3).pool_images is None
+    assert outside.label == "surprise (40 images, 25% open, the others scored)"
+    with pytest.raises(SuiteError, match="is left to score"):
+        split_faces(faces, whole.on(Pool(size=160, open_share=0.25, scored="others")), 3)
+
+
+def test_a_pool_without_open_faces_is_scored_outside():
+    faces, whole = many_faces(), enumerate_protocols(BASIC, ("single",))[0]
+    split = split_faces(faces, whole.on(Pool(size=40, open_share=0.0, scored="others")), 3)
+    assert (faces.labels[split.pool] != 0).all()
+    assert (split.truth < 0).sum() == 40
+    with pytest.raises(SuiteError, match="nothing to find"):
+        Pool(size=40, open_share=0.0)
+
+
+def test_the_pool_is_held_against_faces_that_nothing_was_trained_on_or_as_many_of_training():
+    faces, whole = many_faces(), enumerate_protocols(BASIC, ("single",))[0]
+    plain = split_faces(faces, whole.on(Pool(size=40, open_share=0.25)), 3)
+    counts = []
+    for against in ("valid", "train"):
+        protocol = whole.on(Pool(size=40, open_share=0.25, against=against))
+        split = split_faces(faces, protocol, 3)
+        assert (split.test == plain.test).all()
+        assert (split.train == plain.train).all()
+        assert (faces.split[split.against] == against).all()
+        assert len(set(split.against.tolist())) == 30
+        assert (index_of(make_task(faces, protocol, split, 3).known_images) == split.against).all()
+        counts.append(np.bincount(faces.labels[split.against], minlength=7).tolist())
+    assert counts == [[0, *[5] * 6]] * 2
+    no_valid = FaceSet(**{**faces.__dict__, "split": np.where(faces.split == "valid", "train", faces.split)})
+    with pytest.raises(SuiteError, match="no split 'valid'"):
+        split_faces(no_valid, protocol, 3)
+
+
+def test_a_shift_changes_half_of_a_pool_of_closed_faces():
+    faces, whole = many_faces(), enumerate_protocols(BASIC, ("single",))[0]
+    of = {shift: whole.on(Pool(size=60, open_share=0.0, shift=shift)) for shift in ("blur", "brightness")}
+    splits = {shift: split_faces(faces, protocol, 3) for shift, protocol in of.items()}
+    split = splits["blur"]
+    assert (split.test == splits["brightness"].test).all()
+    assert (split.truth == splits["brightness"].truth).all()
+    assert len(split.test) == 60
+    assert (split.truth < 0).sum() == 30
+    assert (faces.labels[split.test] != 0).all()
+    assert (faces.split[split.test] == "test").all()
+    images = make_task(faces, of["brightness"], splits["brightness"], 3).test_images
+    changed = (images != faces.images[split.test]).any(axis=(1, 2, 3))
+    assert (changed == (split.truth < 0)).all()
+    assert of["blur"].family == "shift"
+    assert not of["blur"].has_open
+    with pytest.raises(SuiteError, match="closed faces alone"):
+        Pool(size=60, open_share=0.1, shift="blur")
+
+
+def test_kinds_of_pools_have_names_and_keys_of_their_own_and_older_ones_keep_theirs():
+    whole = enumerate_protocols((*BASIC, *COMPOUND), ("single", "compound"))
+    kinds = [
+        {}, {"scored": "others"}, {"against": "valid"}, {"against": "train"}, {"open_from": "test"},
+        {"scored": "others", "open_from": "test"}, {"scored": "others", "against": "valid"},
+    ]  # fmt: skip
+    pools = [Pool(size=40, open_share=0.25, **kind) for kind in kinds]
+    pools += [Pool(size=40, open_share=0.0, scored="others")]
+    pools += [Pool(size=40, open_share=0.0, shift=shift) for shift in ("blur", "jpeg", "brightness")]
+    for protocol in (whole[0], whole[-1]):
+        made = [protocol.on(pool) for pool in pools]
+        assert len({p.label for p in made}) == len({str(p.content()) for p in made}) == len(pools)
+        assert all(Protocol.of_content(json.loads(json.dumps(p.content())), p.closed) == p for p in made)
+    assert made[0].content() == ["compound", *whole[-1].open, 40, 0.25]
+    assert made[4].content() == [*made[0].content(), "open_from", "test"]
+    assert made[4].label == "compound (open faces of the test split) (40 images, 25% open)"

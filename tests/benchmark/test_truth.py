@@ -73,6 +73,8 @@ def test_a_hunter_finds_no_labels(shared):
         "closed_classes",
         "seed",
         "train_votes",
+        "pool_images",
+        "known_images",
     }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from scipy.special import logsumexp
 from scipy.stats import zscore
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.methods.backbones import Network
-from open_set_fer.methods.contract import OpenSetTask
-from open_set_fer.methods.ours_plus import OursPlus, match_classes
+from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
+from open_set_fer.methods.ours_plus import OursPlus, match_classes, told_apart
 from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
 
@@ -39,13 +42,12 @@ def test_score_is_the_sum_of_standardised_logits_and_energy():
     task, context, _ = novel_pool()
     logits = np.random.default_rng(0).normal(size=(96, 3)).astype(np.float32)
     object.__setattr__(context._model, "test_logits", logits)
-    detection = OursPlus(epochs=1, energy_weight=0.7).detect(task, context)
+    detection = OursPlus(epochs=1, energy_weight=0.7, level=1.0).detect(task, context)
     pool, energy = detection.extras["pool_logit"], -logsumexp(logits.astype(np.float64), axis=1)
     np.testing.assert_allclose(detection.extras["energy"], energy, rtol=1e-12)
-    folds = np.empty(96)
-    folds[::2], folds[1::2] = zscore(pool[::2]), zscore(pool[1::2])
-    by_hand = folds + 0.7 * zscore(energy)
-    np.testing.assert_allclose(detection.unknown_score, by_hand, rtol=1e-9)
+    for fold in (pool[::2], pool[1::2]):
+        np.testing.assert_allclose(fold, zscore(fold), atol=1e-9)
+    np.testing.assert_allclose(detection.unknown_score, pool + 0.7 * zscore(energy), rtol=1e-9)
 
 
 def test_no_image_is_scored_by_a_network_that_saw_it(monkeypatch):
@@ -65,6 +67,75 @@ def test_no_image_is_scored_by_a_network_that_saw_it(monkeypatch):
     assert len(trained) == 2
     assert all(trained[network] and not trained[network] & scored[network] for network in trained)
     assert set.union(*(scored[network] for network in trained)) == set(range(96))
+
+
+def test_a_pool_that_does_not_differ_leaves_the_energy_alone():
+    """Pool and training images of the same kind: nothing is found, the order is the energy's, and a note says so."""
+    task, context, _ = task_and_context()
+    logits = np.random.default_rng(0).normal(size=(96, 3)).astype(np.float32)
+    object.__setattr__(context._model, "test_logits", logits)
+    detection = OursPlus(epochs=1, level=0.0).detect(task, context)
+    np.testing.assert_allclose(detection.unknown_score, zscore(-logsumexp(logits.astype(float), axis=1)), rtol=1e-9)
+    assert "cannot be told apart" in detection.notes[0]
+    assert f"{detection.curves['held_out_auroc'][0]:.3f}" in detection.notes[0]
+    context.generator.manual_seed(0)
+    other = OursPlus(epochs=1, level=1.0).detect(task, context)
+    assert not other.notes
+    np.testing.assert_allclose(other.unknown_score, other.extras["pool_logit"] + detection.unknown_score, rtol=1e-9)
+
+
+def test_told_apart():
+    rng = np.random.default_rng(0)
+    pool, known = rng.normal(0.5, 1, 90), [rng.normal(0, 1, 40), rng.normal(0, 1, 50)]
+    area, p_value = told_apart(pool, known)
+    assert area == pytest.approx(roc_auc_score(np.repeat([1, 0], 90), np.concatenate([pool, *known])))
+    assert p_value < 0.01
+    assert told_apart(known[0], [pool])[1] > 0.95
+    assert told_apart(pool, []) == (1.0, 0.0)
+
+
+def test_other_faces_are_scored_and_not_learnt_from(monkeypatch):
+    """A frozen detector: a face's score is the same whichever faces are scored with it."""
+    task, context, is_open = novel_pool()
+    others, where = task.test_images[1::2], is_open[1::2]
+    apart = replace(task, pool_images=task.test_images[::2], test_images=others)
+    learnt: set[bytes] = set()
+    original = Network.prepare
+
+    def prepare(self, images):
+        learnt.update(image.numpy().tobytes() for image in images if self.training)
+        return original(self, images)
+
+    monkeypatch.setattr(Network, "prepare", prepare)
+    method = OursPlus(epochs=6, batch_size=32, learning_rate=1e-2, energy_weight=0.5, level=1.0)
+    found = []
+    for part in (slice(None), slice(0, 10)):
+        context.generator.manual_seed(0)
+        lent = ClosedSetModel(context._model.network, context._model.test_logits[1::2][part])
+        monkeypatch.setattr(context, "_model", lent)
+        found.append(method.detect(replace(apart, test_images=others[part]), context).unknown_score)
+        monkeypatch.undo()
+        monkeypatch.setattr(Network, "prepare", prepare)
+    assert roc_auc_score(where, found[0]) > 0.8
+    np.testing.assert_allclose(found[1], found[0][:10], rtol=1e-4)
+    assert learnt
+    assert not learnt & {image.tobytes() for image in others}
+
+
+def test_the_pool_is_held_against_known_images_where_there_are_some(monkeypatch):
+    task, context, _ = novel_pool()
+    known, _ = bright_bars(90, 3, 11)
+    seen: set[bytes] = set()
+    original = Network.prepare
+
+    def prepare(self, images):
+        seen.update(image.numpy().tobytes() for image in images)
+        return original(self, images)
+
+    monkeypatch.setattr(Network, "prepare", prepare)
+    OursPlus(epochs=1).detect(replace(task, known_images=known), context)
+    assert {image.tobytes() for image in known} <= seen
+    assert not {image.tobytes() for image in task.train_images} & seen
 
 
 def test_the_shared_model_is_left_alone():
