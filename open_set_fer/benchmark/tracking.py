@@ -488,13 +488,13 @@ class Tracker:
             ) from error
 
 
-def experiment_link(base: str, experiment_id: str) -> str:
-    """Page of an experiment's cells in an MLflow UI at `base`, the highest AUROC first.
+def experiment_link(base: str, experiment_id: str, search: str = f"tags.`{KIND}` = 'cell'") -> str:
+    """Page of an experiment's cells in an MLflow UI at `base`, or of the runs that `search` finds; the highest AUROC first.
 
     Without workflowType MLflow 3 opens on language-model traces; sorted by time it folds cells into their parent runs.
     """
     options = {
-        "workflowType": "machine_learning", "searchFilter": f"tags.`{KIND}` = 'cell'",
+        "workflowType": "machine_learning", "searchFilter": search,
         "orderByKey": "metrics.`auroc`", "orderByAsc": "false",
     }  # fmt: skip
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(options, quote_via=quote)}"

@@ -27,7 +27,12 @@ def report(
         ),
     ] = None,
     ui: Annotated[
-        str, typer.Option("--ui", metavar="URL", help="Address of an MLflow UI: the page links its runs there.")
+        str,
+        typer.Option(
+            "--ui",
+            metavar="URL",
+            help="Address of an MLflow UI: the page links its numbers to their runs there (default: the tracking server's, none for a store on disk).",
+        ),
     ] = "",
     as_json: Annotated[
         bool,
@@ -46,8 +51,10 @@ def report(
         raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
     if ui and not ui.startswith(("http://", "https://")):
         raise SuiteError(f"--ui {ui} is no address", "write it as http://127.0.0.1:5000")
-    ui = public_address(ui)  # the page is handed on
     tracker = Tracker(home, name, create=False)
+    if not ui and tracker.uri.startswith(("http://", "https://")):
+        ui = tracker.uri
+    ui = public_address(ui)  # the page is handed on
     index = render(tracker, to or home / "report" / name, ui)
     tracker.log_report(index.parent, report_files(index.parent))
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class ReportFigure:
     caption: str
     alternative: str
     figure: Figure
+    _svg: str = field(default="", init=False, repr=False)
 
     @property
     def width(self) -> int:
@@ -62,6 +63,10 @@ class ReportFigure:
 
         The ground is transparent; white lines between areas take the page's `--page` colour where it has one.
         """
+        self._svg = self._svg or self._drawn()  # a second's work, wanted for the page and for the file
+        return self._svg
+
+    def _drawn(self) -> str:
         buffer = io.BytesIO()
         with matplotlib.rc_context(FILES | {"svg.hashsalt": self.name}):
             self.figure.savefig(

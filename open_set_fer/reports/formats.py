@@ -52,14 +52,13 @@ def to_frame(table: Table) -> pd.DataFrame:
     face at a time, or the pool; not_informative: below label-loss in the control, whose own rows are of metric control_auroc.
     """
     measured = [entry for entry in table.entries() if entry.status != NOT_ASKED]
-    averaged = {(e.protocol, e.open_classes) for e in measured if e.open_classes != "mean" and e.metric in METRICS}
     rows = [
         {
             "table": table.name, "dataset": table.dataset, "protocol": entry.protocol,
             "open_classes": entry.open_classes, "method": entry.method, "metric": entry.metric.name,
             "value": entry.value, "std": entry.std, "n_seeds": len(entry.by_seed), "n_cells": entry.n_cells,
             "n_planned": entry.n_planned, "status": entry.status, "best": entry.best,
-            "paper": _paper_value(table, entry, averaged), "sees": table.sees.get(entry.method, ""),
+            "paper": printed_value(table, entry), "sees": table.sees.get(entry.method, ""),
             "not_informative": entry.method in table.marks,
         }
         for entry in measured
@@ -67,10 +66,14 @@ def to_frame(table: Table) -> pd.DataFrame:
     return spreadsheet_safe(pd.DataFrame(rows))
 
 
-def _paper_value(table: Table, entry: Entry, averaged: set[tuple[str, str]]) -> float | None:
-    """The printed number; of a mean only where it is over the same rows, `averaged`."""
-    if entry.open_classes == "mean" and averaged != set(paper_rows(table.dataset, entry.protocol.split("+"))):
-        return None
+def printed_value(table: Table, entry: Entry) -> float | None:
+    """The printed number of the same data set; of a mean only where it is over the same rows."""
+    if entry.open_classes == "mean":
+        rows = {
+            (e.protocol, e.open_classes) for e in table.entries() if e.open_classes != "mean" and e.metric in METRICS
+        }
+        if rows != set(paper_rows(table.dataset, entry.protocol.split("+"))):
+            return None
     method = table.printed_as.get(entry.method, entry.method)
     return paper_value(table.dataset, entry.protocol, entry.open_classes, method, entry.metric.name)
 

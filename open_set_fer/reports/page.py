@@ -7,6 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from open_set_fer.benchmark.metrics import AUROC
 from open_set_fer.benchmark.tracking import experiment_link, run_link
+from open_set_fer.errors import SuiteError
 from open_set_fer.reports.names import dataset_name, method_name
+from open_set_fer.reports.numbers import DIFFERENCE_NOTE, TIP_NOTE, Numbers
 from open_set_fer.reports.query import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
 from open_set_fer.reports.summary import summaries
 
@@ -83,6 +87,7 @@ def build_page(
         where={title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))},
         summaries=summaries(results.under(results.regimes[0])), below={table.name: _below(table) for table in tables},
         dataset_name=dataset_name, method_name=method_name,
+        numbers=Numbers(results, ui), library=table_library(), tip_note=TIP_NOTE, difference_note=DIFFERENCE_NOTE,
         experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_runs(results, ui) if ui else [],
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
@@ -95,6 +100,19 @@ def build_page(
         settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
         citation=CITATION,
     )  # fmt: skip
+
+
+@cache
+def table_library() -> str:
+    """DataTables with jQuery as the package itables ships them, for an inline script; defines window.DataTable."""
+    text = resources.files("itables").joinpath("html", "dt_bundle.js").read_text("utf-8")
+    exported = re.search(r"export\s*\{[^}]*?(\w+) as default[^}]*\};?", text)
+    if not exported:
+        raise SuiteError(
+            "the script of the package itables is not as expected", "install the version of constraints.txt"
+        )
+    text = f"{text[: exported.start()]}window.DataTable={exported[1]};{text[exported.end() :]}"
+    return text.replace("</script", "<\\/script")
 
 
 def _status(cells: pd.DataFrame) -> dict[str, int]:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from open_set_fer import plugins
@@ -117,10 +118,10 @@ class Results:
                 if (reads == "false").any() and not (reads == "true").any():
                     left_out.setdefault(str(dataset), []).append(str(method))
         cells, results, planned = (
-            frame[[method not in left_out.get(dataset, ())
-                   for dataset, method in zip(frame["dataset"], frame["method"], strict=True)]]
+            frame[np.array([method not in left_out.get(dataset, ())
+                            for dataset, method in zip(frame["dataset"], frame["method"], strict=True)], dtype=bool)]
             for frame in (cells, results, planned)
-        )  # fmt: skip
+        )  # fmt: skip  # an empty list would choose columns
         return replace(
             self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out, whole=self.every_cell
         )  # fmt: skip

@@ -31,6 +31,7 @@ class Mean:
     n_planned: int
     complete: bool
     best: bool = False
+    second: bool = False
 
     @property
     def text(self) -> str:
@@ -192,14 +193,21 @@ def _mean(column: Column, method: str) -> Mean | None:
 
 
 def _marked(means: list[Mean | None], metric: Metric) -> list[Mean | None]:
-    """The means with the best displayed one marked, unless a mean over fewer choices is better."""
-    values = [round(mean.value, metric.decimals) for mean in means if mean is not None]
-    if len(values) < 2:
+    """The means with the best displayed one marked, and the second of three, unless a mean over fewer choices is better."""
+    ranked = sorted(
+        {round(mean.value, metric.decimals) for mean in means if mean}, reverse=bool(metric.higher_is_better)
+    )
+    known = sum(mean is not None for mean in means)
+    if known < 2:
         return means
-    best = max(values) if metric.higher_is_better else min(values)
+
+    def is_at(mean: Mean, place: int) -> bool:
+        whole = mean.n == mean.n_planned
+        return whole and [round(mean.value, metric.decimals)] == ranked[place : place + 1]
+
+    has_best = any(mean is not None and is_at(mean, 0) for mean in means)
     return [
-        mean and replace(mean, best=round(mean.value, metric.decimals) == best and mean.n == mean.n_planned)
-        for mean in means
+        mean and replace(mean, best=is_at(mean, 0), second=known > 2 and has_best and is_at(mean, 1)) for mean in means
     ]
 
 

@@ -41,3 +41,32 @@ def test_ui_names_what_is_wrong(tmp_path, home):
     assert "is not free" in str(done.exception)
     for port in ("0", "99999", "-5"):
         assert CliRunner().invoke(app, ["ui", "--home", str(home), "--port", port]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "given", "used"),
+    [
+        ("sqlite:///x.db", [], ""),
+        ("http://me:secret@tracker.example:5000", [], "http://tracker.example:5000"),
+        ("http://tracker.example:5000", ["--ui", "http://ui.example"], "http://ui.example"),
+    ],
+)
+def test_the_page_links_to_the_tracking_server_unless_told_otherwise(tmp_path, monkeypatch, uri, given, used):
+    links = []
+
+    class Fake:
+        def __init__(self, *_, **__):
+            self.uri = uri
+
+        def log_report(self, *_):
+            pass
+
+    def rendering(tracker, to, ui):
+        links.append(ui)
+        return tmp_path / "index.html"
+
+    monkeypatch.setattr("open_set_fer.benchmark.tracking.Tracker", Fake)
+    monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
+    done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(tmp_path), *given])
+    assert done.exit_code == 0, done.output
+    assert links == [used]

@@ -193,7 +193,7 @@ def test_the_page_shows_all_of_it(made, tmp_path):
     assert '<th scope="col">Ours§</th>' in page
     assert f"<small>sees {POOL}</small>" in page
     assert "Control not run: Cleanlab" in page
-    assert '<td class="not-run">not run</td>' in page
+    assert '<td class="not-run" data-order="">not run</td>' in page
 
 
 def test_a_store_without_label_based_methods_says_nothing_of_controls(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from open_set_fer.reports.query import load, protocol_order
 from open_set_fer.reports.render import render
 from open_set_fer.reports.tables import all_tables
 from tests.reports.conftest import Store
+from tests.reports.test_summary import made
 
 RELEASED, FLIPPED = "surprise (labels as released)", "surprise (20% of labels flipped)"
 READS = {"baseline": "true", "label-loss": "true", "some knn": "false", "never ran": ""}
@@ -85,3 +86,11 @@ def test_the_page_has_all_regimes_and_its_summary_own_labels_alone(tracker, tmp_
 def test_rows_stand_in_the_order_of_their_classes():
     rows = [("single", f"{name} (labels as released)") for name in ("neutral", "fear", "surprise")]
     assert [label.split()[0] for _, label in protocol_order(rows)] == ["surprise", "fear", "neutral"]
+
+
+def test_a_regime_of_which_no_cell_has_run_has_a_table_of_missing_cells():
+    results = made({("single", "surprise", "ours", 0): 0.7, ("single", FLIPPED, "ours", 0): None})
+    results.cells["reads_labels"] = ["true", None]
+    of_control = results.under("flipped")
+    assert list(of_control.results.columns) == list(results.results.columns)
+    assert [entry.text for entry in all_tables(of_control)[0].entries()] == ["—", "—"]
