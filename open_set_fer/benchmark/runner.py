@@ -49,6 +49,7 @@ class Outcome:
 
     logged_from_disk: computed earlier. measured: computed earlier, and measured again as the evaluation has changed.
     waiting: cells whose result is on disk and not logged, because the tracking server was away.
+    run_id: of the parent run; '' where there is none.
     """
 
     computed: int = 0
@@ -57,6 +58,7 @@ class Outcome:
     already_done: int = 0
     failed: list[tuple[Cell, str]] = field(default_factory=list)
     waiting: list[Cell] = field(default_factory=list)
+    run_id: str = ""
 
 
 class Runner:
@@ -66,6 +68,7 @@ class Runner:
     dispatch: how cells are spread over processes of their own; without it this process computes one after the other.
     store: URL where closed-set models are shared with other homes.
     keep_features: keep the features of each cell's own network on its test faces, for figures.
+    parent_tags: more tags of the parent run, which there is then even with nothing to compute.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Runner:
         dispatch: Dispatch | None = None,
         store: str = "",
         keep_features: bool = False,
+        parent_tags: dict[str, str] | None = None,
     ) -> None:
         self.home = home
         self.results = home / "results"
@@ -90,6 +94,7 @@ class Runner:
         self.dispatch = dispatch
         self.store = store
         self.keep_features = keep_features
+        self.parent_tags = parent_tags
         self.outbox = Outbox(home, profile_name)
 
     @property
@@ -105,14 +110,21 @@ class Runner:
         outcome = Outcome(already_done=len(cells) - len(left))
         plan = [cell.coordinates() for cell in cells]
         device = str(self.device)
+
+        def open_parent(tracker: Tracker) -> str:
+            outcome.run_id = tracker.start_benchmark(plan, self.profile_toml, command, device, self.parent_tags)
+            return outcome.run_id
+
         if not left:
-            self.outbox.ask(lambda tracker: tracker.record_plan(plan, self.profile_toml, command, device), None)
+            if self.parent_tags:
+                self.outbox.ask(lambda tracker: tracker.end(open_parent(tracker), "FINISHED"), None)
+            else:
+                self.outbox.ask(lambda tracker: tracker.record_plan(plan, self.profile_toml, command, device), None)
             return outcome
         self.results.mkdir(parents=True, exist_ok=True)
         logbook = Logbook(
             self.outbox, self.results, self.profile_name, self.profile, self.profile_toml, face_sets,
-            lambda tracker: tracker.start_benchmark(plan, self.profile_toml, command, device),
-            device, self.allow_face_artifacts,
+            open_parent, device, self.allow_face_artifacts,
         )  # fmt: skip
         dispatch = self.dispatch and self.dispatch.started()  # before the handlers of signals: Ray sets one, too
         status = "KILLED"

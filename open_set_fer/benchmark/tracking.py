@@ -2,7 +2,9 @@
 
 Experiment `open-set-fer/<profile>`. One parent run per `osfer run` (tag `osfer.kind` = benchmark, artifact `plan.json`: the
 cells it planned, artifact `profile.toml`; when it ends, metrics `auroc.<label>` and `cells.<label>`: the mean and the number
-of the planned cells that are finished, `auroc.control.<label>` and `cells.control.<label>` those of the controls; artifact folder `report` of the last `osfer report`). One nested run per cell (tag `osfer.kind` = cell) with
+of the planned cells that are finished, `auroc.control.<label>` and `cells.control.<label>` those of the controls; artifact folder `report` of the last `osfer report`). A study of `osfer tune` (experiment `<profile>-tuning`) has a run of its own (tag `osfer.kind` =
+study, metric `objective` with the trial as step); each of its trials is a parent run nested under it, with tags study, trial
+and objective and the metric `objective`. One nested run per cell (tag `osfer.kind` = cell) with
 
 tags        cell_key, settings_key, dataset, protocol (family), open_classes ('surprise+fear'), method (the label in the
             profile), seed, profile, selection (where the
@@ -11,7 +13,8 @@ tags        cell_key, settings_key, dataset, protocol (family), open_classes ('s
             itself), evaluation (the version that measured it), error
             (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device;
-            of imported cells also imported_from, imported_export, imported_key (see exchange.py)
+            of imported cells also imported_from, imported_export, imported_key (see exchange.py);
+            of a study's cells also study, study_run and trial (the numbers of those that it serves)
 params      every setting, flat: method.*, closed_set.*, backbone.*, own_backbone.*, dataset.*; and what names the cell, for MLflow's
             parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
 metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, auroc_right, fpr_at_tpr95, aupr_open,
@@ -235,7 +238,14 @@ class Tracker:
         runs = self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'")
         return any(_is_current(run) for run in runs)
 
-    def start_benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> str:
+    def start_benchmark(
+        self,
+        plan: list[dict[str, Any]],
+        profile_toml: str,
+        command: str,
+        device: str = "cpu",
+        more_tags: dict[str, str] | None = None,
+    ) -> str:
         """Create the parent run; parents of this machine whose process died are closed as KILLED.
 
         A cell run still RUNNING under no running parent was left by a process killed while logging: it is removed.
@@ -254,7 +264,7 @@ class Tracker:
             tags = host_tags(device) | {
                 KIND: "benchmark", EVALUATION: str(cell_result.EVALUATION), "profile": self.profile, "pid": str(os.getpid()), "command": command,
                 PLAN_NUMBER: str(1 + max(map(_plan_number, parents), default=0)),
-                "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
+                "mlflow.runName": f"benchmark {time.strftime('%F %T')}", **{k: masked(v) for k, v in (more_tags or {}).items()},
             }  # fmt: skip
             run_id = str(self.client.create_run(self.experiment_id, tags=tags).info.run_id)
             self.client.log_text(run_id, json.dumps(plan, indent=1), "plan.json")
@@ -288,6 +298,44 @@ class Tracker:
                 aurocs.setdefault(name, []).append(finished[cell["cell_key"]]["auroc"])
         means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
         return means | {f"cells.{name}": float(len(values)) for name, values in aurocs.items()}
+
+    def open_study(self, name: str, tags: dict[str, str]) -> str:
+        """The parent run of a study: the one of this name, running again, or a new one."""
+        with self.writing():
+            found = self._search(f"tags.`{KIND}` = 'study' and tags.study = '{name}'")
+            if found:
+                run_id = str(found[0].info.run_id)
+                self.client.update_run(run_id, status="RUNNING")
+            else:
+                start = {KIND: "study", "mlflow.runName": f"study {name}"}
+                run_id = str(self.client.create_run(self.experiment_id, tags=start).info.run_id)
+            for key, text in tags.items():
+                self.client.set_tag(run_id, key, masked(text)[:5000])
+        return run_id
+
+    def log_trial(
+        self, study_run: str, trial_run: str, study: str, number: int, value: float | None, cells: list[dict[str, Any]]
+    ) -> None:
+        """A trial's objective on its own run and, with the number as step, on the study's; its cells name the trial.
+
+        A cell that serves several trials names them all: '3, 7'.
+        """
+        with self.writing():
+            if value is not None:
+                self.client.log_metric(trial_run, "objective", value)
+                self.client.log_metric(study_run, "objective", value, step=number)
+            for cell in cells:
+                tags = self.client.get_run(cell["run_id"]).data.tags
+                earlier = tags.get("trial", "").split(", ") if tags.get("study") == study else []
+                numbers = sorted({int(text) for text in earlier if text} | {number})
+                self.client.set_tag(cell["run_id"], "study", study)
+                self.client.set_tag(cell["run_id"], "trial", ", ".join(map(str, numbers)))
+                self.client.set_tag(cell["run_id"], "study_run", study_run)
+
+    def end_study(self, study_run: str) -> None:
+        """Close the run of a study at which nobody works."""
+        with self.writing():
+            self.client.set_terminated(study_run, "FINISHED")
 
     def log_cell(self, parent: str, result: CellResult, folder: Path, pictures: dict[str, Any]) -> None:
         """Log one finished cell; its runs of earlier tries and of another evaluation are removed.

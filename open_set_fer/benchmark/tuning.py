@@ -1,51 +1,119 @@
-"""Hyperparameter studies: Optuna over the settings that a profile lists under [search], outside the test split.
+"""Running a study: Optuna over the settings that a profile lists under [search], outside the test split.
 
-Every trial is a cell like any other, logged to the experiment `open-set-fer/<profile>-tuning`. The study itself is kept
-nowhere: its sampler is seeded, so the same command suggests the same trials again and reads finished ones from MLflow.
+Optuna's storage keeps the study (studies.py); every trial is made of cells like any other, logged to the experiment
+`open-set-fer/<profile>-tuning` and read back from there, so a trial whose worker died costs what it had not finished.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
+import sys
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import filelock
 import numpy as np
+from optuna.samplers import BaseSampler
 
+from open_set_fer.benchmark.keys import digest
 from open_set_fer.benchmark.labels import SHARES, Regime
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import Profile, Range
 from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening, without_open_class
-from open_set_fer.console import log, track
+from open_set_fer.benchmark.signals import stopped_by_signals
+from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up
+from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
     import optuna
     import torch
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial, TrialState
 
-    from open_set_fer.benchmark.runner import Runner
 
-Objective = Literal["auroc", "control"]
+Sampler = Literal["tpe", "random", "gp", "grid"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+TRIALS = 6
+"""Without --trials; a grid is done whole."""
+GRID_STEPS = 50
+"""Whole numbers that a range may stand for in a grid."""
 HELD_OUT = 5
 """One in so many training images of each class is the pool of a study, where the data set has no split `valid`."""
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Study:
-    """What was tried for one label: (values, mean AUROC or None where it failed) a trial, the profile's own first."""
+class Search:
+    """How a study goes on. trials: of each label, in all; None: TRIALS, or the whole grid. timeout: seconds, between trials."""
 
-    label: str
-    trials: list[tuple[dict[str, Any], float | None]]
-    selection: str
-    """Where the best values come from, in the words that a profile's `selection` should have."""
+    trials: int | None = None
+    sampler: Sampler = "tpe"
+    timeout: float | None = None
 
-    def best(self) -> dict[str, Any]:
-        """The values of the trial with the highest AUROC; the earliest among equals."""
-        values, _ = max(self.trials, key=lambda trial: -np.inf if trial[1] is None else trial[1])
-        return values
+
+class _Failed(Exception):
+    """A trial whose cells failed."""
+
+
+class _ByNumber(BaseSampler):
+    """A sampler made anew for every trial, seeded with its number: neither a restart nor a second worker draws the same again."""
+
+    def __init__(self, sampler: Sampler, space: dict[str, list[Any] | Range]) -> None:
+        self._name, self._space = sampler, space
+        self._number, self._inner = -1, self._make(0)
+
+    def _make(self, number: int) -> BaseSampler:
+        from optuna import samplers
+
+        if self._name == "grid":
+            return samplers.GridSampler(grid_of(self._space), seed=0)
+        if self._name == "gp":
+            return samplers.GPSampler(seed=number)
+        return samplers.TPESampler(seed=number) if self._name == "tpe" else samplers.RandomSampler(seed=number)
+
+    def _for(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number != self._number:
+            self._number, self._inner = trial.number, self._make(trial.number)
+        return self._inner
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._for(trial).before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._for(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._for(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        self._for(trial).after_trial(study, trial, state, values)
+
+
+def grid_of(space: dict[str, list[Any] | Range]) -> dict[str, list[Any]]:
+    """The values of a grid; SuiteError for a range that is no short list of whole numbers."""
+    grid: dict[str, list[Any]] = {}
+    for key, values in space.items():
+        if isinstance(values, list):
+            grid[key] = [choice(value) for value in values]
+        elif isinstance(values.low, int) and isinstance(values.high, int) and values.high - values.low < GRID_STEPS:
+            grid[key] = list(range(values.low, values.high + 1))
+        else:
+            raise SuiteError(f"a grid cannot have the range of {key}", f"list its values: {key} = [...]")
+    return grid
 
 
 def validation_faces(faces: FaceSet) -> FaceSet:
@@ -101,12 +169,24 @@ def control_study(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) -> 
     return controlled, [without_open_class(faces.classes)], words
 
 
+def reported_study(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) -> tuple[list[Protocol], str]:
+    """The profile's own protocols, to be studied on the test split, and the words for it."""
+    chosen = enumerate_protocols(
+        faces.classes, tuple(profile.protocols.families), profile.protocols.all_pairs, profile.protocols.all_triples
+    )
+    if opened:
+        chosen = [p for text in opened for p in opening(chosen, text)]
+    elif listed := {"+".join(sorted(text.split("+"))) for text in profile.protocols.open_classes}:
+        chosen = [p for p in chosen if {p.label, "+".join(sorted(p.open))} & listed]
+    return chosen, f"on the tables' own faces with {', '.join(p.label for p in chosen)} open"
+
+
 def tune(
     profile: Profile,
     profile_name: str,
     profile_toml: str,
     label: str,
-    trials: int,
+    search: Search,
     dataset: str,
     opened: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -114,57 +194,264 @@ def tune(
     device: torch.device,
     command: str,
     objective: Objective = "auroc",
+    storage: Storage | None = None,
 ) -> Study:
-    """Run (or read back) a study of `trials` trials of one label; the first trial has the profile's own settings.
+    """Work on a study of one label until it has its trials; the first one has the profile's own settings.
 
     The objective is the mean over the chosen protocols and seeds of AUROC: of open faces, or with 'control' of flipped
-    labels of closed faces, for methods that learn from labels. Optuna's TPE, which draws its first ten trials at random.
+    labels of closed faces, for methods that learn from labels; with 'test' on the profile's protocols and the test split.
+    Other processes may work on the same study; of one that died the trial is taken up.
     """
-    import optuna
-
-    from open_set_fer.benchmark.runner import Runner
-
-    start = profile.searched(label)
-    faces = validation_faces(profile.dataset(dataset).load(home / "cache"))
-    if objective == "control":
-        profile, protocols, words = control_study(faces, profile, opened)
-    elif profile.protocols.regime.is_control:
-        raise SuiteError(
-            f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
-            "tune with --objective control",
-        )
-    else:
-        protocols, words = study_protocols(faces, profile, opened)
-    only = Selection((dataset,), methods=(label,), seeds=seeds)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
-    study.enqueue_trial(start)
-    done: list[tuple[dict[str, Any], float | None]] = []
-    for _ in track(range(trials), f"{label}: trials"):
-        trial = study.ask()
-        values = {key: _suggest(trial, key, space) for key, space in profile.search[label].items()}
-        tried = profile.with_values(label, values).model_copy(update={"selection": f"a trial of a study: {words}"})
-        runner = Runner(home, f"{profile_name}-tuning", tried, profile_toml, device)
-        cells, face_sets = make_plan(tried, only, home / "cache", validation_faces, protocols)
-        runner.run(cells, face_sets, command)
-        keys = [cell.key for cell in cells]
-        finished = runner.tracker.finished_cells()
-        auroc = float(np.mean([finished[key]["auroc"] for key in keys])) if set(keys) <= set(finished) else None
-        if objective == "control" and not done:
-            _check_reads_labels(runner, keys, label)
-        state = optuna.trial.TrialState.COMPLETE if auroc is not None else optuna.trial.TrialState.FAIL
-        study.tell(trial, auroc, state)
-        done.append((values, auroc))
-        log.info("%s trial %d of %d: AUROC %s, %s", label, len(done), trials, auroc and f"{auroc:.3f}", values)
-    if all(auroc is None for _, auroc in done):
+    worker = _Worker(
+        profile, profile_name, profile_toml, label, search, dataset, opened, seeds, home, device, command, objective,
+        storage or Storage.of("", home),
+    )  # fmt: skip
+    with stopped_by_signals() as stop:
+        try:
+            worker.work()
+        finally:
+            stop.closing = True
+            worker.close()
+    study = Study.of(worker.study)
+    if not any(trial.state in ("finished", "pruned", "running") for trial in study.trials):
         raise SuiteError(f"every trial of {label} failed", "see the errors above")
-    return Study(label, done, f"{words}, {trials} trials")
+    return study
 
 
-def _check_reads_labels(runner: Runner, keys: list[str], label: str) -> None:
+class _Worker:
+    """One process that works on a study."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        profile_name: str,
+        profile_toml: str,
+        label: str,
+        search: Search,
+        dataset: str,
+        opened: tuple[str, ...],
+        seeds: tuple[int, ...],
+        home: Path,
+        device: torch.device,
+        command: str,
+        objective: Objective,
+        storage: Storage,
+    ) -> None:
+        import optuna
+
+        from open_set_fer.benchmark.tracking import Tracker
+
+        self.start = profile.searched(label)
+        self.space = profile.search[label]
+        self.view = None if objective == "test" else validation_faces
+        faces = profile.dataset(dataset).load(home / "cache")
+        faces = self.view(faces) if self.view else faces
+        if objective == "control":
+            profile, protocols, self.chosen = control_study(faces, profile, opened)
+        elif profile.protocols.regime.is_control:
+            raise SuiteError(
+                f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
+                "tune with --objective control",
+            )
+        elif objective == "test":
+            protocols, self.chosen = reported_study(faces, profile, opened)
+        else:
+            protocols, self.chosen = study_protocols(faces, profile, opened)
+        self.only = Selection((dataset,), methods=(label,), seeds=seeds)
+        self.profile, self.protocols, self.label, self.search, self.objective = (
+            profile,
+            protocols,
+            label,
+            search,
+            objective,
+        )
+        self.profile_name, self.profile_toml, self.command = profile_name, profile_toml, command
+        self.home, self.device, self.storage = home, device, storage
+        self.sampler = _ByNumber(search.sampler, self.space)
+        self.name = f"{profile_name}.{label}.{objective}.{self._digest()}"
+        self.tracker = Tracker(home, f"{profile_name}-tuning")
+        self.lock: filelock.BaseFileLock | None = None
+        self._asking = ExitStack()
+        backend = storage.open()
+        with storage.asking():
+            self._say_other_studies(backend)
+            self.study = optuna.create_study(
+                storage=backend, study_name=self.name, sampler=self.sampler, direction="maximize", load_if_exists=True,
+            )  # fmt: skip
+            self.parent = self.tracker.open_study(self.name, {
+                "study": self.name, "objective": objective, "profile": profile_name, "method": label,
+                "selection": self.chosen, "command": command, **({"stamp": STAMP} if objective == "test" else {}),
+            })  # fmt: skip
+            for key, value in {
+                "profile": profile_name, "label": label, "objective": objective, "own": self.start, "chosen": self.chosen,
+                "run_id": self.parent, "dataset": dataset, "started": time.time(), "experiment": f"{profile_name}-tuning",
+                "choices": {key: space for key, space in self.space.items() if isinstance(space, list)},
+            }.items():  # fmt: skip
+                self.study.set_user_attr(key, value)
+            if search.sampler != "grid":
+                self._queue_own()
+
+    def _cells(self, values: dict[str, Any]) -> tuple[Profile, list[Any], dict[str, FaceSet]]:
+        stamp = f"{STAMP}: " * (self.objective == "test")
+        tried = self.profile.with_values(self.label, values).model_copy(
+            update={"selection": f"{stamp}a trial of a study: {self.chosen}"}
+        )
+        return tried, *make_plan(tried, self.only, self.home / "cache", self.view, self.protocols)
+
+    def _digest(self) -> str:
+        """Of the space, and of all that a trial depends on besides: another study has another name."""
+        first = {key: space[0] if isinstance(space, list) else space.low for key, space in self.space.items()}
+        _, cells, _ = self._cells(first)
+        spaces = {key: space if isinstance(space, list) else space.model_dump() for key, space in self.space.items()}
+        return digest([spaces, sorted(cell.key for cell in cells)])[:8]
+
+    def _say_other_studies(self, backend: Any) -> None:
+        import optuna
+
+        names = optuna.get_all_study_names(backend)
+        same = [name for name in names if name.startswith(f"{self.profile_name}.{self.label}.{self.objective}.")]
+        if same and self.name not in same:
+            log.warning(
+                "%s: the profile, its [search] table, the data or the chosen cells changed since %s: this is a new study, %s",
+                self.label, same[-1], self.name,
+            )  # fmt: skip
+
+    def _queue_own(self) -> None:
+        """The profile's own values are tried first, where they were not yet."""
+        own = {key: choice(value) for key, value in self.start.items()}
+        for trial in self.study.get_trials(deepcopy=False):
+            if own in (trial.params, trial.system_attrs.get("fixed_params")):
+                return
+        self.study.enqueue_trial(own)
+
+    def work(self) -> None:
+        """Trials until there are enough; waits for those of other workers, to take up what they leave."""
+        end = None if self.search.timeout is None else time.monotonic() + self.search.timeout
+        waited = False
+        while end is None or time.monotonic() < end:
+            with ExitStack() as self._asking:
+                self._asking.enter_context(self.storage.asking())
+                self._take_up_lost()
+                trials = self.study.get_trials(deepcopy=False)
+                if not self._is_enough(trials):
+                    waited = False
+                    self.study.optimize(self._try, n_trials=1, catch=(_Failed,))
+                    continue
+            running = [trial.number for trial in trials if trial.state.name == "RUNNING"]
+            if not running:
+                return
+            if not waited:
+                waited = True
+                log.info("%s: nothing else to do: waiting for trials %s of other workers", self.label, running)
+            time.sleep(POLL_SECONDS)
+        log.info("%s: the time of --timeout is over", self.label)
+
+    def _is_enough(self, trials: list[FrozenTrial]) -> bool:
+        """Whether each trial that was asked for has begun."""
+        counted = [trial for trial in trials if is_counted(trial)]
+        is_grid = self.search.sampler == "grid"
+        most = self.search.trials or (sys.maxsize if is_grid else TRIALS)
+        if len(counted) >= most:
+            return True
+        if not is_grid or any(trial.state.name == "WAITING" for trial in trials):
+            return False
+        taken = {trial.system_attrs["grid_id"] for trial in counted if "grid_id" in trial.system_attrs}
+        return len(taken) >= math.prod(map(len, grid_of(self.space).values()))
+
+    def _take_up_lost(self) -> None:
+        """Queue again what a worker left unfinished that died or was stopped."""
+        import optuna
+
+        states = optuna.trial.TrialState
+        if not self.storage.is_file:
+            optuna.storages.fail_stale_trials(self.study)
+        trials = self.study.get_trials(deepcopy=False)
+        retried = taken_up(trials)
+        for trial in trials:
+            if trial.number in retried:
+                continue
+            lost = trial.state == states.FAIL and "error" not in trial.user_attrs
+            if trial.state == states.RUNNING and self.storage.is_file:
+                lock = self.storage.lock_of(self.name, trial.number)
+                try:
+                    lock.acquire(blocking=False)
+                except filelock.Timeout:
+                    continue
+                lock.release()
+                lost = True
+            if lost:
+                log.warning("%s: trial %d was left unfinished; its values are tried again", self.label, trial.number)
+                put_back(self.study, trial)
+
+    def _try(self, trial: optuna.Trial) -> float:
+        """One trial: the mean AUROC of its cells."""
+        from open_set_fer.benchmark.runner import Runner
+
+        self.lock = self.storage.lock_of(self.name, trial.number)
+        with self.lock:
+            self._asking.close()
+            values = {key: _suggest(trial, key, space) for key, space in self.space.items()}
+            tried, cells, face_sets = self._cells(values)
+            tags = {
+                "study": self.name, "trial": str(trial.number), "objective": self.objective,
+                "mlflow.parentRunId": self.parent, "mlflow.runName": f"trial {trial.number} · {self.label}",
+                **({"stamp": STAMP} if self.objective == "test" else {}),
+            }  # fmt: skip
+            trial.set_user_attr("cells", [
+                {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed} for cell in cells
+            ])  # fmt: skip
+            runner = Runner(
+                self.home, f"{self.profile_name}-tuning", tried, self.profile_toml, self.device, parent_tags=tags
+            )
+            try:
+                outcome = runner.run(cells, face_sets, self.command)
+                runs = {
+                    run.data.tags["cell_key"]: run for run in runner.tracker.cells() if run.info.status == "FINISHED"
+                }
+                if outcome.waiting:
+                    runner.tracker.ping()  # says that the server is away: the trial is taken up when it is back
+                if self.objective == "control":
+                    _check_reads_labels([runs[cell.key] for cell in cells if cell.key in runs], self.label)
+            except SuiteError as error:
+                if "reads no label" in error.message:
+                    trial.set_user_attr("error", summary(error))
+                raise
+            measured = [
+                {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed, "run_id": runs[cell.key].info.run_id}
+                | {name: runs[cell.key].data.metrics.get(name) for name in ("auroc", "auroc_low", "auroc_high")}
+                for cell in cells if cell.key in runs
+            ]  # fmt: skip
+            trial.set_user_attr("cells", measured)
+            trial.set_user_attr("run_id", outcome.run_id)
+            if len(measured) < len(cells):
+                fault = outcome.failed[0][1] if outcome.failed else "a cell has no result"
+                trial.set_user_attr("error", fault)
+                self.tracker.log_trial(self.parent, outcome.run_id, self.name, trial.number, None, measured)
+                log.info("%s trial %d failed, %s", self.label, trial.number, values)
+                raise _Failed(fault)
+            auroc = float(np.mean([cell["auroc"] for cell in measured]))
+            self.tracker.log_trial(self.parent, outcome.run_id, self.name, trial.number, auroc, measured)
+            log.info("%s trial %d: AUROC %.3f, %s", self.label, trial.number, auroc, values)
+            return auroc
+
+    def close(self) -> None:
+        """Put back what this worker was at, and close the study's run unless others are at it."""
+        with self.storage.asking():
+            self._take_up_lost()
+            others = any(trial.state.name == "RUNNING" for trial in self.study.get_trials(deepcopy=False))
+        if not others:
+            self.tracker.end_study(self.parent)
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: not one that waits, nor one that was left unfinished."""
+    name = trial.state.name
+    return name in ("COMPLETE", "PRUNED", "RUNNING") or (name == "FAIL" and "error" in trial.user_attrs)
+
+
+def _check_reads_labels(runs: list[Any], label: str) -> None:
     """SuiteError for a method that did not read the labels that the control flips."""
-    tags = [run.data.tags for run in runner.tracker.cells()]
-    if any(tag.get("reads_labels") == "false" for tag in tags if tag["cell_key"] in keys):
+    if any(run.data.tags.get("reads_labels") == "false" for run in runs):
         raise SuiteError(
             f"{label} reads no label of the closed-set model, so the control has nothing to say of it",
             "tune it with --objective auroc",
@@ -173,7 +460,8 @@ def _check_reads_labels(runner: Runner, keys: list[str], label: str) -> None:
 
 def _suggest(trial: optuna.Trial, key: str, space: list[Any] | Range) -> Any:
     if isinstance(space, list):
-        return trial.suggest_categorical(key, space)
+        picked = trial.suggest_categorical(key, [choice(value) for value in space])
+        return next(value for value in space if choice(value) == picked)
     if isinstance(space.low, int) and isinstance(space.high, int):
         return trial.suggest_int(key, space.low, space.high, log=space.log)
     return trial.suggest_float(key, space.low, space.high, log=space.log)

@@ -1,8 +1,7 @@
-"""Commands that compute or say what there is to compute: run, plan, measure, tune."""
+"""Commands that compute or say what there is to compute: run, plan, measure."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import sys
@@ -43,7 +42,6 @@ from open_set_fer.cli.options import (
     writable,
 )
 from open_set_fer.console import console, log, out
-from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.plan import Cell
@@ -319,64 +317,3 @@ def measure(
                 f"{cell['method']} {cell['open_classes']} seed {cell['seed']}: {cell['error']}", soft_wrap=True
             )
         sys.exit(1)
-
-
-@app.command(
-    epilog=examples(
-        "osfer tune -p ferplus-cpu --method ours --trials 6",
-        "osfer tune -p ferplus-cpu -m baseline,ours --open contempt --seed 0,1,2 --trials 20",
-    )
-)
-def tune(
-    profile: ProfileOption = "",
-    dataset: DatasetOption = "",
-    opened: Annotated[
-        str, typer.Option("--open", help="Open classes to study on (default: compound, contempt where not reported).")
-    ] = "",
-    method: Annotated[str, typer.Option("--method", "-m", help="Labels with a [search] table (default: all).")] = "",
-    seed: SeedOption = "",
-    objective: Annotated[
-        str,
-        typer.Option(
-            help="auroc: of open faces; control: of flipped labels of closed faces, without any open face, for methods that "
-            "learn from labels."
-        ),
-    ] = "auroc",
-    trials: Annotated[int, typer.Option(min=1, help="Trials of each label, the profile's own settings first.")] = 6,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    home: HomeOption = HOME,
-) -> None:
-    """Search hyperparameters with Optuna on faces outside the test split; prints what to write into the profile."""
-    from open_set_fer.benchmark import tuning
-    from open_set_fer.benchmark.devices import choose_device
-    from open_set_fer.benchmark.profiles import load_profile
-
-    chosen_device = choose_device(device, threads)
-    name, loaded, text = load_profile(default_profile(profile, dataset))
-    selection = read_selection(dataset, "", opened, method, seed, False, False)
-    faces = selection.datasets or tuple(loaded.default_datasets or loaded.datasets)
-    if len(faces) > 1:
-        raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
-    if objective not in ("auroc", "control"):
-        raise SuiteError(f"unknown objective {objective!r}", "auroc or control")
-    labels = selection.methods or tuple(loaded.search)
-    if not labels:
-        raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
-    for label in labels:
-        study = tuning.tune(
-            loaded, name, text, label, trials, faces[0], selection.open_classes, selection.seeds or tuple(loaded.seeds),
-            writable(home), chosen_device, command_line(), "control" if objective == "control" else "auroc",
-        )  # fmt: skip
-        best = study.best()
-        area = "control AUROC" if objective == "control" else "AUROC"
-        table = Table("trial", *best, area, title=f"{label}: {study.selection}")
-        for number, (values, auroc) in enumerate(study.trials, 1):
-            shown = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values()]
-            mark = " best" if values is best else ""
-            table.add_row(str(number), *shown, (f"{auroc:.3f}" if auroc is not None else "failed") + mark)
-        out.print(table)
-        out.print(f"best values of {label}, for the profile:", highlight=False)
-        for key, value in best.items():
-            out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
-        out.print(f'  selection = "{study.selection}"', highlight=False, soft_wrap=True)

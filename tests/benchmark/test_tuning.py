@@ -1,9 +1,10 @@
-"""Studies: never a face of the test split, the profile's own settings first, the same trials again from MLflow."""
+"""Studies: never a face of the test split, the profile's own settings first, in Optuna's storage and as cells in MLflow."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, split_faces
 from open_set_fer.benchmark.runner import Runner
-from open_set_fer.benchmark.tuning import Study, study_protocols, tune, validation_faces
+from open_set_fer.benchmark.studies import STAMP, Storage, Study, Trial, Verdict, choice
+from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.tuning import Search, grid_of, study_protocols, tune, validation_faces
 from open_set_fer.cli import app
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
@@ -30,6 +33,11 @@ epochs = { low = 1, high = 2 }
 consistency_weight = [5.0, 1.0]
 "closed_set.erase_probability" = [0.0, 0.25, 0.5]
 """
+
+
+@pytest.fixture(autouse=True)
+def made_store(home):
+    """MLflow's tables are not made anew for every test."""
 
 
 def write(tmp_path, search):
@@ -74,42 +82,193 @@ def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_cl
         study_protocols(every_class, load_profile("demo")[1], ())
 
 
+def trial(number, *aurocs, state="finished", values=None, interval=None):
+    cells = [{"protocol": "fear", "seed": seed, "auroc": auroc} for seed, auroc in enumerate(aurocs)]
+    if interval:
+        cells[0] |= {"auroc_low": interval[0], "auroc_high": interval[1]}
+    value = float(np.mean(aurocs)) if state == "finished" else None
+    return Trial(number, values or {"a": number}, state, value, cells)
+
+
+def study_of(*trials):
+    return Study("s", "own", "ours", "auroc", {"a": 0}, "chosen", "", list(trials))
+
+
 def test_best_is_the_earliest_highest_and_never_a_failed_trial():
-    trials = [({"a": 1}, 0.5), ({"a": 2}, None), ({"a": 3}, 0.7), ({"a": 4}, 0.7)]
-    assert Study("ours", trials, "").best() == {"a": 3}
+    study = study_of(trial(0, 0.5), trial(1, 0.9, state="failed"), trial(2, 0.7), trial(3, 0.7))
+    assert study.best().number == 2
+    assert study.selection == "chosen, 3 trials"
+    with pytest.raises(SuiteError, match="no trial of ours has finished"):
+        study_of(trial(1, 0.9, state="pruned")).best()
 
 
-def test_a_study_starts_from_the_profile_and_goes_on_from_mlflow(tmp_path):
-    import torch
-
-    name, profile, text = load_profile(write(tmp_path, SEARCH))
-
-    def study(trials):
-        return tune(profile, name, text, "ours", trials, "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
-                    torch.device("cpu"), "osfer tune")  # fmt: skip
-
-    two = study(2)
-    own = profile.method("ours")
-    assert two.trials[0][0] == {
-        "learning_rate": own.learning_rate, "epochs": own.epochs, "consistency_weight": own.consistency_weight,
-        "closed_set.erase_probability": profile.closed_set_settings().erase_probability,
-    }  # fmt: skip
-    assert two.trials[1][0] != two.trials[0][0]
-    results = sorted((tmp_path / "home" / "results").glob("*/result.json"))
-    written = [path.stat().st_mtime_ns for path in results]
-    three = study(3)
-    assert three.trials[:2] == two.trials
-    assert [path.stat().st_mtime_ns for path in results] == written
-    assert 1e-4 <= three.trials[2][0]["learning_rate"] <= 1e-2
-    assert three.trials[2][0]["epochs"] in (1, 2)
+def test_best_values_are_taken_where_they_are_better_than_seeds_and_protocols_differ():
+    # By hand: differences 0.04, 0.06, 0.05: mean 0.05, sd 0.01. Then 0.3, -0.1, 0.1: mean 0.1, sd 0.2.
+    own = trial(0, 0.5, 0.6, 0.7)
+    clear, noisy = Verdict.of(trial(1, 0.54, 0.66, 0.75), own), Verdict.of(trial(2, 0.8, 0.5, 0.8), own)
+    assert (clear.keep, noisy.keep) == (False, True)
+    assert (clear.gain, clear.spread) == pytest.approx((0.05, 0.01))
+    assert (noisy.gain, noisy.spread) == pytest.approx((0.1, 0.2))
+    assert noisy.words.startswith("keep yours: the best is +0.100 from it, within 0.200")
+    assert Verdict.of(own, own).words == "keep yours: no trial was better"
+    # Of a single cell: half of [0.5, 0.6].
+    one = trial(1, 0.55, interval=(0.5, 0.6))
+    assert Verdict.of(one, trial(0, 0.51)).keep
+    assert not Verdict.of(one, trial(0, 0.49)).keep
+    assert "nothing to compare with" in Verdict.of(one, None).words
+    assert study_of(trial(0, 0.5, 0.6), trial(1, 0.7, 0.8)).verdict().keep is False
 
 
-def control(tmp_path, label, search, opened=()):
+@pytest.mark.parametrize(
+    ("text", "address", "is_file"),
+    [
+        ("", "sqlite:///home/studies.db", True),
+        ("other/s.db", "sqlite:///other/s.db", True),
+        ("sqlite:////abs/s.db", "sqlite:////abs/s.db", True),
+        ("journal:shared/j", "shared/j", True),
+        ("j.log", "j.log", True),
+        ("postgresql://me@host/x", "postgresql://me@host/x", False),
+    ],
+)
+def test_a_storage_is_named_as_optuna_names_it(text, address, is_file):
+    place = Storage.of(text, Path("home"))
+    assert (place.address, place.is_file) == (address, is_file)
+
+
+def test_a_place_that_is_no_storage_is_named(tmp_path):
+    with pytest.raises(SuiteError, match=r"--storage 'nowhere' is no place.*\n.*journal:PATH"):
+        Storage.of("nowhere", tmp_path)
+    with pytest.raises(SuiteError, match=r"no studies in .*studies\.db"):
+        Storage.of("", tmp_path).open(create=False)
+    with pytest.raises(SuiteError, match="cannot be used"):
+        Storage.of("nosuchbase://host/x", tmp_path).open()
+    (tmp_path / "s.db").write_text("no database" * 100)
+    with pytest.raises(SuiteError, match="cannot be used"):
+        Storage.of(str(tmp_path / "s.db"), tmp_path).open()
+
+
+def test_a_grid_has_every_listed_value_and_short_ranges_of_whole_numbers():
+    low_high = load_profile("ferplus-cpu")[1].search["ours"]["learning_rate"]
+    whole = low_high.model_copy(update={"low": 2, "high": 4, "log": False})
+    assert grid_of({"a": [1, [4, 5]], "b": whole}) == {"a": [1, "[4, 5]"], "b": [2, 3, 4]}
+    assert choice({"x": 1}) == '{"x": 1}'
+    with pytest.raises(SuiteError, match="a grid cannot have the range of c"):
+        grid_of({"c": low_high})
+
+
+def tuned(tmp_path, trials, search=SEARCH, label="ours", objective="auroc", opened=(CONTEMPT,), **more):
     import torch
 
     name, profile, text = load_profile(write(tmp_path, search))
-    return tune(profile, name, text, label, 1, "synthetic", opened, (0,), tmp_path / "home", torch.device("cpu"),
-                "osfer tune", "control")  # fmt: skip
+    return tune(profile, name, text, label, Search(trials, **more), "synthetic", opened, (0,), tmp_path / "home",
+                torch.device("cpu"), "osfer tune", objective)  # fmt: skip
+
+
+def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
+    import optuna
+
+    two = tuned(tmp_path, 2)
+    _, profile, _ = load_profile(str(tmp_path / "own.toml"))
+    own = profile.method("ours")
+    assert two.trials[0].values == {
+        "learning_rate": own.learning_rate, "epochs": own.epochs, "consistency_weight": own.consistency_weight,
+        "closed_set.erase_probability": profile.closed_set_settings().erase_probability,
+    }  # fmt: skip
+    assert two.trials[1].values != two.trials[0].values
+    results = sorted((tmp_path / "home" / "results").glob("*/result.json"))
+    written = [path.stat().st_mtime_ns for path in results]
+    three = tuned(tmp_path, 3)
+    assert three.trials[:2] == two.trials
+    assert [path.stat().st_mtime_ns for path in results] == written
+    assert 1e-4 <= three.trials[2].values["learning_rate"] <= 1e-2
+    assert three.trials[2].values["epochs"] in (1, 2)
+    # The same in Optuna's own eyes, and linked both ways with MLflow.
+    study = optuna.load_study(study_name=three.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    assert study.best_value == three.best().value
+    assert [trial.number for trial in study.trials] == [0, 1, 2]
+    tracker = Tracker(tmp_path / "home", "own-tuning")
+    cells = {run.info.run_id: run for run in tracker.cells()}
+    (parent,) = tracker._search("tags.`osfer.kind` = 'study'")
+    assert (parent.data.tags["study"], parent.info.status) == (three.name, "FINISHED")
+    history = tracker.client.get_metric_history(parent.info.run_id, "objective")
+    assert [(point.step, point.value) for point in history] == [(t.number, t.value) for t in study.trials]
+    for found in study.trials:
+        (link,) = found.user_attrs["cells"]
+        cell = cells[link["run_id"]]
+        assert cell.data.tags["cell_key"] == link["cell_key"]
+        assert (cell.data.tags["study"], str(found.number) in cell.data.tags["trial"].split(", ")) == (three.name, True)
+        assert cell.data.metrics["auroc"] == found.value
+        run = tracker.client.get_run(found.user_attrs["run_id"])
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (run.data.tags["trial"], run.data.metrics["objective"]) == (str(found.number), found.value)
+
+
+@pytest.mark.slow
+def test_other_values_of_the_profile_are_tried_in_the_same_study_and_another_space_is_another(tmp_path):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    first = tuned(tmp_path, 1, search, "baseline")
+    import torch
+
+    changed = write(tmp_path, search)
+    Path(changed).write_text(Path(changed).read_text().replace("epochs = 2\nbatch_size = 64\n\n[methods.baseline]",
+                             "epochs = 1\nbatch_size = 64\n\n[methods.baseline]"))  # fmt: skip
+    name, profile, text = load_profile(changed)
+    second = tune(profile, name, text, "baseline", Search(2), "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
+                  torch.device("cpu"), "osfer tune")  # fmt: skip
+    assert second.name == first.name
+    assert [trial.values["closed_set.epochs"] for trial in second.trials] == [2, 1]
+    assert second.own_trial().number == 1
+    other = tuned(tmp_path, 1, search.replace("[1, 2]", "[1, 2, 3]"), "baseline")
+    assert other.name != first.name
+
+
+@pytest.mark.slow
+def test_a_grid_is_done_whole_and_once(tmp_path):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n"closed_set.batch_size" = [32, 64]\n'
+    study = tuned(tmp_path, None, search, "baseline", sampler="grid")
+    tried = [tuple(trial.values.values()) for trial in study.trials]
+    assert sorted(tried) == [(1, 32), (1, 64), (2, 32), (2, 64)]
+    assert study.own_trial() is not None
+    assert tuned(tmp_path, None, search, "baseline", sampler="grid").trials == study.trials
+
+
+@pytest.mark.slow
+def test_the_test_split_is_stamped_on_every_output(tmp_path):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    study = tuned(tmp_path, 1, search, "baseline", "test", ())
+    assert study.selection.startswith(STAMP)
+    assert study.trials[0].cells[0]["protocol"] == "surprise"
+    tracker = Tracker(tmp_path / "home", "own-tuning")
+    (parent,) = tracker._search("tags.`osfer.kind` = 'study'")
+    (run,) = tracker._search("tags.`osfer.kind` = 'benchmark'")
+    (cell,) = tracker.cells()
+    assert (parent.data.tags["stamp"], run.data.tags["stamp"]) == (STAMP, STAMP)
+    assert cell.data.tags["selection"].startswith(STAMP)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_cell_fails_is_counted_and_one_that_is_stopped_goes_on(tmp_path, monkeypatch):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    with monkeypatch.context() as stopped:
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        stopped.setattr("open_set_fer.methods.baseline.Baseline.detect", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(tmp_path, 2, search, "baseline")
+    with monkeypatch.context() as broken:
+        broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
+        with pytest.raises(SuiteError, match="every trial of baseline failed"):
+            tuned(tmp_path, 1, search, "baseline")
+    study = tuned(tmp_path, 2, search, "baseline")
+    assert [trial.state for trial in study.trials] == ["failed", "finished"], "the stopped one is not among them"
+    assert study.trials[0].values == {"closed_set.epochs": 2}, "what was stopped was taken up"
+    assert "ZeroDivisionError" in study.trials[0].note
+
+
+def control(tmp_path, label, search, opened=()):
+    return tuned(tmp_path, 1, search, label, "control", opened)
 
 
 def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tmp_path):
@@ -120,7 +279,7 @@ def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tm
     )
     (folder,) = (tmp_path / "home" / "results").glob("*/")
     scores = pd.read_parquet(folder / "scores.parquet")
-    assert study.trials[0][1] == json.loads((folder / "result.json").read_text())["metrics"]["auroc"]
+    assert study.trials[0].value == json.loads((folder / "result.json").read_text())["metrics"]["auroc"]
     assert scores["is_open"].mean() == pytest.approx(0.2, abs=0.01)
     assert set(scores["true_class"]) == set(BASIC), "every class is closed, none left out"
     assert np.array_equal(scores["closed_set_class"] != scores["given_class"], scores["is_open"])
@@ -140,7 +299,19 @@ def test_what_the_control_cannot_tune_is_said(tmp_path):
     )
     name, profile, text = load_profile(str(path))
     with pytest.raises(SuiteError, match="tune with --objective control"):
-        tune(profile, name, text, "ours", 1, "synthetic", (CONTEMPT,), (0,), tmp_path / "home", None, "osfer tune")
+        tune(
+            profile,
+            name,
+            text,
+            "ours",
+            Search(1),
+            "synthetic",
+            (CONTEMPT,),
+            (0,),
+            tmp_path / "home",
+            None,
+            "osfer tune",
+        )
 
 
 @pytest.mark.parametrize(
@@ -211,6 +382,8 @@ def test_tune_on_the_command_line(tmp_path):
     assert "chosen with contempt open, on faces outside the test split" in done.output
     assert 'selection = "chosen' in done.output
     assert "learning_rate = " in done.output
+    assert "keep yours: no trial was better" in done.output
+    assert "optuna-dashboard sqlite:///" in done.output
     refused = CliRunner().invoke(app, [*command, "--dataset", "synthetic,digits"])
     assert "one data set" in str(refused.exception)
 

@@ -1,0 +1,178 @@
+"""The command tune: hyperparameter studies, and what they found."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from open_set_fer import plugins
+from open_set_fer.cli.options import (
+    HOME,
+    DatasetOption,
+    DeviceOption,
+    HomeOption,
+    ProfileOption,
+    SeedOption,
+    ThreadsOption,
+    command_line,
+    default_profile,
+    examples,
+    read_selection,
+    writable,
+)
+from open_set_fer.console import console, log, out
+from open_set_fer.errors import SuiteError
+
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.studies import Storage, Study
+
+app = typer.Typer(invoke_without_command=True)
+StorageOption = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Where studies are kept: a database file or URL (postgresql://host/studies), or journal:PATH, a file that the "
+        "machines of a cluster share (default: studies.db in the home).",
+    ),
+]
+MethodOption = Annotated[
+    str, typer.Option("--method", "-m", help="Labels with a [search] table, comma-separated (default: all).")
+]
+
+
+@app.callback(
+    epilog=examples(
+        "osfer tune -p ferplus-cpu --method ours --trials 6",
+        "osfer tune -p ferplus-cpu -m baseline,ours --open contempt --seed 0,1,2 --trials 20",
+        "osfer tune -p ferplus-cpu -m ours-warm --sampler grid --timeout 3600",
+        "osfer tune -p paper -m ours --storage journal:/shared/studies.log --trials 100",
+    )
+)
+def tune(
+    context: typer.Context,
+    profile: ProfileOption = "",
+    dataset: DatasetOption = "",
+    opened: Annotated[
+        str, typer.Option("--open", help="Open classes to study on (default: compound, contempt where not reported).")
+    ] = "",
+    method: MethodOption = "",
+    seed: SeedOption = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="auroc: of open faces, outside the test split; control: of flipped labels of closed faces, without any open "
+            "face, for methods that learn from labels; test: on the tables' own faces, and every output says so."
+        ),
+    ] = "auroc",
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Trials of each label in all, the profile's own settings first (default: 6; the whole grid)."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="SECONDS", help="Begin no trial of a label after so long (default: no limit)."),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="tpe, random, gp (Gaussian process) or grid (every combination of the listed values).")
+    ] = "tpe",
+    storage: StorageOption = "",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    home: HomeOption = HOME,
+) -> None:
+    """Search hyperparameters with Optuna on faces outside the test split; prints what to write into the profile.
+
+    Started again, or several times at once on one storage, it goes on with the same study.
+    """
+    if context.invoked_subcommand:
+        return
+    from open_set_fer.benchmark import tuning
+    from open_set_fer.benchmark.devices import choose_device
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.studies import OBJECTIVES, Storage
+
+    chosen_device = choose_device(device, threads)
+    name, loaded, text = load_profile(default_profile(profile, dataset))
+    selection = read_selection(dataset, "", opened, method, seed, False, False)
+    faces = selection.datasets or tuple(loaded.default_datasets or loaded.datasets)
+    if len(faces) > 1:
+        raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
+    aim = _known(objective, OBJECTIVES, "objective")
+    search = tuning.Search(trials, _known(sampler, tuning.SAMPLERS, "sampler"), timeout)
+    labels = selection.methods or tuple(loaded.search)
+    if not labels:
+        raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
+    place = Storage.of(storage, writable(home))
+    for label in labels:
+        try:
+            study = tuning.tune(
+                loaded, name, text, label, search, faces[0], selection.open_classes,
+                selection.seeds or tuple(loaded.seeds), home, chosen_device, command_line(), aim, place,
+            )  # fmt: skip
+        except KeyboardInterrupt as stop:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not kill the exit
+            console.print(
+                f"stopped; {_kept(place, name, label)}, the same command goes on: {command_line()}",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
+            sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
+        _print_study(study)
+    console.print(f"studies: {_dashboard(place)}", soft_wrap=True, highlight=False)
+
+
+def _known(text: str, known: tuple[Any, ...], what: str) -> Any:
+    if text not in known:
+        raise SuiteError(f"unknown {what} {text!r}{plugins.nearest(text, known)}", f"one of {', '.join(known)}")
+    return text
+
+
+def _kept(storage: Storage, profile: str, label: str) -> str:
+    """How many trials of a label are done."""
+    from open_set_fer.benchmark.studies import Study, stored_studies
+
+    try:
+        done = len(Study.of(stored_studies(storage, profile, (label,))[0]).finished)
+    except SuiteError:
+        done = 0
+    return f"{done} finished trials of {label} are kept, and the cells of the one that was stopped"
+
+
+def _dashboard(storage: Storage) -> str:
+    """How Optuna's own tools see a storage."""
+    return shlex.join(["optuna-dashboard", storage.address]) + " (pip install 'open-set-fer[studies]')"
+
+
+def _print_study(study: Study) -> None:
+    """The trials of a study, its best values, and whether they are to be taken."""
+    from open_set_fer.benchmark.studies import STAMP, spread_of
+
+    keys = list(study.own)
+    stamp = f"{STAMP} · " * (study.objective == "test")
+    table = Table("trial", *keys, study.area, title=f"{stamp}{study.label}: {study.selection}")
+    best = study.best() if study.finished else None
+    for trial in study.trials:
+        shown = [_short(trial.values.get(key, "")) for key in keys]
+        mark = " best" * (trial is best) + " yours" * (trial.values == study.own)
+        table.add_row(str(trial.number), *shown, spread_of(trial) + mark)
+    out.print(table)
+    if best is None:
+        log.warning("%s: no trial has finished", study.label)
+        return
+    verdict = study.verdict()
+    out.print(f"{study.label}: {verdict.words}", highlight=False, soft_wrap=True)
+    out.print(f"best values of {study.label}{', for the profile' * (not verdict.keep)}:", highlight=False)
+    for key, value in best.values.items():
+        out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
+    out.print(f'  selection = "{study.selection}"', highlight=False, soft_wrap=True)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
