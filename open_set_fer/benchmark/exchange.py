@@ -478,7 +478,7 @@ def _log(tracker: Tracker, parent: str, folder: Path, cell: SharedCell, shared: 
         {
             "histogram.png": score_histogram(
                 cell.scores, result.title(), group_names(result.is_control, result.is_shift)
-            )
+            ).draw()
         },
     )
     log.info("imported from %s: %s", shared.index.name, result.title())

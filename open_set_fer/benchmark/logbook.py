@@ -154,8 +154,10 @@ class Logbook:
         )  # fmt: skip
         (folder / "profile.toml").write_text(self._profile_toml, "utf-8")
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
-        pictures: dict[str, Any] = {
-            "histogram.png": score_histogram(scores, result.title(), group_names(result.is_control, result.is_shift))
+        pictures = {
+            "histogram.png": score_histogram(
+                scores, result.title(), group_names(result.is_control, result.is_shift)
+            ).draw()
         }
         # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
         if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):

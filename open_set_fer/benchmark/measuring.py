@@ -119,8 +119,8 @@ def _measure_run(tracker: Tracker, run: Run, folder: Path, parent: str) -> None:
         (folder / "key.json").write_text(key, "utf-8")
     logged = tracker.read_cell(run)
     result = replace(result, tags=logged.tags, params=logged.params, data=logged.data)
-    pictures: dict[str, Any] = {
-        "histogram.png": score_histogram(scores, result.title(), group_names(result.is_control, result.is_shift))
+    pictures = {
+        "histogram.png": score_histogram(scores, result.title(), group_names(result.is_control, result.is_shift)).draw()
     }
     sheet = tracker.read_sheet(run)
     tracker.log_cell(parent, result, folder, pictures | ({"faces.png": sheet} if sheet else {}))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, entropy, rankdata
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn import config_context
+from sklearn.metrics import auc, average_precision_score, roc_curve
 
 from open_set_fer.errors import SuiteError
 
@@ -83,7 +84,7 @@ def auroc(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) 
     >>> auroc(np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.8]))  # 3 of 4 pairs in order
     0.75
     """
-    return float(roc_auc_score(is_open, unknown_score))
+    return float(auc(*roc_curve(is_open, unknown_score)[:2]))  # roc_auc_score does the same after 2 ms of checks
 
 
 def auroc_interval(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> tuple[float, float]:
@@ -182,26 +183,27 @@ def cell_metrics(
         raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "mend the method")
     is_open = truth < 0
     correct = predicted == truth
-    metrics = {
-        "auroc": auroc(is_open, scores),
-        "fpr_at_tpr95": fpr_at_tpr95(is_open, scores),
-        "aupr_open": float(average_precision_score(is_open, scores)),
-        "aupr_closed": float(average_precision_score(~is_open, -scores)),
-        "oscr": oscr(is_open, scores, correct),
-        "closed_accuracy": float(correct[~is_open].mean()),
-        "open_share": float(is_open.mean()),
-        "n_open": float(is_open.sum()),
-        "n_closed": float((~is_open).sum()),
-    }
-    if is_open.sum() > 1 and (~is_open).sum() > 1:
-        metrics["auroc_low"], metrics["auroc_high"] = auroc_interval(is_open, scores)
-    if correct.any():
-        right = is_open | correct
-        metrics["auroc_right"] = auroc(is_open[right], scores[right])
-    for split in ORIGINS if origin is not None else ():
-        of_split = is_open & (origin == split)
-        if of_split.any():
-            metrics[f"auroc_open_{split}"] = auroc(is_open[of_split | ~is_open], scores[of_split | ~is_open])
+    with config_context(skip_parameter_validation=True, assume_finite=True):  # both known here; half of the time
+        metrics = {
+            "auroc": auroc(is_open, scores),
+            "fpr_at_tpr95": fpr_at_tpr95(is_open, scores),
+            "aupr_open": float(average_precision_score(is_open, scores)),
+            "aupr_closed": float(average_precision_score(~is_open, -scores)),
+            "oscr": oscr(is_open, scores, correct),
+            "closed_accuracy": float(correct[~is_open].mean()),
+            "open_share": float(is_open.mean()),
+            "n_open": float(is_open.sum()),
+            "n_closed": float((~is_open).sum()),
+        }
+        if is_open.sum() > 1 and (~is_open).sum() > 1:
+            metrics["auroc_low"], metrics["auroc_high"] = auroc_interval(is_open, scores)
+        if correct.any():
+            right = is_open | correct
+            metrics["auroc_right"] = auroc(is_open[right], scores[right])
+        for split in ORIGINS if origin is not None else ():
+            of_split = is_open & (origin == split)
+            if of_split.any():
+                metrics[f"auroc_open_{split}"] = auroc(is_open[of_split | ~is_open], scores[of_split | ~is_open])
     if answers is not None:
         given = answers if given_labels is None else given_labels
         metrics["closed_set_accuracy"] = float((answers == truth)[~is_open].mean())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from open_set_fer.benchmark.cell_result import CellResult
-from open_set_fer.benchmark.pictures import FACES, face_sheet, group_names, score_histogram, sheet_rows
+from open_set_fer.benchmark.pictures import FACES, PICTURE, _ticks, face_sheet, group_names, score_histogram, sheet_rows
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.protocols import split_faces
@@ -48,7 +47,7 @@ def test_the_sheet_shows_the_faces_of_its_rows(channels):
     rng = np.random.default_rng(1)
     pool = rng.permutation(120)[:90]  # not in the face set's order
     scores = pool_scores(labels[pool] == 0, rng.normal(size=90), np.array(BASIC)[labels[pool]])
-    sheet = np.asarray(face_sheet(faces, pool, scores, "a cell"))
+    sheet = np.asarray(face_sheet(faces, pool, scores, "a cell").convert("RGB"))
     height = (len(sheet) - TITLE - GAP) // 4
     for row, (_, places) in enumerate(sheet_rows(scores)):
         assert len(places) == FACES
@@ -97,32 +96,55 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
     ids=["constant", "large constant", "nearly constant", "one off", "heavy tail", "even"],
 )
 @pytest.mark.parametrize("n_open", [0, 1, 20, 50])
-def test_histogram_of_any_scores(scores: np.ndarray, n_open: int, tmp_path: Path) -> None:
+def test_histogram_of_any_scores(scores: np.ndarray, n_open: int) -> None:
     frame = pd.DataFrame({"is_open": np.arange(50) < n_open, "unknown_score": scores})
-    figure = score_histogram(frame, "a title")
-    axes = figure.axes[0]
-    assert axes.get_title() == "a title"
+    found = score_histogram(frame, "a title")
     # Both groups' shares add up to one: nothing is lost by clipping the axis.
-    outlines = [patch for patch in axes.patches if patch.get_label() and not patch.get_label().startswith("_")]
-    for outline, count in zip(outlines, (50 - n_open, n_open), strict=True):
-        assert outline.get_data().values.sum() == pytest.approx(1 if count else 0)
-    figure.savefig(tmp_path / "histogram.png")
+    assert [share.sum() for share in found.shares] == pytest.approx([1, 1 if n_open else 0] if n_open < 50 else [0, 1])
+    assert found.names == [f"closed ({50 - n_open} faces)", f"open ({n_open} faces)"]
+    picture = np.asarray(found.draw())
+    assert picture.shape == (PICTURE[1], PICTURE[0], 3)
+    assert len(np.unique(picture[100:400, 100:700].reshape(-1, 3), axis=0)) >= 3  # bars are there
+
+
+def test_bars_are_as_high_as_their_shares() -> None:
+    opened = np.repeat([False, True], [40, 10])
+    frame = pd.DataFrame({"is_open": opened, "unknown_score": np.repeat([0.0, 1.0, 4.0], [30, 10, 10])})
+    picture = np.asarray(score_histogram(frame, "t").draw()).astype(int)
+    blue, orange, white = (0, 114, 178), (213, 94, 0), (255, 255, 255)
+
+    def height(colour: tuple[int, int, int], columns: slice) -> int:
+        mixed = np.round(0.3 * np.array(colour) + 0.7 * np.array(white))
+        return int((abs(picture[:, columns] - mixed).sum(axis=2) <= 3).sum(axis=0).max())
+
+    width = picture.shape[1]
+    highest = height(orange, slice(width // 2, None))  # a share of 1
+    assert height(blue, slice(0, 105)) == pytest.approx(0.75 * highest, abs=3)
+    assert height(blue, slice(110, width // 2)) == pytest.approx(0.25 * highest, abs=3)
+    assert height(orange, slice(0, width // 2)) == 0
+
+
+def test_ticks_are_round_and_told_apart() -> None:
+    assert [text for _, text in _ticks(0, 1.05, 8)] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+    assert [text for _, text in _ticks(-0.45, 0.45, 8)] == ["-0.4", "-0.2", "0", "0.2", "0.4"]
+    for low, high in ((1e9, 1e9 + 1), (-3e-11, 1e-12), (123456.5, 123457.5), (-1e12, 8e12)):
+        texts = [text for _, text in _ticks(low, high, 8)]
+        assert len(set(texts)) == len(texts) >= 3
+        assert [float(text) for text in texts] == pytest.approx([value for value, _ in _ticks(low, high, 8)], rel=1e-12)
 
 
 def test_histogram_says_when_the_axis_is_clipped() -> None:
     scores = np.r_[np.linspace(0, 1, 999), 1e6]
-    figure = score_histogram(pd.DataFrame({"is_open": np.arange(1000) % 2 == 0, "unknown_score": scores}), "t")
-    assert "99th percentile" in figure.axes[0].get_xlabel()
-    assert figure.axes[0].get_xlim()[1] < 2
+    found = score_histogram(pd.DataFrame({"is_open": np.arange(1000) % 2 == 0, "unknown_score": scores}), "t")
+    assert "99th percentile" in found.axis
+    assert found.edges[-1] < 2
 
 
 def test_a_control_tells_flipped_labels_from_others() -> None:
     frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
-    axes = score_histogram(frame, "t", names=group_names(True)).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "label as it was (40 faces)", "label flipped (10 faces)",
-    ]  # fmt: skip
-    assert axes.get_xlabel().startswith("unknown score (higher = more likely label flipped)")
+    found = score_histogram(frame, "t", group_names(True))
+    assert found.names == ["label as it was (40 faces)", "label flipped (10 faces)"]
+    assert found.axis.startswith("unknown score (higher = more likely label flipped)")
     assert not any("open" in name or "closed" in name for name, _ in sheet_rows(frame, group_names(True)))
     tags = {"labels": "flipped-true"}
     assert CellResult({"auroc": 0.5}, {}, tags).is_control
