@@ -297,7 +297,7 @@ class Tracker:
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
                 control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
-                control += "shift." * (cell["protocol"] == SHIFT)
+                control += "shift." * (cell.get("protocol") == SHIFT)
                 name = f"{control}{_metric_part(cell['method'])}"
                 aurocs.setdefault(name, []).append(finished[cell["cell_key"]]["auroc"])
         means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
