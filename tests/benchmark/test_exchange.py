@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from open_set_fer.benchmark import exchange, store
 from open_set_fer.benchmark.keys import digest
 from open_set_fer.benchmark.labels import Regime
+from open_set_fer.benchmark.pictures import group_names
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
 from open_set_fer.benchmark.runner import Runner
@@ -154,12 +155,14 @@ def test_an_imported_controls_histogram_is_of_flipped_labels(ran, home, tmp_path
     monkeypatch.setattr(
         exchange,
         "score_histogram",
-        lambda scores, title, flips=False: drawn.update({title: flips}) or draw(scores, title),
+        lambda scores, title, names: drawn.update({title: names}) or draw(scores, title),
     )
     exchange.import_export(
         Tracker(home, "smoke"), home / "results", exchange.read_export(tmp_path / "ada"), "osfer import"
     )
-    assert {"control AUROC" in title: flips for title, flips in drawn.items()} == {True: True, False: False}
+    assert {"control AUROC" in title: names for title, names in drawn.items()} == {
+        is_control: group_names(is_control) for is_control in (True, False)
+    }
 
 
 def test_an_import_that_was_killed_before_it_logged_goes_on(exported, home):
