@@ -123,6 +123,20 @@ def effect_study(
     out.print(f"effect study: {path.resolve()}", soft_wrap=True, highlight=False)
 
 
+@app.command("ours-plus-study", epilog=examples("osfer run -p ours-plus-study; osfer ours-plus-study --out docs"))
+def ours_plus_study(
+    to: Annotated[
+        Path, typer.Option("--out", parser=folder, metavar="<path>", help="Folder to write ours_plus.md to.")
+    ] = Path("docs"),
+    home: HomeOption = HOME,
+) -> None:
+    """Write up when `ours-plus` is of use and when not, from the profile ours-plus-study."""
+    from open_set_fer.reports.ours_plus_study import write_ours_plus_study
+
+    path = write_ours_plus_study(home, to)
+    out.print(f"ours-plus study: {path.resolve()}", soft_wrap=True, highlight=False)
+
+
 @app.command(epilog=examples("osfer replicate", "osfer replicate -p ferplus-cpu --out docs"))
 def replicate(
     profile: Annotated[

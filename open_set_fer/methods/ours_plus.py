@@ -90,8 +90,9 @@ class OursPlus:
     weight_decay: NotNegative = 1e-4
     erase_probability: Share = 0.5
     """Of random erasing, for each image."""
-    augmentation: Literal["flip_or_noise", "degrade"] = "flip_or_noise"
-    """Before erasing; 'degrade' makes pictures of both sides darker, brighter, blurred and coarse, so that these tell less."""
+    degrade: Literal["none", "both", "known"] = "none"
+    """Whose training pictures are made darker, brighter, blurred and coarse at random, so that these tell less: both sides', or
+    those of the training images alone, so that a bad picture in the pool is nothing that the pool alone has."""
     energy_weight: NotNegative = 1.0
     """Of the standardised energy -logsumexp(logits) next to the standardised logit (0: logit alone)."""
     level: Share = 0.05
@@ -174,9 +175,10 @@ class OursPlus:
             network.train()
             total = 0.0
             for batch in training.batches(chosen, self.batch_size, generator):
-                x = training.augmented(network, images[batch], generator, self.erase_probability, self.augmentation)
-                from_pool = (batch < count).float().to(context.device)
-                loss = F.binary_cross_entropy_with_logits(network(x)[:, 0], from_pool)
+                from_pool = batch < count
+                worse = {"none": None, "both": torch.ones_like(from_pool), "known": ~from_pool}[self.degrade]
+                x = training.augmented(network, images[batch], generator, self.erase_probability, degraded=worse)
+                loss = F.binary_cross_entropy_with_logits(network(x)[:, 0], from_pool.float().to(context.device))
                 training.step(optimizer, loss)
                 schedule.step()
                 total += loss.item() * len(batch)

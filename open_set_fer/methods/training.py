@@ -156,15 +156,21 @@ def train_closed_set(
 
 
 def augmented(
-    network: Network, images: Tensor, generator: torch.Generator, erase_probability: float, kind: str = "flip_or_noise"
+    network: Network,
+    images: Tensor,
+    generator: torch.Generator,
+    erase_probability: float,
+    kind: str = "flip_or_noise",
+    degraded: Tensor | None = None,
 ) -> Tensor:
     """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy (or moved), and erased: the closed-set recipe's.
 
-    kind: 'flip_or_noise'; 'geometry': moved instead; 'degrade': worse pictures, too.
+    kind: 'flip_or_noise', or 'geometry': moved instead. degraded: (N,) booleans, of which images worse pictures are made first.
     """
     x = network.prepare(images)
-    if kind == "degrade":
-        x = degrade(x, network.mean, network.std, generator)
+    if degraded is not None:
+        worse = degrade(x, network.mean, network.std, generator)
+        x = torch.where(degraded[:, None, None, None].to(x.device), worse, x)
     x = move(x, generator) if kind == "geometry" else flip_or_noise(x, network.std, generator)
     return random_erase(x, generator, erase_probability)
 

@@ -73,8 +73,8 @@ REGIMES: dict[Labels, tuple[str, str]] = {
 
 
 def is_variant(label: str) -> bool:
-    """True for `ours` with other settings (Tables 4 and 5); `ours-plus` is a method of its own."""
-    return label.startswith("ours-") and label != "ours-plus"
+    """True for `ours` with other settings (Tables 4 and 5); `ours-plus` is a method of its own, with variants of its own."""
+    return label.startswith("ours-") and not label.startswith("ours-plus")
 
 
 def _is_method(label: str) -> bool:

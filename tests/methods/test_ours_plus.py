@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import zscore
 from sklearn.metrics import roc_auc_score
 
+from open_set_fer.methods import training
 from open_set_fer.methods.backbones import Network
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.ours_plus import OursPlus, match_classes, told_apart
@@ -136,6 +137,23 @@ def test_the_pool_is_held_against_known_images_where_there_are_some(monkeypatch)
     OursPlus(epochs=1).detect(replace(task, known_images=known), context)
     assert {image.tobytes() for image in known} <= seen
     assert not {image.tobytes() for image in task.train_images} & seen
+
+
+@pytest.mark.parametrize(("setting", "of_pool", "of_known"), [("none", 0, 0), ("both", 1, 1), ("known", 0, 1)])
+def test_whose_pictures_are_degraded(monkeypatch, setting, of_pool, of_known):
+    task, context, _ = novel_pool()
+    pool = {image.tobytes() for image in task.test_images}
+    shares: dict[bool, list[bool]] = {True: [], False: []}
+    original = training.augmented
+
+    def augmented(network, images, *rest, degraded=None):
+        for row, image in enumerate(images):
+            shares[image.numpy().tobytes() in pool].append(degraded is not None and bool(degraded[row]))
+        return original(network, images, *rest, degraded=degraded)
+
+    monkeypatch.setattr(training, "augmented", augmented)
+    OursPlus(epochs=1, degrade=setting).detect(task, context)
+    assert (np.mean(shares[True]), np.mean(shares[False])) == (of_pool, of_known)
 
 
 def test_the_shared_model_is_left_alone():
