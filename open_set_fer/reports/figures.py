@@ -28,6 +28,7 @@ from open_set_fer.reports.drawing import (
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FINISHED, Results, method_order, protocol_order
 from open_set_fer.reports.rank_figure import rank_figure
+from open_set_fer.reports.roc_figure import roc_figures
 from open_set_fer.reports.statistics import Comparison, compare
 from open_set_fer.reports.tables import demonstration, slug
 
@@ -53,6 +54,7 @@ def all_figures(results: Results) -> Iterator[ReportFigure]:
                 ranks := rank_figure(dataset, found, demonstration(results, dataset))
             ):
                 yield ranks
+            yield from roc_figures(results, dataset)
             yield from _histograms(results, dataset)
 
 

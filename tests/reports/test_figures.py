@@ -55,7 +55,7 @@ def _inflated(stream: bytes) -> bytes:
 
 
 def test_every_figure_is_a_column_or_a_page_wide_and_readable_in_print(figures: list[ReportFigure]) -> None:
-    assert {shown.name.split("_")[0] for shown in figures} == {"figure1", "figure2", "figure4", "auroc"}
+    assert {shown.name.split("_")[0] for shown in figures} == {"figure1", "figure2", "figure4", "auroc", "roc"}
     for shown in figures:
         assert shown.figure.get_figwidth() in (COLUMN_WIDTH, PAGE_WIDTH)
         texts = [t for t in shown.figure.findobj(Text) if t.get_text() and t.get_visible()]

@@ -48,7 +48,7 @@ def test_page_is_self_contained_and_whole(rendered: Path, tables: dict[str, Tabl
     assert "https:" not in text
     page = _References(text)
     assert page.open == []
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 9
     files = {link for link in page.links if not link.startswith("#")}
     assert {link for link in files if (rendered / link).is_file()} == files  # nothing is fetched from elsewhere
     written = {
