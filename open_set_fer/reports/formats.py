@@ -30,7 +30,10 @@ def to_markdown(table: Table) -> str:
         lines.append("| " + " | ".join(map(markdown_escape, [table.row_head, *table.heads])) + " |")
         lines.append("| --- |" + (" :--- |" if table.align == "left" else " ---: |") * len(table.columns))
         if groups := table.groups(range(len(table.columns))):
-            lines.append("| *sees* | " + " | ".join(f"*{sees}*" for sees, count in groups for _ in range(count)) + " |")
+            said = f"*{table.group_head}*" if table.group_head else ""
+            lines.append(
+                f"| {said} | " + " | ".join(f"*{sees}*" for sees, count in groups for _ in range(count)) + " |"
+            )
         for row in block.rows:
             shown = [_markdown_entry(entry) for entry in row.entries]
             lines.append("| " + " | ".join([markdown_escape(row.label), *shown]) + " |")

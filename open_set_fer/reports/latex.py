@@ -66,8 +66,8 @@ def latex_escape(text: str) -> str:
 def to_latex(table: Table) -> str:
     """Floats for a document at 10 pt with \\usepackage{booktabs}.
 
-    One column wide (table) where that fits, else as wide as the page (table*). What fits neither goes on in further
-    floats. The laboratory's notes are comments at the file's top.
+    One column wide (table) where that fits, else as wide as the page (table*); article's own page is narrower than others, so
+    there a table may reach into both margins. What fits neither goes on in further floats. The laboratory's notes are comments at the file's top.
     """
     environment, size, parts = _layout(table)
     widest = max(_width(table, columns, size) for columns in parts)
@@ -81,7 +81,10 @@ def to_latex(table: Table) -> str:
     for number, (columns, blocks) in enumerate(floats):
         lines += [f"\\begin{{{environment}}}", "\\centering", f"{size.command}\\setlength{{\\tabcolsep}}{{{GAP:g}pt}}"]
         lines += [_caption(table, number), "\\par\\smallskip"]
-        lines += _tabular(table, columns, blocks, size)
+        tabular = _tabular(table, columns, blocks, size)
+        if environment == "table*" and widest > NARROW_PAGE:  # out of a narrow page's margins evenly, not on one side
+            tabular = ["\\makebox[\\linewidth][c]{%", *tabular[:-1], f"{tabular[-1]}}}"]
+        lines += tabular
         if number == len(floats) - 1:
             lines += _footnotes(table)
         lines.append(f"\\end{{{environment}}}")
@@ -209,7 +212,7 @@ def _tabular(table: Table, columns: range, blocks: list[Block], size: Size) -> l
 def _group_heads(table: Table, columns: range, cells: int) -> list[str]:
     """What the methods of the columns below see, each with a rule; cells: of a column."""
     groups, start = table.groups(columns), 2
-    heads, rules = [r"\textit{sees}"], []
+    heads, rules = [f"\\textit{{{latex_escape(table.group_head)}}}" if table.group_head else ""], []
     for sees, count in groups:
         width = cells * count
         heads.append(f"\\multicolumn{{{width}}}{{l}}{{\\textit{{{_stack(sees, HEAD_LETTERS * count, 'l')}}}}}")

@@ -18,20 +18,22 @@ from open_set_fer.reports.figures import all_figures
 from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
 from open_set_fer.reports.label_figure import label_figures
 from open_set_fer.reports.latex import to_latex
+from open_set_fer.reports.manuscript import manuscript
 from open_set_fer.reports.page import build_page
+from open_set_fer.reports.printed_form import form_frame, printed_tables
 from open_set_fer.reports.query import Results, load
 from open_set_fer.reports.tables import all_tables
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.tracking import Tracker
 
-PAGE = "index.html"
+PAGE, PAPER = "index.html", "paper.tex"
 MANIFEST = ".osfer-report.json"
 """What the report wrote into a folder: names with the digests that a file of it may have."""
 
 
 def render(tracker: Tracker, out: Path, ui: str = "") -> Path:
-    """Write out/index.html, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
+    """Write out/index.html, out/paper.tex, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
 
     Files of an earlier report that this one lacks are removed. ui: address of an MLflow UI to link runs to.
 
@@ -67,11 +69,17 @@ def _render(results: Results, folder: Path, ui: str) -> None:
         (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
+    forms = printed_tables(results.under("own")) if "own" in results.regimes else []
+    for form in forms:
+        (tables_folder / f"{form.name}.tex").write_text(to_latex(form), "utf-8")
+        (tables_folder / f"{form.name}.md").write_text(to_markdown(form), "utf-8")
+        form_frame(form).to_csv(tables_folder / f"{form.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
     first = results.under(results.regimes[0])
     figures = [*all_figures(first), *label_figures(results), *embedding_figures(first)]
     for figure in figures:
         figure.save(figures_folder)
+    (folder / PAPER).write_text(manuscript(results.profile, forms, tables, figures), "utf-8")
     (folder / PAGE).write_text(build_page(results, tables, figures, ui, lacking_features(first)), "utf-8")
 
 
@@ -126,7 +134,9 @@ def _read_manifest(out: Path) -> dict[str, list[str]]:
 
 def _is_own(name: str) -> bool:
     """Whether a report may have written this name: nothing outside its folders is ever removed."""
-    return name == PAGE or (name.count("/") == 1 and name.startswith(("tables/", "figures/")) and ".." not in name)
+    return name in (PAGE, PAPER) or (
+        name.count("/") == 1 and name.startswith(("tables/", "figures/")) and ".." not in name
+    )
 
 
 def _write_manifest(out: Path, digests: dict[str, list[str]]) -> None:

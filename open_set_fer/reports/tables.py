@@ -148,7 +148,7 @@ class Table:
     columns: labels of the entries' columns; row_head: heading of the row labels; align: left or right. Left alignment
     sets means below each other whether or not a deviation follows. footnotes: all of them; laboratory: those that only
     who ran it needs. is_side: of measurements beside the paper's. marks: behind methods' names. sees: what each method sees.
-    printed_as: as in its TableSpec.
+    printed_as: as in its TableSpec. group_head: what is said before the groups that `sees` makes. named: heads that are no methods'.
     """
 
     name: str
@@ -166,6 +166,8 @@ class Table:
     marks: dict[str, str] = field(default_factory=dict)
     sees: dict[str, str] = field(default_factory=dict)
     printed_as: Mapping[str, str] = field(default_factory=dict)
+    group_head: str = "sees"
+    named: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -175,7 +177,7 @@ class Table:
     @property
     def heads(self) -> list[str]:
         """The columns' headings as displayed."""
-        return [method_name(label) + self.marks.get(label, "") for label in self.columns]
+        return [self.named.get(label) or method_name(label) + self.marks.get(label, "") for label in self.columns]
 
     def groups(self, columns: Iterable[int]) -> list[tuple[str, int]]:
         """What methods of neighbouring columns see, and how many of `columns` do; nothing where all columns see the same."""
@@ -219,8 +221,8 @@ def _result_table(
 ) -> Table:
     is_control = results.labels in CONTROLS
     is_printed = results.labels in (None, "own", "released")  # other labels are none of the paper's tables
-    blocks = [_block(metric, groups, rows, methods, spec.has_mean) for metric in _metrics(results)]
-    notes = [note for block in blocks for note in _coverage_notes(block, methods)]
+    blocks = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in _metrics(results)]
+    notes = [note for block in blocks for note in coverage_notes(block, methods)]
     sees = _sees(results, methods)
     has_groups = len(set(sees.values())) > 1
     notes += _bold_note([entry for block in blocks for row in block.rows for entry in row.entries], has_groups)
@@ -246,13 +248,13 @@ def _result_table(
     laboratory += [f"Hyperparameters: {selection}." for selection in cells["selection"].dropna().unique()]
     reference = spec.reference if is_printed else ""
     return Table(
-        f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, _state(cells) + demonstration(results, dataset),
+        f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, state(cells) + demonstration(results, dataset),
         dataset, "open classes", methods, blocks, [*dict.fromkeys(notes), *laboratory], laboratory,
         marks=_marks(results, dataset, methods), sees=sees, printed_as=spec.printed_as,
     )  # fmt: skip
 
 
-def _block(
+def metric_block(
     metric: Metric, groups: Groups, protocols: list[tuple[str, str]], methods: list[str], has_mean: bool
 ) -> Block:
     """A metric's rows, marked, with their mean where there are several."""
@@ -271,7 +273,7 @@ def _block(
     return Block(metric.heading, rows, metric.short)
 
 
-def _coverage_notes(block: Block, methods: list[str]) -> list[str]:
+def coverage_notes(block: Block, methods: list[str]) -> list[str]:
     """What † and ‡ stand for in a block."""
     rows, last = [row for row in block.rows if not row.is_mean], block.rows[-1]
     notes = []
@@ -353,7 +355,7 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
     laboratory = _warnings(results, dataset, methods)
     return Table(
         f"side_{slug(dataset)}_{slug(family)}{_suffix(results)}", f"side measurements, family {family}{_regime(results)}", "",
-        _state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
+        state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
         [metric.title for metric in metrics], blocks, footnotes + laboratory, laboratory, "right", is_side=True,
         marks=marks, sees=_sees(results, methods),
     )  # fmt: skip
@@ -366,7 +368,7 @@ def _warnings(results: Results, dataset: str, methods: list[str]) -> list[str]:
     return [f"Warning: {warn.about(methods)}" for warn in results.warnings_for(dataset, methods)]
 
 
-def _state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") -> str:
+def state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") -> str:
     """How many seeds, and how many cells lack."""
     per_group = cells.groupby(["protocol", "open_classes", "method"]).size()
     low, high = int(per_group.min()), int(per_group.max())

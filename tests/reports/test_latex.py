@@ -16,6 +16,7 @@ from open_set_fer.reports.latex import COLUMN, NARROW_PAGE, PAGE, latex_escape, 
 from open_set_fer.reports.query import MISSING, load
 from open_set_fer.reports.tables import Table, all_tables
 from tests.reports.conftest import ODD, Store
+from tests.reports.test_printed_form import forms
 
 PAPER_METHODS = ["baseline", "eow", "proser", "dias", "ours"]
 POST_HOC = ["energy", "relative-mahalanobis", "kl-matching", "knn", "vim", "react", "she", "dice", "odin", "ours-plus",
@@ -226,6 +227,7 @@ def test_tables_compile_and_fit_measured_by_pdflatex(where: str, store: Store, t
         "special-side": table(SPECIAL[:4], SPECIAL, 1, "right"),
         "odd": table([ODD, "ours"], ["fear"]),
         "side": side_table(),
+        **forms(),
     }
     texts = {name: to_latex(t).replace("tab:", f"tab:{name}-") for name, t in made.items()}
     narrow = CLASSES[where][2]
