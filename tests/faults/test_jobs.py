@@ -1,0 +1,177 @@
+"""Cells in processes of their own (`--jobs`, `--backend ray`): what is killed, where, and that nothing else is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.alive import alive
+from tests.faults.test_processes import computed, harmful, wait_until
+
+pytestmark = pytest.mark.slow
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+
+def scores(place):
+    """Score tables by cell key."""
+    return {path.parent.name: pd.read_parquet(path) for path in (place.home / "results").glob("*/scores.parquet")}
+
+
+def processes(word, above):
+    """Ids of the processes under `above` whose command line has `word`."""
+    parents, lines = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            lines[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, IndexError):
+            continue
+
+    def is_under(pid):
+        while pid > 1 and pid != above:
+            pid = parents.get(pid, 0)
+        return pid == above
+
+    return [pid for pid in lines if word in lines[pid] and pid != above and is_under(pid)]
+
+
+def started(place, number=1):
+    return lambda: len(list((place.home / "results").glob("*.started"))) >= number
+
+
+def nothing_left(place):
+    """No mark, no half result, no cell twice."""
+    assert not list((place.home / "results").glob("*.started"))
+    assert not list((place.home / "results").glob("*.partial"))
+    keys = [run.data.tags["cell_key"] for run in place.tracker.cells()]
+    assert len(keys) == len(set(keys))
+
+
+def test_two_jobs_give_the_numbers_of_one_process_and_a_store_spares_the_training(place, tmp_path):
+    place.write(*harmful(""))
+    code, text = place.osfer("run", "--threads", "1", "--store", f"file://{tmp_path}/models")
+    assert (code, computed(text)) == (0, 4), text
+    alone = scores(place)
+    models = {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()}
+    assert len(models) == 2
+
+    place.home = tmp_path / "second"
+    place.home.mkdir()
+    (place.home / "cache").symlink_to(place.cache)
+    for path in (tmp_path / "models").iterdir():
+        os.utime(path, (1, 1))
+    code, text = place.osfer("run", "--jobs", "2", "--threads", "1", "--store", f"file://{tmp_path}/models")
+    assert (code, computed(text)) == (0, 4), text
+    spread = scores(place)
+    assert spread.keys() == alone.keys()
+    for key, table in alone.items():
+        pd.testing.assert_frame_equal(table, spread[key], check_exact=True)
+    assert all(path.stat().st_mtime == 1 for path in (tmp_path / "models").iterdir())  # none was trained again
+    assert {path.name for path in place.home.rglob("*.safetensors")} >= models.keys()
+    assert place.statuses() == ["FINISHED"] * 4
+
+
+ENDS = {
+    "exit": "its process ended itself with exit code 7",
+    "segfault": "its process was killed by SIGSEGV",
+    "kill": "its process was killed by SIGKILL (out of memory?)",
+    "memory": "MemoryError",
+    "sleep300": "not done after 45 s (--cell-timeout), so its process was ended",
+}
+
+
+def test_cells_that_end_their_process_or_hang_take_themselves_alone(place):
+    entries = "".join(f'[methods.{what}]\nmethod = "harmful"\nwhat = "{what}"\n' for what in ENDS)
+    place.write(entries)
+    chosen = ("run", "--open", "surprise", "--method", ",".join([*ENDS, "baseline"]), "--jobs", "2")
+    code, text = place.osfer(*chosen, "--cell-timeout", "45")
+    assert (code, computed(text)) == (1, 1), text
+    assert place.statuses() == ["FAILED"] * 5 + ["FINISHED"]
+    assert all(any(error in told for told in place.errors()) for error in ENDS.values()), place.errors()
+    retry = next(line for line in text.splitlines() if line.startswith("retry only these with: "))
+    assert "--jobs 2 --cell-timeout 45" in retry
+    assert "baseline" not in retry
+    nothing_left(place)
+    code, text = place.osfer(*chosen, OSFER_HARMLESS="1")
+    assert (code, computed(text)) == (0, 5), text
+    assert place.statuses() == ["FINISHED"] * 6
+
+
+@LINUX
+def test_a_killed_worker_loses_nothing(place):
+    place.write(*harmful("sleep4", numbers=2))
+    process = place.start("run", "--jobs", "2")
+    wait_until(started(place, 2))
+    workers = processes("loky", process.pid)
+    cells = processes("cell_process", process.pid)
+    assert len(workers) >= 2
+    assert len(cells) == 2
+    os.kill(max(workers, key=lambda pid: len(processes("cell_process", pid))), signal.SIGKILL)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    assert "a worker process was lost" in text
+    assert place.statuses() == ["FINISHED"] * 6
+    nothing_left(place)
+    assert not any(alive(pid) for pid in cells)
+
+
+@LINUX
+def test_a_killed_runner_leaves_no_process_and_the_same_command_goes_on(place):
+    place.write(*harmful("sleep300", only="fear"))
+    process = place.start("run", "--jobs", "2")
+    wait_until(lambda: len(list((place.home / "results").glob("*/result.json"))) == 3 and started(place)())
+    below = processes("", process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not any(alive(pid, 30) for pid in below)
+    code, text = place.osfer("run", "--jobs", "2", OSFER_HARMLESS="1")
+    assert (code, computed(text)) == (0, 1), text  # three were kept, logged or not
+    assert place.statuses() == ["FINISHED"] * 4
+    nothing_left(place)
+
+
+@LINUX
+@pytest.mark.parametrize(("signals", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)])
+def test_a_stopped_run_ends_its_processes_and_blames_no_cell(place, signals, code):
+    place.write(*harmful("sleep300", only="fear"))
+    process = place.start("run", "--jobs", "2")
+    wait_until(started(place))
+    time.sleep(1)
+    below = processes("", process.pid)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.05)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == code, text
+    assert "the same command goes on from here" in text
+    assert "Traceback" not in text
+    assert not any(alive(pid, 30) for pid in below)
+    assert place.statuses("benchmark") == ["KILLED"]
+    assert "FAILED" not in place.statuses()
+    code, text = place.osfer("run", "--jobs", "2", OSFER_HARMLESS="1")
+    assert code == 0, text
+    assert place.statuses() == ["FINISHED"] * 4
+    nothing_left(place)
+
+
+@LINUX
+def test_a_killed_ray_worker_loses_nothing(place):
+    pytest.importorskip("ray")
+    place.write(*harmful("sleep6"))
+    process = place.start("run", "--backend", "ray", "--jobs", "2", "--threads", "1")
+    wait_until(started(place, 2))
+    starters = {
+        int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        for pid in processes("cell_process", process.pid)
+    }
+    os.kill(starters.pop(), signal.SIGKILL)
+    text, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, text
+    assert place.statuses() == ["FINISHED"] * 4
+    nothing_left(place)
