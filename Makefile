@@ -19,7 +19,7 @@ endif
 endif
 endif
 
-.PHONY: benchmark test test-fast lint perf audit clean
+.PHONY: benchmark test test-fast faults lint perf audit clean
 
 ## the demo profile on embedded data, then the report; prints where it lies
 benchmark: $(INSTALLED)
@@ -33,6 +33,10 @@ test: $(INSTALLED)
 ## the fast suite: about five minutes on two cores
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+## what is killed, cut, filled up or hangs, really
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/test_cell_process.py
 
 ## style, import directions, types
 lint: $(INSTALLED)
@@ -58,7 +62,7 @@ $(BIN)/python:
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[posthoc,noise,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[posthoc,noise,cluster,dev]"
 	touch $@
 
 clean:

@@ -10,8 +10,11 @@ import contextlib
 import os
 import pickle
 import signal
+import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import joblib
@@ -74,7 +77,7 @@ class Dispatch:
 
     def _configured(self) -> Any:
         if self.backend == "loky":
-            kind = {} if self.jobs == 1 else {"initializer": _ignore_interrupts}
+            kind = {} if self.jobs == 1 else {"initializer": partial(_begin_worker, os.getpid())}
             return joblib.parallel_config("loky", n_jobs=self.jobs, **kind)
         remote = {
             "num_cpus": self.threads, "num_gpus": self.gpus, "max_restarts": RAY_RETRIES, "max_task_retries": RAY_RETRIES,
@@ -91,9 +94,19 @@ def _numbered(number: int, job: bytes, *arguments: Any) -> tuple[int, Answer]:
     return number, in_own_process(job, *arguments)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; the run alone answers it, and ends its workers."""
+def _begin_worker(runner: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the run alone answers it, and ends its workers.
+
+    One that has nothing to do would outlive a run that is killed, for minutes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(runner,), daemon=True).start()
+
+
+def _end_with(runner: int) -> None:
+    while os.getppid() == runner:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _worker_losses() -> tuple[type[BaseException], ...]:

@@ -13,7 +13,7 @@ import pytest
 from open_set_fer.benchmark.cell_process import THREADS, in_own_process
 from tests.alive import alive
 
-JOB = '''
+JOB = """
 import logging, os, signal, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class Job:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
         Path(self.place).write_text(f"{os.getpid()} {child.pid}")
         time.sleep(300)
-'''
+"""
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_a_killed_ray_worker_loses_nothing(place):
     pytest.importorskip("ray")
     place.write(*harmful("sleep6"))
     process = place.start("run", "--backend", "ray", "--jobs", "2", "--threads", "1")
-    wait_until(started(place, 2))
+    wait_until(started(place, 2), 300)
     starters = {
         int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
         for pid in processes("cell_process", process.pid)
