@@ -12,7 +12,7 @@ METHODS = {
     "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "label-loss": "Label loss", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
     "ours": "Ours", "ours-online": "Ours (online)", "ours-balanced": "Ours (balanced)",
     "ours-attention-only": "Ours (attention only)", "ours-attention-resets": "Ours (attention, resets)", "ours-plus": "Ours-plus",
-    "ours-plus-degrade": "Ours-plus (degraded)",
+    "ours-plus-plain": "Ours-plus (plain pictures)",
     "energy": "Energy", "entropy": "Entropy",
     "openmax": "OpenMax", "mahalanobis": "Mahalanobis", "relative-mahalanobis": "Relative Mahalanobis", "knn": "KNN",
     "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
