@@ -23,6 +23,7 @@ from torch import Tensor
 from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
 from open_set_fer.benchmark.keys import Recipe
 from open_set_fer.benchmark.model_store import ModelStore
+from open_set_fer.benchmark.reading import Reading
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import write_whole
@@ -85,6 +86,7 @@ class TaskContext:
         self._lent: _Lent | None = None
         self._lent_logits: NDArray[np.float32] | None = None
         self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        self._reading: Reading | None = None
         self._state = ProcessState()
         self._content = ""
 
@@ -94,16 +96,19 @@ class TaskContext:
         method: str,
         task: OpenSetTask,
         lend: Callable[[ClosedSetModel], NDArray[np.float32]] | None = None,
+        reading: Reading | None = None,
     ) -> Iterator[None]:
         """A cell of `method`: random numbers from the seed alone (variants of a method stay comparable), fresh clocks.
 
         lend: the logits (N, K) that methods get, from the model with its own; asked once, and not kept: it knows the truth.
+        reading: what becomes of the scores that the method reports while it trains.
 
         Raises SuiteError when the method wrote to the task's arrays. They are spoilt then: make another task.
         """
         self.generator = torch.Generator().manual_seed(self._seed)
         self.seconds, self.peak_mib = {}, {}
         self._lent = None
+        self._reading = reading
         with isolated(self._state, self._seed):
             self._content = self._content or content_digest(task)
             model = self._trained(task)  # before the method can do anything to its images
@@ -115,6 +120,11 @@ class TaskContext:
             raise SuiteError(
                 f"method {method!r} wrote to the task's arrays, which other methods share", "let it copy them first"
             )
+
+    def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
+        """The scores of the test images after `epoch` epochs, for whoever reads them."""
+        if self._reading is not None:
+            self._reading(epoch, scores)
 
     def progress(self, steps: Iterable[T], description: str) -> Iterator[T]:
         """Iterate with a progress bar."""

@@ -20,6 +20,7 @@ from open_set_fer.benchmark.model_store import ModelStore
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.protocols import Split, make_task, split_faces
 from open_set_fer.benchmark.provenance import host_tags
+from open_set_fer.benchmark.reading import Listener, Reading, columns_of, epoch_metrics, listened
 from open_set_fer.benchmark.results import checked_curves, checked_notes, score_table, write_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
@@ -55,11 +56,20 @@ class Workplace:
         """Train the closed-set model, where its file is not there yet."""
         self.context.make_closed_set_model(self.task)
 
-    def compute(self, cell: Cell, folder: Path, keep_features: bool = False) -> CellResult:
-        """Detect, measure, and write the result into `folder` in one move, with the features of the method's network if asked."""
+    def compute(
+        self, cell: Cell, folder: Path, keep_features: bool = False, listener: Listener | None = None
+    ) -> CellResult:
+        """Detect, measure, and write the result into `folder` in one move, with the features of the method's network if asked.
+
+        listener: hears of what the method reports while it trains, and may stop it: Pruned is raised then.
+        """
         self.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
         started, start = time.time(), time.perf_counter()
-        with self.context.cell(cell.method.name, self.task, self._lent_logits):
+        reading = Reading(len(self.split.truth), cell.read_at, listener is not None)
+        with (
+            listened(reading, self.split.truth < 0, listener),
+            self.context.cell(cell.method.name, self.task, self._lent_logits, reading),
+        ):
             detection = cell.method.detect(self.task, self.context)
             total = time.perf_counter() - start
             features = self._features(cell, detection.network) if keep_features else None
@@ -85,6 +95,8 @@ class Workplace:
         )  # fmt: skip
         true_class = np.array(self.faces.classes)[self.faces.labels[test]]
         scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, answers, given, origin)
+        scores = scores.assign(**columns_of(reading.kept))
+        metrics |= epoch_metrics(scores)
         write_result(folder, result, scores, features)
         return result
 

@@ -115,6 +115,13 @@ class Logbook:
         except Exception as refusal:
             log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
 
+    def prune(self, cell: Cell, epoch: int) -> None:
+        """Log a cell that a study stopped: KILLED, with the tag `pruned`; no table ever shows it."""
+        tags = self._tags(cell) | host_tags(self._device) | {"pruned": f"epoch {epoch}"}
+        text = f"stopped after epoch {epoch}: its trial was not worth going on"
+        log.info("%s: %s", cell, text)
+        self._outbox.ask(lambda tracker: tracker.log_failure(self.parent_in(tracker), tags, text, text, "KILLED"), None)
+
     def log_waiting(self) -> None:
         """Log what waits, if the server has answered the last time; what another process is logging goes on waiting."""
         if self._outbox.away:

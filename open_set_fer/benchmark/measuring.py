@@ -15,6 +15,7 @@ from open_set_fer.benchmark import cell_result, metrics
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.pictures import group_names, score_histogram
+from open_set_fer.benchmark.reading import epoch_metrics
 from open_set_fer.benchmark.results import read_result, set_aside, update_result, write_result
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker
 from open_set_fer.console import log, track
@@ -49,6 +50,7 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
         indices("given_class") if "given_class" in scores else None,
         scores["origin"].to_numpy(dtype=np.str_) if "origin" in scores else None,
     )  # fmt: skip
+    values |= epoch_metrics(scores)
     unchanged = {
         name: value for name, value in result.metrics.items()
         if name.startswith(metrics.OF_THE_RUN) or (name in OF_PSEUDO_LABELS and not has_pseudo_labels)

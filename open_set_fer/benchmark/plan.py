@@ -43,6 +43,11 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.dataset} {self.protocol.family} {self.protocol.label} {self.label} seed {self.seed}"
 
+    @property
+    def read_at(self) -> tuple[int, ...]:
+        """Epochs after which the scores of a method that reports them are kept, too."""
+        return tuple(self.content.get("read_at", ()))
+
     def coordinates(self) -> dict[str, Any]:
         """What plan.json keeps of a cell."""
         return {
@@ -201,7 +206,7 @@ def _cells(
                     content = {
                         "dataset": name, "protocol": protocol.content(), "closed_set": model,
                         "method": method.name, "method_version": method.version, "settings": settings_of(method),
-                        **recipes[label].own_content(),
+                        **recipes[label].own_content(), **({"read_at": profile.read_at} if profile.read_at else {}),
                     }  # fmt: skip
                     key = faces.fingerprint and digest(content)
                     cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(model), key, content))

@@ -147,6 +147,8 @@ class Profile(_Strict):
     """What is started from in the source, by backbone: without it, what runs says so."""
     with_weights: dict[str, dict[str, Any]] = {}
     """What the entries of labels change where [backbone] has weights."""
+    read_at: list[Annotated[int, Field(ge=1)]] = []
+    """Epochs after which the scores of methods that report them are kept, too: one training is read off at each."""
     search: dict[str, dict[str, Space]] = {}
     """What `osfer tune` may change, by label: a setting, or closed_set.setting, and its values or range."""
 

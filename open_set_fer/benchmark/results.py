@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.features import FEATURES, write_features
+from open_set_fer.benchmark.reading import PREFIX
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import sync, write_whole
 from open_set_fer.methods.contract import Detection
@@ -69,7 +70,7 @@ def checked_extras(extras: Any, count: int) -> dict[str, Any]:
         raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
     checked: dict[str, Any] = {}
     for name, values in extras.items():
-        if not isinstance(name, str) or not name or name in COLUMNS:
+        if not isinstance(name, str) or not name or name in COLUMNS or name.startswith(PREFIX):
             raise SuiteError(f"extra {name!r} cannot be a column beside {', '.join(COLUMNS)}", "give it another name")
         try:
             array = np.asarray(values)

@@ -25,6 +25,7 @@ from open_set_fer.benchmark.measuring import measured, restore
 from open_set_fer.benchmark.outbox import Outbox
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.profiles import Profile
+from open_set_fer.benchmark.reading import Listener, Pruned
 from open_set_fer.benchmark.results import read_result, set_aside, update_result
 from open_set_fer.benchmark.signals import Stop, stopped_by_signals
 from open_set_fer.benchmark.tracking import Tracker
@@ -50,6 +51,7 @@ class Outcome:
     logged_from_disk: computed earlier. measured: computed earlier, and measured again as the evaluation has changed.
     waiting: cells whose result is on disk and not logged, because the tracking server was away.
     run_id: of the parent run; '' where there is none.
+    pruned: the cell that the listener stopped, and with it the run; with the epoch.
     """
 
     computed: int = 0
@@ -59,6 +61,7 @@ class Outcome:
     failed: list[tuple[Cell, str]] = field(default_factory=list)
     waiting: list[Cell] = field(default_factory=list)
     run_id: str = ""
+    pruned: list[tuple[Cell, int]] = field(default_factory=list)
 
 
 class Runner:
@@ -69,6 +72,7 @@ class Runner:
     store: URL where closed-set models are shared with other homes.
     keep_features: keep the features of each cell's own network on its test faces, for figures.
     parent_tags: more tags of the parent run, which there is then even with nothing to compute.
+    listener: who hears of what the methods report while they train, and may stop them; only of cells computed here.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Runner:
         store: str = "",
         keep_features: bool = False,
         parent_tags: dict[str, str] | None = None,
+        listener: Callable[[Cell], Listener | None] = lambda cell: None,
     ) -> None:
         self.home = home
         self.results = home / "results"
@@ -95,6 +100,7 @@ class Runner:
         self.store = store
         self.keep_features = keep_features
         self.parent_tags = parent_tags
+        self.listener = listener
         self.outbox = Outbox(home, profile_name)
 
     @property
@@ -187,6 +193,7 @@ class _Run:
         """`settled` is called after each cell."""
         self.home, self.results, self.device, self.store = runner.home, runner.results, runner.device, runner.store
         self.keep_features = runner.keep_features
+        self.listener = runner.listener
         self.dispatch = dispatch
         self.outbox, self.logbook = runner.outbox, logbook
         self.face_sets = face_sets
@@ -219,6 +226,8 @@ class _Run:
                 spread = _Spread(self, self.dispatch)
                 held += self._each(left, spread.add)
                 held += spread.compute()
+            if self.outcome.pruned:
+                break
             if len(held) == len(left):
                 others = [cell for cell in held if cell.key not in self.deadly]
                 if others or self.try_again:
@@ -238,6 +247,8 @@ class _Run:
         """
         later: list[Cell] = []
         for cell in cells:
+            if self.outcome.pruned:
+                break
             self.stop.again()
             found: Found = "later"
             with suppress(filelock.Timeout), filelock.FileLock(self.results / f"{cell.key}.lock", blocking=False):
@@ -281,9 +292,16 @@ class _Run:
             if self.workplace is None:
                 self.workplace = Workplace.of(cell, self.face_sets[cell.dataset], self.home, self.device, self.store)
             log.info("computing %s", cell)
-            metrics = self.workplace.compute(cell, self.results / cell.key, self.keep_features).metrics
+            metrics = self.workplace.compute(
+                cell, self.results / cell.key, self.keep_features, self.listener(cell)
+            ).metrics
         except KeyboardInterrupt:
             raise
+        except Pruned as pruned:
+            self.workplace = None
+            self.outcome.pruned.append((cell, pruned.epoch))
+            self.logbook.prune(cell, pruned.epoch)
+            return "settled"
         except BaseException as error:  # sys.exit() in a method is that cell's failure, not the end of the run
             self.stop.again()  # a signal that a library swallowed in mid-import makes it fail
             self.workplace = None  # a method that failed may have spoilt its task

@@ -14,12 +14,14 @@ tags        cell_key, settings_key, dataset, protocol (family), open_classes ('s
             (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device;
             of imported cells also imported_from, imported_export, imported_key (see exchange.py);
-            of a study's cells also study, study_run and trial (the numbers of those that it serves)
+            of a study's cells also study, study_run and trial (the numbers of those that it serves), pruned (of one
+            that the study stopped, status KILLED: after which epoch; no table shows it)
 params      every setting, flat: method.*, closed_set.*, backbone.*, own_backbone.*, dataset.*; and what names the cell, for MLflow's
             parallel coordinates: cell.dataset, cell.protocol, cell.open_classes, cell.method, cell.seed
 metrics     auroc, auroc_low, auroc_high, auroc_open_test, auroc_open_train, auroc_right, fpr_at_tpr95, aupr_open,
             aupr_closed, open_share, oscr, closed_accuracy, closed_set_accuracy, n_open, n_closed,
             pseudo_label_entropy_open, pseudo_label_entropy_closed, seconds.<phase>, peak_mib.<phase>,
+            auroc.epoch_<N> where the profile has `read_at`,
             and curves as curve.<name> with the epoch as step
 artifacts   scores.parquet (id, truth, true_class, is_open, unknown_score, predicted_class, closed_set_class:
             the closed-set model's, given_class: the label regime's, origin: test or train, extras), key.json
@@ -389,8 +391,10 @@ class Tracker:
                 self.client.log_artifacts(run_id, place)
             self.client.set_terminated(run_id, "FINISHED", end_time=ended)
 
-    def log_failure(self, parent: str, tags: dict[str, str], traceback: str, error: str = "") -> None:
-        """Log a cell as FAILED with its traceback; a cell has at most one such run.
+    def log_failure(
+        self, parent: str, tags: dict[str, str], traceback: str, error: str = "", status: str = "FAILED"
+    ) -> None:
+        """Log a cell as FAILED with its traceback, or as KILLED where a study stopped it; a cell has at most one such run.
 
         error: the tag, one line; without it the traceback's last one.
         """
@@ -402,7 +406,7 @@ class Tracker:
             more["error"] = masked(error or traceback.strip().rpartition("\n")[2])[:500]
             run_id = self.client.create_run(self.experiment_id, tags={**tags, **more}).info.run_id
             self.client.log_text(run_id, traceback, "traceback.txt")
-            self.client.set_terminated(run_id, "FAILED")
+            self.client.set_terminated(run_id, status)
 
     def log_report(self, folder: Path, files: Iterable[Path] | None = None) -> None:
         """Attach a rendered report to the newest parent run; a store that cannot take it is a warning.

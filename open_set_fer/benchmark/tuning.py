@@ -25,6 +25,8 @@ from open_set_fer.benchmark.labels import SHARES, Regime
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import Profile, Range
 from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening, without_open_class
+from open_set_fer.benchmark.reading import Listener
+from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.benchmark.signals import stopped_by_signals
 from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up
 from open_set_fer.console import log
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 Sampler = Literal["tpe", "random", "gp", "grid"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+Pruner = Literal["none", "hyperband"]
+PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 TRIALS = 6
 """Without --trials; a grid is done whole."""
 GRID_STEPS = 50
@@ -51,11 +55,16 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Search:
-    """How a study goes on. trials: of each label, in all; None: TRIALS, or the whole grid. timeout: seconds, between trials."""
+    """How a study goes on.
+
+    trials: of each label, in all; None: TRIALS, or the whole grid. timeout: seconds, between trials. pruner: 'hyperband' stops
+    trials by the AUROC of their first cell while it trains.
+    """
 
     trials: int | None = None
     sampler: Sampler = "tpe"
     timeout: float | None = None
+    pruner: Pruner = "none"
 
 
 class _Failed(Exception):
@@ -276,7 +285,8 @@ class _Worker:
         with storage.asking():
             self._say_other_studies(backend)
             self.study = optuna.create_study(
-                storage=backend, study_name=self.name, sampler=self.sampler, direction="maximize", load_if_exists=True,
+                storage=backend, study_name=self.name, sampler=self.sampler, pruner=self._pruner(), direction="maximize",
+                load_if_exists=True,
             )  # fmt: skip
             self.parent = self.tracker.open_study(self.name, {
                 "study": self.name, "objective": objective, "profile": profile_name, "method": label,
@@ -290,6 +300,20 @@ class _Worker:
                 self.study.set_user_attr(key, value)
             if search.sampler != "grid":
                 self._queue_own()
+
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        """By epochs, of which a training has as many as the settings or the search allow; SuiteError where it has none."""
+        from optuna import pruners
+
+        if self.search.pruner == "none":
+            return pruners.NopPruner()
+        space, epochs = self.space.get("epochs"), settings_of(self.profile.method(self.label)).get("epochs")
+        if not isinstance(epochs, int):
+            raise SuiteError(
+                f"{self.label} does not train by epochs, so nothing of it can be pruned", "leave --pruner out"
+            )
+        most = epochs if space is None else max(space) if isinstance(space, list) else int(space.high)
+        return pruners.HyperbandPruner(min_resource=1, max_resource=most)
 
     def _cells(self, values: dict[str, Any]) -> tuple[Profile, list[Any], dict[str, FaceSet]]:
         stamp = f"{STAMP}: " * (self.objective == "test")
@@ -385,6 +409,8 @@ class _Worker:
 
     def _try(self, trial: optuna.Trial) -> float:
         """One trial: the mean AUROC of its cells."""
+        import optuna
+
         from open_set_fer.benchmark.runner import Runner
 
         self.lock = self.storage.lock_of(self.name, trial.number)
@@ -401,8 +427,9 @@ class _Worker:
                 {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed} for cell in cells
             ])  # fmt: skip
             runner = Runner(
-                self.home, f"{self.profile_name}-tuning", tried, self.profile_toml, self.device, parent_tags=tags
-            )
+                self.home, f"{self.profile_name}-tuning", tried, self.profile_toml, self.device, parent_tags=tags,
+                listener=lambda cell: self._listener(trial, values) if cell.key == cells[0].key else None,
+            )  # fmt: skip
             try:
                 outcome = runner.run(cells, face_sets, self.command)
                 runs = {
@@ -416,6 +443,14 @@ class _Worker:
                 if "reads no label" in error.message:
                     trial.set_user_attr("error", summary(error))
                 raise
+            if outcome.pruned:
+                trial.set_user_attr("pruned", outcome.pruned[0][1])
+                trial.set_user_attr("run_id", outcome.run_id)
+                self.tracker.log_trial(self.parent, outcome.run_id, self.name, trial.number, None, [])
+                log.info(
+                    "%s trial %d pruned after epoch %d, %s", self.label, trial.number, outcome.pruned[0][1], values
+                )
+                raise optuna.TrialPruned
             measured = [
                 {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed, "run_id": runs[cell.key].info.run_id}
                 | {name: runs[cell.key].data.metrics.get(name) for name in ("auroc", "auroc_low", "auroc_high")}
@@ -433,6 +468,17 @@ class _Worker:
             self.tracker.log_trial(self.parent, outcome.run_id, self.name, trial.number, auroc, measured)
             log.info("%s trial %d: AUROC %.3f, %s", self.label, trial.number, auroc, values)
             return auroc
+
+    def _listener(self, trial: optuna.Trial, values: dict[str, Any]) -> Listener | None:
+        """Reports a trial's first cell to Optuna: the step is the epoch. The profile's own values are never stopped."""
+        if self.search.pruner == "none":
+            return None
+
+        def listen(epoch: int, auroc: float) -> bool:
+            trial.report(auroc, epoch)
+            return values != self.start and bool(trial.should_prune())
+
+        return listen
 
     def close(self) -> None:
         """Put back what this worker was at, and close the study's run unless others are at it."""

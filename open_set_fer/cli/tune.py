@@ -83,6 +83,13 @@ def tune(
     sampler: Annotated[
         str, typer.Option(help="tpe, random, gp (Gaussian process) or grid (every combination of the listed values).")
     ] = "tpe",
+    pruner: Annotated[
+        str,
+        typer.Option(
+            help="none, or hyperband: stop trials early by the AUROC of their first cell (for methods that report while they "
+            "train: ours, o2u, co-teaching)."
+        ),
+    ] = "none",
     storage: StorageOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -106,7 +113,9 @@ def tune(
     if len(faces) > 1:
         raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
     aim = _known(objective, OBJECTIVES, "objective")
-    search = tuning.Search(trials, _known(sampler, tuning.SAMPLERS, "sampler"), timeout)
+    search = tuning.Search(
+        trials, _known(sampler, tuning.SAMPLERS, "sampler"), timeout, _known(pruner, tuning.PRUNERS, "pruner")
+    )
     labels = selection.methods or tuple(loaded.search)
     if not labels:
         raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")

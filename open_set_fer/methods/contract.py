@@ -7,7 +7,7 @@ Nothing here holds a test label or says which test faces are open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, get_args
@@ -132,6 +132,14 @@ class Context(Protocol):
 
     def progress(self, steps: Iterable[T], description: str) -> Iterable[T]:
         """Iterate with a progress bar."""
+        ...
+
+    def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
+        """What the method would return after `epoch` epochs (counted from 1), for a method that trains; once or never an epoch.
+
+        `scores` gives them, (N,), and is called only where somebody reads them: it must not change the training that
+        follows, nor draw from its random numbers. May not return: a study stops a trial that is not worth going on.
+        """
         ...
 
     def phase(self, name: str) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ Each gives the test images the closed-set model's pseudo labels and scores how l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -78,6 +79,7 @@ class NoisyLabel:
             curves.setdefault("loss_1", []).append(loss)
             losses = learner.losses(task.test_images, labels)
             total += losses - losses.mean()
+            context.report(epoch + 1, partial(np.true_divide, total, epoch + 1))
         return total / self.epochs
 
     def _co_teaching(
@@ -107,6 +109,9 @@ class NoisyLabel:
                 seen += len(batch)
             for index in range(2):
                 curves.setdefault(f"loss_{index + 1}", []).append(sums[index] / seen)
+            context.report(
+                epoch + 1, lambda: np.mean([learner.losses(task.test_images, labels) for learner in pair], axis=0)
+            )
         mean: NDArray[np.float64] = np.mean([learner.losses(task.test_images, labels) for learner in pair], axis=0)
         return mean
 

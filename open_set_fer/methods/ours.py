@@ -203,11 +203,33 @@ class Ours:
                     selected_by[index], lost = select_clean(losses, labels, self.clean_threshold, task.seed)
                     curves.setdefault(f"clean_share_by_{index + 1}", []).append(float(selected_by[index].mean()))
                     selections.append(lost)
+            if self.variant == "offline" and self.score_epochs != "last_cycle":
+                context.report(epochs.stop, lambda: self._combined([
+                    kept if kept else [self._unchanged(learner, scored_images, scored_labels, as_scored)]
+                    for kept, learner in zip(scores, pair, strict=True)
+                ]))  # fmt: skip
         trained.append([learner.network for learner in pair])
+        return self._combined(scores)
+
+    def _combined(self, scores: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
+        """(n,) from each network's losses."""
         by_network = np.array([np.mean(values, axis=0) for values in scores])
-        if self.score_networks == "both" or len(pair) == 1:
+        if self.score_networks == "both" or len(scores) == 1:
             return np.asarray(by_network.mean(axis=0))
         return np.asarray(by_network[0 if self.score_networks == "first" else 1])
+
+    def _unchanged(
+        self,
+        learner: learners.Learner,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        as_scored: tuple[float, float] | None,
+    ) -> NDArray[np.float64]:
+        """The losses as they would be scored now, the learner's random numbers left as they were."""
+        state = learner.generator.get_state()
+        losses = learner.losses(images, labels, self.score_batch_norm == "batch", as_scored)
+        learner.generator.set_state(state)
+        return losses
 
     def _is_scored(self, epoch: int, cycle: range) -> bool:
         """Whether the losses after this epoch of this cycle are part of the score."""

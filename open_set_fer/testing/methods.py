@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
@@ -40,6 +40,7 @@ class PlainContext:
         self.backbone = BackboneSettings("small", width=width)
         self.device = torch.device("cpu")
         self.generator = torch.Generator().manual_seed(seed)
+        self.reported: dict[int, NDArray[np.float64]] = {}
         self._model = ClosedSetModel(network, test_logits)
         self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
@@ -50,6 +51,10 @@ class PlainContext:
     def progress(self, steps: Iterable[T], description: str) -> Iterable[T]:
         """Iterate, without a bar."""
         return steps
+
+    def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
+        """Called, so that a report that changes the training shows."""
+        self.reported[epoch] = np.asarray(scores(), dtype=np.float64)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Nothing is timed."""

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from open_set_fer.benchmark import tuning
 from open_set_fer.benchmark.labels import OWN
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
@@ -244,6 +245,31 @@ def test_the_test_split_is_stamped_on_every_output(tmp_path):
     (cell,) = tracker.cells()
     assert (parent.data.tags["stamp"], run.data.tags["stamp"]) == (STAMP, STAMP)
     assert cell.data.tags["selection"].startswith(STAMP)
+
+
+@pytest.mark.slow
+def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_path, monkeypatch):
+    import optuna
+
+    hyperband = tuning._Worker._pruner
+    monkeypatch.setattr(tuning._Worker, "_pruner", lambda self: optuna.pruners.ThresholdPruner(lower=2.0))
+    search = "[search.ours]\nlearning_rate = [2e-4, 1e-3]\n"
+    study = tuned(tmp_path, None, search, "ours", sampler="grid", pruner="hyperband")
+    own, pruned = sorted(study.trials, key=lambda trial: trial.state)
+    assert (own.state, pruned.state, pruned.value) == ("finished", "pruned", None)
+    assert own.values == study.own
+    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    reported = stored.trials[own.number].intermediate_values
+    assert list(reported) == [1, 2]
+    assert reported[2] == own.value
+    assert list(stored.trials[pruned.number].intermediate_values) == [1]
+    assert stored.trials[pruned.number].user_attrs["pruned"] == 1
+    tracker = Tracker(tmp_path / "home", "own-tuning")
+    assert len(tracker.cells()) == 1
+    assert sorted(run.info.status for run in tracker._search("tags.`osfer.kind` = 'cell'")) == ["FINISHED", "KILLED"]
+    monkeypatch.setattr(tuning._Worker, "_pruner", hyperband)
+    with pytest.raises(SuiteError, match="baseline does not train by epochs"):
+        tuned(tmp_path, 1, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n', "baseline", pruner="hyperband")
 
 
 @pytest.mark.slow
