@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +18,22 @@ from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, 
 from open_set_fer.console import console, out
 from open_set_fer.errors import SuiteError
 
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.tracking import Tracker
+
 app = typer.Typer()
+WATCH_PAUSE = 5.0
+"""Seconds between two looks at the store."""
 
 
-@app.command(epilog=examples("osfer report", "osfer report -p ferplus-cpu --out my-report", "osfer report --json"))
+@app.command(
+    epilog=examples(
+        "osfer report",
+        "osfer report -p ferplus-cpu --out my-report",
+        "osfer report --watch",
+        "osfer report -p demo --compare runs other/runs",
+    )
+)
 def report(
     profile: ProfileOption = "demo",
     to: Annotated[
@@ -38,9 +54,28 @@ def report(
         bool,
         typer.Option("--json", help="Print JSON on standard output: profile, and paths as report, tables, figures."),
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Render again whenever cells were logged, until Ctrl-C; a line each time.")
+    ] = False,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Render nothing; print how the second differs from the first on shared cells. Each is a profile of --home, or a "
+            "folder of results with the profile.",
+        ),
+    ] = None,
     home: HomeOption = HOME,
 ) -> None:
     """Render tables (LaTeX, Markdown, CSV), figures and index.html from MLflow; files of yours are never overwritten."""
+    if compare:
+        if to or watch or ui:
+            raise SuiteError("--compare writes no page", "leave out --out, --ui and --watch")
+        _compare(compare, profile, home, as_json)
+        return
+    if watch and as_json:
+        raise SuiteError("--watch never ends, so it has no JSON to print", "leave out one of --watch and --json")
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.server import public_address
     from open_set_fer.benchmark.tracking import Tracker
@@ -55,6 +90,9 @@ def report(
     if not ui and tracker.uri.startswith(("http://", "https://")):
         ui = tracker.uri
     ui = public_address(ui)  # the page is handed on
+    if watch:
+        _watch(tracker, lambda: render(tracker, to or home / "report" / name, ui))
+        return
     index = render(tracker, to or home / "report" / name, ui)
     tracker.log_report(index.parent, report_files(index.parent))
     if as_json:
@@ -63,6 +101,68 @@ def report(
         print_json({"profile": name} | {key: str(path) for key, path in paths.items()})
         return
     out.print(f"report: {index.resolve()}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _watch(tracker: Tracker, render: Callable[[], Path]) -> None:
+    """Render whenever the logged cells have changed; what is not there yet is waited for. It is not logged to MLflow."""
+    seen: dict[str, str] | None = None
+    try:
+        while True:
+            cells = {run.info.run_id: run.info.status for run in tracker.cells()}
+            states = Counter(cells.values())
+            if cells != seen and states["FINISHED"]:
+                page = render().resolve()
+                planned = max(len(tracker.planned()), len(cells))
+                failed = f", {states['FAILED']} failed" * (states["FAILED"] > 0)
+                said = f"{time.strftime('%H:%M:%S')} {states['FINISHED']} of {planned} cells finished{failed}: {page}"
+                out.print(said, soft_wrap=True, highlight=False, markup=False)
+            elif seen is None:
+                console.print("no finished cell yet; waiting, Ctrl-C ends it")
+            seen = cells
+            time.sleep(WATCH_PAUSE)
+    except KeyboardInterrupt:
+        console.print("stopped watching")
+
+
+def _compare(which: tuple[str, str], profile: str, home: Path, as_json: bool) -> None:
+    """Print how the second experiment differs from the first."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.reports import compare
+    from open_set_fer.reports.names import dataset_name, method_name
+    from open_set_fer.reports.query import load
+
+    places = [(Path(name), profile) if Path(name).is_dir() else (home, name) for name in which]
+    first, second = (load(Tracker(of, load_profile(name)[0], create=False)) for of, name in places)
+    found = compare.differences(first, second, which)
+    if as_json:
+        rows = [asdict(row) | {"metric": row.metric.name} for row in found]
+        print_json({"first": which[0], "second": which[1], "differences": rows})
+        return
+    for metric in dict.fromkeys(row.metric for row in found):
+        table = Table(
+            "data set", "protocols", "method", "first", "second", "difference", "signs", "cells", title=metric.heading
+        )
+        for row in (row for row in found if row.metric == metric):
+            cells = f"{row.cells}" + f" ({row.same} the same)" * (row.same > 0)
+            values = [f"{value:.{metric.decimals}f}" for value in (row.first, row.second)]
+            texts = [
+                dataset_name(row.dataset),
+                row.protocol,
+                method_name(row.method),
+                *values,
+                row.text,
+                row.signs,
+                cells,
+            ]
+            table.add_row(*map(escape, texts))
+        out.print(table)
+    out.print(f"first: {which[0]}; second: {which[1]}. {compare.NOTE}", highlight=False, markup=False)
+    for name in compare.other_faces(first, second):
+        console.print(f"warning: {dataset_name(name)} has other contents in the second", style="yellow")
 
 
 @app.command(epilog=examples("osfer ui", "osfer ui -p ferplus-cpu --port 5001"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 
 import pytest
@@ -70,3 +72,43 @@ def test_the_page_links_to_the_tracking_server_unless_told_otherwise(tmp_path, m
     done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(tmp_path), *given])
     assert done.exit_code == 0, done.output
     assert links == [used]
+
+
+def test_compare_prints_the_difference_between_a_profile_and_a_folder(tmp_path, home, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.copytree(home, tmp_path / "other")
+    for folder, auroc in ((home, 0.5), (tmp_path / "other", 0.75)):
+        log_cell(Tracker(folder, "smoke"), tmp_path, auroc=auroc)
+    command = ["report", "-p", "smoke", "--home", str(home), "--compare", "smoke", str(tmp_path / "other")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "+0.250" in done.output
+    assert "1/0/0 (p = 1.00)" in done.output
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["differences"]
+    assert [(row["metric"], row["difference"]) for row in found if row["metric"] == "auroc"] == [("auroc", 0.25)]
+    done = CliRunner().invoke(app, [*command, "--watch"])
+    assert "--compare writes no page" in str(done.exception)
+
+
+def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home, monkeypatch):
+    rendered = []
+    tracker = Tracker(home, "smoke")
+
+    def rendering(*_):
+        rendered.append(len(tracker.cells()))
+        return tmp_path / "index.html"
+
+    pauses = iter([lambda: log_cell(tracker, tmp_path), lambda: None, lambda: log_cell(tracker, tmp_path, seed=1)])
+
+    def pause(_):
+        try:
+            next(pauses)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
+    monkeypatch.setattr("open_set_fer.cli.report.time.sleep", pause)
+    done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
+    assert done.exit_code == 0, done.output
+    assert rendered == [1, 2]
+    assert [line.split(" ", 1)[1].split(" of ")[0] for line in done.stdout.splitlines()] == ["1", "2"]

@@ -1,0 +1,130 @@
+"""Two experiments on the cells that both have: by how much each method differs, and in how many choices of open classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, ttest_1samp
+
+from open_set_fer.benchmark.metrics import MAIN_METRICS, Metric
+from open_set_fer.benchmark.tracking import COORDINATES
+from open_set_fer.errors import SuiteError
+from open_set_fer.reports.query import FINISHED, Results, method_order
+
+FEWEST_CHOICES = 3
+"""With two, Student's t reaches over a dozen times their difference."""
+NOTE = (
+    "Difference: second less first, the mean over choices of open classes of the means over seeds. In brackets: its 95 % interval "
+    "by Student's t over the choices, which share faces, so that it is narrow rather than wide; of fewer than "
+    f"{FEWEST_CHOICES} choices none. Signs: choices in which the second is better, equal, worse; p of the sign test."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method on one family of protocols, over the cells that both have.
+
+    protocol: the family, with the label regime where labels are not the images' own. first, second: means. cells, choices: how
+    many are shared; same: of the cells, those of equal settings (one cell key). low, high: interval of second - first; None
+    for too few choices. better, equal, worse: choices by which of the two is better there. p_value: of the sign test.
+    """
+
+    dataset: str
+    protocol: str
+    method: str
+    metric: Metric
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    better: int
+    equal: int
+    worse: int
+    p_value: float
+    choices: int
+    cells: int
+    same: int
+
+    @property
+    def text(self) -> str:
+        """The difference with its interval as displayed."""
+        shown = f"{self.difference:+.{self.metric.decimals}f}"
+        return shown if self.low is None else f"{shown} [{self.low:+.3f}, {self.high:+.3f}]"
+
+    @property
+    def signs(self) -> str:
+        """Choices in which the second is better, equal, worse."""
+        return f"{self.better}/{self.equal}/{self.worse} (p = {self.p_value:.2f})"
+
+
+def differences(first: Results, second: Results, names: tuple[str, str]) -> list[Difference]:
+    """Differences by data set, family and method, of each main metric; SuiteError where no finished cell is shared."""
+    place = list(COORDINATES)
+    done = [results.cells[results.cells["status"] == FINISHED] for results in (first, second)]
+    shared = done[0].merge(done[1], on=place, suffixes=("_a", "_b"), validate="one_to_one")
+    if shared.empty:
+        raise SuiteError(
+            f"{names[0]} and {names[1]} share no finished cell: {_what_differs(*done)}",
+            "compare experiments with the same data set, open classes, method labels and seeds",
+        )
+    regime = shared["open_classes"].str.extract(r"( \(.*)$")[0].fillna("")
+    shared["family"] = shared["protocol"] + regime
+    order = {method: rank for rank, method in enumerate(method_order(shared["method"]))}
+    found = [
+        _difference(str(dataset), str(family), str(method), metric, cells)
+        for metric in MAIN_METRICS
+        for (dataset, family, method), cells in shared.groupby(["dataset", "family", "method"], sort=False)
+        if cells.reindex(columns=[f"{metric.name}_a", f"{metric.name}_b"]).notna().all(axis=1).any()
+    ]
+    places = {key: rank for rank, key in enumerate(dict.fromkeys((d.dataset, d.protocol) for d in found))}
+    metrics = {metric: rank for rank, metric in enumerate(MAIN_METRICS)}
+    return sorted(found, key=lambda d: (metrics[d.metric], places[d.dataset, d.protocol], order[d.method]))
+
+
+def other_faces(first: Results, second: Results) -> list[str]:
+    """Data sets whose contents differ between the two: their differences are also those of the faces."""
+    prints = [
+        {str(name): set(of) - {""} for name, of in results.results.groupby("dataset")["fingerprint"]}
+        for results in (first, second)
+    ]
+    return [name for name in prints[0] if prints[1].get(name) and prints[0][name] != prints[1][name]]
+
+
+def _difference(dataset: str, family: str, method: str, metric: Metric, cells: pd.DataFrame) -> Difference:
+    columns = [f"{metric.name}_a", f"{metric.name}_b"]
+    cells = cells.dropna(subset=columns)
+    means = cells.groupby("open_classes", sort=False)[columns].mean().to_numpy(dtype=np.float64)
+    gaps = means[:, 1] - means[:, 0]
+    better = gaps if metric.higher_is_better else -gaps
+    wins, losses = int((better > 0).sum()), int((better < 0).sum())
+    low, high = _interval(gaps)
+    return Difference(
+        dataset, family, method, metric, float(means[:, 0].mean()), float(means[:, 1].mean()), float(gaps.mean()), low, high,
+        wins, len(gaps) - wins - losses, losses, float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+        len(gaps), len(cells), int((cells["cell_key_a"] == cells["cell_key_b"]).sum()),
+    )  # fmt: skip
+
+
+def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float | None, float | None]:
+    if len(gaps) < FEWEST_CHOICES:
+        return None, None
+    if np.ptp(gaps) < 1e-12:  # SciPy warns of the lost precision
+        return float(gaps.mean()), float(gaps.mean())
+    interval = ttest_1samp(gaps, 0.0).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
+
+
+def _what_differs(first: pd.DataFrame, second: pd.DataFrame) -> str:
+    """The first coordinate of which the two have nothing in common, in words."""
+    for name, word in zip(COORDINATES, ("data set", "family", "open classes", "method", "seed"), strict=True):
+        own, other = (list(dict.fromkeys(map(str, frame[name]))) for frame in (first, second))
+        if not set(own) & set(other):
+            return f"no common {word} ({_some(own)} against {_some(other)})"
+    return "no cell agrees in data set, open classes, method and seed at once"
+
+
+def _some(values: list[str]) -> str:
+    return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
