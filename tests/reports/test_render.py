@@ -12,6 +12,8 @@ import pytest
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports import render as module
+from open_set_fer.reports.printed_form import printed_tables
+from open_set_fer.reports.query import Results
 from open_set_fer.reports.render import MANIFEST, _move, render, report_files
 from open_set_fer.reports.tables import Table
 from tests.reports.conftest import Store
@@ -150,11 +152,13 @@ def test_csv_is_tidy(rendered: Path) -> None:
     assert frame["paper"].isna().all()  # the paper has no such data set
 
 
-def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str, Table]) -> None:
+def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str, Table], results: Results) -> None:
     names = {path.name for path in (rendered / "tables").iterdir()}
-    assert names == {f"{name}.{suffix}" for name in tables for suffix in ("tex", "md", "csv")} | {"cells.csv"}
+    stems = {*tables, *(form.name for form in printed_tables(results.under("own")))}
+    assert names == {f"{name}.{suffix}" for name in stems for suffix in ("tex", "md", "csv")} | {"cells.csv"}
     figures = {path.name for path in (rendered / "figures").iterdir()}
-    stems = {"auroc_synthetic", "auroc_ferplus", "figure4_ferplus_single", "figure4_synthetic_compound",
+    stems = {"auroc_synthetic", "auroc_ferplus", "roc_ferplus_single", "roc_synthetic_single", "roc_synthetic_compound",
+             "figure4_ferplus_single", "figure4_synthetic_compound",
              "figure4_synthetic_single_1", "figure4_synthetic_single_2"}  # fmt: skip
     assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf", "svg")}
     for path in (rendered / "figures").iterdir():
