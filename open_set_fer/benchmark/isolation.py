@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,12 @@ class ProcessState:
         torch.set_flush_denormal(False)  # torch's own start, which it cannot be asked for
 
 
+@lru_cache(1)
+def _libraries(modules: int) -> threadpoolctl.ThreadpoolController:
+    """The numeric libraries of this process: looked for again, which takes 3 ms, once more modules are imported."""
+    return threadpoolctl.ThreadpoolController()
+
+
 @contextmanager
 def isolated(state: ProcessState, seed: int) -> Iterator[None]:
     """Inside: `state`, gradients on, global random numbers from `seed` (0..2^32-1). Afterwards: what was before.
@@ -89,7 +97,8 @@ def isolated(state: ProcessState, seed: int) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.callback(before.restore)
         state.restore()
-        stack.enter_context(threadpoolctl.threadpool_limits(torch.get_num_threads(), "blas"))
+        libraries = _libraries(len(sys.modules))
+        stack.enter_context(libraries.limit(limits=torch.get_num_threads(), user_api="blas"))
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - a method may draw from the global generator
         torch.manual_seed(seed)

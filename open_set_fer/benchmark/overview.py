@@ -10,7 +10,7 @@ from rich.table import Table
 from open_set_fer.benchmark.plan import Cell
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from open_set_fer.benchmark.tracking import Finished
 
 
 def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
@@ -50,13 +50,12 @@ def _mean_auroc(cells: list[Cell], auroc: dict[str, float]) -> str:
     return f"{sum(known) / len(known):.3f}" + f" ({len(known)}/{len(cells)})" * (len(known) < len(cells))
 
 
-def estimate(missing: list[Cell], runs: Iterable[Run]) -> str:
+def estimate(missing: list[Cell], finished: Iterable[Finished]) -> str:
     """What the open cells will take, by the mean time of finished cells of the same data set and method; '' for none."""
     times: dict[tuple[str, str], list[float]] = {}
-    for run in runs:
-        if run.info.status == "FINISHED":
-            tags = run.data.tags
-            times.setdefault((tags["dataset"], tags["method"]), []).append(run.data.metrics["seconds.total"])
+    for cell in finished:
+        if cell.is_current and cell.seconds is not None:
+            times.setdefault((cell.dataset, cell.method), []).append(cell.seconds)
     known = [times[pair] for cell in missing if (pair := (cell.dataset, cell.label)) in times]
     unknown = len(missing) - len(known)
     minutes = sum(sum(values) / len(values) for values in known) / 60

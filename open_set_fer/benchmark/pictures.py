@@ -25,7 +25,7 @@ CLOSED_COLOUR, OPEN_COLOUR = "#0072B2", "#D55E00"
 
 FACES = 8
 """Faces in a row of the sheet."""
-PICTURE = 800, 500
+PICTURE = 640, 400
 """Width and height of a histogram, px."""
 
 Scores = NDArray[np.floating[Any]]
@@ -102,7 +102,7 @@ class Histogram:
 
     def draw(self) -> Image.Image:
         """The picture, in Pillow: every cell has one, and matplotlib takes ten times as long as MLflow for the whole cell."""
-        left, top, right, bottom = 90, 56, PICTURE[0] - 40, PICTURE[1] - 84
+        left, top, right, bottom = 78, 48, PICTURE[0] - 36, PICTURE[1] - 70
         highest = max(1.05 * float(np.max(self.shares)), 1e-9)
         places = np.round(left + (right - left) * np.linspace(0, 1, len(self.edges))).astype(int)
         canvas = np.full((PICTURE[1], PICTURE[0], 3), 255, dtype=np.uint8)
@@ -127,19 +127,19 @@ class Histogram:
         for value, text in _ticks(0, highest, 8):
             y = round(bottom - (bottom - top) * value / highest)
             draw.line([(left - 6, y), (left, y)], "black", 1)
-            draw.text((left - 10, y), text, "black", _font(13), "rm")
+            draw.text((left - 10, y), text, "black", _font(11), "rm")
         span = float(self.edges[-1] - self.edges[0])
         for value, text in _ticks(float(self.edges[0]), float(self.edges[-1]), 8):
             x = round(left + (right - left) * (value - float(self.edges[0])) / span)
             draw.line([(x, bottom), (x, bottom + 6)], "black", 1)
-            draw.text((x, bottom + 9), text, "black", _font(13), "ma")
+            draw.text((x, bottom + 9), text, "black", _font(11), "ma")
         middle = (left + right) // 2
         draw.text(
-            (middle, top - 12), "\n".join(textwrap.wrap(self.title, 84)[:2]), "black", _font(15), "md", align="center"
+            (middle, top - 10), "\n".join(textwrap.wrap(self.title, 76)[:2]), "black", _font(13), "md", align="center"
         )
-        draw.text((middle, bottom + 30), self.axis, "black", _font(14), "ma", align="center")
+        draw.text((middle, bottom + 27), self.axis, "black", _font(12), "ma", align="center")
         upright = Image.new("RGB", (bottom - top, 24), "white")
-        ImageDraw.Draw(upright).text((upright.width // 2, 0), "share of the group's faces", "black", _font(14), "ma")
+        ImageDraw.Draw(upright).text((upright.width // 2, 0), "share of the group's faces", "black", _font(12), "ma")
         picture.paste(upright.rotate(90, expand=True), (6, top))
         self._legend(draw, left, right, top)
         return picture
@@ -147,14 +147,14 @@ class Histogram:
     def _legend(self, draw: ImageDraw.ImageDraw, left: int, right: int, top: int) -> None:
         """Where the bars are lowest: in the right half or the left."""
         half = len(self.edges) // 2
-        width = 40 + max(int(draw.textlength(name, _font(13))) for name in self.names)
+        width = 40 + max(int(draw.textlength(name, _font(12))) for name in self.names)
         is_right = np.max([x[half:] for x in self.shares]) <= np.max([x[:half] for x in self.shares])
         x = right - width if is_right else left + 16
         for row, (name, colour) in enumerate(zip(self.names, (CLOSED_COLOUR, OPEN_COLOUR), strict=True)):
             y = top + 12 + 24 * row
             for start, end in [(0, 28)] if row == 0 else [(0, 11), (17, 28)]:
                 draw.line([(x + start, y), (x + end, y)], colour, 3)
-            draw.text((x + 36, y), name, "black", _font(13), "lm")
+            draw.text((x + 36, y), name, "black", _font(12), "lm")
 
 
 def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = NAMES) -> Histogram:

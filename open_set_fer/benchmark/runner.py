@@ -28,7 +28,7 @@ from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.reading import Listener, Pruned
 from open_set_fer.benchmark.results import read_result, set_aside, update_result
 from open_set_fer.benchmark.signals import Stop, stopped_by_signals
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.tracking import Finished, Tracker
 from open_set_fer.console import bars, log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
@@ -110,8 +110,7 @@ class Runner:
 
     def run(self, cells: list[Cell], face_sets: dict[str, FaceSet], command: str) -> Outcome:
         """Run what is not done yet; on Ctrl-C finished cells are kept and the parent run is closed as KILLED."""
-        nothing: dict[str, dict[str, float]] = {}
-        done = self.outbox.ask(lambda tracker: tracker.finished_cells(), nothing)
+        done = {cell.key for cell in self._finished() if cell.is_current}
         left = [cell for cell in cells if cell.key not in done]
         outcome = Outcome(already_done=len(cells) - len(left))
         plan = [cell.coordinates() for cell in cells]
@@ -158,17 +157,19 @@ class Runner:
                 finished[run.data.tags["cell_key"]] = FEATURES_TAG in run.data.tags
         return [cell for cell in cells if not finished.get(cell.key, True)]
 
+    def _finished(self) -> list[Finished]:
+        nothing: list[Finished] = []
+        return self.outbox.ask(lambda tracker: tracker.finished(), nothing)
+
     def auroc(self, cells: list[Cell]) -> dict[str, float]:
         """AUROC of these cells by key, as far as they are finished; from the disk where MLflow does not answer."""
-        nothing: dict[str, dict[str, float]] = {}
-        try:
-            logged = self.outbox.ask(lambda tracker: tracker.finished_cells(), nothing)
-        except SuiteError:
-            logged = nothing
+        logged: dict[str, float] = {}
+        with suppress(SuiteError):
+            logged = {cell.key: cell.auroc for cell in self._finished() if cell.is_current}
         values: dict[str, float] = {}
         for cell in cells:
             if cell.key in logged:
-                values[cell.key] = logged[cell.key]["auroc"]
+                values[cell.key] = logged[cell.key]
             elif (self.results / cell.key).is_dir():
                 with suppress(SuiteError):  # a damaged result
                     result, _ = read_result(self.results / cell.key)

@@ -16,6 +16,7 @@ import sqlite3
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
@@ -113,6 +114,50 @@ def copy_to_read(home: Path, folder: Path) -> Path:
         raise SuiteError(f"{database} is half-made and holds no run", "make its folder writable and run again")
     follow(copy, artifact_root(home), announce=False)
     return copy
+
+
+def finished_cells(database: Path, experiment: str) -> list[tuple[str, str | None, str, str, float, float | None]]:
+    """(cell key, evaluation, data set, method label, AUROC, seconds) of each finished cell of an experiment.
+
+    MLflow's search loads a run with all that it has, 4 ms each: a minute for a plan of 10,000 cells.
+
+    Raises:
+        SuiteError: the file is damaged or locked.
+    """
+    tags = {"kind": "osfer.kind", "cell": "cell_key", "version": "evaluation", "faces": "dataset", "label": "method"}
+    metrics = {"area": "auroc", "time": "seconds.total"}
+    tables = dict.fromkeys(tags, "tags") | dict.fromkeys(metrics, "latest_metrics")
+    joins = " ".join(
+        f"LEFT JOIN {tables[name]} AS {name} ON {name}.run_uuid = runs.run_uuid AND {name}.key = '{key}'"
+        for name, key in (tags | metrics).items()
+    )
+    query = (
+        f"SELECT cell.value, version.value, faces.value, label.value, area.value, time.value FROM runs {joins} "
+        "WHERE experiment_id = ? AND status = 'FINISHED' AND lifecycle_stage = 'active' AND kind.value = 'cell'"
+    )
+    return _rows(database, query, (int(experiment),))
+
+
+def runs_of_cell(database: Path, experiment: str, cell_key: str) -> list[tuple[str, str, str | None]]:
+    """(run id, status, evaluation) of each run of a cell; MLflow takes 6 ms to read such a question alone.
+
+    Raises:
+        SuiteError: the file is damaged or locked.
+    """
+    query = (
+        "SELECT runs.run_uuid, status, version.value FROM tags AS cell JOIN runs ON runs.run_uuid = cell.run_uuid "
+        "LEFT JOIN tags AS version ON version.run_uuid = runs.run_uuid AND version.key = 'evaluation' "
+        "WHERE cell.key = 'cell_key' AND cell.value = ? AND experiment_id = ? AND lifecycle_stage = 'active'"
+    )
+    return _rows(database, query, (cell_key, int(experiment)))
+
+
+def _rows(database: Path, query: str, values: tuple[object, ...]) -> list[Any]:
+    try:
+        with closing(_connect(database)) as db:
+            return db.execute(query, values).fetchall()
+    except sqlite3.Error as error:
+        raise _clear(database, error) from error
 
 
 def damage(home: Path, error: BaseException) -> SuiteError | None:

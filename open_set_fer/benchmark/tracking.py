@@ -47,6 +47,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -90,6 +91,23 @@ PLAN_NUMBER = "plan_number"
 DIGEST_LENGTH = 36
 """Of a fingerprint, what MLflow keeps."""
 REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a plan must know of a finished cell."""
+
+    key: str
+    evaluation: str
+    dataset: str
+    method: str
+    auroc: float
+    seconds: float | None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the present evaluation measured it."""
+        return self.evaluation == str(cell_result.EVALUATION)
 
 
 class Tracker:
@@ -225,12 +243,29 @@ class Tracker:
             found = first_answer(self.uri, lambda: self.client.search_experiments(filter_string=query), None)
         return sorted(experiment.name.removeprefix(EXPERIMENT_PREFIX) for experiment in found)
 
+    def finished(self) -> list[Finished]:
+        """Every finished cell, of other evaluations too."""
+        if not self.experiment_id:
+            return []
+        if self._local:
+            rows = store.finished_cells(self._database(), self.experiment_id)
+            return [Finished(row[0], row[1] or "1", *row[2:]) for row in rows]
+        return [
+            Finished(
+                run.data.tags["cell_key"], run.data.tags.get(EVALUATION, "1"), run.data.tags["dataset"],
+                run.data.tags["method"], run.data.metrics["auroc"], run.data.metrics.get("seconds.total"),
+            )
+            for run in self._finished()
+        ]  # fmt: skip
+
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """cell_key of every finished cell with its metrics; without those of another evaluation."""
         return {run.data.tags["cell_key"]: run.data.metrics for run in self._finished() if _is_current(run)}
 
     def outdated(self) -> list[Run]:
         """Finished runs of cells that another version of the evaluation measured."""
+        if self._local and all(cell.is_current for cell in self.finished()):
+            return []
         return [run for run in self._finished() if not _is_current(run)]
 
     def _finished(self) -> list[Run]:
@@ -238,8 +273,20 @@ class Tracker:
 
     def is_finished(self, cell_key: str) -> bool:
         """True when this cell has a finished run of the present evaluation."""
-        runs = self._search(f"tags.cell_key = '{cell_key}' and attributes.status = 'FINISHED'")
-        return any(_is_current(run) for run in runs)
+        return any(is_done for _, is_done in self._runs_of(cell_key))
+
+    def _runs_of(self, cell_key: str) -> list[tuple[str, bool]]:
+        """Each run of a cell, and whether it is finished and of the present evaluation."""
+        if self._local:
+            version = str(cell_result.EVALUATION)
+            rows = store.runs_of_cell(self._database(), self.experiment_id, cell_key) if self.experiment_id else []
+            return [(run_id, status == "FINISHED" and (of or "1") == version) for run_id, status, of in rows]
+        runs = self._search(f"tags.cell_key = '{cell_key}'")
+        return [(run.info.run_id, run.info.status == "FINISHED" and _is_current(run)) for run in runs]
+
+    def _database(self) -> Path:
+        """The local store's file, or its copy."""
+        return (Path(self._copy.name) if self._copy else self.home.resolve()) / store.DATABASE
 
     def start_benchmark(
         self,
@@ -294,14 +341,14 @@ class Tracker:
 
     def _means(self, run_id: str) -> dict[str, float]:
         """Mean AUROC and number of the finished cells that a parent run planned, by method label; of controls and shifts apart."""
-        finished = self.finished_cells()
+        finished = {cell.key: cell.auroc for cell in self.finished() if cell.is_current}
         aurocs: dict[str, list[float]] = {}
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
                 control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
                 control += "shift." * (cell.get("protocol") == SHIFT)
                 name = f"{control}{_metric_part(cell['method'])}"
-                aurocs.setdefault(name, []).append(finished[cell["cell_key"]]["auroc"])
+                aurocs.setdefault(name, []).append(finished[cell["cell_key"]])
         means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
         return means | {f"cells.{name}": float(len(values)) for name, values in aurocs.items()}
 
@@ -354,11 +401,11 @@ class Tracker:
 
         key = result.tags["cell_key"]
         with self.writing():
-            for run in self._search(f"tags.cell_key = '{key}'"):
-                if run.info.status == "FINISHED" and _is_current(run):
+            for earlier, is_done in self._runs_of(key):
+                if is_done:
                     return
                 # Left by a killed or failed try: the runner holds the cell's lock, so nobody is writing it.
-                self.client.delete_run(run.info.run_id)
+                self.client.delete_run(earlier)
             has_features = (folder / FEATURES).exists()  # not of an imported cell, whatever its tags say
             own = {k: v for k, v in result.tags.items() if has_features or (k, v) != (FEATURES_TAG, "kept")}
             described = own | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}

@@ -222,10 +222,11 @@ def plan(
     )  # fmt: skip
     cells, outlines = dry_plan(loaded, selection, home / "cache")
     tracker = Tracker(home, name, create=False)
-    done, to_measure = tracker.finished_cells(), {run.data.tags["cell_key"] for run in tracker.outdated()}
+    finished = tracker.finished()
+    done, to_measure = ({cell.key for cell in finished if cell.is_current is state} for state in (True, False))
     missing = [cell for cell in cells if cell.key not in done]
     to_compute = [cell for cell in missing if cell.key not in to_measure]
-    time = estimate(to_compute, tracker.cells()) if to_compute else ""
+    time = estimate(to_compute, finished) if to_compute else ""
     states = [
         "done" if cell.key in done else "to measure" if cell.key in to_measure else "to do" for cell in cells
     ]  # fmt: skip

@@ -145,3 +145,26 @@ def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path, home):
     assert (
         tracking.run_link("http://h", "3", "abc") == "http://h/#/experiments/3/runs/abc?workflowType=machine_learning"
     )
+
+
+def test_a_store_in_a_file_is_asked_what_mlflow_would_say(tmp_path, home):
+    """The short questions to SQLite against MLflow's own search, on finished, failed, deleted and outdated runs."""
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path, seed=0, auroc=0.25)
+    log_cell(tracker, tmp_path, seed=1, auroc=0.75)
+    log_cell(Tracker(home, "other"), tmp_path, seed=2)
+    parent = log_cell(tracker, tmp_path, seed=3)
+    tracker.log_failure(parent, result(seed=4).tags, "Traceback", "no")
+    old, gone = (run for seed in (1, 3) for run in tracker.cells() if run.data.tags["seed"] == str(seed))
+    tracker.client.delete_tag(old.info.run_id, tracking.EVALUATION)
+    tracker.client.delete_run(gone.info.run_id)
+    local = [tracker.finished(), [tracker._runs_of(f"ours-{seed}") for seed in range(5)], tracker.outdated()]
+    tracker._local = False  # as of a server
+    by_search = [tracker.finished(), [tracker._runs_of(f"ours-{seed}") for seed in range(5)], tracker.outdated()]
+    assert sorted(local[0], key=str) == sorted(by_search[0], key=str)
+    assert [len(runs) for runs in local[1]] == [1, 1, 0, 0, 1]
+    assert local[1] == by_search[1]
+    assert [run.info.run_id for run in local[2]] == [run.info.run_id for run in by_search[2]] == [old.info.run_id]
+    assert {cell.key: (cell.auroc, cell.is_current) for cell in local[0]} == {
+        "ours-0": (0.25, True), "ours-1": (0.75, False),
+    }  # fmt: skip
