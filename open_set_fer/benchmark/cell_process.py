@@ -79,6 +79,7 @@ class Job:
     store: str = ""
     model_alone: bool = False
     keep_features: bool = False
+    keep_model: bool = False
 
     def run(self) -> Answer:
         """In this process; exceptions are part of the answer."""
@@ -97,7 +98,10 @@ class Job:
                 with _marked(mark_path(results, key)):
                     workplace = Workplace.of(self.cell, self.faces, self.home, device, self.store)
                     return Answer(
-                        "done", metrics=workplace.compute(self.cell, results / key, self.keep_features).metrics
+                        "done",
+                        metrics=workplace.compute(
+                            self.cell, results / key, self.keep_features, keep_model=self.keep_model
+                        ).metrics,
                     )
         except filelock.Timeout:
             return Answer("held")

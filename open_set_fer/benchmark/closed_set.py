@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from open_set_fer.benchmark.detector import Source, describe_scorer, write_detector
 from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
 from open_set_fer.benchmark.keys import Recipe
 from open_set_fer.benchmark.model_store import ModelStore
@@ -28,8 +30,14 @@ from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import write_whole
 from open_set_fer.methods.backbones import Network, build_network
+from open_set_fer.methods.baseline import Baseline
+from open_set_fer.methods.confidence import ConfidenceScorer
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
+
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.plan import Cell
+    from open_set_fer.datasets.faceset import FaceSet
 
 T = TypeVar("T")
 
@@ -220,6 +228,36 @@ class TaskContext:
                 self._store.share(self._path, replace=is_new)
         network.load_state_dict(state)
         return network
+
+
+def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:
+    """A closed-set model as a detector's folder, beside its file and made once: its unknown score is the baseline's.
+
+    Raises SuiteError where its file is not in this home.
+    """
+    path = home / "closed_set" / f"{cell.closed_set_key}.safetensors"
+    folder = path.with_suffix(".model")
+    with filelock.FileLock(f"{path}.lock"):
+        if folder.is_dir():
+            return folder
+        state = read_state(path)
+        if state is None:
+            raise SuiteError(
+                f"{path} is not there", "run where it was trained, or share closed-set models with --store"
+            )
+        classes, shape = cell.protocol.closed, faces.images.shape[1:]
+        network = build_network(cell.recipe.backbone, len(classes), shape[0], cell.seed)
+        network.load_state_dict(state)
+        scorer = ConfidenceScorer({"classifier": network}, settings={"score": "msp"})
+        source = Source(
+            dataset=cell.dataset, fingerprint=faces.fingerprint, open_classes=list(cell.protocol.open), seed=cell.seed,
+            key=cell.closed_set_key, closed_set_key=cell.closed_set_key, demonstration=faces.demonstration,
+        )  # fmt: skip
+        partial = path.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        write_detector(partial, describe_scorer(scorer, Baseline(), "closed-set", classes, shape, source), scorer)
+        os.replace(partial, folder)
+    return folder
 
 
 def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[float]]) -> None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.closed_set import TaskContext
+from open_set_fer.benchmark.detector import Description, Source, describe_scorer, write_detector
 from open_set_fer.benchmark.features import FEATURES_TAG
-from open_set_fer.benchmark.labels import lent_logits
+from open_set_fer.benchmark.kept import MODELS_TAG
+from open_set_fer.benchmark.labels import OWN, lent_logits
 from open_set_fer.benchmark.metrics import cell_metrics
 from open_set_fer.benchmark.model_store import ModelStore
 from open_set_fer.benchmark.plan import Cell
@@ -26,7 +28,8 @@ from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import summary
 from open_set_fer.methods.backbones import Network
-from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
+from open_set_fer.methods.contract import ClosedSetModel, Detection, OpenSetTask
+from open_set_fer.methods.scorer import Scorer
 from open_set_fer.methods.training import evaluate, pooled_features
 
 
@@ -57,10 +60,16 @@ class Workplace:
         self.context.make_closed_set_model(self.task)
 
     def compute(
-        self, cell: Cell, folder: Path, keep_features: bool = False, listener: Listener | None = None
+        self,
+        cell: Cell,
+        folder: Path,
+        keep_features: bool = False,
+        listener: Listener | None = None,
+        keep_model: bool = False,
     ) -> CellResult:
-        """Detect, measure, and write the result into `folder` in one move, with the features of the method's network if asked.
+        """Detect, measure, and write the result into `folder` in one move.
 
+        keep_features: with the features of the method's network. keep_model: with what scores single faces.
         listener: hears of what the method reports while it trains, and may stop it: Pruned is raised then.
         """
         self.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
@@ -73,6 +82,7 @@ class Workplace:
             detection = cell.method.detect(self.task, self.context)
             total = time.perf_counter() - start
             features = self._features(cell, detection.network) if keep_features else None
+            kept = self.kept(cell, detection) if keep_model else None
         truth, classes = self.split.truth, self.task.closed_classes
         answers, given = self.context.answers(self.task), self.context.given_labels(self.task)
         test = self.split.test
@@ -90,15 +100,36 @@ class Workplace:
             metrics, checked_curves(detection.curves),
             host_tags(str(self.context.device))
             | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()}
-            | ({FEATURES_TAG: "none" if features is None else "kept"} if keep_features else {}),
+            | ({FEATURES_TAG: "none" if features is None else "kept"} if keep_features else {})
+            | ({MODELS_TAG: "none" if kept is None else "kept"} if keep_model else {}),
             notes, started, started + total, cell_result.EVALUATION,
         )  # fmt: skip
         true_class = np.array(self.faces.classes)[self.faces.labels[test]]
         scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, answers, given, origin)
         scores = scores.assign(**columns_of(reading.kept))
         metrics |= epoch_metrics(scores)
-        write_result(folder, result, scores, features)
+        write_result(folder, result, scores, features, kept and (lambda place: write_detector(place, *kept)))
         return result
+
+    def kept(self, cell: Cell, detection: Detection) -> tuple[Description, Scorer] | None:
+        """What a detector of the cell is made of; None, with a word, where its method scores no single face."""
+        if detection.scorer is None or cell.protocol.regime != OWN:
+            why = "its labels are not the model's own" if detection.scorer else "its method scores no single face"
+            log.info("%s: %s, so no model is kept", cell, why)
+            return None
+        source = Source(
+            dataset=cell.dataset, fingerprint=self.faces.fingerprint, open_classes=list(cell.protocol.open), seed=cell.seed,
+            key=cell.key, closed_set_key=cell.closed_set_key, demonstration=self.faces.demonstration,
+        )  # fmt: skip
+        try:
+            described = describe_scorer(
+                detection.scorer, cell.method, cell.label, self.task.closed_classes, self.task.test_images.shape[1:],
+                source,
+            )  # fmt: skip
+        except Exception as error:  # what another package's scorer holds is not worth the cell
+            log.warning("%s: no model is kept: %s", cell, summary(error))
+            return None
+        return described, detection.scorer
 
     def _features(self, cell: Cell, network: Network | None) -> NDArray[np.float32] | None:
         """(N, D) pooled features of the test images by the network that the method named."""

@@ -6,11 +6,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from open_set_fer.benchmark.cell_result import DataUsed
+from open_set_fer.benchmark.cell_result import CellResult, DataUsed
+from open_set_fer.benchmark.closed_set import kept_closed_set
+from open_set_fer.benchmark.kept import MODEL, MODELS_TAG, KeptModel
 from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.outbox import Outbox
 from open_set_fer.benchmark.pictures import face_sheet, group_names, score_histogram
@@ -21,11 +23,14 @@ from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.results import read_result
 from open_set_fer.benchmark.server import brief_requests
 from open_set_fer.benchmark.settings import settings_of
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.tracking import COORDINATES, Tracker
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.errors import summary
+from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import FACTS, states
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 class Logbook:
@@ -172,13 +177,43 @@ class Logbook:
             pictures["faces.png"] = face_sheet(
                 faces, pool, scores, str(cell), group_names(result.is_control, result.is_shift)
             )
-        tracker.log_cell(parent, result, folder, pictures)
+        tracker.log_cell(parent, result, folder, pictures, self._log_models(cell, folder, result))
+
+    def _log_models(
+        self, cell: Cell, folder: Path, result: CellResult
+    ) -> Callable[[MlflowClient, str, str], None] | None:
+        """What logs the cell's detector and its closed-set model, where models were asked for."""
+        if MODELS_TAG not in result.tags:
+            return None
+        from open_set_fer.benchmark.logged_models import log_models
+
+        models = self._models(cell, folder)
+        params = {f"cell.{name}": result.tags[name] for name in COORDINATES}
+        return lambda client, experiment, run: log_models(client, experiment, run, models, params)
+
+    def _models(self, cell: Cell, folder: Path) -> list[KeptModel]:
+        """What the cell kept to score single faces, and its closed-set model."""
+        where = " ".join((cell.dataset, cell.protocol.label, f"seed {cell.seed}"))
+        tags = {name: str(value) for name, value in cell.coordinates().items()}
+        models = []
+        if (folder / MODEL).is_dir():
+            models.append(KeptModel(folder / MODEL, cell.key, f"{cell.label} {where}", tags))
+        try:
+            faces = self._face_sets[cell.dataset]
+            closed_set = kept_closed_set(self._results.parent, cell, faces)
+            models.append(
+                KeptModel(closed_set, cell.closed_set_key, f"closed-set {where}", tags | {"method": "closed-set"})
+            )
+        except (SuiteError, OSError) as error:  # computed on another machine
+            log.warning("%s: its closed-set model is not logged: %s", cell, summary(error))
+        return models
 
     def _tags(self, cell: Cell) -> dict[str, str]:
         tags = {name: str(value) for name, value in cell.coordinates().items()}
         return (
             tags
             | cell.regime_tags()
+            | {"closed_set_key": cell.closed_set_key}
             | {fact: str(states(cell.method, fact)).lower() for fact in FACTS}
             | {
                 "settings_key": cell.settings_key(),

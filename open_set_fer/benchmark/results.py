@@ -1,7 +1,7 @@
 """Results: what a method returned is checked, written in one move that survives a power cut, and read back.
 
 A result is a folder with scores.parquet (one row a test image), result.json (a CellResult) and, where they were asked for,
-features.npz (`ids` and float16 `features`, in the order of the scores).
+features.npz (`ids` and float16 `features`, in the order of the scores) and the folder model (a detector).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.features import FEATURES, write_features
+from open_set_fer.benchmark.kept import MODEL
 from open_set_fer.benchmark.reading import PREFIX
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import sync, write_whole
@@ -124,9 +125,16 @@ def score_table(
 
 
 def write_result(
-    folder: Path, result: CellResult, scores: pd.DataFrame, features: NDArray[np.floating[Any]] | None = None
+    folder: Path,
+    result: CellResult,
+    scores: pd.DataFrame,
+    features: NDArray[np.floating[Any]] | None = None,
+    write_model: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a result so that `folder` is there as a whole or not at all, after a power cut too."""
+    """Write a result so that `folder` is there as a whole or not at all, after a power cut too.
+
+    write_model: writes the cell's detector into the folder that it is given.
+    """
     text = result.to_json()  # before anything is created
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -136,7 +144,9 @@ def write_result(
         (partial / "result.json").write_text(text, "utf-8")
         if features is not None:
             write_features(partial / FEATURES, scores["id"].to_numpy(dtype=np.str_), features)
-        for path in (*partial.iterdir(), partial):
+        if write_model:
+            write_model(partial / MODEL)
+        for path in (*partial.rglob("*"), partial):
             sync(path)
         os.replace(partial, folder)
     except BaseException:

@@ -18,7 +18,6 @@ from open_set_fer.benchmark.cell_process import Answer, Job
 from open_set_fer.benchmark.closed_set import in_training
 from open_set_fer.benchmark.computing import Workplace, closed_set_path
 from open_set_fer.benchmark.dispatch import Dispatch
-from open_set_fer.benchmark.features import FEATURES_TAG
 from open_set_fer.benchmark.logbook import Logbook
 from open_set_fer.benchmark.marks import mark_path, read_mark, write_mark
 from open_set_fer.benchmark.measuring import measured, restore
@@ -73,6 +72,7 @@ class Runner:
     keep_features: keep the features of each cell's own network on its test faces, for figures.
     parent_tags: more tags of the parent run, which there is then even with nothing to compute.
     listener: who hears of what the methods report while they train, and may stop them; only of cells computed here.
+    keep_models: keep what is left of each cell to score single faces, and log it with its closed-set model.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Runner:
         keep_features: bool = False,
         parent_tags: dict[str, str] | None = None,
         listener: Callable[[Cell], Listener | None] = lambda cell: None,
+        keep_models: bool = False,
     ) -> None:
         self.home = home
         self.results = home / "results"
@@ -101,6 +102,7 @@ class Runner:
         self.keep_features = keep_features
         self.parent_tags = parent_tags
         self.listener = listener
+        self.keep_models = keep_models
         self.outbox = Outbox(home, profile_name)
 
     @property
@@ -148,13 +150,13 @@ class Runner:
                 logbook.close(status)
         return outcome
 
-    def without_features(self, cells: list[Cell]) -> list[Cell]:
-        """Those of the finished cells that were computed when nobody asked for features."""
+    def without(self, cells: list[Cell], tag: str) -> list[Cell]:
+        """Those of the finished cells that were computed when nobody asked for what the tag tells of: features, models."""
         finished: dict[str, bool] = {}
         nothing: list[Run] = []
         for run in self.outbox.ask(lambda tracker: tracker.cells(), nothing):
             if run.info.status == "FINISHED":
-                finished[run.data.tags["cell_key"]] = FEATURES_TAG in run.data.tags
+                finished[run.data.tags["cell_key"]] = tag in run.data.tags
         return [cell for cell in cells if not finished.get(cell.key, True)]
 
     def _finished(self) -> list[Finished]:
@@ -193,7 +195,7 @@ class _Run:
     ) -> None:
         """`settled` is called after each cell."""
         self.home, self.results, self.device, self.store = runner.home, runner.results, runner.device, runner.store
-        self.keep_features = runner.keep_features
+        self.keep_features, self.keep_models = runner.keep_features, runner.keep_models
         self.listener = runner.listener
         self.dispatch = dispatch
         self.outbox, self.logbook = runner.outbox, logbook
@@ -294,7 +296,7 @@ class _Run:
                 self.workplace = Workplace.of(cell, self.face_sets[cell.dataset], self.home, self.device, self.store)
             log.info("computing %s", cell)
             metrics = self.workplace.compute(
-                cell, self.results / cell.key, self.keep_features, self.listener(cell)
+                cell, self.results / cell.key, self.keep_features, self.listener(cell), self.keep_models
             ).metrics
         except KeyboardInterrupt:
             raise
@@ -404,7 +406,7 @@ class _Spread:
     def _answers(self, cells: list[Cell], model_alone: bool = False) -> Generator[tuple[Job, Answer]]:
         jobs = [
             Job(cell, self.run.face_sets[cell.dataset], self.home, self.dispatch.device, self.dispatch.threads,
-                self.run.store, model_alone, self.run.keep_features)
+                self.run.store, model_alone, self.run.keep_features, self.run.keep_models)
             for cell in cells
         ]  # fmt: skip
         with closing(self.dispatch.answers(jobs)) as answers:

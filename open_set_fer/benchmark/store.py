@@ -21,6 +21,8 @@ from typing import Any
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 
+PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+"""Columns of MLflow's tables that say where artifacts lie."""
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
 SIDE_FILES = ("-journal", "-wal", "-shm")
@@ -86,7 +88,7 @@ def follow(database: Path, root: str, announce: bool = True) -> None:
         with closing(_connect(database)) as db, db:
             moved = [place for (place,) in db.execute(experiments, (root,))]
             for old in moved:
-                for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                for table, column in PLACES:
                     db.execute(
                         f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
                         f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",

@@ -32,6 +32,9 @@ artifacts   scores.parquet (id, truth, true_class, is_open, unknown_score, predi
             faces.png (the pool's faces with the highest and lowest scores) for `synthetic`; for any other data set
             only when the process that logs the cell was started with --allow-face-artifacts
 inputs      the data set's name, fingerprint and counts
+outputs     of cells that `osfer run --keep-models` computed (tag models: kept, or none where the method scores no single
+            face): logged models, each once under its tag model_key, which is the cell's key or the run's tag
+            closed_set_key; see logged_models.py
 times       start and end of the computation, whenever it was logged
 """
 
@@ -45,7 +48,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +60,7 @@ import filelock
 from open_set_fer.benchmark import cell_result, store
 from open_set_fer.benchmark.cell_result import CellResult, DataUsed
 from open_set_fer.benchmark.features import FEATURES, FEATURES_TAG, read_features
+from open_set_fer.benchmark.kept import MODEL, MODELS_TAG
 from open_set_fer.benchmark.labels import CONTROLS, labels_of
 from open_set_fer.benchmark.provenance import host_tags
 from open_set_fer.benchmark.server import (
@@ -390,12 +394,20 @@ class Tracker:
         with self.writing():
             self.client.set_terminated(study_run, "FINISHED")
 
-    def log_cell(self, parent: str, result: CellResult, folder: Path, pictures: Mapping[str, Image]) -> None:
+    def log_cell(
+        self,
+        parent: str,
+        result: CellResult,
+        folder: Path,
+        pictures: Mapping[str, Image],
+        log_models: Callable[[MlflowClient, str, str], None] | None = None,
+    ) -> None:
         """Log one finished cell; its runs of earlier tries and of another evaluation are removed.
 
         result: with the tags that name the cell, params and data.
         folder: holds scores.parquet and profile.toml.
         pictures: by artifact name.
+        log_models: logs the models of the cell, given client, experiment and run.
         """
         from mlflow.entities import Metric, Param
 
@@ -407,7 +419,9 @@ class Tracker:
                 # Left by a killed or failed try: the runner holds the cell's lock, so nobody is writing it.
                 self.client.delete_run(earlier)
             has_features = (folder / FEATURES).exists()  # not of an imported cell, whatever its tags say
-            own = {k: v for k, v in result.tags.items() if has_features or (k, v) != (FEATURES_TAG, "kept")}
+            lacking = [(FEATURES_TAG, "kept")] * (not has_features)
+            lacking += [(MODELS_TAG, "kept")] * (not (folder / MODEL).is_dir())
+            own = {name: text for name, text in result.tags.items() if (name, text) not in lacking}
             described = own | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
             # All with the run itself, so that no other process sees one without its key, and in one commit.
             tags = {name: masked(str(value))[:5000] for name, value in described.items()} | {
@@ -436,7 +450,20 @@ class Tracker:
                 for name, picture in pictures.items():
                     picture.save(Path(place, name), compress_level=1)  # a third of the time for a tenth more bytes
                 self.client.log_artifacts(run_id, place)
+            if log_models:
+                self._log_models(run_id, log_models)
             self.client.set_terminated(run_id, "FINISHED", end_time=ended)
+
+    def _log_models(self, run_id: str, log_models: Callable[[MlflowClient, str, str], None]) -> None:
+        """A server that takes no models (of an MLflow before 3) costs a warning, not the cell."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            log_models(self.client, self.experiment_id, run_id)
+        except MlflowException as error:
+            if self._local and store.damage(self.home, error):
+                raise
+            log.warning("the models of this cell are not logged: %s", masked(str(error)).partition("\n")[0])
 
     def log_failure(
         self, parent: str, tags: dict[str, str], traceback: str, error: str = "", status: str = "FAILED"

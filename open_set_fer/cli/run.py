@@ -58,6 +58,7 @@ app = typer.Typer()
         "osfer run --open surprise -m ours,knn --json",
         "osfer run -d ferplus -m baseline,label-loss,ours --labels released",
         "osfer run -d ferplus -m baseline,ours --open surprise --keep-features",
+        "osfer run --open surprise -m baseline,ours-online --keep-models",
         "osfer run -p paper --jobs 4 --cell-timeout 36000",
         "osfer run -p paper --backend ray --address 10.0.0.1:6379 --gpus 0.5 --store s3://bucket/models",
     )
@@ -97,6 +98,14 @@ def run(
             help="Keep the features of each cell's own network on its test faces as the artifact features.npz, for Figure 7.",
         ),
     ] = False,
+    keep_models: Annotated[
+        bool,
+        typer.Option(
+            "--keep-models",
+            help="Keep what is left of each cell to score single faces, and log it with its closed-set model as MLflow "
+            "models, for `mlflow models serve` and the registry.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -109,6 +118,8 @@ def run(
 ) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
     from open_set_fer.benchmark.devices import choose_device
+    from open_set_fer.benchmark.features import FEATURES_TAG
+    from open_set_fer.benchmark.kept import MODELS_TAG
     from open_set_fer.benchmark.model_store import ModelStore
     from open_set_fer.benchmark.overview import auroc_table
     from open_set_fer.benchmark.plan import make_plan
@@ -124,7 +135,18 @@ def run(
         dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
     )  # fmt: skip
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
-    runner = Runner(home, name, loaded, text, chosen_device, allow_face_artifacts, dispatch, store, keep_features)
+    runner = Runner(
+        home,
+        name,
+        loaded,
+        text,
+        chosen_device,
+        allow_face_artifacts,
+        dispatch,
+        store,
+        keep_features,
+        keep_models=keep_models,
+    )
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, command_line())
@@ -145,12 +167,15 @@ def run(
             f"same command logs them: {command_line()}",
             soft_wrap=True, highlight=False, markup=False,
         )  # fmt: skip
-    if keep_features and (lacking := runner.without_features(cells)):
+    asked = (keep_features, "features", FEATURES_TAG), (keep_models, "models", MODELS_TAG)
+    for what, tag in [(what, tag) for wanted, what, tag in asked if wanted]:
+        if not (lacking := runner.without(cells, tag)):
+            continue
         log.warning(
-            "%d of the cells were computed without --keep-features, and features cannot be had from scores: %s\n"
+            "%d of the cells were computed without --keep-%s, and %s cannot be had from scores: %s\n"
             "  mend: the same command with a --home of its own; or delete their runs in MLflow (`osfer ui`) and %s, then the "
             "same command computes them again",
-            len(lacking), some([str(cell) for cell in lacking]),
+            len(lacking), what, what, some([str(cell) for cell in lacking]),
             some([str(home / "results" / cell.key) for cell in lacking]),
         )  # fmt: skip
     again = ["--profile", profile or name, "--home", str(home)]
@@ -158,7 +183,7 @@ def run(
     if outcome.failed:
         _print_failed(outcome.failed)
         as_now = [*["--allow-face-artifacts"] * allow_face_artifacts, *["--weights", weights] * bool(weights)]
-        as_now += ["--keep-features"] * keep_features
+        as_now += ["--keep-features"] * keep_features + ["--keep-models"] * keep_models
         options = {
             "--threads": threads, "--jobs": jobs, "--backend": backend if backend != "local" else "",
             "--address": address, "--gpus": gpus, "--cell-timeout": cell_timeout, "--store": store,

@@ -21,8 +21,9 @@ from open_set_fer.benchmark.results import checked_curves, checked_extras, check
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, states
+from open_set_fer.methods.keeping import plans, rebuild, tensors
 from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
-from open_set_fer.methods.scorer import Scorer, plans, rebuild, tensors
+from open_set_fer.methods.scorer import Scorer
 from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
 from open_set_fer.testing.plugin import check_plugin, require
 

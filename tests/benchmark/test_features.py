@@ -10,7 +10,7 @@ import torch
 
 from open_set_fer.benchmark.computing import Workplace
 from open_set_fer.benchmark.dispatch import Dispatch
-from open_set_fer.benchmark.features import FEATURES, read_features, write_features
+from open_set_fer.benchmark.features import FEATURES, FEATURES_TAG, read_features, write_features
 from open_set_fer.benchmark.measuring import restore
 from open_set_fer.benchmark.plan import Selection, make_plan
 from open_set_fer.benchmark.profiles import load_profile
@@ -89,12 +89,12 @@ def test_the_artifact_and_the_cells_that_lack_it(home, smoke, jobs):
     )
     assert first.run(cells[:1], face_sets, "").computed == 1
     assert second.run(cells, face_sets, "").computed == 1
-    assert second.without_features(cells) == cells[:1]  # ours-plus was asked, and has no network to show
+    assert second.without(cells, FEATURES_TAG) == cells[:1]  # ours-plus was asked, and has no network to show
     run = next(run for run in second.tracker.cells() if run.data.tags["method"] == "baseline")
     second.tracker.client.delete_run(run.info.run_id)  # as the warning says
     shutil.rmtree(home / "results" / cells[0].key)
     assert second.run(cells, face_sets, "").computed == 1
-    assert second.without_features(cells) == []
+    assert second.without(cells, FEATURES_TAG) == []
     run = next(run for run in second.tracker.cells() if run.data.tags["method"] == "baseline")
     ids, features = second.tracker.read_features(run.info.run_id)
     assert list(ids) == list(second.tracker.read_scores(run.info.run_id)["id"])

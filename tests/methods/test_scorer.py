@@ -8,9 +8,10 @@ import torch
 from scipy.stats import zscore
 
 from open_set_fer.errors import SuiteError
+from open_set_fer.methods.confidence import ConfidenceScorer
+from open_set_fer.methods.keeping import plans, rebuild, tensors
 from open_set_fer.methods.ours import Ours
 from open_set_fer.methods.ours_plus import OursPlus
-from open_set_fer.methods.scorer import ConfidenceScorer, plans, rebuild, tensors
 from open_set_fer.testing import task_and_context
 
 

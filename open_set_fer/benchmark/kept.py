@@ -1,0 +1,20 @@
+"""What a result may hold beside its scores, and the tag that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MODEL, MODELS_TAG = "model", "models"
+"""The folder with the cell's detector, and the tag of a cell that was asked for it: `kept`, or `none` where its method cannot
+score a single face."""
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A detector's folder, the key and the name that it is logged under, and more tags."""
+
+    folder: Path
+    key: str
+    name: str
+    tags: dict[str, str] = field(default_factory=dict)
