@@ -57,6 +57,15 @@ def report(
     watch: Annotated[
         bool, typer.Option("--watch", help="Render again whenever cells were logged, until Ctrl-C; a line each time.")
     ] = False,
+    clip_features: Annotated[
+        Path | None,
+        typer.Option(
+            "--clip-features",
+            metavar="FILE",
+            help="CLIP features of test images that you computed, for Figure 1 as printed: an .npz with `ids` and `features`, or a .parquet with "
+            "`id` and the features in the other columns (ids as in `scores.parquet`).",
+        ),
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -70,8 +79,8 @@ def report(
 ) -> None:
     """Render tables (LaTeX, Markdown, CSV), figures and index.html from MLflow; files of yours are never overwritten."""
     if compare:
-        if to or watch or ui:
-            raise SuiteError("--compare writes no page", "leave out --out, --ui and --watch")
+        if to or watch or ui or clip_features:
+            raise SuiteError("--compare writes no page", "leave out --out, --ui, --clip-features and --watch")
         _compare(compare, profile, home, as_json)
         return
     if watch and as_json:
@@ -79,6 +88,7 @@ def report(
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.server import public_address
     from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.reports.clip_figure import read_clip_features
     from open_set_fer.reports.render import render, report_files
 
     name, _, _ = load_profile(profile)
@@ -86,14 +96,15 @@ def report(
         raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
     if ui and not ui.startswith(("http://", "https://")):
         raise SuiteError(f"--ui {ui} is no address", "write it as http://127.0.0.1:5000")
+    clip = read_clip_features(clip_features) if clip_features else None
     tracker = Tracker(home, name, create=False)
     if not ui and tracker.uri.startswith(("http://", "https://")):
         ui = tracker.uri
     ui = public_address(ui)  # the page is handed on
     if watch:
-        _watch(tracker, lambda: render(tracker, to or home / "report" / name, ui))
+        _watch(tracker, lambda: render(tracker, to or home / "report" / name, ui, clip))
         return
-    index = render(tracker, to or home / "report" / name, ui)
+    index = render(tracker, to or home / "report" / name, ui, clip)
     tracker.log_report(index.parent, report_files(index.parent))
     if as_json:
         place = index.resolve().parent

@@ -13,6 +13,7 @@ import filelock
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.clip_figure import ClipFeatures, clip_figures, lacking_clip
 from open_set_fer.reports.embedding import embedding_figures, lacking_features
 from open_set_fer.reports.figures import all_figures
 from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
@@ -32,10 +33,11 @@ MANIFEST = ".osfer-report.json"
 """What the report wrote into a folder: names with the digests that a file of it may have."""
 
 
-def render(tracker: Tracker, out: Path, ui: str = "") -> Path:
+def render(tracker: Tracker, out: Path, ui: str = "", clip: ClipFeatures | None = None) -> Path:
     """Write out/index.html, out/paper.tex, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
 
-    Files of an earlier report that this one lacks are removed. ui: address of an MLflow UI to link runs to.
+    Files of an earlier report that this one lacks are removed. ui: address of an MLflow UI to link runs to. clip: for Figure 1 as
+    printed.
 
     Raises:
         SuiteError: the experiment holds no finished cell, `out` cannot be written, or a file is in the way that no
@@ -45,7 +47,7 @@ def render(tracker: Tracker, out: Path, ui: str = "") -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(out / f"{MANIFEST}.lock"), tempfile.TemporaryDirectory() as fresh:
-            _render(results, Path(fresh), ui)
+            _render(results, Path(fresh), ui, clip)
             _move(Path(fresh), out)
     except OSError as error:
         place = error.filename or out
@@ -60,7 +62,7 @@ def report_files(out: Path) -> list[Path]:
     return [out / name for name, digests in _read_manifest(out).items() if _digest(out / name) in digests]
 
 
-def _render(results: Results, folder: Path, ui: str) -> None:
+def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None) -> None:
     tables_folder, figures_folder = folder / "tables", folder / "figures"
     tables_folder.mkdir()
     figures_folder.mkdir()
@@ -76,11 +78,17 @@ def _render(results: Results, folder: Path, ui: str) -> None:
         form_frame(form).to_csv(tables_folder / f"{form.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
     first = results.under(results.regimes[0])
-    figures = [*all_figures(first), *label_figures(results), *embedding_figures(first)]
+    figures = [
+        *(clip_figures(first, clip) if clip else ()),
+        *all_figures(first),
+        *label_figures(results),
+        *embedding_figures(first),
+    ]
+    not_drawn = [*([] if clip else lacking_clip(first)), *lacking_features(first)]
     for figure in figures:
         figure.save(figures_folder)
     (folder / PAPER).write_text(manuscript(results.profile, forms, tables, figures), "utf-8")
-    (folder / PAGE).write_text(build_page(results, tables, figures, ui, lacking_features(first)), "utf-8")
+    (folder / PAGE).write_text(build_page(results, tables, figures, ui, not_drawn), "utf-8")
 
 
 def _move(fresh: Path, out: Path) -> None:

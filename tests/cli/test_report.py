@@ -63,7 +63,7 @@ def test_the_page_links_to_the_tracking_server_unless_told_otherwise(tmp_path, m
         def log_report(self, *_):
             pass
 
-    def rendering(tracker, to, ui):
+    def rendering(tracker, to, ui, *_):
         links.append(ui)
         return tmp_path / "index.html"
 
