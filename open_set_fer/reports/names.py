@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 from open_set_fer import plugins
@@ -18,6 +19,22 @@ METHODS = {
     "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
     "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
 }  # fmt: skip
+
+
+LIMITS = {
+    "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool, and whatever else sets "
+    "the pool apart, such as blurred or darker closed faces, looks unknown to it as well: docs/ours_plus.md has it measured",
+}  # fmt: skip
+"""What a reader must know beside the row of a method and its variants, by the method's label."""
+
+
+def limit_notes(labels: Iterable[str]) -> list[str]:
+    """A sentence for each method with a limit that is, or has a variant, among these labels."""
+    shown = list(labels)
+    return [
+        f"{method_name(method)} {limit}."
+        for method, limit in LIMITS.items() if any(f"{label}-".startswith(f"{method}-") for label in shown)
+    ]  # fmt: skip
 
 
 def method_name(label: str) -> str:

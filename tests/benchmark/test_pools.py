@@ -86,6 +86,17 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     assert len(own.shifted) == 2
     tables = {table.name: table for table in all_tables(own)}
     assert not any("blur" in row.label for block in tables["table1_synthetic"].blocks for row in block.rows)
+    shift = tables["shift_synthetic"]
+    assert [block.heading for block in shift.blocks] == [
+        "AUROC of shifted closed faces",
+        "shifted closed faces accepted at TPR95",
+    ]
+    assert [row.label for row in shift.blocks[0].rows] == ["surprise (60 closed faces, half with blur)"]
+    logged = own.shifted.set_index("method")
+    assert [entry.value for entry in shift.blocks[0].rows[0].entries] == list(logged.loc[shift.columns, "auroc"])
+    assert [entry.value for entry in shift.blocks[1].rows[0].entries] == list(logged.loc[shift.columns, "fpr_at_tpr95"])
+    assert not any(entry.best for entry in shift.entries())
+    assert any("looks unknown to it as well" in note for note in tables["table1_synthetic"].footnotes)
     console = Console(width=200, file=StringIO())
     console.print(auroc_table(cells, runner.auroc(cells)))
     assert "shift: blur" in console.file.getvalue()
