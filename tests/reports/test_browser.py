@@ -118,3 +118,14 @@ def test_headings_go_down_one_at_a_time(opened: Any) -> None:
     levels = opened().locator("h1, h2, h3, h4").evaluate_all("all => all.map(one => Number(one.tagName[1]))")
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_a_page_of_paper_is_as_wide_as_its_tables(opened: Any) -> None:
+    # Letter and A4 less Chromium's margins of a centimetre: 19 cm upright, 25.9 cm for what is broad.
+    page = opened(718)
+    page.emulate_media(media="print")
+    wide = "all => all.filter(one => one.scrollWidth > (one.closest('.broad') ? 979 : 718)).map(one => one.innerText.slice(0, 40))"
+    assert page.locator("table").evaluate_all(wide) == []
+    assert page.locator(".dt-search:visible, nav:visible").count() == 0
+    pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.startswith(b"%PDF")
