@@ -242,9 +242,11 @@ def ours_plus_study(
     home: HomeOption = HOME,
 ) -> None:
     """Write up when `ours-plus` is of use and when not, from the profile ours-plus-study."""
-    from open_set_fer.reports.ours_plus_study import write_ours_plus_study
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.reports.ours_plus_study import PROFILE, write_ours_plus_study
 
-    path = write_ours_plus_study(home, to)
+    name, profile, _ = load_profile(PROFILE)
+    path = write_ours_plus_study(home, to, name, profile.default_methods, profile.seeds)
     out.print(f"ours-plus study: {path.resolve()}", soft_wrap=True, highlight=False)
 
 

@@ -51,23 +51,29 @@ class Arm:
         return f"{len(self.auroc)}" if len(self.auroc) == self.planned else f"{len(self.auroc)} of {self.planned}"
 
 
-def write_ours_plus_study(home: Path, out: Path, profile: str = PROFILE) -> Path:
-    """Write out/ours_plus.md from the MLflow store of `home`; SuiteError where no cell is finished."""
+def write_ours_plus_study(
+    home: Path, out: Path, profile: str = PROFILE, methods: Iterable[str] = (), seeds: Iterable[int] = ()
+) -> Path:
+    """Write out/ours_plus.md from the MLflow store of `home`; SuiteError where no cell is finished.
+
+    methods, seeds: those of the profile, which count as missing where no run has planned them yet.
+    """
     out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(home, profile, create=False)
     results = load(tracker)
     held_out = {run.info.run_id: run.data.metrics.get(HELD_OUT) for run in tracker.cells()}
-    methods = method_order(results.cells["method"])
+    methods = method_order([*results.cells["method"], *methods])
+    seeds = sorted({*map(int, results.cells["seed"]), *seeds})
     testing = [name for name in methods if any(held_out.get(r) is not None for r in _runs(results.cells, name))]
     kinds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for (family, label), cells in results.cells.groupby(["protocol", "open_classes"], sort=False):
-        arms = {name: _arm(results, cells[cells["method"] == name], held_out) for name in methods}
+        arms = {name: _arm(results, cells[cells["method"] == name], held_out, len(seeds)) for name in methods}
         kinds[family == SHIFT].append({"pool": pool_of(str(label)), "arms": arms})
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("open_set_fer.reports", "."), trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"number": _mean, "method": method_name}
-    missing = results.cells[results.cells["status"] != FINISHED]
+    every = [arm for rows in kinds.values() for row in rows for arm in row["arms"].values()]
     text = environment.get_template("ours_plus_study.md.jinja").render(
         profile=profile,
         methods=methods,
@@ -76,9 +82,9 @@ def write_ours_plus_study(home: Path, out: Path, profile: str = PROFILE) -> Path
         shifts=kinds[True],
         opened=", ".join(dict.fromkeys(label.partition(" (")[0] for label in results.cells["open_classes"])),
         datasets=", ".join(results.datasets),
-        seeds=sorted(map(int, set(results.cells["seed"]))),
-        missing=len(missing),
-        planned=len(results.cells),
+        seeds=seeds,
+        missing=sum(arm.planned - len(arm.auroc) for arm in every),
+        planned=sum(arm.planned for arm in every),
         warnings=[w.about(methods) for name in results.datasets for w in results.warnings_for(name, methods)],
     )
     path = out / "ours_plus.md"
@@ -99,8 +105,8 @@ def _runs(cells: pd.DataFrame, method: str) -> Iterable[str]:
     return cells.loc[cells["method"] == method, "run_id"].dropna()
 
 
-def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float | None]) -> Arm:
-    """The finished cells of one method on one kind of pool."""
+def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float | None], planned: int) -> Arm:
+    """The finished cells of one method on one kind of pool, of `planned` seeds."""
     done = cells[cells["status"] == FINISHED]
     values: dict[str, list[float]] = {"untested": [], "told_apart": []}
     fell_back = 0
@@ -112,7 +118,7 @@ def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float | None
         fell_back += bool(cell["notes"])
         values["untested"].append(_untested(results, cell) if cell["notes"] else cell[AUROC.name])
     return Arm(
-        len(cells), list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), fell_back=fell_back, **values
+        planned, list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), fell_back=fell_back, **values
     )  # fmt: skip
 
 

@@ -69,7 +69,10 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     cells = [cell.strip() for cell in outside.strip("|").split("|")]
     assert cells[0] == shift
     assert cells[3:7] == [f"{moved['auroc']:.3f}", "0.100", "0.600", "0"]
-    assert "**3 of 7 cells are missing**" in text
+    assert "**8 of 12 cells are missing**" in text  # two kinds of pools, two methods, three seeds
+    text = write_ours_plus_study(tmp_path, tmp_path / "out", PROFILE, ["ours-plus-plain"], [0, 7]).read_text("utf-8")
+    assert "**20 of 24 cells are missing**" in text
+    assert "seeds 0, 1, 2, 7" in text
 
 
 def test_what_a_label_says_of_its_pool():
