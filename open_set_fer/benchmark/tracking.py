@@ -389,6 +389,17 @@ class Tracker:
                 self.client.set_tag(cell["run_id"], "trial", ", ".join(map(str, numbers)))
                 self.client.set_tag(cell["run_id"], "study_run", study_run)
 
+    def log_study(self, study_run: str, files: Iterable[Path]) -> None:
+        """Attach a study's text and figures to its run; a store that cannot take them is a warning."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with self.writing():
+                for path in files:
+                    self.client.log_artifact(study_run, str(path), "study")
+        except (MlflowException, SuiteError, OSError, AttributeError) as error:
+            log.warning("the study was not logged to MLflow: %s", str(error).partition("\n")[0])
+
     def end_study(self, study_run: str) -> None:
         """Close the run of a study at which nobody works."""
         with self.writing():

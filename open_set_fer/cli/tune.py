@@ -6,6 +6,8 @@ import json
 import shlex
 import signal
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,7 @@ from open_set_fer.cli.options import (
     command_line,
     default_profile,
     examples,
+    print_json,
     read_selection,
     writable,
 )
@@ -31,6 +34,7 @@ from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.studies import Storage, Study
+    from open_set_fer.reports.study_report import StudyReport
 
 app = typer.Typer(invoke_without_command=True)
 StorageOption = Annotated[
@@ -134,7 +138,86 @@ def tune(
             )  # fmt: skip
             sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
         _print_study(study)
-    console.print(f"studies: {_dashboard(place)}", soft_wrap=True, highlight=False)
+    shown = shlex.join(
+        [
+            "osfer",
+            "tune",
+            "show",
+            "--profile",
+            profile or name,
+            "--home",
+            str(home),
+            *(["--storage", storage] if storage else []),
+        ]
+    )
+    console.print(f"next: {shown}", soft_wrap=True, highlight=False)
+    console.print(f"or: {_dashboard(place)}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog=examples("osfer tune show -p ferplus-cpu", "osfer tune show -p ferplus-cpu -m ours --json"))
+def show(
+    profile: ProfileOption = "",
+    method: MethodOption = "",
+    storage: StorageOption = "",
+    study: Annotated[
+        str, typer.Option(help="Its name (default: of each label and objective the one started last).")
+    ] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of texts and figures (default: report/<profile>-tuning in the home)."),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print JSON on standard output: studies, each with name, label, objective, selection, best, own, keep, words, "
+            "importance, trials and files.",
+        ),
+    ] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """What studies found: best values with their spread, whether to take them, and figures, also in MLflow."""
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.studies import Storage, stored_studies
+    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.reports.study_report import study_report
+
+    name, _, _ = load_profile(default_profile(profile, ""))
+    labels = tuple(part.strip() for part in method.split(",") if part.strip())
+    found = stored_studies(Storage.of(storage, home), name, labels)
+    if study:
+        known = [item.study_name for item in found]
+        found = [item for item in found if item.study_name == _known(study, tuple(known), "study")]
+    latest = {(item.user_attrs["label"], item.user_attrs["objective"]): item for item in reversed(found)}
+    folder = output or home / "report" / f"{name}-tuning"
+    writable(folder)
+    reports = [study_report(item, folder) for item in latest.values()]
+    tracker = Tracker(home, f"{name}-tuning", create=False)
+    for report in reports:
+        tracker.log_study(report.study.parent, report.files)
+    if as_json:
+        print_json({"studies": [_as_json(report) for report in reports]})
+        return
+    for report in reports:
+        _print_study(report.study)
+        if report.importance:
+            shares = ", ".join(f"{key} {share:.2f}" for key, share in report.importance.items())
+            out.print(f"importance (fANOVA): {shares}", highlight=False, soft_wrap=True)
+        console.print(f"figures: {report.folder}", soft_wrap=True, highlight=False)
+    if older := len(found) - len(reports):
+        console.print(f"{older} older studies are not shown: name one with --study", highlight=False)
+
+
+def _as_json(report: StudyReport) -> dict[str, Any]:
+    study = report.study
+    best, own = (study.best() if study.finished else None), study.own_trial()
+    verdict = study.verdict() if best else None
+    return {
+        "name": study.name, "label": study.label, "objective": study.objective, "selection": study.selection,
+        "best": best and asdict(best), "own": own and asdict(own), "keep": verdict and verdict.keep,
+        "words": verdict and verdict.words, "importance": report.importance,
+        "trials": [asdict(trial) for trial in study.trials], "files": [str(path) for path in report.files],
+    }  # fmt: skip
 
 
 def _known(text: str, known: tuple[Any, ...], what: str) -> Any:

@@ -89,6 +89,7 @@ class ImageFiles:
         finally:
             for future in ahead:
                 future.cancel()
+            executor.shutdown()  # joblib's own pool of as many workers would take it for one of its own (--jobs)
 
 
 def decode_chunk(paths: list[str], size: int, channels: int, boxes: list[Box | None]) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from open_set_fer.reports.manuscript import manuscript
 from open_set_fer.reports.page import build_page
 from open_set_fer.reports.printed_form import form_frame, printed_tables
 from open_set_fer.reports.query import Results, load
+from open_set_fer.reports.sweep_figure import sweep_figures
 from open_set_fer.reports.tables import all_tables
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None) 
         *all_figures(first),
         *label_figures(results),
         *embedding_figures(first),
+        *sweep_figures(first),
     ]
     not_drawn = [*([] if clip else lacking_clip(first)), *lacking_features(first)]
     for figure in figures:

@@ -202,6 +202,18 @@ def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
         run = tracker.client.get_run(found.user_attrs["run_id"])
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert (run.data.tags["trial"], run.data.metrics["objective"]) == (str(found.number), found.value)
+    # `osfer tune show` says the same, and its figures are the study's in MLflow.
+    shown = CliRunner().invoke(
+        app, ["tune", "show", "-p", str(tmp_path / "own.toml"), "--home", str(tmp_path / "home"), "--json"]
+    )
+    assert shown.exit_code == 0, shown.output
+    (said,) = json.loads(shown.stdout)["studies"]
+    assert (said["name"], said["best"]["number"], said["best"]["value"]) == (
+        study.study_name, study.best_trial.number, study.best_value,
+    )  # fmt: skip
+    assert [(t["number"], t["value"]) for t in said["trials"]] == [(t.number, t.value) for t in study.trials]
+    kept = {artifact.path for artifact in tracker.client.list_artifacts(parent.info.run_id, "study")}
+    assert {"study/study.md", "study/history.png", "study/slice.png", "study/contour.svg"} <= kept
 
 
 @pytest.mark.slow

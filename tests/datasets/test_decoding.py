@@ -106,3 +106,13 @@ def test_a_box_lies_in_the_picture_as_a_viewer_shows_it(tmp_path):
     assert (decode(path, 4, 1, (0, 10, 4, 14))[0] == shown[10:14, 0:4]).all()
     with pytest.raises(SuiteError, match="does not lie in its 8x16 pixels"):
         decode(path, 4, 1, (10, 0, 14, 4))
+
+
+@pytest.mark.slow
+def test_cells_are_spread_over_processes_after_a_data_set_was_decoded(tmp_path):
+    import joblib
+
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "face.png")
+    assert len(list(ImageFiles([str(tmp_path / "face.png")], 4, 1).chunks(0))) == 1
+    spread = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator_unordered")
+    assert sorted(spread(joblib.delayed(abs)(number) for number in (-1, -2))) == [1, 2]
