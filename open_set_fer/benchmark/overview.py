@@ -29,7 +29,8 @@ def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
     columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in main))
     several = len({cell.dataset for cell in cells}) > 1
     mean = ["mean"] * (len(columns) > 1)
-    area = "control AUROC" if main[0].protocol.regime.is_control else "AUROC"
+    first = main[0].protocol
+    area = "control AUROC" if first.regime.is_control else "AUROC" if first.has_open else "AUROC of shifted faces"
     controls = [*(f"control:{regime.suffix}" for regime in regimes), *(f"shift: {shift}" for shift in shifts)]
     table = Table(*["data set"] * several, "method", *columns, *mean, *controls, title=f"mean {area}")
     for dataset, label in dict.fromkeys((cell.dataset, cell.label) for cell in cells):

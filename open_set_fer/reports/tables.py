@@ -201,7 +201,7 @@ class Table:
 def all_tables(results: Results) -> list[Table]:
     """Every table that has a planned cell, data set by data set; of one label regime (`Results.under`)."""
     tables: list[Table] = []
-    for dataset in results.datasets:
+    for dataset in dict.fromkeys([*results.datasets, *results.shifted["dataset"]]):
         cells = results.of(dataset)
         methods = results.methods(dataset)
         groups = group_cells(cells)
