@@ -65,12 +65,13 @@ class SettingsGroup:
 
 
 def build_page(
-    results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "", not_drawn: Iterable[str] = ()
-) -> str:
+    results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "", not_drawn: Iterable[str] = (),
+    forms: Iterable[Table] = (),
+) -> str:  # fmt: skip
     """The page as HTML.
 
     ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
-    there are not.
+    there are not. forms: tables in the paper's own form, which the page links beside paper.tex.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -87,7 +88,7 @@ def build_page(
         where={title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))},
         summaries=summaries(results.under(results.regimes[0])), below={table.name: _below(table) for table in tables},
         dataset_name=dataset_name, method_name=method_name,
-        numbers=Numbers(results, ui), library=table_library(), tip_note=TIP_NOTE, difference_note=DIFFERENCE_NOTE,
+        numbers=Numbers(results, ui), forms=list(forms), library=table_library(), tip_note=TIP_NOTE, difference_note=DIFFERENCE_NOTE,
         experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_runs(results, ui) if ui else [],
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],

@@ -90,7 +90,7 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None) 
     for figure in figures:
         figure.save(figures_folder)
     (folder / PAPER).write_text(manuscript(results.profile, forms, tables, figures), "utf-8")
-    (folder / PAGE).write_text(build_page(results, tables, figures, ui, not_drawn), "utf-8")
+    (folder / PAGE).write_text(build_page(results, tables, figures, ui, not_drawn, forms), "utf-8")
 
 
 def _move(fresh: Path, out: Path) -> None:
