@@ -155,7 +155,7 @@ class Protocol:
     @property
     def has_open(self) -> bool:
         """Whether open faces are to be found: not in controls, nor where shifted faces are to be told from others."""
-        return not self.regime.is_control and not (self.pool and self.pool.shift)
+        return bool(self.open) and not self.regime.is_control and not (self.pool and self.pool.shift)
 
     def content(self) -> list[Any]:
         """What a cell's key has of it."""

@@ -27,6 +27,8 @@ MOST_PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
 SAMPLE = 300
 """Training faces that the rule is measured on."""
+LOOKED_AT = (92, 100, 109)
+"""Pixels of a face at which the finder looks again: a third of its step in size apart, and above its least of 80."""
 FEWEST_FOUND = 30
 """Below this the rule is the default."""
 
@@ -84,7 +86,8 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
 
 
 @cache
-def _finder() -> Any:
+def finder() -> Any:
+    """dlib's detector; SuiteError where dlib is not installed."""
     try:
         import dlib
     except ImportError as error:
@@ -100,12 +103,36 @@ def find_faces(picture: Image.Image) -> list[Box]:
     if factor != 1.0:
         size = [max(1, round(factor * side)) for side in grey.size]
         grey = grey.resize((size[0], size[1]), Image.Resampling.BILINEAR)
-    rectangles, sureness, _ = _finder().run(np.ascontiguousarray(grey), 0, 0.0)
+    rectangles, sureness, _ = finder().run(np.ascontiguousarray(grey), 0, 0.0)
+    full = picture.convert("L")
     boxes = [
-        Box(r.left() / factor, r.top() / factor, r.width() / factor, r.height() / factor, float(s))
+        _refined(full, Box(r.left() / factor, r.top() / factor, r.width() / factor, r.height() / factor, float(s)))
         for r, s in zip(rectangles, sureness, strict=True)
     ]
     return sorted(boxes, key=lambda box: (box.left, box.top))
+
+
+def _refined(grey: Image.Image, box: Box) -> Box:
+    """The mean of what the finder sees around the box at other sizes, and in the mirror.
+
+    It looks in steps of a fifth of the size: one look alone may be off by a tenth, which a network notices.
+    """
+    centre, reach = (box.left + box.width / 2, box.top + box.height / 2), 1.1 * box.width
+    area = (centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach)
+    found = []
+    for width in LOOKED_AT:
+        side = round(2.2 * width)
+        patch = grey.transform((side, side), Image.Transform.EXTENT, area, Image.Resampling.BILINEAR, fillcolor=128)
+        for mirrored in (False, True):
+            rectangles = finder()(np.ascontiguousarray(ImageOps.mirror(patch) if mirrored else patch), 0)
+            near = [r for r in rectangles if abs(r.center().x - side / 2) + abs(r.center().y - side / 2) < width / 2]
+            if len(near) == 1:
+                x = side - 1 - near[0].right() if mirrored else near[0].left()
+                found.append((x, near[0].top(), near[0].width(), near[0].height(), 2 * reach / side))
+    if not found:
+        return box
+    left, top, width, height = np.mean([[v * row[4] for v in row[:4]] for row in found], axis=0)
+    return Box(area[0] + float(left), area[1] + float(top), float(width), float(height), box.sureness)
 
 
 def crop_face(picture: Image.Image, box: Box, rule: CropRule, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

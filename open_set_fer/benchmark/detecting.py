@@ -1,0 +1,104 @@
+"""From a photograph to an answer for each face in it: expression, probabilities, unknown score, decision; and a picture of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from open_set_fer.benchmark.detector import Detector
+from open_set_fer.datasets.finding import CropRule, crop_face, find_faces
+from open_set_fer.errors import SuiteError
+
+KNOWN, UNKNOWN = (0, 90, 181), (213, 94, 0)
+"""Colours of the annotated picture; the words say the same."""
+SHOWN_SIDE = 1600
+"""Pixels of the long side of an annotated picture, at most."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of a photograph. square: left, top and side of the crop, in its pixels. probabilities: by known class."""
+
+    square: tuple[float, float, float]
+    expression: str
+    probabilities: dict[str, float]
+    unknown_score: float
+    decision: str
+
+    def content(self) -> dict[str, Any]:
+        """For JSON."""
+        left, top, side = (round(value, 1) for value in self.square)
+        return {
+            "left": left, "top": top, "side": side, "decision": self.decision, "expression": self.expression,
+            "unknown_score": self.unknown_score, "probabilities": self.probabilities,
+        }  # fmt: skip
+
+    def words(self) -> str:
+        """What is written beside it."""
+        likely = f"{self.expression} {self.probabilities[self.expression]:.0%}"
+        return likely if self.decision == "known" else f"unknown ({likely}?)"
+
+
+def detect_faces(detector: Detector, picture: Image.Image) -> list[Face]:
+    """An answer for every face that is found, from left to right; SuiteError for a detector without a threshold."""
+    described = detector.description
+    threshold, rule = described.threshold, described.crop or CropRule()
+    if threshold is None:
+        raise SuiteError(
+            "this detector has no threshold, so it decides nothing", "osfer detector build makes one that has"
+        )
+    boxes = find_faces(picture)
+    if not boxes:
+        return []
+    crops = np.stack([crop_face(picture, box, rule, described.shape) for box in boxes])
+    scores = detector.score(crops)
+    return [
+        Face(
+            rule.square(box), described.classes[int(row.argmax())],
+            {name: float(value) for name, value in zip(described.classes, row, strict=True)},
+            float(score), "known" if score <= threshold else "unknown",
+        )
+        for box, score, row in zip(boxes, scores.unknown_score, scores.probabilities, strict=True)
+    ]  # fmt: skip
+
+
+def annotated(picture: Image.Image, faces: list[Face]) -> Image.Image:
+    """The picture with a frame and a line of words for each face."""
+    shown = picture.copy()
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    factor = shown.width / picture.width
+    draw = ImageDraw.Draw(shown)
+    size = max(12, round(max(shown.size) / 45))
+    font, line = ImageFont.load_default(size), max(2, round(max(shown.size) / 300))
+    if not faces:
+        _write(draw, "no face found", (line, line), font, (60, 60, 60), shown.size)
+    for face in faces:
+        left, top, side = (factor * value for value in face.square)
+        colour = KNOWN if face.decision == "known" else UNKNOWN
+        draw.rectangle((left, top, left + side, top + side), outline=colour, width=line)
+    for face in faces:  # words over all frames
+        left, top, side = (factor * value for value in face.square)
+        colour = KNOWN if face.decision == "known" else UNKNOWN
+        above = top - 1.4 * size
+        _write(draw, face.words(), (left, above if above >= 0 else top + side), font, colour, shown.size)
+    return shown
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    words: str,
+    at: tuple[float, float],
+    font: Any,
+    colour: tuple[int, int, int],
+    size: tuple[int, int],
+) -> None:
+    """White words on the colour, moved into the picture where they would leave it."""
+    left, top, right, bottom = draw.textbbox(at, words, font=font)
+    x = max(0.0, min(at[0], size[0] - (right - left) - 6))
+    y = max(0.0, min(at[1], size[1] - (bottom - top) - 10))
+    left, top, right, bottom = draw.textbbox((x + 3, y), words, font=font)
+    draw.rectangle((left - 3, top - 3, right + 3, bottom + 3), fill=colour)
+    draw.text((x + 3, y), words, font=font, fill=(255, 255, 255))
