@@ -86,7 +86,7 @@ class Storage:
             raise SuiteError(f"no studies in {self.path}", "run `osfer tune` first, or name their place with --storage")
         try:
             if not self.is_file:
-                with _unwarned():
+                with unwarned():
                     return optuna.storages.RDBStorage(
                         self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
                         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
@@ -279,7 +279,7 @@ def put_back(study: optuna.Study, trial: FrozenTrial) -> None:
     import optuna
 
     if trial.number not in taken_up(study.get_trials(deepcopy=False)):
-        with _unwarned():
+        with unwarned():
             optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
     with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # closed already
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -305,7 +305,7 @@ def _read(trial: FrozenTrial, choices: dict[str, list[Any]]) -> Trial:
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
+def unwarned() -> Iterator[None]:
     """Without Optuna's notes on what it calls experimental."""
     import optuna
 

@@ -28,7 +28,7 @@ from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_proto
 from open_set_fer.benchmark.reading import Listener
 from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.benchmark.signals import stopped_by_signals
-from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up
+from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up, unwarned
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
@@ -51,6 +51,8 @@ GRID_STEPS = 50
 HELD_OUT = 5
 """One in so many training images of each class is the pool of a study, where the data set has no split `valid`."""
 POLL_SECONDS = 0.5
+DEATHS = 3
+"""Workers that may die in a trial's values; then it counts as failed: a cell that kills its process must not kill all of them."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ class _Worker:
         self.tracker = Tracker(home, f"{profile_name}-tuning")
         self.lock: filelock.BaseFileLock | None = None
         self._asking = ExitStack()
-        backend = storage.open()
+        self.backend = backend = storage.open()
         with storage.asking():
             self._say_other_studies(backend)
             self.study = optuna.create_study(
@@ -388,7 +390,8 @@ class _Worker:
 
         states = optuna.trial.TrialState
         if not self.storage.is_file:
-            optuna.storages.fail_stale_trials(self.study)
+            with unwarned():
+                optuna.storages.fail_stale_trials(self.study)
         trials = self.study.get_trials(deepcopy=False)
         retried = taken_up(trials)
         for trial in trials:
@@ -403,7 +406,13 @@ class _Worker:
                     continue
                 lock.release()
                 lost = True
-            if lost:
+            died = trial.system_attrs.get("retry_history", ())
+            if lost and trial.state == states.RUNNING and len(died) + 1 >= DEATHS:
+                error = f"{DEATHS} workers died in it"
+                log.error("%s: trial %d failed: %s", self.label, trial.number, error)
+                self.backend.set_trial_user_attr(trial._trial_id, "error", error)
+                self.study.tell(trial.number, state=states.FAIL)
+            elif lost:
                 log.warning("%s: trial %d was left unfinished; its values are tried again", self.label, trial.number)
                 put_back(self.study, trial)
 

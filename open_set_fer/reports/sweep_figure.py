@@ -114,7 +114,9 @@ def _figure(dataset: str, opened: str, setting: str, rows: pd.DataFrame, demonst
         title="epochs", fontsize=7, title_fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
     )
     if mesh is not None:
-        figure.colorbar(mesh, ax=axes[1, :].tolist(), label="AUROC").ax.tick_params(labelsize=7)
+        bar = figure.colorbar(mesh, ax=axes[1, :].tolist())
+        bar.set_label("AUROC", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
     best = means.iloc[int(means["auroc"].to_numpy().argmax())]
     said = (
         f"{dataset_name(dataset)}, {opened} open: AUROC of ours over {name} and epochs, "

@@ -260,6 +260,55 @@ def test_the_test_split_is_stamped_on_every_output(tmp_path):
 
 
 @pytest.mark.slow
+def test_values_in_which_workers_die_are_given_up(tmp_path):
+    """Trials that were left RUNNING, as by a killed worker, in a storage whose workers are known by their locks."""
+    import optuna
+
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    study = tuned(tmp_path, 1, search, "baseline")
+    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    for _ in range(tuning.DEATHS):
+        stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
+        left = stored.trials[-1]
+        last = tuned(tmp_path, 1, search, "baseline")  # enough trials: it only takes up what is lost
+    assert [trial.state for trial in last.trials] == ["finished", "failed"]
+    assert last.trials[1].note == "3 workers died in it"
+    assert stored.trials[-1].number == left.number, "not queued again"
+    assert stored.trials[-1].system_attrs["retry_history"] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_study_on_a_server_has_a_heartbeat(tmp_path, monkeypatch):
+    import time
+
+    import optuna
+    import torch
+
+    from open_set_fer.benchmark import studies
+
+    monkeypatch.setattr(studies, "HEARTBEAT", 1)
+    monkeypatch.setattr(studies, "GRACE", 2)
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    server = Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False)
+    name, profile, text = load_profile(write(tmp_path, search))
+
+    def work(trials):
+        return tune(profile, name, text, "baseline", Search(trials), "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
+                    torch.device("cpu"), "osfer tune", storage=server)  # fmt: skip
+
+    study = work(1)
+    backend = server.open()
+    stored = optuna.load_study(study_name=study.name, storage=backend)
+    lost = stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
+    backend.record_heartbeat(lost._trial_id)
+    time.sleep(3)
+    done = work(2)
+    assert [trial.state for trial in done.trials] == ["finished", "finished"]
+    assert done.trials[1].values == lost.params
+    assert stored.trials[lost.number].state == optuna.trial.TrialState.FAIL
+
+
+@pytest.mark.slow
 def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_path, monkeypatch):
     import optuna
 
