@@ -127,7 +127,7 @@ def _figure(results: Results, dataset: str, chosen: _Chosen, faces: dict[str, Fa
     caption = (
         f"{dataset_name(dataset)}, {chosen.opened} open, seed {chosen.seed}: t-SNE of the features that each method's network "
         f"has of the test faces (the paper's Figure 7); of {method_name('ours')} the network trained last. {some}; perplexity "
-        f"{_perplexity(min(FACES, total))}, seed {SEED}. Neighbourhoods mean something, sizes of clusters and gaps between them do not. "
+        f"{_perplexity(min(FACES, total)):g}, seed {SEED}. Neighbourhoods mean something, sizes of clusters and gaps between them do not. "
         f"Over each panel: how many of the {NEIGHBOURS} nearest neighbours of an open face, by the features themselves, are "
         f"open.{lacks}{demonstration(results, dataset)}"
     )
