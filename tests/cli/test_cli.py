@@ -79,7 +79,7 @@ def test_without_a_profile_a_data_set_has_its_own_or_the_demo_or_names_those_tha
     assert [default_profile("", dataset) for dataset in ("", "ferplus", "synthetic")] == ["demo", "ferplus-cpu", "demo"]
     assert default_profile("paper", "rafdb") == "paper"
     for datasets, mend in (
-        ("rafdb", "list it: paper (--profile)"),
+        ("rafdb", "list it: figure5, paper (--profile)"),
         ("cifar10,ferplus", "list it: contrast-real (--profile)"),
     ):
         done = osfer("plan", "--dataset", datasets)
