@@ -332,6 +332,12 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         with self.writing():
+            # A server that stood still may have taken a request twice: what it made without an answer is nobody's.
+            mine = (
+                f"tags.`{KIND}` = 'cell' and tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
+            )
+            for run in self._search(mine):
+                self.client.delete_run(run.info.run_id)
             self.client.set_terminated(run_id, status)
         try:
             means = self._means(run_id)

@@ -168,3 +168,15 @@ def test_a_store_in_a_file_is_asked_what_mlflow_would_say(tmp_path, home):
     assert {cell.key: (cell.auroc, cell.is_current) for cell in local[0]} == {
         "ours-0": (0.25, True), "ours-1": (0.75, False),
     }  # fmt: skip
+
+
+def test_what_a_request_taken_twice_has_left_is_removed_at_the_runs_end(tmp_path, home):
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path, seed=0)
+    parent, other = (tracker.start_benchmark([], "", "osfer run") for _ in range(2))
+    for owner in (parent, other):
+        tags = {tracking.KIND: "cell", "cell_key": "ours-1", "mlflow.parentRunId": owner}
+        tracker.client.create_run(tracker.experiment_id, tags=tags)
+    tracker.end(parent, "FINISHED")
+    left = [run for run in tracker._search(f"tags.`{tracking.KIND}` = 'cell'") if run.info.status == "RUNNING"]
+    assert [run.data.tags["mlflow.parentRunId"] for run in left] == [other]  # another run may be writing its own

@@ -7,7 +7,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,3 +229,49 @@ def test_the_key_is_on_a_cell_run_from_its_first_moment(place, monkeypatch):
     assert [len(run.data.tags["cell_key"]) for run in left] == [64]
     place.run()
     assert place.statuses() == ["FINISHED"] * 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS does not hold a process to its address space")
+def test_a_cell_that_eats_memory_fails_alone(place, monkeypatch):
+    import resource
+
+    def act(found):
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
+        limit = pages * resource.getpagesize() + 2**28
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+        try:
+            eaten = [bytearray(2**24) for _ in range(1000)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        return eaten
+
+    harm(monkeypatch, act)
+    outcome = place.run()
+    assert (outcome.computed, [text.split()[0] for _, text in outcome.failed]) == (1, ["MemoryError"])
+    monkeypatch.undo()
+    assert place.run().computed == 1
+    assert place.statuses() == ["FINISHED"] * 2
+
+
+def test_a_small_disk_that_is_full_then_larger(place):
+    """A real one, in memory: as root alone."""
+    results = place.home / "results"
+    results.mkdir()
+
+    def mount(*options):
+        return subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(results)], capture_output=True).returncode
+
+    if mount("-o", "size=12k"):
+        pytest.skip("mounting a small disk needs root")
+    try:
+        outcome = place.run()
+        assert outcome.failed
+        assert {"No space left on device" in text for _, text in outcome.failed} == {True}
+        assert mount("-o", "remount,size=10m") == 0
+        again = place.run()
+        assert again.failed == []
+        assert place.statuses() == ["FINISHED"] * 2
+        assert len(list(results.glob("*/result.json"))) == 2
+    finally:
+        subprocess.run(["umount", str(results)], check=True)

@@ -48,6 +48,12 @@ class Server:
         except OSError:
             return False
 
+    def freeze(self):
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self):
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def kill(self):
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -141,3 +147,36 @@ def test_a_server_killed_in_mid_run(place, server, monkeypatch):
     code, text = place.osfer("run", **env)
     assert (code, computed(text)) == (0, 0), text
     assert place.statuses() == ["FINISHED"] * 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["frozen", "gone"])
+def test_a_server_away_for_a_minute(place, server, monkeypatch, how):
+    """Frozen, it takes connections and answers none; the run waits for each request once, briefly, and computes on."""
+    place.write(*harmful("gate", numbers=3))
+    server.start()
+    gate = place.root / "gate"
+    env = {"MLFLOW_TRACKING_URI": server.address, "OSFER_TRACKING_WAIT": "2", "OSFER_GATE": str(gate)}
+    env |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+    def results():
+        return len(list((place.home / "results").glob("*/result.json")))
+
+    process = place.start("run", **env)
+    wait_until(lambda: results() >= 1)
+    server.freeze() if how == "frozen" else server.kill()
+    start = time.monotonic()
+    wait_until(lambda: results() >= 2)  # the third method waits for the gate: the run goes on until there
+    time.sleep(max(0.0, 60 - (time.monotonic() - start)))
+    assert process.poll() is None
+    server.thaw() if how == "frozen" else server.start()
+    gate.touch()
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    assert "the run goes on without it" in text
+    assert "the tracking server answers again" in text
+    assert "Traceback" not in text
+    assert computed(text) == 8
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    assert place.statuses() == ["FINISHED"] * 8
+    assert place.statuses("benchmark") == ["FINISHED"]

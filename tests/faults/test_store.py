@@ -310,3 +310,16 @@ def test_the_ui_shows_artifacts_of_a_moved_home_and_ends_whole(tmp_path, home):
     finally:
         server.terminate()
         server.wait(60)
+
+
+@pytest.mark.slow
+def test_a_store_that_another_program_holds(place):
+    """One sentence, and the same command goes on once the other program has ended."""
+    assert place.tracker.experiment_id
+    with closing(sqlite3.connect(place.home / store.DATABASE)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SuiteError, match=r"another program holds .*mlflow\.db\n  mend: end it, then repeat"):
+            place.run()
+    outcome = place.run()
+    assert (outcome.computed + outcome.logged_from_disk, outcome.failed) == (2, [])
+    assert place.statuses() == ["FINISHED"] * 2

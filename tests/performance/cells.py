@@ -1,0 +1,218 @@
+"""What a cell costs beside its method: logged against bare MLflow, planned by the thousand, side by side, and in memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from open_set_fer.benchmark.keys import digest
+from open_set_fer.benchmark.plan import Cell, Selection, dry_plan, make_plan
+from open_set_fer.benchmark.profiles import load_profile
+from open_set_fer.benchmark.runner import Runner
+from open_set_fer.methods.contract import Detection
+from tests.performance.rows import Row
+
+PROFILE = """
+description = "speed"
+selection = "nothing was selected"
+seeds = {seeds}
+default_methods = ["baseline"]
+[datasets.synthetic]
+train_per_class = 20
+test_per_class = 10
+compound_per_class = 1
+[protocols]
+families = ["single"]
+open_classes = ["surprise", "fear"]
+[backbone]
+width = 4
+[closed_set]
+epochs = {epochs}
+batch_size = 32
+[methods.baseline]
+"""
+
+
+@dataclass(frozen=True)
+class Null:
+    """Scores without a thought."""
+
+    name = "null"
+    version = 1
+
+    number: int = 0
+    before: Callable[[int], None] = field(default=lambda number: None, compare=False)
+
+    def detect(self, task: Any, context: Any) -> Detection:
+        self.before(self.number)
+        count = len(task.test_images)
+        return Detection(np.random.default_rng(self.number + 1).random(count), np.zeros(count, dtype=np.int64))
+
+
+class Place:
+    """A home with its profile."""
+
+    def __init__(self, root: Path, seeds: int = 1, epochs: int = 1) -> None:
+        root.mkdir()
+        self.home, path = root / "home", root / "speed.toml"
+        path.write_text(PROFILE.format(seeds=list(range(seeds)), epochs=epochs), "utf-8")
+        self.path = path
+        self.name, self.profile, self.text = load_profile(str(path))
+
+    def runner(self) -> Runner:
+        return Runner(self.home, self.name, self.profile, self.text, torch.device("cpu"))
+
+    def plan(self) -> tuple[list[Cell], Any]:
+        return make_plan(self.profile, Selection(), self.home / "cache")
+
+
+def bare(client: mlflow.MlflowClient, experiment: str, run: Run, artifacts: Path) -> None:
+    """One run with the payload of another, as one would write it by hand: one batch, one call for the files."""
+    now = int(1000 * time.time())
+    run_id = client.create_run(experiment, run_name=run.info.run_name).info.run_id
+    client.log_batch(
+        run_id,
+        [Metric(name, value, now, 0) for name, value in run.data.metrics.items()],
+        [Param(name, value) for name, value in run.data.params.items()],
+        [RunTag(name, value) for name, value in run.data.tags.items()],
+    )
+    client.log_inputs(run_id, run.inputs.dataset_inputs)
+    client.log_artifacts(run_id, str(artifacts))
+    client.set_terminated(run_id)
+
+
+def null_cells(root: Path, count: int = 1000, piece: int = 50) -> list[Row]:
+    """Null cells through the runner; before each piece of them as many runs of the same payload are logged barely."""
+    place = Place(root / "null")
+    cells, faces = place.plan()
+    first = cells[0]
+    runner = place.runner()
+
+    def null(number: int, before: Callable[[int], None]) -> Cell:
+        content = {**first.content, "method": "null", "settings": {"number": number + 1}}
+        return replace(first, label="null", method=Null(number, before), content=content, key=digest(content))
+
+    runner.run([null(-1, lambda number: None)], faces, "osfer run")
+    tracker = runner.tracker
+    (run,) = (tracker.client.get_run(run.info.run_id) for run in tracker.cells())
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+    client = mlflow.MlflowClient(f"sqlite:///{root}/bare.db")
+    experiment = client.create_experiment("bare", artifact_location=(root / "bare").as_uri())
+    bare(client, experiment, run, artifacts)
+    suite: list[float] = []
+    plain: list[float] = []
+    memory: list[float] = []
+    begun = [0.0]
+
+    def between(number: int) -> None:
+        if number % piece:
+            return
+        now = time.perf_counter()
+        if number:
+            suite.append(now - begun[0])
+        gc.collect()
+        memory.append(resident())
+        start = time.perf_counter()
+        if number < count:
+            for _ in range(piece):
+                bare(client, experiment, run, artifacts)
+        plain.append(time.perf_counter() - start)
+        begun[0] = time.perf_counter()
+
+    start = time.perf_counter()
+    outcome = runner.run([null(number, between) for number in range(count)], faces, "osfer run")
+    total = time.perf_counter() - start
+    assert (outcome.computed, outcome.failed) == (count, [])
+    suite.append(total - sum(suite) - sum(plain))  # the last piece, with the run's start and end
+    ratios = [ours / by_hand for ours, by_hand in zip(suite, plain, strict=True)]
+    quarter = max(1, len(memory) // 4)
+    growth = float(np.median(memory[-quarter:]) - np.median(memory[quarter : 2 * quarter]))
+    spread = [1000 * x / piece for x in (np.median(plain), np.median(suite))]
+    return [
+        Row(
+            f"{count} null cells against bare MLflow logging of their payload", ratios, 2.0, "<=",
+            f"{spread[0]:.0f} ms a run, {spread[1]:.0f} ms a cell",
+        ),
+        Row(
+            f"memory of the runner, last quarter of {count} cells against the second", [1 + growth / memory[quarter]], 1.05,
+            "<=", f"{memory[quarter]:.0f} MiB, then {growth:+.1f} MiB",
+        ),
+    ]  # fmt: skip
+
+
+def resident() -> float:
+    """MiB that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def planned(root: Path, count: int = 10_000) -> list[Row]:
+    """`osfer plan` of cells that are all done: one is run, the others are copies of its rows in the store."""
+    place = Place(root / "plan", seeds=count // 2)
+    small = load_profile(str(place.path))[1]
+    cells, faces = make_plan(small, Selection(seeds=(0,), open_classes=("fear",)), place.home / "cache")
+    place.runner().run(cells, faces, "osfer run")
+    every, _ = dry_plan(place.profile, Selection(), place.home / "cache")
+    copy_runs(place.home / "mlflow.db", cells[0].key, [cell for cell in every if cell.key != cells[0].key])
+    command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", "plan"]
+    command += ["--profile", str(place.path), "--home", str(place.home)]
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"})
+        seconds.append(time.perf_counter() - start)
+        assert f"nothing to do: all {count} cells are done" in done.stdout, done.stdout[-500:]
+    return [Row(f"`osfer plan` on {count} known cells, seconds", seconds, 10.0, "<", "")]
+
+
+def copy_runs(database: Path, key: str, cells: list[Cell]) -> None:
+    """Give each of these cells the run of the cell `key`."""
+    with closing(sqlite3.connect(database)) as db, db:
+        (source,) = db.execute("SELECT run_uuid FROM tags WHERE key = 'cell_key' AND value = ?", (key,)).fetchone()
+        new = [(uuid.uuid4().hex, cell) for cell in cells]
+        for table in ("runs", "tags", "params", "latest_metrics", "metrics"):
+            names = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+            rows = db.execute(f"SELECT {', '.join(names)} FROM {table} WHERE run_uuid = ?", (source,)).fetchall()
+            at = names.index("run_uuid")
+            marks = ", ".join("?" * len(names))
+            for run, cell in new:
+                copies = [[run if n == at else value for n, value in enumerate(row)] for row in rows]
+                copies = [[cell.key if value == key else value for value in row] for row in copies]
+                db.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", copies)
+
+
+def side_by_side(root: Path, repeats: int = 2) -> list[Row]:
+    """The same cells by one job and by two, each a whole command; each job has one thread."""
+    ratios, last = [], (0.0, 0.0)
+    for repeat in range(repeats):
+        seconds = []
+        for jobs in (1, 2):
+            place = Place(root / f"jobs{repeat}{jobs}", seeds=3, epochs=EPOCHS)
+            command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", "run", "--jobs", str(jobs)]
+            command += ["--threads", "1", "--profile", str(place.path), "--home", str(place.home)]
+            place.plan()  # data prepared before
+            start = time.perf_counter()
+            subprocess.run(command, capture_output=True, check=True)
+            seconds.append(time.perf_counter() - start)
+        last = seconds[0], seconds[1]
+        ratios.append(seconds[0] / seconds[1])
+    return [Row("--jobs 1 against --jobs 2, 6 cells", ratios, 1.5, ">=", f"{last[0]:.0f} s, {last[1]:.0f} s")]
+
+
+EPOCHS = 150
+"""Of closed-set training in the cells that run side by side: some five seconds a cell beside the start of its process."""
