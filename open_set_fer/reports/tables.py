@@ -55,7 +55,7 @@ SHIFT_AUROC = replace(AUROC, title="AUROC of shifted closed faces", higher_is_be
 SHIFT_ACCEPTED = replace(FPR_AT_TPR95, title="shifted closed faces accepted at TPR95", higher_is_better=None)
 SHIFT_NOTE = (
     "No face is unknown. A method that does not mind the shift has an AUROC of 0.5, shifted over unshifted faces, and accepts 0.95 of the "
-    "shifted faces at the threshold that accepts 95 % of the unshifted ones"
+    "shifted faces at the threshold that accepts 95 % of the unshifted ones."
 )
 REGIMES: dict[Labels, tuple[str, str]] = {
     "released": (
