@@ -137,6 +137,7 @@ def _watch(tracker: Tracker, render: Callable[[], Path]) -> None:
 
 def _compare(which: tuple[str, str], profile: str, home: Path, as_json: bool) -> None:
     """Print how the second experiment differs from the first."""
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
@@ -153,24 +154,41 @@ def _compare(which: tuple[str, str], profile: str, home: Path, as_json: bool) ->
         rows = [asdict(row) | {"metric": row.metric.name} for row in found]
         print_json({"first": which[0], "second": which[1], "differences": rows})
         return
-    for metric in dict.fromkeys(row.metric for row in found):
+    for metric, dataset in dict.fromkeys((row.metric, row.dataset) for row in found):
+        of = [row for row in found if (row.metric, row.dataset) == (metric, dataset)]
+        title = escape(f"{dataset_name(dataset)}: {metric.heading}")
         table = Table(
-            "data set", "protocols", "method", "first", "second", "difference", "signs", "cells", title=metric.heading
+            "protocols",
+            "method",
+            "first",
+            "second",
+            "difference",
+            "signs",
+            "p",
+            "cells",
+            title=title,
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
         )
-        for row in (row for row in found if row.metric == metric):
-            cells = f"{row.cells}" + f" ({row.same} the same)" * (row.same > 0)
-            values = [f"{value:.{metric.decimals}f}" for value in (row.first, row.second)]
+        table.columns[4].no_wrap = True
+        for row in of:
+            first_mean, second_mean = (f"{value:.{metric.decimals}f}" for value in (row.first, row.second))
             texts = [
-                dataset_name(row.dataset),
                 row.protocol,
                 method_name(row.method),
-                *values,
-                row.text,
+                first_mean,
+                second_mean,
+                row.text.replace(" ", "\n", 1),
                 row.signs,
-                cells,
             ]
-            table.add_row(*map(escape, texts))
+            table.add_row(*map(escape, [*texts, f"{row.p_value:.2f}", str(row.cells)]))
         out.print(table)
+    equal, cells = (
+        sum(getattr(row, name) for row in found if row.metric == found[0].metric) for name in ("same", "cells")
+    )
+    if equal:
+        out.print(f"{equal} of {cells} shared cells have equal settings and so one result.", highlight=False)
     out.print(f"first: {which[0]}; second: {which[1]}. {compare.NOTE}", highlight=False, markup=False)
     for name in compare.other_faces(first, second):
         console.print(f"warning: {dataset_name(name)} has other contents in the second", style="yellow")

@@ -57,7 +57,7 @@ class Difference:
     @property
     def signs(self) -> str:
         """Choices in which the second is better, equal, worse."""
-        return f"{self.better}/{self.equal}/{self.worse} (p = {self.p_value:.2f})"
+        return f"{self.better}/{self.equal}/{self.worse}"
 
 
 def differences(first: Results, second: Results, names: tuple[str, str]) -> list[Difference]:

@@ -43,6 +43,7 @@ class ReportFigure:
     alternative: str
     figure: Figure
     _svg: str = field(default="", init=False, repr=False)
+    _is_laid_out: bool = field(default=False, init=False, repr=False)
 
     @property
     def width(self) -> int:
@@ -52,6 +53,7 @@ class ReportFigure:
     def save(self, folder: Path) -> list[Path]:
         """Write PNG (150 dpi), PDF and SVG; returns what was written."""
         png, pdf, svg = (folder / f"{self.name}.{suffix}" for suffix in ("png", "pdf", "svg"))
+        self._lay_out()
         with matplotlib.rc_context(FILES):
             self.figure.savefig(png, dpi=150)
             self.figure.savefig(pdf, metadata={"CreationDate": None})
@@ -66,7 +68,15 @@ class ReportFigure:
         self._svg = self._svg or self._drawn()  # a second's work, wanted for the page and for the file
         return self._svg
 
+    def _lay_out(self) -> None:
+        """Place what is in the figure once, not again for every file: it takes longer than drawing."""
+        if not self._is_laid_out:
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
+            self._is_laid_out = True
+
     def _drawn(self) -> str:
+        self._lay_out()
         buffer = io.BytesIO()
         with matplotlib.rc_context(FILES | {"svg.hashsalt": self.name}):
             self.figure.savefig(
