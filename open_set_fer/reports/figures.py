@@ -167,7 +167,7 @@ def _grid(results: Results, cells: pd.DataFrame, rows: list[str], methods: list[
     for line, label in zip(grid, rows, strict=True):
         for axes, method in zip(line, methods, strict=True):
             _panel(axes, results, by_place.get((label, method)))
-        line[0].set_ylabel(textwrap.fill(label.replace("+", " + "), 20), fontsize=8)
+        line[0].set_ylabel(textwrap.fill(label.replace("+", " + "), 20), fontsize=7)
     for axes, method in zip(grid[0], methods, strict=True):
         name = textwrap.fill(method_name(method), 14)
         axes.set_title(f"{name}\n", fontsize=7, fontweight="bold", loc="left")

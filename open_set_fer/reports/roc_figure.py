@@ -101,7 +101,7 @@ def _draw(
 
 def _panel(results: Results, axes: Axes, opened: str, cells: pd.DataFrame, methods: list[str]) -> str:
     """The curves of one choice of open classes; returns the AUROCs in words."""
-    axes.set_title(textwrap.fill(opened, 26), fontsize=8)
+    axes.set_title(textwrap.fill(opened, 20), fontsize=8)
     axes.set_aspect("equal")
     axes.axline((0, 0), slope=1, color="black", alpha=0.3, linewidth=0.8)
     axes.axhline(0.95, color="black", alpha=SOFT, linewidth=0.8, linestyle=":")
