@@ -106,7 +106,7 @@ def test_list_has_the_labels_that_can_be_typed_and_a_sentence_for_each():
     methods = {method["name"]: method for method in there["methods"]}
     for label in ("baseline", "energy", "knn", "vim", "max-logit", "o2u", "cleanlab"):
         assert methods[label]["profiles"] == ["all"]
-    assert methods["ours-notebook"]["profiles"] == ["paper"]
+    assert "paper" in methods["ours-notebook"]["profiles"]
     assert {"posthoc", "noisy-label"}.isdisjoint(methods)
     assert all(len(entry["description"]) > 15 for entry in there["methods"] + there["datasets"] + there["profiles"])
     assert there["broken"] == []
