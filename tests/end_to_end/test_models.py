@@ -24,6 +24,22 @@ from open_set_fer.benchmark.runner import Runner
 from open_set_fer.benchmark.tracking import Tracker
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_address_is_left():
+    """mlflow.set_tracking_uri sets the environment variable too, which would send later tests' runs here."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 METHODS = ("baseline", "ours", "ours-plus")
 
 
