@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_killed_then_resumed_equals_undisturbed(tmp_path, profile):
     assert report.returncode == 0, report.stderr
     page = (killed / "report" / "own" / "index.html").read_text("utf-8")
     assert "demonstration" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert not re.search(r"""(?:src=|@import|url\()\s*["']?https?:""", page)  # links may lead out, nothing is loaded
 
 
 def test_killed_while_logging_is_logged_once(tmp_path, profile):
