@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +105,5 @@ def build_detector(
     )  # fmt: skip
     rule = measure_rule(workplace.task.train_images)
     whole = description.model_copy(update={"threshold": threshold, "calibration": calibration, "crop": rule})
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_detector(partial, whole, scorer)
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+    write_detector(folder, whole, scorer)
     return whole

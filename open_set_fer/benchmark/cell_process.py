@@ -107,12 +107,11 @@ class Job:
             return Answer("held")
 
 
-def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str, runner: int) -> Answer:
+def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str) -> Answer:
     """Run a pickled job in a new process with that many threads, and wait for it.
 
-    timeout: seconds, then it is ended. folder: where paths start. runner: id of the process that all this is for.
+    timeout: seconds, then it is ended. folder: where paths start.
     """
-    watched = os.getppid() == runner  # else it is this process itself, or on another machine
     try:
         with tempfile.TemporaryDirectory(prefix="osfer-") as place:
             answer, printed = Path(place, "answer.json"), Path(place, "printed.txt")
@@ -125,8 +124,6 @@ def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str,
                 _hand_over(process, job)
                 end = None if timeout is None else time.monotonic() + timeout
                 while process.poll() is None:
-                    if watched and os.getppid() != runner:
-                        os._exit(1)  # nobody waits for the answer; the process ends with this one
                     if end is not None and time.monotonic() > end:
                         error = f"not done after {timeout:g} s (--cell-timeout), so its process was ended"
                         return Answer("ended", error, _last(printed) or error)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -253,10 +252,7 @@ def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:
             dataset=cell.dataset, fingerprint=faces.fingerprint, open_classes=list(cell.protocol.open), seed=cell.seed,
             key=cell.closed_set_key, closed_set_key=cell.closed_set_key, demonstration=faces.demonstration,
         )  # fmt: skip
-        partial = path.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        write_detector(partial, describe_scorer(scorer, Baseline(), "closed-set", classes, shape, source), scorer)
-        os.replace(partial, folder)
+        write_detector(folder, describe_scorer(scorer, Baseline(), "closed-set", classes, shape, source), scorer)
     return folder
 
 

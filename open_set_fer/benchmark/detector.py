@@ -7,6 +7,8 @@ result, `osfer detector build` one with a threshold and a rule for cropping.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,12 +128,17 @@ def describe_scorer(
 
 
 def write_detector(folder: Path, description: Description, scorer: Scorer) -> None:
-    """Write both files into a folder, which is made where it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both files so that the folder is there as a whole or not at all; it takes the place of an older one."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     weights = safetensors.numpy.save(tensors(scorer))
     whole = description.model_copy(update={"sha256": hashlib.sha256(weights).hexdigest()})
-    (folder / WEIGHTS).write_bytes(weights)
-    (folder / DESCRIPTION).write_text(whole.model_dump_json(indent=1), "utf-8")
+    (partial / WEIGHTS).write_bytes(weights)
+    (partial / DESCRIPTION).write_text(whole.model_dump_json(indent=1), "utf-8")
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    os.replace(partial, folder)
 
 
 def read_description(folder: Path) -> Description:

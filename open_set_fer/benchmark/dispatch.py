@@ -68,7 +68,7 @@ class Dispatch:
                     return
 
     def _pool(self, jobs: list[tuple[int, Job]]) -> Iterator[tuple[int, Answer]]:
-        arguments = self.threads, self.timeout, os.getcwd(), os.getpid()
+        arguments = self.threads, self.timeout, os.getcwd()
         with self._configured():
             parallel = joblib.Parallel(n_jobs=self.jobs, batch_size=1, return_as="generator_unordered")
             found = parallel(joblib.delayed(_numbered)(number, pickle.dumps(job), *arguments) for number, job in jobs)
@@ -97,7 +97,7 @@ def _numbered(number: int, job: bytes, *arguments: Any) -> tuple[int, Answer]:
 def _begin_worker(runner: int) -> None:
     """Ctrl-C reaches every process of the terminal; the run alone answers it, and ends its workers.
 
-    One that has nothing to do would outlive a run that is killed, for minutes.
+    When the run is killed nobody waits for them: they end, and with them the processes that they watch.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(runner,), daemon=True).start()

@@ -36,7 +36,7 @@ from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.labels import LABELS, OWN
 from open_set_fer.benchmark.measuring import measured
 from open_set_fer.benchmark.metrics import OF_THE_RUN
-from open_set_fer.benchmark.pictures import group_names, score_histogram
+from open_set_fer.benchmark.pictures import names_of, score_histogram
 from open_set_fer.benchmark.plan import Selection, dry_plan
 from open_set_fer.benchmark.profiles import read_profile, regime_of
 from open_set_fer.benchmark.protocols import FAMILIES
@@ -471,14 +471,6 @@ def _log(tracker: Tracker, parent: str, folder: Path, cell: SharedCell, shared: 
     (folder / "profile.toml").write_text(cell.profile_toml, "utf-8")
     if cell.content:
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
-    tracker.log_cell(
-        parent,
-        result,
-        folder,
-        {
-            "histogram.png": score_histogram(
-                cell.scores, result.title(), group_names(result.is_control, result.is_shift)
-            ).draw()
-        },
-    )
+    histogram = score_histogram(cell.scores, result.title(), names_of(result))
+    tracker.log_cell(parent, result, folder, {"histogram.png": histogram.draw()})
     log.info("imported from %s: %s", shared.index.name, result.title())

@@ -15,7 +15,7 @@ from open_set_fer.benchmark.closed_set import kept_closed_set
 from open_set_fer.benchmark.kept import MODEL, MODELS_TAG, KeptModel
 from open_set_fer.benchmark.keys import canonical
 from open_set_fer.benchmark.outbox import Outbox
-from open_set_fer.benchmark.pictures import face_sheet, group_names, score_histogram
+from open_set_fer.benchmark.pictures import face_sheet, names_of, score_histogram
 from open_set_fer.benchmark.plan import Cell
 from open_set_fer.benchmark.profiles import Profile
 from open_set_fer.benchmark.protocols import split_faces
@@ -166,17 +166,11 @@ class Logbook:
         )  # fmt: skip
         (folder / "profile.toml").write_text(self._profile_toml, "utf-8")
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
-        pictures = {
-            "histogram.png": score_histogram(
-                scores, result.title(), group_names(result.is_control, result.is_shift)
-            ).draw()
-        }
+        pictures = {"histogram.png": score_histogram(scores, result.title(), names_of(result)).draw()}
         # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
         if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):
             pool = split_faces(faces, cell.protocol, cell.seed).test
-            pictures["faces.png"] = face_sheet(
-                faces, pool, scores, str(cell), group_names(result.is_control, result.is_shift)
-            )
+            pictures["faces.png"] = face_sheet(faces, pool, scores, str(cell), names_of(result))
         tracker.log_cell(parent, result, folder, pictures, self._log_models(cell, folder, result))
 
     def _log_models(

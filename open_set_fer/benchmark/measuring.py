@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark import cell_result, metrics
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.features import FEATURES_TAG
-from open_set_fer.benchmark.pictures import group_names, score_histogram
+from open_set_fer.benchmark.pictures import names_of, score_histogram
 from open_set_fer.benchmark.reading import epoch_metrics
 from open_set_fer.benchmark.results import read_result, set_aside, update_result, write_result
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker
@@ -121,8 +121,6 @@ def _measure_run(tracker: Tracker, run: Run, folder: Path, parent: str) -> None:
         (folder / "key.json").write_text(key, "utf-8")
     logged = tracker.read_cell(run)
     result = replace(result, tags=logged.tags, params=logged.params, data=logged.data)
-    pictures = {
-        "histogram.png": score_histogram(scores, result.title(), group_names(result.is_control, result.is_shift)).draw()
-    }
+    pictures = {"histogram.png": score_histogram(scores, result.title(), names_of(result)).draw()}
     sheet = tracker.read_sheet(run)
     tracker.log_cell(parent, result, folder, pictures | ({"faces.png": sheet} if sheet else {}))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from open_set_fer.benchmark.cell_result import CellResult
+
 CLOSED_COLOUR, OPEN_COLOUR = "#0072B2", "#D55E00"
 """Okabe and Ito's blue and vermilion: told apart with every common colour blindness."""
 
@@ -59,6 +61,11 @@ def group_names(is_control: bool, is_shift: bool = False) -> tuple[str, str]:
 
 
 NAMES = group_names(False)
+
+
+def names_of(result: CellResult) -> tuple[str, str]:
+    """What they are in this cell."""
+    return group_names(result.is_control, result.is_shift)
 
 
 def score_shares(closed: Scores, opened: Scores, bins: int) -> tuple[Floats, list[Floats], int]:

@@ -177,7 +177,7 @@ def _cells(
     regime = selection.regime or profile.protocols.regime
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
-    is_controlled = _listed(profile.protocols.control_classes, face_sets)
+    is_controlled = listed(profile.protocols.control_classes, face_sets)
     cells: list[Cell] = []
     for name, faces in face_sets.items():
         protocols = given or [p for p in enumerated[name] if is_wanted(p)]
@@ -236,19 +236,19 @@ def _opened(
         known = [p for protocols in enumerated.values() for p in protocols]
         chosen = {p.label for text in selection.open_classes for p in opening(known, text)}
         return lambda protocol: protocol.label in chosen
-    is_listed = _listed(profile.protocols.open_classes, face_sets)
+    is_listed = listed(profile.protocols.open_classes, face_sets)
     whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
     return lambda protocol: is_listed(protocol) or whole.get(protocol.family, False)
 
 
-def _listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:
+def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:
     """Whether a protocol opens what a profile's list names; an empty list names everything."""
     if not open_classes:
         return lambda protocol: True
     words = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
     known = [p for classes in words for p in enumerate_protocols(classes, FAMILIES, True, True)]
-    listed = {p.label for text in open_classes for p in opening(known, text)}
-    return lambda protocol: protocol.label in listed
+    named = {p.label for text in open_classes for p in opening(known, text)}
+    return lambda protocol: protocol.label in named
 
 
 def method_labels(profile: Profile, wanted: Iterable[str]) -> list[str]:

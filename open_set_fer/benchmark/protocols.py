@@ -117,8 +117,9 @@ class Pool(pydantic.BaseModel):
 class Protocol:
     """Which classes are closed and which are open; `label` names the open ones as tables and tags do.
 
-    family: 'shift' for a pool of closed faces with a shift, which no table of open faces shows. pool: None for the whole test pool, as in every table of the paper. open_from: the splits whose open faces are in the
-    pool, 'both' as in the paper. regime: which outputs of the closed-set model its methods get.
+    family: 'shift' for a pool of closed faces with a shift, which no table of open faces shows. pool: None for the whole
+    test pool, as in every table of the paper. open_from: the splits whose open faces are in the pool, 'both' as in the
+    paper. regime: which outputs of the closed-set model its methods get.
     """
 
     family: Family | Literal["shift"]

@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler
 
 from open_set_fer.benchmark.keys import digest
 from open_set_fer.benchmark.labels import SHARES, Regime
-from open_set_fer.benchmark.plan import Selection, make_plan
+from open_set_fer.benchmark.plan import Selection, listed, make_plan
 from open_set_fer.benchmark.profiles import Profile, Range
 from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening, without_open_class
 from open_set_fer.benchmark.reading import Listener
@@ -187,8 +187,8 @@ def reported_study(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) ->
     )
     if opened:
         chosen = [p for text in opened for p in opening(chosen, text)]
-    elif listed := {"+".join(sorted(text.split("+"))) for text in profile.protocols.open_classes}:
-        chosen = [p for p in chosen if {p.label, "+".join(sorted(p.open))} & listed]
+    else:
+        chosen = list(filter(listed(profile.protocols.open_classes, {faces.name: faces}), chosen))
     return chosen, f"on the tables' own faces with {', '.join(p.label for p in chosen)} open"
 
 
@@ -269,13 +269,8 @@ class _Worker:
         else:
             protocols, self.chosen = study_protocols(faces, profile, opened)
         self.only = Selection((dataset,), methods=(label,), seeds=seeds)
-        self.profile, self.protocols, self.label, self.search, self.objective = (
-            profile,
-            protocols,
-            label,
-            search,
-            objective,
-        )
+        self.profile, self.protocols, self.label = profile, protocols, label
+        self.search, self.objective = search, objective
         self.profile_name, self.profile_toml, self.command = profile_name, profile_toml, command
         self.home, self.device, self.storage = home, device, storage
         self.sampler = _ByNumber(search.sampler, self.space)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.methods.label_noise import guard_notes, select_clean
 from open_set_fer.methods.lazy import learners, training
-from open_set_fer.methods.scaling import standardise
+from open_set_fer.methods.scaling import on_scale, scale_of, standardise
 from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
 
@@ -49,7 +49,7 @@ class StreamScorer(Scorer):
                 training.sample_losses(training.evaluate(self.networks[name], images), labels)
                 for name in part["networks"]
             ]
-            rounds.append((np.mean(losses, axis=0) - part["mean"]) / (part["deviation"] or 1.0))
+            rounds.append(on_scale(np.mean(losses, axis=0), part))
         return np.array(rounds)
 
 
@@ -147,7 +147,7 @@ class Ours:
         for number, (pair, values) in enumerate(zip(trained, losses, strict=True), 1):
             named = {f"round_{number}_{index}": network for index, network in enumerate(self._scoring(pair), 1)}
             networks |= named
-            rounds.append({"networks": list(named), "mean": float(values.mean()), "deviation": float(values.std())})
+            rounds.append({"networks": list(named), **scale_of(values)})
         return StreamScorer(networks, settings={"rounds": rounds})
 
     def _train_and_score(

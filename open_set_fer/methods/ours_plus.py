@@ -21,7 +21,7 @@ from scipy.stats import mannwhitneyu
 
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
 from open_set_fer.methods.lazy import F, nn, seeds, torch, training
-from open_set_fer.methods.scaling import standardise
+from open_set_fer.methods.scaling import on_scale, scale_of, standardise
 from open_set_fer.methods.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
@@ -48,13 +48,13 @@ class DiscriminatorScorer(Scorer):
     def by_fold(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(folds, N): each fold's standardised logit."""
         return np.array([
-            _scaled(logits_of(self.networks[f"fold_{fold}"], images), scale)
+            on_scale(logits_of(self.networks[f"fold_{fold}"], images), scale)
             for fold, scale in enumerate(self.settings["folds"], 1)
         ])  # fmt: skip
 
     def combined(self, pool_logit: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) scores from standardised logits and energies as they are."""
-        energies = self.settings["energy_weight"] * _scaled(energy, self.settings["energy"])
+        energies = self.settings["energy_weight"] * on_scale(energy, self.settings["energy"])
         return np.asarray(self.settings["logit_weight"] * pool_logit + energies)
 
 
@@ -130,11 +130,11 @@ class OursPlus:
                 networks[f"fold_{fold + 1}"] = network
                 logits[mine] = logits_of(network, faces[mine])
                 # Each fold's network has its own scale: joined raw, the fold with the larger logits would rank first.
-                scales.append(_scale(logits[mine]))
+                scales.append(scale_of(logits[mine]))
                 twins = known.part(of_known)
                 twins = twins.part(match_classes(np.repeat(pool.labels[mine], TWINS), twins.labels, rng))
                 if len(twins.labels):
-                    alike.append(_scaled(logits_of(network, twins.images), scales[-1]))
+                    alike.append(on_scale(logits_of(network, twins.images), scales[-1]))
         pool_logit, energy = standardise(logits, folds), energy_of(pool_logits)
         area, p_value = told_apart(pool_logit, alike)
         curves["held_out_auroc"] = [area]
@@ -146,7 +146,7 @@ class OursPlus:
                 f"held-out pool and training images cannot be told apart (AUROC {area:.3f}, p {p_value:.2g}): "
                 "the energy alone is the score"
             )
-        settings: dict[str, Any] = {"folds": scales, "energy": _scale(energy), **weights}
+        settings: dict[str, Any] = {"folds": scales, "energy": scale_of(energy), **weights}
         scorer = DiscriminatorScorer(networks, settings=settings)
         if task.pool_images is not None:
             pool_logit, energy = scorer.by_fold(task.test_images).mean(axis=0), energy_of(model.test_logits)
@@ -209,19 +209,6 @@ def logits_of(network: Network, faces: NDArray[np.uint8]) -> NDArray[np.float64]
 def energy_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """(N,) -logsumexp, of known classes."""
     return np.asarray(-logsumexp(logits.astype(np.float64), axis=1))
-
-
-def _scale(values: NDArray[np.float64]) -> dict[str, float]:
-    """What `standardise` does to these values, to do it to others; a deviation of 0 counts as 1."""
-    return (
-        {"mean": float(values.mean()), "deviation": float(values.std())}
-        if len(values)
-        else {"mean": 0.0, "deviation": 0.0}
-    )
-
-
-def _scaled(values: NDArray[np.float64], scale: dict[str, float]) -> NDArray[np.float64]:
-    return (values - scale["mean"]) / (scale["deviation"] or 1.0)
 
 
 def match_classes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import sys
 import time
@@ -67,7 +66,7 @@ def answer(tmp_path, monkeypatch):
     from a_job import Job
 
     def run(act, place="", ballast=b"", timeout=None, threads=1):
-        return in_own_process(pickle.dumps(Job(act, place, ballast)), threads, timeout, str(tmp_path), os.getppid())
+        return in_own_process(pickle.dumps(Job(act, place, ballast)), threads, timeout, str(tmp_path))
 
     return run
 
