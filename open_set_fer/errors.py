@@ -50,3 +50,8 @@ def summary(error: BaseException) -> str:
         return " ".join(said.split())
     lines = [line.strip() for line in masked(str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else f"{type(error).__name__} (no message)"
+
+
+def some(items: list[str], most: int = 3) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(items[:most]) + f" and {len(items) - most} more" * (len(items) > most)

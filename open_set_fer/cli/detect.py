@@ -176,7 +176,8 @@ def detect(
 
         serve_page(loaded, port)
         return
-    answers = [_answer(loaded, name, to) for name in _files(photos or [])]
+    written: set[Path] = set()
+    answers = [_answer(loaded, name, to, written) for name in _files(photos or [])]
     if as_json:
         print_json({"detector": str(chosen), "threshold": loaded.description.threshold, "photos": answers})
     else:
@@ -208,8 +209,8 @@ def _files(named: list[str]) -> Iterator[str]:
             yield name
 
 
-def _answer(detector: Detector, name: str, to: Path) -> dict[str, Any]:
-    """The faces of one photograph, and its annotated picture; or what is wrong with the file."""
+def _answer(detector: Detector, name: str, to: Path, written: set[Path]) -> dict[str, Any]:
+    """The faces of one photograph, and its annotated picture, which is put to `written`; or what is wrong with the file."""
     from open_set_fer.benchmark.detecting import annotated, detect_faces
     from open_set_fer.datasets.finding import read_photo
 
@@ -221,23 +222,20 @@ def _answer(detector: Detector, name: str, to: Path) -> dict[str, Any]:
         console.print(f"{name}: {why}", style="red", soft_wrap=True, highlight=False)
         return {"photo": name, "error": why}
     faces: list[Face] = detect_faces(detector, photo)
-    picture = _save(annotated(photo, faces), to, "stdin" if name == "-" else Path(name).stem)
+    picture = _save(annotated(photo, faces), to, "stdin" if name == "-" else Path(name).stem, written)
     return {"photo": name, "picture": str(picture), "faces": [face.content() for face in faces]}
 
 
-def _save(picture: Image, to: Path, stem: str) -> Path:
-    """Write under a name that this call has not given yet."""
+def _save(picture: Image, to: Path, stem: str, written: set[Path]) -> Path:
+    """Write under a name that is not among `written`, and put it there."""
     writable(to)
     path, number = to / f"{stem}.jpg", 1
-    while path in _written:
+    while path in written:
         number += 1
         path = to / f"{stem}-{number}.jpg"
-    _written.add(path)
+    written.add(path)
     picture.save(path, quality=92)
     return path
-
-
-_written: set[Path] = set()
 
 
 def _print_table(answers: list[dict[str, Any]]) -> None:

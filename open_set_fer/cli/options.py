@@ -141,7 +141,7 @@ StoreOption = Annotated[
 HOME = Path("runs")
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -155,10 +155,10 @@ def read_selection(
     from open_set_fer.benchmark.profiles import regime_of
 
     try:
-        seeds = tuple(int(part) for part in _parts(seed))
+        seeds = tuple(int(part) for part in parts(seed))
     except ValueError as error:
         raise SuiteError(f"--seed {seed!r} is not a list of whole numbers", "for example --seed 0,1,2") from error
-    methods = _parts(method)
+    methods = parts(method)
     if "all" in methods:
         for fault in plugins.broken(plugins.METHODS).values():
             log.warning("left out: %s", fault)
@@ -169,7 +169,7 @@ def read_selection(
     if label_share is not None and not 0 < label_share <= 1:
         raise SuiteError(f"--label-share {label_share:g} is not above 0 and at most 1", "for example --label-share 0.5")
     regime = None if kind is None else regime_of(kind, label_share)
-    return Selection(_parts(dataset), _parts(protocol), _parts(opened), methods, seeds, all_pairs, all_triples, regime)
+    return Selection(parts(dataset), parts(protocol), parts(opened), methods, seeds, all_pairs, all_triples, regime)
 
 
 def default_profile(profile: str, dataset: str) -> str:
@@ -178,9 +178,9 @@ def default_profile(profile: str, dataset: str) -> str:
 
     found = profile or profile_of(dataset)
     if found is None:
-        for name in _parts(dataset):
+        for name in parts(dataset):
             plugins.load(plugins.DATASETS, name)  # a misspelt one names the nearest
-        raise SuiteError(f"no profile is named, and {dataset} has none of its own", profiles_with(*_parts(dataset)))
+        raise SuiteError(f"no profile is named, and {dataset} has none of its own", profiles_with(*parts(dataset)))
     return found
 
 
@@ -189,7 +189,7 @@ def profile_of(dataset: str) -> str | None:
     from open_set_fer.benchmark.profiles import listed_in, profile_names
 
     own = f"{dataset}-cpu"
-    return own if own in profile_names() else "demo" if "demo" in listed_in(*_parts(dataset)) else None
+    return own if own in profile_names() else "demo" if "demo" in listed_in(*parts(dataset)) else None
 
 
 def command_line() -> str:

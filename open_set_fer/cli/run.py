@@ -42,6 +42,7 @@ from open_set_fer.cli.options import (
     writable,
 )
 from open_set_fer.console import console, log, out
+from open_set_fer.errors import some
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.plan import Cell
@@ -276,11 +277,6 @@ def plan(
         out.print(f"nothing to do: all {len(cells)} cells are done")
         return
     out.print(f"{len(missing)} of {len(cells)} cells to do" + f"; {time}" * bool(time))
-
-
-def some(items: list[str], most: int = 3) -> str:
-    """The first of them, and how many more there are."""
-    return ", ".join(items[:most]) + f" and {len(items) - most} more" * (len(items) > most)
 
 
 def _print_failed(failed: list[tuple[Cell, str]]) -> None:

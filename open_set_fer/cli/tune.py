@@ -25,6 +25,7 @@ from open_set_fer.cli.options import (
     command_line,
     default_profile,
     examples,
+    parts,
     print_json,
     read_selection,
     writable,
@@ -183,8 +184,7 @@ def show(
     from open_set_fer.reports.study_report import study_report
 
     name, _, _ = load_profile(default_profile(profile, ""))
-    labels = tuple(part.strip() for part in method.split(",") if part.strip())
-    found = stored_studies(Storage.of(storage, home), name, labels)
+    found = stored_studies(Storage.of(storage, home), name, parts(method))
     if study:
         known = [item.study_name for item in found]
         found = [item for item in found if item.study_name == _known(study, tuple(known), "study")]

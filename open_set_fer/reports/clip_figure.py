@@ -22,7 +22,7 @@ from open_set_fer.benchmark.metrics import AUROC
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.reports.contrast import CONTRAST
 from open_set_fer.reports.drawing import PAGE_WIDTH, ReportFigure
-from open_set_fer.reports.embedding import FACES, NEIGHBOURS, SEED, embed
+from open_set_fer.reports.embedding import FACES, NEIGHBOURS, SEED, embed, nearest
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FINISHED, Results
 from open_set_fer.reports.tables import demonstration, slug
@@ -214,8 +214,4 @@ def _auroc_table(axes: Axes, results: Results, datasets: list[str]) -> str:
 
 def class_neighbours(images: _Images) -> float:
     """Mean share of an image's nearest neighbours that have its class."""
-    from sklearn.neighbors import NearestNeighbors
-
-    count = min(NEIGHBOURS, len(images.classes) - 1)
-    near = NearestNeighbors(n_neighbors=count).fit(images.features).kneighbors(return_distance=False)
-    return float((images.classes[near] == images.classes[:, None]).mean())
+    return float((images.classes[nearest(images.features)] == images.classes[:, None]).mean())

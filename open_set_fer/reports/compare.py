@@ -10,7 +10,7 @@ from scipy.stats import binomtest, ttest_1samp
 
 from open_set_fer.benchmark.metrics import MAIN_METRICS, Metric
 from open_set_fer.benchmark.tracking import COORDINATES
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, some
 from open_set_fer.reports.query import FINISHED, Results, method_order
 
 FEWEST_CHOICES = 3
@@ -122,9 +122,5 @@ def _what_differs(first: pd.DataFrame, second: pd.DataFrame) -> str:
     for name, word in zip(COORDINATES, ("data set", "family", "open classes", "method", "seed"), strict=True):
         own, other = (list(dict.fromkeys(map(str, frame[name]))) for frame in (first, second))
         if not set(own) & set(other):
-            return f"no common {word} ({_some(own)} against {_some(other)})"
+            return f"no common {word} ({some(own, 4)} against {some(other, 4)})"
     return "no cell agrees in data set, open classes, method and seed at once"
-
-
-def _some(values: list[str]) -> str:
-    return ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")

@@ -177,15 +177,19 @@ def _perplexity(count: int) -> float:
 
 def open_neighbours(faces: Faces) -> float:
     """Mean share of open faces among the nearest neighbours of the open ones; NaN without any."""
-    from sklearn.neighbors import NearestNeighbors
-
     if not faces.is_open.any():
         return float("nan")
-    count = min(NEIGHBOURS, len(faces.features) - 1)
-    found = NearestNeighbors(n_neighbors=count).fit(faces.features)
-    # Asked for its own faces it leaves each of them out of its neighbours.
-    near = found.kneighbors(return_distance=False)[faces.is_open]
-    return float(faces.is_open[near].mean())
+    return float(faces.is_open[nearest(faces.features)[faces.is_open]].mean())
+
+
+def nearest(features: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(n, k): the NEIGHBOURS nearest others of each row of (n, D), or as many as there are."""
+    from sklearn.neighbors import NearestNeighbors
+
+    found = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(features) - 1)).fit(features)
+    # Asked for its own rows it leaves each of them out of its neighbours.
+    near: NDArray[np.int64] = found.kneighbors(return_distance=False)
+    return near
 
 
 def _handle(marker: str, colour: str, label: str) -> Line2D:

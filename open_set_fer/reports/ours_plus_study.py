@@ -15,9 +15,8 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95
+from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, auroc
 from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.reports.effect_study import number
@@ -128,7 +127,8 @@ def _untested(results: Results, cell: dict[Hashable, Any]) -> float:
     if scores is None or "pool_logit" not in scores:
         return float("nan")
     weight = float(results.params[cell["run_id"]]["method.energy_weight"])
-    return float(roc_auc_score(scores["is_open"], scores["pool_logit"] + weight * scores["unknown_score"]))
+    joined = scores["pool_logit"] + weight * scores["unknown_score"]
+    return auroc(scores["is_open"].to_numpy(dtype=bool), joined.to_numpy(dtype=np.float64))
 
 
 def _mean(values: list[float]) -> str:

@@ -30,7 +30,6 @@ from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow.entities import Run
     from numpy.typing import NDArray
 

@@ -68,15 +68,12 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None) 
     tables_folder.mkdir()
     figures_folder.mkdir()
     tables = [table for labels in results.regimes for table in all_tables(results.under(labels))]
-    for table in tables:
-        (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
-        (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
-        to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     forms = printed_tables(results.under("own")) if "own" in results.regimes else []
-    for form in forms:
-        (tables_folder / f"{form.name}.tex").write_text(to_latex(form), "utf-8")
-        (tables_folder / f"{form.name}.md").write_text(to_markdown(form), "utf-8")
-        form_frame(form).to_csv(tables_folder / f"{form.name}.csv", index=False)
+    for to_csv, written in ((to_frame, tables), (form_frame, forms)):
+        for table in written:
+            (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
+            (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
+            to_csv(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
     first = results.under(results.regimes[0])
     figures = [
