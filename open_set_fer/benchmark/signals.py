@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -61,9 +62,19 @@ def stopped_by_signals() -> Iterator[Stop]:
     for number, handler in before.items():
         if handler not in (signal.SIG_IGN, None):
             signal.signal(number, stop)
+    say_unraisable = sys.unraisablehook
+
+    def say_others(fault: sys.UnraisableHookArgs) -> None:
+        """A signal may come where Python can raise nothing, as in a destructor: it is sent again, and no fault."""
+        if not isinstance(fault.exc_value, Stopped):
+            say_unraisable(fault)
+
+    sys.unraisablehook = say_others
     try:
         yield stop
     finally:
+        if stop.number is None:
+            sys.unraisablehook = say_unraisable
         for number, handler in before.items() if stop.number is None else ():
             if handler is not None:
                 signal.signal(number, handler)

@@ -168,6 +168,24 @@ def test_a_signal_that_a_library_swallows_stops_the_run_all_the_same(place, monk
     assert not list((place.home / "results").glob("*.started"))
 
 
+def test_a_signal_where_nothing_can_be_raised_prints_no_traceback(monkeypatch):
+    class Falls:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda fault: said.append(fault.exc_type))
+    hook = sys.unraisablehook
+    with signals.stopped_by_signals():
+        Falls(Stopped(signal.SIGINT))
+        Falls(ValueError("a fault"))
+    assert said == [ValueError]
+    assert sys.unraisablehook is hook
+
+
 def test_one_refusal_of_the_store_is_tried_again_at_the_end(place, monkeypatch):
     whole, refused = Tracker.log_cell, []
 
