@@ -66,15 +66,18 @@ def closed_set_content(fingerprint: str, classes: tuple[str, ...], recipe: Recip
 
 
 def _training_content(settings: ClosedSetSettings) -> dict[str, Any]:
-    """The settings; those that came later only where they are not at their default, so that older keys stay."""
-    content = asdict(settings)
-    later = {"augmentation": "flip_or_noise", "targets": "labels"}
-    return {name: value for name, value in content.items() if later.get(name) != value}
+    """The settings of the training."""
+    return _without_later(asdict(settings), {"augmentation": "flip_or_noise", "targets": "labels"})
+
+
+def _without_later(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The settings; of those that came `later` only what is not at its default, given there, so that older keys stay."""
+    return {name: value for name, value in settings.items() if later.get(name) != value}
 
 
 def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
     """The settings and what version they are of; a checkpoint counts by its content, not its path."""
-    network: dict[str, Any] = asdict(backbone) | {"version": BACKBONE_VERSION}
+    network = _without_later(asdict(backbone), {"precision": "full"}) | {"version": BACKBONE_VERSION}
     if (backbone.name, backbone.stem) == ("resnet50", "face"):
         network["version"] = 3  # the stride moved to where the face checkpoints have it
     if weights := backbone.weights:

@@ -6,6 +6,9 @@ stage (PROSER mixes after the second, EOW samples the input of the last) and rea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,20 +55,24 @@ class Network(nn.Module):
 
     def to_stage(self, x: Tensor, stage: int) -> Tensor:
         """Hidden feature after `stage` stages (0: after the stem)."""
-        x = self.stem(x)
-        for block in self.stages[:stage]:
-            x = block(x)
-        return x
+        return self._through([self.stem, *self.stages[:stage]], x)
 
-    def from_stage(self, hidden: Tensor, stage: int) -> Tensor:
-        """Last feature map (N, D, h, w) from the hidden feature after `stage` stages."""
-        for block in self.stages[stage:]:
-            hidden = block(hidden)
-        return hidden
+    def from_stage(self, hidden: Tensor, stage: int, end: int | None = None) -> Tensor:
+        """Last feature map (N, D, h, w), or the hidden feature after `end` stages, from that after `stage` stages."""
+        return self._through(self.stages[stage:end], hidden)
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Last feature map (N, D, h, w)."""
-        return self.from_stage(self.stem(x), 0)
+        return self.to_stage(x, len(self.stages))
+
+    def _through(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """The blocks' output, of the input's type whatever they compute in."""
+        mixed = self.settings is not None and self.settings.precision == "mixed"
+        hidden = x
+        with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
+            for block in blocks:
+                hidden = block(hidden)
+        return hidden.to(x.dtype)
 
     def classify(self, feature_map: Tensor) -> Tensor:
         """Logits (N, K) of a last feature map."""

@@ -303,7 +303,5 @@ def features(network: backbones.Network, x: torch.Tensor) -> list[torch.Tensor]:
     """Hidden features of prepared images after the stages `depths`, and the last feature map (N, D, h, w)."""
     earlier, later = depths(network)
     first = network.to_stage(x, earlier)
-    second = first
-    for block in network.stages[earlier:later]:
-        second = block(second)
+    second = network.from_stage(first, earlier, later)
     return [first, second, network.from_stage(second, later)]

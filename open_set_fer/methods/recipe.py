@@ -24,6 +24,9 @@ class BackboneSettings:
     same shapes either way, so a checkpoint fills both, but belongs to one."""
     weights: str = ""
     """'' for fresh weights, or the path of a checkpoint for the ResNets (see `methods/weights.py`)."""
+    precision: Literal["full", "mixed"] = "full"
+    """Of the stem and the stages: 'full' is float32; 'mixed' is bfloat16 where PyTorch's autocast deems it safe, for GPUs that
+    have it (many CPUs compute it far more slowly). Weights, feature maps, logits and losses are float32 either way."""
 
     def __post_init__(self) -> None:
         """Raise SuiteError for weights that the network cannot have, before a cell is computed."""

@@ -131,3 +131,40 @@ def test_the_shallow_networks_stages():
     shapes = [tuple(network.to_stage(x, stage).shape[1:]) for stage in range(3)]
     assert shapes == [(32, 24, 24), (48, 12, 12), (96, 6, 6)]
     assert network.widths == [48, 96]
+
+
+def test_mixed_precision_computes_stem_and_stages_alone_in_bfloat16():
+    """Against the same blocks by hand: convolutions of rounded numbers, all else as it is."""
+    network = build_network(BackboneSettings(width=8, precision="mixed"), 6, 1, 0).eval()
+    full = build_network(BackboneSettings(width=8), 6, 1, 0).eval()
+    seen = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    images = torch.randint(0, 256, (5, 1, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    x = full.prepare(images)
+    given = network.prepare(images)
+    assert given.dtype == torch.float32 and torch.equal(given, x)
+    hidden = network.to_stage(x, 1)
+    found = network.from_stage(hidden, 1).detach()
+    assert set(seen) == {torch.bfloat16} and len(seen) == len([m for m in full.modules() if isinstance(m, nn.Conv2d)])
+    assert {hidden.dtype, found.dtype, network.classify(found).dtype} == {torch.float32}
+    assert torch.equal(network.classify(found), full.classify(found))  # the linear layer is not rounded
+    expected = full.feature_map(x).detach()
+    error = float((found - expected).norm() / expected.norm())
+    assert 1e-4 < error < 0.02, error
+    rounded = [nn.Parameter(p.bfloat16().float()) for p in full.stem.parameters()]
+    by_hand = F.conv2d(x.bfloat16().float(), rounded[0], stride=2, padding=1).bfloat16().float()
+    torch.testing.assert_close(network.to_stage(x, 0), full.stem[1:](by_hand), rtol=0.02, atol=0.02)
+
+
+def test_mixed_precision_trains_float32_weights():
+    gradients = []
+    for precision in ("full", "mixed"):
+        network = build_network(BackboneSettings(width=8, precision=precision), 3, 1, 0).train()
+        images = torch.randint(0, 256, (12, 1, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        F.cross_entropy(network(network.prepare(images)), torch.arange(12) % 3).backward()
+        assert {p.grad.dtype for p in network.parameters()} == {torch.float32}
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    full, mixed = gradients
+    assert 0.0 < float((mixed - full).norm() / full.norm()) < 0.2
