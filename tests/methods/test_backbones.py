@@ -144,10 +144,12 @@ def test_mixed_precision_computes_stem_and_stages_alone_in_bfloat16():
     images = torch.randint(0, 256, (5, 1, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     x = full.prepare(images)
     given = network.prepare(images)
-    assert given.dtype == torch.float32 and torch.equal(given, x)
+    assert given.dtype == torch.float32
+    assert torch.equal(given, x)
     hidden = network.to_stage(x, 1)
     found = network.from_stage(hidden, 1).detach()
-    assert set(seen) == {torch.bfloat16} and len(seen) == len([m for m in full.modules() if isinstance(m, nn.Conv2d)])
+    assert set(seen) == {torch.bfloat16}
+    assert len(seen) == len([m for m in full.modules() if isinstance(m, nn.Conv2d)])
     assert {hidden.dtype, found.dtype, network.classify(found).dtype} == {torch.float32}
     assert torch.equal(network.classify(found), full.classify(found))  # the linear layer is not rounded
     expected = full.feature_map(x).detach()
