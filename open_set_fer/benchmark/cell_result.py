@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import pydantic
@@ -82,7 +83,13 @@ class CellResult:
         if "notes" not in values:  # an older suite kept them as a tag
             values["notes"] = json.loads(values["tags"].pop("notes", "[]"))
         values.setdefault("evaluation", 1)  # not yet counted
-        result: CellResult = pydantic.TypeAdapter(cls).validate_python(values)
+        result = _reader().validate_python(values)
         if "auroc" not in result.metrics:
             raise ValueError("lacks the metric auroc")
         return result
+
+
+@cache
+def _reader() -> pydantic.TypeAdapter[CellResult]:
+    """Made once: its making takes longer than the reading of a result."""
+    return pydantic.TypeAdapter(CellResult)

@@ -446,7 +446,8 @@ class Tracker:
             }  # fmt: skip
             now = time.time()
             started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
-            run_id = self.client.create_run(self.experiment_id, start_time=started, tags=tags).info.run_id
+            run = self.client.create_run(self.experiment_id, start_time=started, tags=tags)
+            run_id = run.info.run_id
             metrics = [Metric(name, float(value), ended, 0) for name, value in result.metrics.items()]
             for name, values in result.curves.items():
                 metrics += [Metric(f"curve.{name}", float(value), ended, step) for step, value in enumerate(values)]
@@ -458,18 +459,35 @@ class Tracker:
                 self.client.log_batch(run_id, metrics=metrics[part], params=params[part])
             if result.data:
                 self.client.log_inputs(run_id, [_dataset_input(result.data)])
-            with tempfile.TemporaryDirectory() as place:  # one request for all, where the store takes one
+            with self._artifacts_of(run) as place:
                 for name in ("scores.parquet", "profile.toml", "key.json", FEATURES):
                     if (
                         name not in ("key.json", FEATURES) or (folder / name).exists()
                     ):  # results of older suites have no key
-                        shutil.copyfile(folder / name, Path(place, name))
+                        shutil.copyfile(folder / name, place / name)
                 for name, picture in pictures.items():
-                    picture.save(Path(place, name), compress_level=1)  # a third of the time for a tenth more bytes
-                self.client.log_artifacts(run_id, place)
+                    picture.save(place / name, compress_level=1)  # a third of the time for a tenth more bytes
             if log_models:
                 self._log_models(run_id, log_models)
             self.client.set_terminated(run_id, "FINISHED", end_time=ended)
+
+    @contextmanager
+    def _artifacts_of(self, run: Run) -> Iterator[Path]:
+        """A folder to write a new run's artifacts into.
+
+        In a home the run's own: MLflow would load the run anew to learn where that is, and copy each file once more.
+        Else a temporary one, sent at the end in one request, where the store takes one.
+        """
+        if self._local:
+            from mlflow.utils.file_utils import local_file_uri_to_path
+
+            place = Path(local_file_uri_to_path(run.info.artifact_uri))
+            place.mkdir(parents=True, exist_ok=True)
+            yield place
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            self.client.log_artifacts(run.info.run_id, folder)
 
     def _log_models(self, run_id: str, log_models: Callable[[MlflowClient, str, str], None]) -> None:
         """A server that takes no models (of an MLflow before 3) costs a warning, not the cell."""
