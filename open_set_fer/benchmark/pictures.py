@@ -42,8 +42,8 @@ def score_range(closed: Scores, opened: Scores, bins: int) -> tuple[float, float
     groups = [group for group in (closed, opened) if len(group)]
     if not groups:
         return 0.0, 1.0
-    low = min(float(np.percentile(group, 1)) for group in groups)
-    high = max(float(np.percentile(group, 99)) for group in groups)
+    lows, highs = zip(*(np.percentile(group, [1, 99]) for group in groups), strict=True)
+    low, high = float(min(lows)), float(max(highs))
     if high <= low:
         low, high = min(float(g.min()) for g in groups), max(float(g.max()) for g in groups)
     magnitude = max(abs(low), abs(high))
@@ -145,9 +145,7 @@ class Histogram:
             (middle, top - 10), "\n".join(textwrap.wrap(self.title, 76)[:2]), "black", _font(13), "md", align="center"
         )
         draw.text((middle, bottom + 27), self.axis, "black", _font(12), "ma", align="center")
-        upright = Image.new("RGB", (bottom - top, 24), "white")
-        ImageDraw.Draw(upright).text((upright.width // 2, 0), "share of the group's faces", "black", _font(12), "ma")
-        picture.paste(upright.rotate(90, expand=True), (6, top))
+        picture.paste(_upright("share of the group's faces", bottom - top), (6, top))
         self._legend(draw, left, right, top)
         return picture
 
@@ -197,6 +195,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
+
+
+@cache
+def _upright(text: str, height: int) -> Image.Image:
+    """The text from bottom to top, in the middle of `height`; kept, as each histogram has the same."""
+    written = Image.new("RGB", (height, 24), "white")
+    ImageDraw.Draw(written).text((height // 2, 0), text, "black", _font(12), "ma")
+    return written.rotate(90, expand=True)
 
 
 def sheet_rows(scores: pd.DataFrame, names: tuple[str, str] = NAMES) -> list[tuple[str, NDArray[np.int64]]]:
