@@ -72,11 +72,17 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@cache
+def _torch_version() -> str:
+    """As installed; a look into the environment, which takes longer than all else of a cell's tags."""
+    return version("torch")
+
+
 def host_tags(device: str = "cpu") -> dict[str, str]:
     """Tags that say where a run was computed and with what; `gpu` only for a CUDA device."""
     tags = {
         "version": __version__, "git_commit": git_commit(), "python": platform.python_version(),
-        "torch": version("torch"), "cpu": cpu_model(), "host": socket.gethostname(),
+        "torch": _torch_version(), "cpu": cpu_model(), "host": socket.gethostname(),
         "device": f"{device} ({platform.machine()})",
     }  # fmt: skip
     if device.startswith("cuda"):
