@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -31,6 +31,10 @@ DATABASE = "studies.db"
 FILES = (".db", ".sqlite", ".sqlite3")
 HEARTBEAT, GRACE = 15, 60
 """Seconds, where the storage is a server's and no lock tells whether a worker lives."""
+ASKING = int.from_bytes(b"osfer")
+"""The number of the lock, in a PostgreSQL database, of who counts trials."""
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What a database driver is called on PyPI, where its module is called otherwise or needs an extra."""
 STAMP = "CHOSEN ON THE TEST SPLIT"
 """On every output of a study whose objective is 'test'."""
 
@@ -88,9 +92,8 @@ class Storage:
             if not self.is_file:
                 with unwarned():
                     return optuna.storages.RDBStorage(
-                        self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE,
-                        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-                    )  # fmt: skip
+                        self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+                    )
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.locks.mkdir(exist_ok=True)
             with filelock.FileLock(self.locks / "open.lock"):  # two workers must not both make the tables
@@ -98,22 +101,39 @@ class Storage:
                     return optuna.storages.JournalStorage(JournalFileBackend(str(self.path)))
                 patient = {"connect_args": {"timeout": 60}}
                 return optuna.storages.RDBStorage(self.address, engine_kwargs=patient)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
+            missing = error.__cause__ or error  # Optuna's own says no name
+            if not isinstance(missing, ModuleNotFoundError):
+                raise self._unusable(error) from error
+            package = DRIVERS.get(str(missing.name), str(missing.name))
             raise SuiteError(
-                f"the storage {masked(self.address)} needs the Python package {error.name}, which is not installed",
-                "install it into this environment, or use a file",
+                f"the storage {masked(self.address)} needs the Python package {missing.name}, which is not installed",
+                f"pip install '{package}', or use a file",
             ) from error
         except Exception as error:
-            raise SuiteError(
-                f"the storage of studies {masked(self.address)} cannot be used: {summary(error)}",
-                "name another one with --storage",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> SuiteError:
+        return SuiteError(
+            f"the storage of studies {masked(self.address)} cannot be used: {summary(error)}",
+            "see that it is there and lets you in, or name another one with --storage"
+            + " (a PostgreSQL address begins with postgresql://)" * self.address.startswith("postgres://"),
+        )
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
-        """One worker at a time counts the trials and takes the next one."""
+    def asking(self, backend: optuna.storages.BaseStorage) -> Iterator[None]:
+        """One worker at a time counts the trials and takes the next one.
+
+        Workers that share a PostgreSQL server and no home exclude each other there; on other servers only those of one home do.
+        """
+        import sqlalchemy
+
         self.locks.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self.locks / "asking.lock"):
+        with filelock.FileLock(self.locks / "asking.lock"), ExitStack() as stack:
+            engine = getattr(backend, "engine", None)
+            if engine is not None and engine.dialect.name == "postgresql":
+                connection = stack.enter_context(engine.begin())  # its end, the worker's death too, gives the lock back
+                connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": ASKING})
             yield
 
     def lock_of(self, study: str, number: int) -> filelock.BaseFileLock:

@@ -28,7 +28,7 @@ from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_proto
 from open_set_fer.benchmark.reading import Listener
 from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.benchmark.signals import stopped_by_signals
-from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up, unwarned
+from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
@@ -279,7 +279,7 @@ class _Worker:
         self.lock: filelock.BaseFileLock | None = None
         self._asking = ExitStack()
         self.backend = backend = storage.open()
-        with storage.asking():
+        with storage.asking(backend):
             self._say_other_studies(backend)
             self.study = optuna.create_study(
                 storage=backend, study_name=self.name, sampler=self.sampler, pruner=self._pruner(), direction="maximize",
@@ -351,7 +351,7 @@ class _Worker:
         waited = False
         while end is None or time.monotonic() < end:
             with ExitStack() as self._asking:
-                self._asking.enter_context(self.storage.asking())
+                self._asking.enter_context(self.storage.asking(self.backend))
                 self._take_up_lost()
                 trials = self.study.get_trials(deepcopy=False)
                 if not self._is_enough(trials):
@@ -384,9 +384,7 @@ class _Worker:
         import optuna
 
         states = optuna.trial.TrialState
-        if not self.storage.is_file:
-            with unwarned():
-                optuna.storages.fail_stale_trials(self.study)
+        silent = set() if self.storage.is_file else set(self.backend._get_stale_trial_ids(self.study._study_id))
         trials = self.study.get_trials(deepcopy=False)
         retried = taken_up(trials)
         for trial in trials:
@@ -401,6 +399,7 @@ class _Worker:
                     continue
                 lock.release()
                 lost = True
+            lost = lost or (trial.state == states.RUNNING and trial._trial_id in silent)
             died = trial.system_attrs.get("retry_history", ())
             if lost and trial.state == states.RUNNING and len(died) + 1 >= DEATHS:
                 error = f"{DEATHS} workers died in it"
@@ -486,7 +485,7 @@ class _Worker:
 
     def close(self) -> None:
         """Put back what this worker was at, and close the study's run unless others are at it."""
-        with self.storage.asking():
+        with self.storage.asking(self.backend):
             self._take_up_lost()
             others = any(trial.state.name == "RUNNING" for trial in self.study.get_trials(deepcopy=False))
         if not others:

@@ -31,7 +31,7 @@ from open_set_fer.cli.options import (
     writable,
 )
 from open_set_fer.console import console, log, out
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.studies import Storage, Study
@@ -148,7 +148,7 @@ def tune(
             profile or name,
             "--home",
             str(home),
-            *(["--storage", storage] if storage else []),
+            *(["--storage", masked(storage)] if storage else []),
         ]
     )
     console.print(f"next: {shown}", soft_wrap=True, highlight=False)
@@ -239,7 +239,7 @@ def _kept(storage: Storage, profile: str, label: str) -> str:
 
 def _dashboard(storage: Storage) -> str:
     """How Optuna's own tools see a storage."""
-    return shlex.join(["optuna-dashboard", storage.address]) + " (pip install 'open-set-fer[studies]')"
+    return shlex.join(["optuna-dashboard", masked(storage.address)]) + " (pip install 'open-set-fer[studies]')"
 
 
 def _print_study(study: Study) -> None:

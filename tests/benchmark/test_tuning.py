@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from open_set_fer.benchmark.studies import STAMP, Storage, Study, Trial, Verdict
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.benchmark.tuning import Search, grid_of, study_protocols, tune, validation_faces
 from open_set_fer.cli import app
+from open_set_fer.cli.tune import _dashboard
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set, without_controls
@@ -143,6 +145,8 @@ def test_a_place_that_is_no_storage_is_named(tmp_path):
         Storage.of("", tmp_path).open(create=False)
     with pytest.raises(SuiteError, match="cannot be used"):
         Storage.of("nosuchbase://host/x", tmp_path).open()
+    with pytest.raises(SuiteError, match="begins with postgresql://"):
+        Storage.of("postgres://host/x", tmp_path).open()
     (tmp_path / "s.db").write_text("no database" * 100)
     with pytest.raises(SuiteError, match="cannot be used"):
         Storage.of(str(tmp_path / "s.db"), tmp_path).open()
@@ -259,6 +263,19 @@ def test_the_test_split_is_stamped_on_every_output(tmp_path):
     assert cell.data.tags["selection"].startswith(STAMP)
 
 
+@pytest.mark.parametrize(("driver", "package"), [("psycopg", r"psycopg\[binary\]"), ("psycopg2", "psycopg2-binary")])
+def test_a_database_driver_that_lacks_is_named(tmp_path, monkeypatch, driver, package):
+    monkeypatch.setitem(sys.modules, driver, None)  # as if not installed
+    server = Storage.of(f"postgresql+{driver}://me:secret@127.0.0.1:1/x", tmp_path)
+    with pytest.raises(SuiteError, match=rf"\*\*\*@127.*needs the Python package {driver},.*\n.*pip install '{package}'"):
+        server.open()
+
+
+def test_the_commands_that_are_printed_have_no_password(tmp_path):
+    server = Storage.of("postgresql://me:secret@host/x", tmp_path)
+    assert _dashboard(server).startswith("optuna-dashboard 'postgresql://***@host/x' ")
+
+
 @pytest.mark.slow
 def test_values_in_which_workers_die_are_given_up(tmp_path):
     """Trials that were left RUNNING, as by a killed worker, in a storage whose workers are known by their locks."""
@@ -306,6 +323,13 @@ def test_a_study_on_a_server_has_a_heartbeat(tmp_path, monkeypatch):
     assert [trial.state for trial in done.trials] == ["finished", "finished"]
     assert done.trials[1].values == lost.params
     assert stored.trials[lost.number].state == optuna.trial.TrialState.FAIL
+    for _ in range(tuning.DEATHS):  # as with a file, values in which workers die are given up
+        left = stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
+        backend.record_heartbeat(left._trial_id)
+        time.sleep(3)
+        done = work(2)
+    assert [trial.state for trial in done.trials] == ["finished", "finished", "failed"]
+    assert done.trials[2].note == "3 workers died in it"
 
 
 @pytest.mark.slow
