@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Objective = Literal["auroc", "control", "test"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+AREAS: dict[Objective, str] = {"auroc": "AUROC", "control": "control AUROC", "test": "test AUROC"}
+"""What an objective's value is called."""
 DATABASE = "studies.db"
 """The default storage, under the home."""
 FILES = (".db", ".sqlite", ".sqlite3")
@@ -90,10 +93,7 @@ class Storage:
             raise SuiteError(f"no studies in {self.path}", "run `osfer tune` first, or name their place with --storage")
         try:
             if not self.is_file:
-                with unwarned():
-                    return optuna.storages.RDBStorage(
-                        self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-                    )
+                return self._on_server()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.locks.mkdir(exist_ok=True)
             with filelock.FileLock(self.locks / "open.lock"):  # two workers must not both make the tables
@@ -112,6 +112,21 @@ class Storage:
             ) from error
         except Exception as error:
             raise self._unusable(error) from error
+
+    def _on_server(self) -> optuna.storages.RDBStorage:
+        """Tried again where another worker made the tables of a new database at the same time."""
+        import optuna
+        from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+        for wait in (1, 2, 4, None):
+            try:
+                with unwarned():
+                    return optuna.storages.RDBStorage(self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+            except (IntegrityError, ProgrammingError):
+                if wait is None:
+                    raise
+                time.sleep(wait)
+        raise AssertionError
 
     def _unusable(self, error: Exception) -> SuiteError:
         return SuiteError(
@@ -200,7 +215,7 @@ class Study:
     @property
     def area(self) -> str:
         """The objective's name."""
-        return {"auroc": "AUROC", "control": "control AUROC", "test": "test AUROC"}[self.objective]
+        return AREAS[self.objective]
 
     def best(self) -> Trial:
         """The finished trial with the highest objective; the earliest among equals. SuiteError without any."""

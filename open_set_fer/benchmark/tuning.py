@@ -28,10 +28,10 @@ from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_proto
 from open_set_fer.benchmark.reading import Listener
 from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.benchmark.signals import stopped_by_signals
-from open_set_fer.benchmark.studies import STAMP, Objective, Storage, Study, choice, put_back, taken_up
+from open_set_fer.benchmark.studies import AREAS, STAMP, Objective, Storage, Study, choice, put_back, taken_up, unwarned
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.errors import SuiteError, summary
+from open_set_fer.errors import SuiteError, masked, summary
 
 if TYPE_CHECKING:
     import optuna
@@ -285,9 +285,12 @@ class _Worker:
                 storage=backend, study_name=self.name, sampler=self.sampler, pruner=self._pruner(), direction="maximize",
                 load_if_exists=True,
             )  # fmt: skip
+            with unwarned():
+                self.study.set_metric_names([AREAS[objective]])  # else optuna-dashboard says "Objective 0"
             self.parent = self.tracker.open_study(self.name, {
                 "study": self.name, "objective": objective, "profile": profile_name, "method": label,
                 "selection": self.chosen, "command": command, **({"stamp": STAMP} if objective == "test" else {}),
+                "mlflow.note.content": self._description(),  # the run's page shows tags cut short
             })  # fmt: skip
             for key, value in {
                 "profile": profile_name, "label": label, "objective": objective, "own": self.start, "chosen": self.chosen,
@@ -297,6 +300,14 @@ class _Worker:
                 self.study.set_user_attr(key, value)
             if search.sampler != "grid":
                 self._queue_own()
+
+    def _description(self) -> str:
+        stamp = f"**{STAMP}.** " * (self.objective == "test")
+        return (
+            f"{stamp}Settings of `{self.label}`, {self.chosen}.\n\nEach child run is a trial, and its child runs are the cells of which "
+            f"`objective` is the mean AUROC; here the step of `objective` is the trial's number. Optuna calls the study `{self.name}`.\n\n"
+            f"Started with `{masked(self.command)}`."
+        )
 
     def _pruner(self) -> optuna.pruners.BasePruner:
         """By epochs, of which a training has as many as the settings or the search allow; SuiteError where it has none."""

@@ -260,6 +260,7 @@ def test_the_test_split_is_stamped_on_every_output(tmp_path):
     (run,) = tracker._search("tags.`osfer.kind` = 'benchmark'")
     (cell,) = tracker.cells()
     assert (parent.data.tags["stamp"], run.data.tags["stamp"]) == (STAMP, STAMP)
+    assert parent.data.tags["mlflow.note.content"].startswith(f"**{STAMP}.** Settings of `")
     assert cell.data.tags["selection"].startswith(STAMP)
 
 
@@ -267,8 +268,30 @@ def test_the_test_split_is_stamped_on_every_output(tmp_path):
 def test_a_database_driver_that_lacks_is_named(tmp_path, monkeypatch, driver, package):
     monkeypatch.setitem(sys.modules, driver, None)  # as if not installed
     server = Storage.of(f"postgresql+{driver}://me:secret@127.0.0.1:1/x", tmp_path)
-    with pytest.raises(SuiteError, match=rf"\*\*\*@127.*needs the Python package {driver},.*\n.*pip install '{package}'"):
+    with pytest.raises(
+        SuiteError, match=rf"\*\*\*@127.*needs the Python package {driver},.*\n.*pip install '{package}'"
+    ):
         server.open()
+
+
+def test_two_workers_may_make_the_tables_of_a_server_at_once(tmp_path, monkeypatch):
+    import optuna
+    from sqlalchemy.exc import IntegrityError
+
+    from open_set_fer.benchmark import studies
+
+    made, real = [], optuna.storages.RDBStorage
+
+    def storage(*args, **kwargs):
+        made.append(args)
+        if len(made) == 1:
+            raise IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key"))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", storage)
+    monkeypatch.setattr(studies.time, "sleep", lambda seconds: None)
+    Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False).open()
+    assert len(made) == 2
 
 
 def test_the_commands_that_are_printed_have_no_password(tmp_path):
