@@ -395,7 +395,9 @@ class _Worker:
         import optuna
 
         states = optuna.trial.TrialState
-        silent = set() if self.storage.is_file else set(self.backend._get_stale_trial_ids(self.study._study_id))
+        silent: set[int] = set()
+        if not self.storage.is_file and isinstance(self.backend, optuna.storages.RDBStorage):
+            silent = set(self.backend._get_stale_trial_ids(self.study._study_id))
         trials = self.study.get_trials(deepcopy=False)
         retried = taken_up(trials)
         for trial in trials:
