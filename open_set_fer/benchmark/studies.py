@@ -118,15 +118,15 @@ class Storage:
         import optuna
         from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-        for wait in (1, 2, 4, None):
-            try:
-                with unwarned():
-                    return optuna.storages.RDBStorage(self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
-            except (IntegrityError, ProgrammingError):
-                if wait is None:
-                    raise
-                time.sleep(wait)
-        raise AssertionError
+        def connected() -> optuna.storages.RDBStorage:
+            with unwarned():
+                return optuna.storages.RDBStorage(self.address, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+
+        for wait in (1, 2, 4):
+            with suppress(IntegrityError, ProgrammingError):
+                return connected()
+            time.sleep(wait)
+        return connected()
 
     def _unusable(self, error: Exception) -> SuiteError:
         return SuiteError(

@@ -36,12 +36,10 @@ def opened(frame: pd.DataFrame) -> str:
 
 def test_a_picture_changed_under_a_prepared_cache_is_another_data_set(place):
     faces = tree(place.root / "faces")
-    place.profile.write_text(
-        place.profile.read_text("utf-8").replace(
-            "[datasets.synthetic]\ntrain_per_class = 12\ntest_per_class = 6\ncompound_per_class = 1\n",
-            f'[datasets.manifest]\npath = "{faces}"\nimage_size = 24\nchannels = 1\n',
-        ),
-        "utf-8",
+    place.write(
+        "",
+        "[datasets.synthetic]\ntrain_per_class = 12\ntest_per_class = 6\ncompound_per_class = 1\n",
+        f'[datasets.manifest]\npath = "{faces}"\nimage_size = 24\nchannels = 1\n',
     )
     assert place.osfer("run")[0] == 0
     before = scores(place)
