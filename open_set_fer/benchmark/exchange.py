@@ -33,7 +33,7 @@ from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.checking import faults_of
 from open_set_fer.benchmark.keys import canonical
-from open_set_fer.benchmark.labels import LABELS, OWN
+from open_set_fer.benchmark.labels import LABELS, OWN, choice_of
 from open_set_fer.benchmark.measuring import measured
 from open_set_fer.benchmark.metrics import OF_THE_RUN
 from open_set_fer.benchmark.pictures import names_of, score_histogram
@@ -239,7 +239,7 @@ def _keys(tracker: Tracker, runs: list[Run], cache: Path) -> dict[str, str]:
             cells, _ = dry_plan(
                 read_profile(text),
                 Selection(
-                    (dataset,), (family,), tuple({tag["open_classes"].partition(" (")[0] for tag in tags}),
+                    (dataset,), (family,), tuple({choice_of(tag["open_classes"]) for tag in tags}),
                     tuple({tag["method"] for tag in tags}), tuple({int(tag["seed"]) for tag in tags}), True, True,
                     OWN if kind in (None, "own") else regime_of(kind, float(share) if share else None),
                 ),

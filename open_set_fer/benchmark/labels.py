@@ -29,6 +29,10 @@ _TEXTS: dict[Labels, str] = {
     "released": "labels as released", "concentrated": "labels concentrated", "flipped": "labels flipped",
     "flipped-true": "true labels flipped",
 }  # fmt: skip
+_POOL = re.compile(
+    r"( \(open faces of the test split\))?( \(\d+ (images, \S+% open|closed faces, half with \w+)[^()]*\))?$"
+)
+"""What `Protocol.on` and `on_test_split` write behind the open classes."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,17 @@ def opened_by(open_classes: str) -> str:
     ('fear+anger', 'fear (9 images, 50% open)')
     """
     return open_classes if labels_of(open_classes) == "own" else open_classes.rpartition(" (")[0]
+
+
+def choice_of(open_classes: str) -> str:
+    """A protocol's label without its regime and its part of the test pool: the choice of open classes.
+
+    >>> choice_of("fear+anger (open faces of the test split) (9 images, 50% open, the others scored) (labels as released)")
+    'fear+anger'
+    >>> choice_of("fear (60 closed faces, half with blur)"), choice_of("sad (mild)")
+    ('fear', 'sad (mild)')
+    """
+    return _POOL.sub("", opened_by(open_classes))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, ttest_1samp
 
+from open_set_fer.benchmark.labels import choice_of
 from open_set_fer.benchmark.metrics import MAIN_METRICS, Metric
 from open_set_fer.benchmark.tracking import COORDINATES
 from open_set_fer.errors import SuiteError, some
@@ -26,7 +27,7 @@ NOTE = (
 class Difference:
     """One method on one family of protocols, over the cells that both have.
 
-    protocol: the family, with the label regime where labels are not the images' own. first, second: means. cells, choices: how
+    protocol: the family, with the part of the test pool and the label regime where it is not the paper's. first, second: means. cells, choices: how
     many are shared; same: of the cells, those of equal settings (one cell key). low, high: interval of second - first; None
     for too few choices. better, equal, worse: choices by which of the two is better there. p_value: of the sign test.
     """
@@ -70,8 +71,10 @@ def differences(first: Results, second: Results, names: tuple[str, str]) -> list
             f"{names[0]} and {names[1]} share no finished cell: {_what_differs(*done)}",
             "compare experiments with the same data set, open classes, method labels and seeds",
         )
-    regime = shared["open_classes"].str.extract(r"( \(.*)$")[0].fillna("")
-    shared["family"] = shared["protocol"] + regime
+    shared["family"] = [
+        family + opened.removeprefix(choice_of(opened))
+        for family, opened in zip(shared["protocol"], shared["open_classes"], strict=True)
+    ]
     order = {method: rank for rank, method in enumerate(method_order(shared["method"]))}
     found = [
         _difference(str(dataset), str(family), str(method), metric, cells)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from open_set_fer.benchmark import cell_result
 from open_set_fer.benchmark.cell_result import CellResult
+from open_set_fer.benchmark.labels import choice_of, opened_by
 from open_set_fer.benchmark.metrics import OF_THE_RUN
 from open_set_fer.benchmark.tracking import COORDINATES, DIGEST_LENGTH, Tracker
 from open_set_fer.reports.formats import markdown_escape, spreadsheet_safe
@@ -63,7 +64,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """The ranking of one data set and protocol family; family: with the label regime where labels are not the images' own."""
+    """The ranking of one data set and protocol family.
+
+    family: with the part of the test pool where it is not the whole one, and the label regime where labels are not the
+    images' own.
+    """
 
     dataset: str
     family: str
@@ -268,7 +273,9 @@ def _boards(found: list[Found]) -> tuple[Board, ...]:
             continue
         labels, share = cell.tags.get("labels", "own"), cell.tags.get("label_share", "")
         regime = "" if labels == "own" else f", labels {labels} {share}".rstrip()
-        groups.setdefault((cell.tags["dataset"], cell.tags["protocol"] + regime), []).append((source, cell))
+        opened = opened_by(cell.tags["open_classes"])
+        pool = opened.removeprefix(choice_of(opened)).replace(" (", ", ").replace(")", "")
+        groups.setdefault((cell.tags["dataset"], cell.tags["protocol"] + pool + regime), []).append((source, cell))
     return tuple(
         _board(dataset, family, groups[dataset, family]) for dataset, family in sorted(groups, key=_board_order)
     )

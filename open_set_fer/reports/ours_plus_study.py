@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from open_set_fer.benchmark.labels import choice_of
 from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95, auroc
 from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.benchmark.tracking import Tracker
@@ -79,7 +80,7 @@ def write_ours_plus_study(
         testing=testing,
         open=kinds[False],
         shifts=kinds[True],
-        opened=", ".join(dict.fromkeys(label.partition(" (")[0] for label in results.cells["open_classes"])),
+        opened=", ".join(dict.fromkeys(map(choice_of, results.cells["open_classes"]))),
         datasets=", ".join(results.datasets),
         seeds=seeds,
         missing=sum(arm.planned - len(arm.auroc) for arm in every),

@@ -23,7 +23,7 @@ import pandas as pd
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.features import FEATURES_TAG
-from open_set_fer.benchmark.labels import LABELS, Labels, labels_of
+from open_set_fer.benchmark.labels import LABELS, Labels, choice_of, labels_of
 from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.benchmark.tracking import COORDINATES, Tracker, read_notes
 from open_set_fer.datasets.faceset import BASIC
@@ -251,7 +251,7 @@ def protocol_order(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
     def rank(item: tuple[str, str]) -> tuple[int, list[int], int]:
         family, label = item
-        names = label.partition(" (")[0].split("+")  # without what is said of pool and labels
+        names = choice_of(label).split("+")  # without what is said of pool and labels
         classes = [BASIC.index(name) if name in BASIC else len(BASIC) for name in names]
         place = FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
         return place, classes, distinct.index(item)

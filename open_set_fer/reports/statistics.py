@@ -1,7 +1,7 @@
 """Do methods differ over choices of open classes? Friedman with Nemenyi, and pairwise Wilcoxon with Holm (Demšar 2006).
 
-A block is a choice of open classes of one data set, its number for a method the mean over seeds: the seeds of a choice test
-the same faces, so that they are no blocks of their own. Choices share faces too (closed ones nearly all), which the tests
+A block is a choice of open classes of one data set, its number for a method the mean over seeds, and over the pools where
+several were made of it: seeds and pools of a choice test the same faces, so that they are no blocks of their own. Choices share faces too (closed ones nearly all), which the tests
 take no account of: DEPENDENCE says so wherever a p-value stands.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
+from open_set_fer.benchmark.labels import choice_of
 from open_set_fer.benchmark.metrics import AUROC
 from open_set_fer.reports.names import method_name
 from open_set_fer.reports.query import FINISHED
@@ -30,7 +31,7 @@ DEPENDENCE = (
     "The tests take blocks for independent; choices of open classes share faces and models, so the p-values are too small "
     "rather than too large"
 )
-BLOCK = ["protocol", "open_classes"]
+BLOCK = ["protocol", "choice"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Pair:
 class Comparison:
     """Methods over the blocks of one data set, by AUROC.
 
-    blocks: labels of the choices. seeds: how many each block averages. ranks: mean rank by method, 1 the best, the best
+    blocks: labels of the choices. seeds, pools: how many each block averages. ranks: mean rank by method, 1 the best, the best
     first. friedman, critical_difference (of mean ranks, Nemenyi, at LEVEL), nemenyi (p-values, square): None with two
     methods. pairs: every pair. left_out: methods that are not planned for every block and seed.
     """
@@ -80,6 +81,7 @@ class Comparison:
     nemenyi: pd.DataFrame | None
     pairs: list[Pair]
     left_out: list[str] = field(default_factory=list)
+    pools: int = 1
 
     @property
     def smallest(self) -> float:
@@ -104,13 +106,14 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
     everywhere = set().union(*places.values())
     methods = [method for method, of in places.items() if of == everywhere]
     cells = cells[cells["method"].isin(methods)]
+    cells = cells.assign(choice=cells["open_classes"].map(choice_of))
     left_out = [method for method in places if method not in methods]
     blocks = cells[BLOCK].drop_duplicates()
     if reason := _refusal(cells, methods, len(blocks)):
         return f"No test of differences between methods: {reason}."
     means = cells.groupby([*BLOCK, "method"], sort=False)[AUROC.name].mean().unstack("method")[methods]
-    seeds = cells["seed"].nunique()
-    return _compared(means, seeds, left_out)
+    pools = int(cells.groupby(BLOCK)["open_classes"].nunique().max())
+    return _compared(means, cells["seed"].nunique(), left_out, pools)
 
 
 def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
@@ -131,7 +134,7 @@ def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
     return f"it needs every cell, and {len(lacking)} of {len(cells)} have no result ({'; '.join(named)}{more})"
 
 
-def _compared(means: pd.DataFrame, seeds: int, left_out: list[str]) -> Comparison:
+def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) -> Comparison:
     """The tests on a complete table, blocks by methods."""
     import scikit_posthocs  # statsmodels and seaborn come with it: a second and a half
 
@@ -143,10 +146,10 @@ def _compared(means: pd.DataFrame, seeds: int, left_out: list[str]) -> Compariso
     several = len(ranks) > 2
     nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(ordered.reset_index(drop=True)) if several else None
     return Comparison(
-        [str(label) for label in means.index.get_level_values("open_classes")], seeds, dict(ranks),
+        [str(label) for label in means.index.get_level_values("choice")], seeds, dict(ranks),
         _friedman(values) if several else None,
         critical_difference(len(ranks), len(means)) if several else None,
-        nemenyi, _pairs(ordered, wilcoxon, nemenyi), left_out,
+        nemenyi, _pairs(ordered, wilcoxon, nemenyi), left_out, pools,
     )  # fmt: skip
 
 
@@ -194,8 +197,9 @@ def p_text(p_value: float) -> str:
 def sentences(found: Comparison) -> str:
     """What was compared, how, and what came out; for a caption."""
     over = f"Mean ranks by AUROC over {len(found.blocks)} choices of open classes"
-    if found.seeds > 1:
-        over += f" (each the mean over {found.seeds} seeds)"
+    averaged = [f"{found.seeds} seeds"] * (found.seeds > 1) + [f"{found.pools} pools"] * (found.pools > 1)
+    if averaged:
+        over += f" (each the mean over {' and '.join(averaged)})"
     ranks = ", ".join(f"{method_name(method)} {rank:.1f}" for method, rank in found.ranks.items())
     parts = [f"{over}: {ranks}"]
     if found.friedman is not None and found.critical_difference is not None:

@@ -11,9 +11,11 @@ import torch
 from rich.console import Console
 
 from open_set_fer.benchmark.checking import faults_of
+from open_set_fer.benchmark.labels import OWN, Regime, choice_of
 from open_set_fer.benchmark.overview import auroc_table
 from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.profiles import load_profile
+from open_set_fer.benchmark.protocols import Pool, Protocol
 from open_set_fer.benchmark.runner import Runner
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.query import load
@@ -54,6 +56,23 @@ def test_a_method_that_scores_its_pool_alone_is_left_out_where_others_are_scored
         "surprise (60 closed faces, half with blur)": ["baseline", "ours", "ours-plus"],
     }
     assert "it scores its pool alone: ours" in caplog.text
+
+
+@pytest.mark.parametrize("regime", [OWN, Regime("released", 0.5), Regime("flipped-true", 0.2)])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        Pool(size=40, open_share=0.125),
+        Pool(size=40, open_share=0.0, scored="others", against="valid"),
+        Pool(size=60, open_share=0.0, shift="jpeg"),
+        Pool(size=40, open_share=0.5, open_from="test"),
+        None,
+    ],
+)
+def test_every_label_tells_its_choice_of_open_classes(pool, regime):
+    whole = Protocol("pairs", "fear+anger", ("neutral", "disgust"), ("fear", "anger"))
+    for protocol in (whole, whole.on_test_split()):
+        assert choice_of((protocol.on(pool) if pool else protocol).under(regime).label) == "fear+anger"
 
 
 def test_regimes_of_open_faces_do_not_go_with_pools_that_have_none(profile, tmp_path):

@@ -76,6 +76,16 @@ def test_families_and_label_regimes_have_boards_of_their_own():
     assert not any("control" in boards.title(board) for board in found)
 
 
+def test_a_pool_has_a_board_of_its_own_and_takes_no_rank_away():
+    pool = "(600 images, 30% open)"
+    cells = [cell(), cell("dias", auroc=0.5), cell(opened=f"surprise {pool}"),
+             cell(opened=f"surprise {pool} (labels as released)", labels="released", label_share="1", settings="r")]  # fmt: skip
+    found = leaderboard([Source("ada", cells)]).boards
+    assert [(board.family, [row.rank for row in board.rows]) for board in found] == [
+        ("single", [1, 2]), ("single, 600 images, 30% open", [1]), ("single, 600 images, 30% open, labels released 1", [1])
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("other", "agreement"), [(0.6, EQUAL), (0.6 + 5e-7, WITHIN), (0.61, DIFFERS)])
 def test_a_cell_that_two_have_counts_once_and_is_shown_with_both_values(other, agreement):
     mine = cell(auroc=0.6)

@@ -155,6 +155,27 @@ def test_refused_with_a_sentence() -> None:
     assert "fewer than two methods" in alone
 
 
+def pooled(classes: tuple[str, ...], pools: int) -> pd.DataFrame:
+    """Cells of several pools of each class; the scores' mean over a class's pools is its row of SCORES."""
+    offsets = np.linspace(-0.01, 0.01, pools)
+    return made({
+        ("single", f"{opened} (600 images, {10 * pool + 5}% open)", method, 0): float(SCORES[row, column] + offsets[pool])
+        for row, opened in enumerate(classes)
+        for pool in range(pools)
+        for column, method in enumerate(METHODS)
+    }).cells  # fmt: skip
+
+
+def test_pools_of_one_choice_are_no_blocks_of_their_own() -> None:
+    said = compare(pooled(("happiness",), 6))
+    assert isinstance(said, str)
+    assert "1 choice of open classes; with fewer than 6" in said
+    found = compared(pooled(CLASSES, 2))
+    assert (found.blocks, found.pools, found.seeds) == (list(CLASSES), 2, 1)
+    assert found.ranks == compared(cells()).ranks
+    assert "over 7 choices of open classes (each the mean over 2 pools): Ours 1.3" in sentences(found)
+
+
 def test_a_method_that_is_not_planned_everywhere_is_left_out_and_named() -> None:
     frame = cells()
     short = frame[~((frame["method"] == "dias") & (frame["open_classes"] == "fear"))]
