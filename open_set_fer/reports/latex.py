@@ -39,7 +39,7 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
     "§": r"\textsuperscript{\S}",
-    "λ": r"$\lambda$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "λ": r"$\lambda$", "χ": r"$\chi$", "²": r"$^2$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
     # Behind the \\ of the row before it a bare one would be taken for an argument.
     "[": "{[}", "*": "{*}",
 }  # fmt: skip

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from open_set_fer.benchmark.metrics import MAIN_METRICS
+from open_set_fer.reports import statistics
 from open_set_fer.reports.entries import Block, Entry, Row, mark_best
 from open_set_fer.reports.latex import COLUMN, NARROW_PAGE, PAGE, latex_escape, to_latex
 from open_set_fer.reports.query import MISSING, load
 from open_set_fer.reports.tables import Table, all_tables
 from tests.reports.conftest import ODD, Store
 from tests.reports.test_printed_form import forms
+from tests.reports.test_statistics import cells
 
 PAPER_METHODS = ["baseline", "eow", "proser", "dias", "ours"]
 POST_HOC = ["energy", "relative-mahalanobis", "kl-matching", "knn", "vim", "react", "she", "dice", "odin", "ours-plus",
@@ -62,6 +64,13 @@ def table(methods: list[str], rows: list[str], seeds: int = 1, align: str = "lef
     state = f"Mean ± standard deviation over {seeds} seeds."
     return Table(name, "one open class", "the paper's Table 1", state, "ferplus", "open classes", methods, blocks,
                  footnotes, footnotes[1:], align)  # fmt: skip
+
+
+def compared() -> Table:
+    """A table whose caption compares methods over seven choices of open classes."""
+    made = table(PAPER_METHODS, ["fear"], name="compared")
+    made.footnotes.append(statistics.sentences(statistics.compare(cells())))
+    return made
 
 
 def side_table() -> Table:
@@ -177,11 +186,13 @@ def test_every_row_fills_its_columns_whatever_the_labels(store: Store):
 def test_text_that_pdflatex_does_not_know_is_said():
     assert "lualatex" not in to_latex(table(["a", "b"], ["fear"]))
     assert "pdflatex may not know 恐" in to_latex(table(["a", "b"], ["恐"]))
+    assert "lualatex" not in to_latex(compared())
 
 
 def test_escape():
     assert latex_escape(r"a_b & 5% \x{y} ± —") == r"a\_b \& 5\% \textbackslash{}x\{y\} $\pm$ ---"
     assert latex_escape("a\n\nb\x00c") == "a b c"
+    assert latex_escape("χ²(4)") == r"$\chi$$^2$(4)"
 
 
 # -- with TeX ----------------------------------------------------------------------------------------------------------
@@ -227,6 +238,7 @@ def test_tables_compile_and_fit_measured_by_pdflatex(where: str, store: Store, t
         "special-side": table(SPECIAL[:4], SPECIAL, 1, "right"),
         "odd": table([ODD, "ours"], ["fear"]),
         "side": side_table(),
+        "compared": compared(),
         **forms(),
     }
     texts = {name: to_latex(t).replace("tab:", f"tab:{name}-") for name, t in made.items()}
