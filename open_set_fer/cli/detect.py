@@ -176,8 +176,9 @@ def detect(
 
         serve_page(loaded, port)
         return
-    written: set[Path] = set()
-    answers = [_answer(loaded, name, to, written) for name in _files(photos or [])]
+    names = list(_files(photos or [], to.resolve()))
+    taken = {Path(name).resolve() for name in names if name != "-"}  # no annotated picture in place of an original
+    answers = [_answer(loaded, name, to, taken) for name in names]
     if as_json:
         print_json({"detector": str(chosen), "threshold": loaded.description.threshold, "photos": answers})
     else:
@@ -197,11 +198,13 @@ def _newest(place: Path) -> Path:
     return found[-1].parent
 
 
-def _files(named: list[str]) -> Iterator[str]:
-    """The files to read; of a folder the pictures in it and in those below."""
+def _files(named: list[str], to: Path) -> Iterator[str]:
+    """The files to read; of a folder the pictures in it and in those below, but for the annotated ones of earlier in `to`."""
     for name in named:
         if name != "-" and Path(name).is_dir():
-            inside = [str(p) for p in sorted(Path(name).rglob("*")) if p.suffix.lower() in PICTURES and p.is_file()]
+            found = [p for p in sorted(Path(name).rglob("*")) if p.suffix.lower() in PICTURES and p.is_file()]
+            below = to != Path(name).resolve()  # where both are one folder, who could tell
+            inside = [str(p) for p in found if not (below and to in p.resolve().parents)]
             if not inside:
                 log.warning("%s: no picture in this folder", name)
             yield from inside
@@ -209,8 +212,8 @@ def _files(named: list[str]) -> Iterator[str]:
             yield name
 
 
-def _answer(detector: Detector, name: str, to: Path, written: set[Path]) -> dict[str, Any]:
-    """The faces of one photograph, and its annotated picture, which is put to `written`; or what is wrong with the file."""
+def _answer(detector: Detector, name: str, to: Path, taken: set[Path]) -> dict[str, Any]:
+    """The faces of one photograph, and its annotated picture, which is put to `taken`; or what is wrong with the file."""
     from open_set_fer.benchmark.detecting import annotated, detect_faces
     from open_set_fer.datasets.finding import read_photo
 
@@ -222,18 +225,18 @@ def _answer(detector: Detector, name: str, to: Path, written: set[Path]) -> dict
         console.print(f"{name}: {why}", style="red", soft_wrap=True, highlight=False)
         return {"photo": name, "error": why}
     faces: list[Face] = detect_faces(detector, photo)
-    picture = _save(annotated(photo, faces), to, "stdin" if name == "-" else Path(name).stem, written)
+    picture = _save(annotated(photo, faces), to, "stdin" if name == "-" else Path(name).stem, taken)
     return {"photo": name, "picture": str(picture), "faces": [face.content() for face in faces]}
 
 
-def _save(picture: Image, to: Path, stem: str, written: set[Path]) -> Path:
-    """Write under a name that is not among `written`, and put it there."""
+def _save(picture: Image, to: Path, stem: str, taken: set[Path]) -> Path:
+    """Write under a name that is not among `taken`, and put it there."""
     writable(to)
     path, number = to / f"{stem}.jpg", 1
-    while path in written:
+    while path.resolve() in taken:
         number += 1
         path = to / f"{stem}-{number}.jpg"
-    written.add(path)
+    taken.add(path.resolve())
     picture.save(path, quality=92)
     return path
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from open_set_fer.datasets.listing import Listing, Rows, chunk_length, file_key
+from open_set_fer.datasets.listing import FORMATS, Listing, Rows, chunk_length, file_key
 from open_set_fer.errors import SuiteError
 
 Box = tuple[int, int, int, int]
@@ -104,7 +104,7 @@ def decode(path: str, size: int, channels: int, box: Box | None = None) -> NDArr
     do not say what is white.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise SuiteError(
                     f"{path} has {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}", "crop it to the face"

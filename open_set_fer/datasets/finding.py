@@ -17,6 +17,7 @@ import pydantic
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from open_set_fer.datasets.listing import FORMATS
 from open_set_fer.errors import SuiteError, summary
 
 LONG_SIDE = 1000
@@ -70,7 +71,7 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(file)
+            picture = Image.open(file, formats=FORMATS)
             if picture.width * picture.height > MOST_PIXELS:
                 raise SuiteError(
                     f"the picture has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}",
@@ -80,7 +81,7 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
     except SuiteError:
         raise
     except UnidentifiedImageError as error:
-        raise SuiteError("is no picture that can be read", "JPEG, PNG, WebP or another of Pillow's formats") from error
+        raise SuiteError("is no picture that can be read", "JPEG, PNG, WebP, BMP, GIF or TIFF") from error
     except Exception as error:  # a decoder's own, and there is one a format
         raise SuiteError(f"cannot be decoded: {summary(error)}", "save it again as JPEG or PNG") from error
 
@@ -97,14 +98,13 @@ def finder() -> Any:
 
 def find_faces(picture: Image.Image) -> list[Box]:
     """The faces of a picture, from left to right."""
-    grey = picture.convert("L")
+    full = grey = picture.convert("L")
     longest = max(grey.size)
     factor = LONG_SIDE / longest if longest > LONG_SIDE else max(1.0, SMALL_SIDE / longest)
     if factor != 1.0:
         size = [max(1, round(factor * side)) for side in grey.size]
         grey = grey.resize((size[0], size[1]), Image.Resampling.BILINEAR)
     rectangles, sureness, _ = finder().run(np.ascontiguousarray(grey), 0, 0.0)
-    full = picture.convert("L")
     boxes = [
         _refined(full, Box(r.left() / factor, r.top() / factor, r.width() / factor, r.height() / factor, float(s)))
         for r, s in zip(rectangles, sureness, strict=True)
@@ -141,10 +141,12 @@ def crop_face(picture: Image.Image, box: Box, rule: CropRule, shape: tuple[int, 
     left, top, side = rule.square(box)
     x0, y0, x1, y1 = (int(np.floor(v)) for v in (left, top, left + side, top + side))
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    rows = np.clip(np.arange(y0, y1), 0, pixels.shape[0] - 1)
-    columns = np.clip(np.arange(x0, x1), 0, pixels.shape[1] - 1)
-    square = Image.fromarray(pixels[np.ix_(rows, columns)])
+    rows, columns = (
+        np.clip(np.arange(a, b), 0, n - 1) for a, b, n in ((y0, y1, picture.height), (x0, x1, picture.width))
+    )
+    seen = picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+    pixels = np.asarray(seen.convert("L" if channels == 1 else "RGB"))
+    square = Image.fromarray(pixels[np.ix_(rows - rows[0], columns - columns[0])])
     scaled = np.asarray(square.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None))
     return np.ascontiguousarray(scaled[None] if channels == 1 else scaled.transpose(2, 0, 1))
 

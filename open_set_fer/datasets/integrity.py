@@ -18,7 +18,7 @@ from PIL import Image
 from open_set_fer.console import track
 from open_set_fer.datasets.decoding import eight_bit
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Facts
-from open_set_fer.datasets.listing import IMAGE_ENDINGS
+from open_set_fer.datasets.listing import FORMATS, IMAGE_ENDINGS
 from open_set_fer.datasets.preview import as_picture
 from open_set_fer.errors import SuiteError
 
@@ -116,7 +116,7 @@ def odd_files(root: Path, side: int | None) -> list[str]:
 
     def fault(path: str) -> str:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if side is not None and image.size != (side, side):
                     return f"{image.width}x{image.height} pixels instead of {side}x{side}"
                 image.load()

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from open_set_fer.errors import SuiteError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""What is decoded, whatever a file's name says. Pillow knows more: PostScript, which it hands to a program of the machine."""
 
 CHUNK = 512
 CHUNK_BYTES = 8 << 20

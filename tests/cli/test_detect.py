@@ -97,6 +97,17 @@ def test_good_files_go_on_beside_broken_ones_and_the_exit_code_says_so(folder, t
     assert run.stdout.count("middle") >= 4  # two faces in a.png, two on standard input
 
 
+def test_no_annotated_picture_takes_an_originals_place(folder, two_faces, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(photo())
+    run = osfer("detect", tmp_path, "--json", "--detector", folder, "--out", tmp_path)
+    assert [Path(entry["picture"]).name for entry in json.loads(run.stdout)["photos"]] == ["a-2.jpg"]
+    assert (tmp_path / "a.jpg").read_bytes() == photo()
+    (tmp_path / "a-2.jpg").unlink()
+    for _ in range(2):  # what lies there from the first time is not a photograph to look at
+        run = osfer("detect", tmp_path, "--json", "--detector", folder, "--out", tmp_path / "detected")
+        assert [Path(entry["picture"]).name for entry in json.loads(run.stdout)["photos"]] == ["a.jpg"]
+
+
 def test_a_missing_detector_and_a_missing_photo_are_said(tmp_path):
     with pytest.raises(SuiteError, match="no detector under"):
         osfer("detect", "a.jpg", "--home", tmp_path, catch_exceptions=False)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from open_set_fer.datasets import finding
+from open_set_fer.datasets.decoding import decode
 from open_set_fer.datasets.finding import Box, CropRule, crop_face, find_faces, measure_rule, read_photo
 from open_set_fer.datasets.rendering import render_faces
 from open_set_fer.errors import SuiteError
@@ -36,6 +37,8 @@ def test_beyond_the_edge_a_crop_repeats_the_edge():
     crop = crop_face(picture, Box(-5, -5, 10, 10), CropRule(scale=1.0, right=0, down=0), (1, 10, 10))
     assert (crop[0, :, :5] == 0).all()
     assert (crop[0, 3, 5:] == [0, 20, 40, 60, 80]).all()
+    away = crop_face(picture, Box(30, -40, 4, 4), CropRule(scale=1.0, right=0, down=0), (3, 4, 4))
+    assert (away == 180).all()  # the nearest corner
 
 
 def test_a_photo_stands_as_its_camera_held_it():
@@ -57,6 +60,17 @@ def test_a_photo_stands_as_its_camera_held_it():
 def test_what_is_no_picture_is_said(content, fault):
     with pytest.raises(SuiteError, match=fault):
         read_photo(content)
+
+
+def test_postscript_is_handed_to_no_program(monkeypatch, tmp_path):
+    """Pillow would have Ghostscript run it, whatever its name is."""
+    content = encoded(Image.new("RGB", (8, 8)), "EPS")
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was called"))
+    with pytest.raises(SuiteError, match="no picture that can be read"):
+        read_photo(content)
+    (tmp_path / "face.jpg").write_bytes(content)
+    with pytest.raises(SuiteError, match="cannot decode"):
+        decode(str(tmp_path / "face.jpg"), 8, 1)
 
 
 def test_a_picture_with_too_many_pixels_is_not_decoded(monkeypatch):
