@@ -110,15 +110,15 @@ class Job:
 def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str) -> Answer:
     """Run a pickled job in a new process with that many threads, and wait for it.
 
-    timeout: seconds, then it is ended. folder: where paths start.
+    timeout: seconds, then it is ended. folder: where paths start, if this machine has it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="osfer-") as place:
             answer, printed = Path(place, "answer.json"), Path(place, "printed.txt")
             with printed.open("wb") as output:
                 process = subprocess.Popen(
-                    [*COMMAND, str(answer)], stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=folder,
-                    env={**os.environ, **dict.fromkeys(THREADS, str(threads))}, start_new_session=True,
+                    [*COMMAND, str(answer)], stdin=subprocess.PIPE, stdout=output, stderr=output,
+                    cwd=folder if os.path.isdir(folder) else None, env={**os.environ, **dict.fromkeys(THREADS, str(threads))}, start_new_session=True,
                 )  # fmt: skip
             try:
                 _hand_over(process, job)

@@ -69,6 +69,13 @@ class Dispatch:
 
     def _pool(self, jobs: list[tuple[int, Job]]) -> Iterator[tuple[int, Answer]]:
         arguments = self.threads, self.timeout, os.getcwd()
+        if self.backend == "ray" and self.jobs == 1:  # joblib would compute here, without the cluster and its GPU
+            from ray.util.multiprocessing import Pool
+
+            with Pool(1, ray_remote_args=self._remote()) as pool:
+                for number, job in jobs:
+                    yield pool.apply(_numbered, (number, pickle.dumps(job), *arguments))
+            return
         with self._configured():
             parallel = joblib.Parallel(n_jobs=self.jobs, batch_size=1, return_as="generator_unordered")
             found = parallel(joblib.delayed(_numbered)(number, pickle.dumps(job), *arguments) for number, job in jobs)
@@ -79,10 +86,12 @@ class Dispatch:
         if self.backend == "loky":
             kind = {} if self.jobs == 1 else {"initializer": partial(_begin_worker, os.getpid())}
             return joblib.parallel_config("loky", n_jobs=self.jobs, **kind)
-        remote = {
+        return joblib.parallel_config("ray", n_jobs=self.jobs, ray_remote_args=self._remote())
+
+    def _remote(self) -> dict[str, Any]:
+        return {
             "num_cpus": self.threads, "num_gpus": self.gpus, "max_restarts": RAY_RETRIES, "max_task_retries": RAY_RETRIES,
         }  # fmt: skip
-        return joblib.parallel_config("ray", n_jobs=self.jobs, ray_remote_args=remote)
 
 
 def threads_for(jobs: int) -> int:

@@ -77,6 +77,13 @@ def test_the_answer_comes_with_warnings_and_metrics_and_a_job_of_any_size_goes_i
     assert found.said == [(logging.WARNING, "careful")]
 
 
+def test_a_folder_that_this_machine_does_not_have_is_gone_without(answer, tmp_path):
+    """Of the runner, on another node of a cluster."""
+    from a_job import Job
+
+    assert in_own_process(pickle.dumps(Job("done", "", b"")), 1, None, str(tmp_path / "elsewhere")).state == "done"
+
+
 def test_every_library_is_told_how_many_threads_there_are(answer):
     assert answer("threads", " ".join(THREADS), threads=3).text == " ".join("3" for _ in THREADS)
 

@@ -57,5 +57,7 @@ def test_shares_of_a_gpu_on_a_ray_cluster(tmp_path, monkeypatch):
             replace(halves, jobs=2, gpus=1.0).started()
         answers = list(halves.answers([Job("threads", "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS")] * 3))
         assert [answer.text for _, answer in answers] == ["0 1"] * 3
+        whole = replace(halves, jobs=0, gpus=1.0).started()  # one place: on the cluster all the same
+        assert [answer.text for _, answer in whole.answers([Job("threads", "CUDA_VISIBLE_DEVICES")] * 2)] == ["0"] * 2
     finally:
         ray.shutdown()
