@@ -11,7 +11,7 @@ from typing import TypeVar
 from open_set_fer.benchmark.server import brief_requests, public_address, tracking_wait
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import log
-from open_set_fer.errors import TrackingAway
+from open_set_fer.errors import TrackingAway, summary
 
 T = TypeVar("T")
 
@@ -53,7 +53,10 @@ class Outbox:
         except TrackingAway as error:
             self._lost(error)
             return otherwise
-        except Exception:
+        except Exception as error:
+            if self._tracker is None:  # it was away from the start, and what answers now is no store yet
+                self._lost(TrackingAway(summary(error)))
+                return otherwise
             if self._answers():
                 self._back()
                 raise

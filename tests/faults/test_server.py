@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
 import pytest
 
+from open_set_fer.benchmark.outbox import Outbox
 from open_set_fer.benchmark.server import brief_requests, public_address, tracking_wait
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError, TrackingAway
@@ -82,6 +85,38 @@ def test_a_dead_port_costs_the_wait_and_results_are_logged_later(place, address,
     later = place.run()
     assert (later.computed, later.logged_from_disk, later.waiting) == (0, 2, [])
     assert place.statuses() == ["FINISHED"] * 2
+
+
+def test_a_server_that_comes_back_without_its_store_is_still_away(place, address, monkeypatch):
+    """It answered nothing at the start; then it refuses: the run goes on, and what it computed waits."""
+    monkeypatch.setenv("OSFER_TRACKING_WAIT", "0.5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    outbox = Outbox(place.home, "own")
+    assert outbox.away
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"error_code": "INTERNAL_ERROR", "message": "no database"}'
+            self.send_response(500)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(address.rpartition(":")[2])), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        outbox.knock()
+        assert outbox.away
+        assert outbox.ask(lambda tracker: "told", "kept") == "kept"
+        outcome = place.run()
+        assert (outcome.computed, len(outcome.waiting), outcome.failed) == (2, 2, [])
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
