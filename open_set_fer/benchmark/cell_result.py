@@ -72,6 +72,11 @@ class CellResult:
         area = "control AUROC" if self.is_control else "AUROC of shifted faces" if self.is_shift else "AUROC"
         return f"{' '.join(named)} seed {self.tags['seed']}: {area} {self.metrics['auroc']:.3f}"
 
+    def description(self) -> str:
+        """Markdown for the page of the result's run."""
+        files = "Every number is of `scores.parquet`, which has each face's score; `profile.toml` has the settings."
+        return "\n".join([f"**{self.title()}**\n", *(f"- {note}" for note in self.notes), f"\n{files}"])
+
     def to_json(self) -> str:
         """The text of result.json."""
         return json.dumps(asdict(self))

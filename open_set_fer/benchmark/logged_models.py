@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 MODEL_KEY = "model_key"
 """Tag of a logged model: the key of its cell, or of its closed-set model."""
 
+PAGE = """Scores faces (uint8, N x {}): expression, unknown_score (higher: more likely none of the known expressions), and p.<class> each.
+
+Serve it: `mlflow models serve --env-manager local --model-uri models:/MODEL_ID`, with the ID of this page.
+"""
+
 
 class FaceScorer(PythonModel):
     """Faces in, one row a face out: expression, unknown_score, and the probability of each known class as p.<class>."""
@@ -77,11 +82,12 @@ def _log(
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    tags = {name: masked(text)[:5000] for name, text in ({MODEL_KEY: model.key} | model.tags).items()}
+    description = read_description(model.folder)
+    own = {MODEL_KEY: model.key, "mlflow.note.content": PAGE.format("x".join(map(str, description.shape)))}
+    tags = {name: masked(text)[:5000] for name, text in (own | model.tags).items()}
     logged = client.create_logged_model(
         experiment_id, re.sub(r"[^\w+\- ]", "-", model.name)[:200], run_id, tags, params, "open-set expression"
     )
-    description = read_description(model.folder)
     with tempfile.TemporaryDirectory() as place:
         mlflow.pyfunc.save_model(
             f"{place}/model",

@@ -47,14 +47,26 @@ def log_cell(tracker: Tracker, tmp_path: Path, finish: str = "FINISHED", **value
 
 def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path, home):
     tracker = Tracker(home, "made")
-    log_cell(tracker, tmp_path, started=1000.5, ended=1012.75)
+    log_cell(tracker, tmp_path, started=1000.5, ended=1012.75, notes=["a note of http://me:word@host/"])
     (run,) = tracker.cells()
+    page = run.data.tags["mlflow.note.content"]
+    assert page.startswith("**synthetic pairs fear+anger ours seed 0: AUROC 0.750**\n\n- a note of http://")
+    assert "word" not in page
     assert (run.info.start_time, run.info.end_time) == (1000500, 1012750)
     assert run.info.run_name == "ours · fear+anger · s0 · synthetic"
     assert run.data.params == {
         "cell.dataset": "synthetic", "cell.protocol": "pairs", "cell.open_classes": "fear+anger", "cell.method": "ours",
         "cell.seed": "0", "method.epochs": "3",
     }  # fmt: skip
+
+
+def test_an_experiment_that_another_process_makes_meanwhile_is_taken(home, monkeypatch):
+    first, find = Tracker(home, "made"), Tracker._find_experiment
+    answers = iter([False])
+    monkeypatch.setattr(
+        Tracker, "_find_experiment", lambda self, wait: next(answers, None) is None and find(self, wait)
+    )
+    assert Tracker(home, "made").experiment_id == first.experiment_id
 
 
 def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
