@@ -42,7 +42,7 @@ from open_set_fer.cli.options import (
     writable,
 )
 from open_set_fer.console import console, log, out
-from open_set_fer.errors import some
+from open_set_fer.errors import masked, some
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.plan import Cell
@@ -187,7 +187,8 @@ def run(
         as_now += ["--keep-features"] * keep_features + ["--keep-models"] * keep_models
         options = {
             "--threads": threads, "--jobs": jobs, "--backend": backend if backend != "local" else "",
-            "--address": address, "--gpus": gpus, "--cell-timeout": cell_timeout, "--store": store,
+            "--address": address, "--gpus": gpus, "--cell-timeout": cell_timeout, "--store": masked(store),
+            "--device": device if device != "auto" else "",
         }  # fmt: skip
         as_now += [text for option, value in options.items() if value for text in (option, str(value))]
         chosen = selection.only([cell for cell, _ in outcome.failed]).arguments()

@@ -54,7 +54,12 @@ def add_noise(x: Tensor, std: Tensor, generator: torch.Generator, probability: f
 
 
 def _noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator).mul_(NOISE).to(x.device) / std
+    if x.device.type == "cpu":
+        drawn = torch.randn(x.shape, generator=generator)
+    else:  # drawn there: a batch of floats would cost four times what its images did on the way
+        there = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        drawn = torch.randn(x.shape, generator=there, device=x.device)
+    return drawn.mul_(NOISE) / std
 
 
 def flip_or_noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:

@@ -308,10 +308,14 @@ def test_the_retry_command_of_other_labels_can_be_run(tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
         failed = osfer(
-            "run", "-p", "smoke", "-m", "baseline", "--labels", "released", "--label-share", "0.5", *home, "--json"
-        )
+            "run", "-p", "smoke", "-m", "baseline", "--labels", "released", "--label-share", "0.5", *home, "--json",
+            "--device", "cpu", "--store", "memory://me:s3cret@models",
+        )  # fmt: skip
     assert failed.exit_code == 1
-    again = osfer(*shlex.split(json.loads(failed.stdout)["retry"])[1:], "--json")
+    retry = json.loads(failed.stdout)["retry"]
+    assert "--device cpu" in retry
+    assert "s3cret" not in failed.output
+    again = osfer(*shlex.split(retry)[1:], "--json")
     assert again.exit_code == 0, again.output
     assert [cell["open_classes"] for cell in json.loads(again.stdout)["results"]] == [
         "surprise (50% of labels as released)"
