@@ -72,7 +72,7 @@ def report(
             "--compare",
             metavar="A B",
             help="Render nothing; print how the second differs from the first on shared cells. Each is a profile of --home, or a "
-            "folder of results with the profile.",
+            "folder of results or the address of a store with the profile.",
         ),
     ] = None,
     home: HomeOption = HOME,
@@ -97,12 +97,16 @@ def report(
     if ui and not ui.startswith(("http://", "https://")):
         raise SuiteError(f"--ui {ui} is no address", "write it as http://127.0.0.1:5000")
     clip = read_clip_features(clip_features) if clip_features else None
-    tracker = Tracker(home, name, create=False)
+
+    def find() -> Tracker:
+        return Tracker(home, name, create=False)
+
+    tracker = find()
     if not ui and tracker.uri.startswith(("http://", "https://")):
         ui = tracker.uri
     ui = public_address(ui)  # the page is handed on
     if watch:
-        _watch(tracker, lambda: render(tracker, to or home / "report" / name, ui, clip))
+        _watch(find, lambda found: render(found, to or home / "report" / name, ui, clip))
         return
     index = render(tracker, to or home / "report" / name, ui, clip)
     tracker.log_report(index.parent, report_files(index.parent))
@@ -114,15 +118,30 @@ def report(
     out.print(f"report: {index.resolve()}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _watch(tracker: Tracker, render: Callable[[], Path]) -> None:
-    """Render whenever the logged cells have changed; what is not there yet is waited for. It is not logged to MLflow."""
+def _watch(find: Callable[[], Tracker], render: Callable[[Tracker], Path]) -> None:
+    """Render whenever the logged cells have changed; what is not there yet is waited for. It is not logged to MLflow.
+
+    Nor does it end where no page can be made of what is there, since a run may be about to mend that: said once.
+    """
     seen: dict[str, str] | None = None
+    fault = ""
+    tracker = find()
     try:
         while True:
+            if not tracker.experiment_id:  # store or experiment were not there when it looked
+                tracker = find()
             cells = {run.info.run_id: run.info.status for run in tracker.cells()}
             states = Counter(cells.values())
             if cells != seen and states["FINISHED"]:
-                page = render().resolve()
+                try:
+                    page = render(tracker).resolve()
+                except SuiteError as error:
+                    if str(error) != fault:
+                        fault = str(error)
+                        console.print(f"no page yet: {fault}", highlight=False, soft_wrap=True, markup=False)
+                    time.sleep(WATCH_PAUSE)
+                    continue
+                fault = ""
                 planned = max(len(tracker.planned()), len(cells))
                 failed = f", {states['FAILED']} failed" * (states["FAILED"] > 0)
                 said = f"{time.strftime('%H:%M:%S')} {states['FINISHED']} of {planned} cells finished{failed}: {page}"
@@ -141,14 +160,13 @@ def _compare(which: tuple[str, str], profile: str, home: Path, as_json: bool) ->
     from rich.markup import escape
     from rich.table import Table
 
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.server import public_address
     from open_set_fer.reports import compare
     from open_set_fer.reports.names import dataset_name, method_name
     from open_set_fer.reports.query import load
 
-    places = [(Path(name), profile) if Path(name).is_dir() else (home, name) for name in which]
-    first, second = (load(Tracker(of, load_profile(name)[0], create=False)) for of, name in places)
+    first, second = (load(_place(name, profile, home)) for name in which)
+    which = (public_address(which[0]), public_address(which[1]))
     found = compare.differences(first, second, which)
     if as_json:
         rows = [asdict(row) | {"metric": row.metric.name} for row in found]
@@ -192,6 +210,18 @@ def _compare(which: tuple[str, str], profile: str, home: Path, as_json: bool) ->
     out.print(f"first: {which[0]}; second: {which[1]}. {compare.NOTE}", highlight=False, markup=False)
     for name in compare.other_faces(first, second):
         console.print(f"warning: {dataset_name(name)} has other contents in the second", style="yellow")
+
+
+def _place(name: str, profile: str, home: Path) -> Tracker:
+    """What `--compare` names: the address of a store, a folder's own store, or a profile where runs go here."""
+    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.tracking import Tracker
+
+    if "://" in name:
+        return Tracker(home, load_profile(profile)[0], create=False, uri=name)
+    if Path(name).is_dir():
+        return Tracker(Path(name), load_profile(profile)[0], create=False, uri="")  # whatever MLFLOW_TRACKING_URI says
+    return Tracker(home, load_profile(name)[0], create=False)
 
 
 @app.command(epilog=examples("osfer ui", "osfer ui -p ferplus-cpu --port 5001"))

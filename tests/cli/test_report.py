@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import time
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.cli import app
+from open_set_fer.errors import SuiteError
 from tests.benchmark.test_tracking import log_cell
 
 
@@ -86,6 +89,13 @@ def test_compare_prints_the_difference_between_a_profile_and_a_folder(tmp_path, 
     assert "1/0/0" in done.output
     found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["differences"]
     assert [(row["metric"], row["difference"]) for row in found if row["metric"] == "auroc"] == [("auroc", 0.25)]
+    elsewhere = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+    for first, second, difference in ((str(home), str(tmp_path / "other"), 0.25), (elsewhere, str(home), -0.25)):
+        done = CliRunner().invoke(app, ["report", "-p", "smoke", "--compare", first, second, "--json"])
+        assert done.exit_code == 0, done.output
+        rows = json.loads(done.stdout)["differences"]
+        assert [row["difference"] for row in rows if row["metric"] == "auroc"] == [difference]
     done = CliRunner().invoke(app, [*command, "--watch"])
     assert "--compare writes no page" in str(done.exception)
 
@@ -107,8 +117,43 @@ def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home
             raise KeyboardInterrupt from None
 
     monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
-    monkeypatch.setattr("open_set_fer.cli.report.time.sleep", pause)
+    # Not time.sleep itself: other threads sleep as well.
+    monkeypatch.setattr("open_set_fer.cli.report.time", SimpleNamespace(sleep=pause, strftime=time.strftime))
     done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
     assert done.exit_code == 0, done.output
     assert rendered == [1, 2]
     assert [line.split(" ", 1)[1].split(" of ")[0] for line in done.stdout.splitlines()] == ["1", "2"]
+
+
+def test_watch_begins_on_an_empty_home_and_outlives_what_cannot_be_rendered(tmp_path, empty_store, monkeypatch):
+    home, pages = tmp_path / "later", []
+
+    def run(seed):
+        """What `osfer run` does meanwhile."""
+        home.mkdir(exist_ok=True)
+        if not (home / empty_store.name).exists():
+            shutil.copyfile(empty_store, home / empty_store.name)
+        log_cell(Tracker(home, "smoke"), tmp_path, seed=seed)
+
+    def rendering(tracker, *_):
+        pages.append(len(tracker.cells()))
+        if len(pages) < 3:
+            raise SuiteError("none of the 1 finished cells has the settings")
+        return tmp_path / "index.html"
+
+    pauses = iter([lambda: None, lambda: run(0), lambda: None, lambda: run(1)])
+
+    def pause(_):
+        try:
+            next(pauses)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
+    monkeypatch.setattr("open_set_fer.cli.report.time", SimpleNamespace(sleep=pause, strftime=time.strftime))
+    done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("no finished cell yet; waiting") == 1
+    assert pages == [1, 1, 2]
+    assert done.output.count("no page yet: none of the 1 finished cells has the settings") == 1
+    assert done.stdout.count("2 of 2 cells finished") == 1

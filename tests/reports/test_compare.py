@@ -55,6 +55,14 @@ def test_a_control_is_not_averaged_with_other_cells():
     assert [row.protocol for row in rows if row.metric == AUROC] == ["single", "single (20% of labels flipped)"]
 
 
+def test_shifted_closed_faces_are_in_no_comparison():
+    shifted = {("shift", "fear (60 closed faces, half with blur)", "baseline", 0): 0.5}
+    rows = differences(made(of(FIRST) | shifted), made(of(FIRST) | shifted), ("A", "B"))
+    assert {row.protocol for row in rows} == {"single"}
+    with pytest.raises(SuiteError, match="share no finished cell"):
+        differences(made(shifted), made(shifted), ("A", "B"))
+
+
 def test_nothing_shared_is_refused_with_what_differs():
     with pytest.raises(SuiteError, match=r"A and B share no finished cell: no common method \(baseline against eow\)"):
         differences(made(of(FIRST)), made(of(SECOND, "eow")), ("A", "B"))
