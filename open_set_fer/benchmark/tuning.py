@@ -277,6 +277,9 @@ class _Worker:
         self.name = f"{profile_name}.{label}.{objective}.{self._digest()}"
         self.tracker = Tracker(home, f"{profile_name}-tuning")
         self.lock: filelock.BaseFileLock | None = None
+        self.is_silent: bool | None = None
+        """Whether the trial's first cell has reported nothing while it trained; None where nobody listened."""
+        self.is_said = False
         self._asking = ExitStack()
         self.backend = backend = storage.open()
         with storage.asking(backend):
@@ -401,7 +404,8 @@ class _Worker:
         trials = self.study.get_trials(deepcopy=False)
         retried = taken_up(trials)
         for trial in trials:
-            if trial.number in retried:
+            # One that is queued again and still RUNNING was left between the two halves of `put_back`.
+            if trial.number in retried and trial.state != states.RUNNING:
                 continue
             lost = trial.state == states.FAIL and "error" not in trial.user_attrs
             if trial.state == states.RUNNING and self.storage.is_file:
@@ -414,7 +418,9 @@ class _Worker:
                 lost = True
             lost = lost or (trial.state == states.RUNNING and trial._trial_id in silent)
             died = trial.system_attrs.get("retry_history", ())
-            if lost and trial.state == states.RUNNING and len(died) + 1 >= DEATHS:
+            if lost and trial.number in retried:
+                put_back(self.study, trial)
+            elif lost and trial.state == states.RUNNING and len(died) + 1 >= DEATHS:
                 error = f"{DEATHS} workers died in it"
                 log.error("%s: trial %d failed: %s", self.label, trial.number, error)
                 self.backend.set_trial_user_attr(trial._trial_id, "error", error)
@@ -480,6 +486,7 @@ class _Worker:
                 self.tracker.log_trial(self.parent, outcome.run_id, self.name, trial.number, None, measured)
                 log.info("%s trial %d failed, %s", self.label, trial.number, values)
                 raise _Failed(fault)
+            self._say_silent()
             auroc = float(np.mean([cell["auroc"] for cell in measured]))
             self.tracker.log_trial(self.parent, outcome.run_id, self.name, trial.number, auroc, measured)
             log.info("%s trial %d: AUROC %.3f, %s", self.label, trial.number, auroc, values)
@@ -489,12 +496,22 @@ class _Worker:
         """Reports a trial's first cell to Optuna: the step is the epoch. The profile's own values are never stopped."""
         if self.search.pruner == "none":
             return None
+        self.is_silent = True
 
         def listen(epoch: int, auroc: float) -> bool:
+            self.is_silent = False
             trial.report(auroc, epoch)
             return values != self.start and bool(trial.should_prune())
 
         return listen
+
+    def _say_silent(self) -> None:
+        """Once, that the pruner has nothing to go by."""
+        if self.is_silent and not self.is_said:
+            self.is_said = True
+            log.warning(
+                "%s reports no scores while it trains: --pruner %s stops none of its trials", self.label, self.search.pruner
+            )
 
     def close(self) -> None:
         """Put back what this worker was at, and close the study's run unless others are at it."""

@@ -31,7 +31,7 @@ from open_set_fer.cli.options import (
     writable,
 )
 from open_set_fer.console import console, log, out
-from open_set_fer.errors import SuiteError, masked
+from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.studies import Storage, Study
@@ -125,6 +125,7 @@ def tune(
     if not labels:
         raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
     place = Storage.of(storage, writable(home))
+    refused = False
     for label in labels:
         try:
             study = tuning.tune(
@@ -138,6 +139,14 @@ def tune(
                 soft_wrap=True, highlight=False,
             )  # fmt: skip
             sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
+        except TrackingAway:
+            raise
+        except SuiteError as error:
+            if len(labels) == 1:
+                raise
+            refused = True
+            log.error("%s: %s", label, summary(error))
+            continue
         _print_study(study)
     shown = shlex.join(
         [
@@ -153,6 +162,8 @@ def tune(
     )
     console.print(f"next: {shown}", soft_wrap=True, highlight=False)
     console.print(f"or: {_dashboard(place)}", soft_wrap=True, highlight=False)
+    if refused:
+        sys.exit(1)
 
 
 @app.command(epilog=examples("osfer tune show -p ferplus-cpu", "osfer tune show -p ferplus-cpu -m ours --json"))

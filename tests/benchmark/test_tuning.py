@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -299,6 +300,35 @@ def test_the_commands_that_are_printed_have_no_password(tmp_path):
     assert _dashboard(server).startswith("optuna-dashboard 'postgresql://***@host/x' ")
 
 
+def test_a_worker_that_dies_while_it_puts_a_trial_back_leaves_none_running(tmp_path, monkeypatch):
+    import optuna
+
+    place = Storage.of(f"journal:{tmp_path / 'studies.log'}", tmp_path)
+    backend = place.open()
+    study = optuna.create_study(storage=backend, study_name="s", direction="maximize")
+    worker = SimpleNamespace(study=study, storage=place, backend=backend, name="s", label="ours")
+    study.ask({"a": optuna.distributions.IntDistribution(0, 9)})
+
+    def states():
+        return [trial.state.name for trial in study.get_trials()]
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(study, "tell", die)
+        with pytest.raises(KeyboardInterrupt):
+            tuning._Worker._take_up_lost(worker)
+    assert states() == ["RUNNING", "WAITING"]
+    with place.lock_of("s", 0):
+        tuning._Worker._take_up_lost(worker)
+    assert states() == ["RUNNING", "WAITING"], "its worker lives"
+    for _ in range(2):
+        tuning._Worker._take_up_lost(worker)
+        assert states() == ["FAIL", "WAITING"], "closed, and queued once"
+    assert [trial.number for trial in study.get_trials() if tuning.is_counted(trial)] == []
+
+
 @pytest.mark.slow
 def test_values_in_which_workers_die_are_given_up(tmp_path):
     """Trials that were left RUNNING, as by a killed worker, in a storage whose workers are known by their locks."""
@@ -355,8 +385,22 @@ def test_a_study_on_a_server_has_a_heartbeat(tmp_path, monkeypatch):
     assert done.trials[2].note == "3 workers died in it"
 
 
+def test_a_method_that_reports_nothing_is_said_once_to_be_no_matter_for_the_pruner(caplog):
+    worker = SimpleNamespace(search=Search(pruner="hyperband"), label="proser", start={}, is_silent=None, is_said=False)
+    tuning._Worker._say_silent(worker)
+    assert not caplog.text, "its cells were there: nobody listened"
+    for _ in range(2):
+        listen = tuning._Worker._listener(worker, SimpleNamespace(report=lambda *_: None), {})
+        tuning._Worker._say_silent(worker)
+    assert caplog.text.count("proser reports no scores while it trains: --pruner hyperband stops none") == 1
+    worker.is_said = False
+    listen(1, 0.5)
+    tuning._Worker._say_silent(worker)
+    assert caplog.text.count("reports no scores") == 1
+
+
 @pytest.mark.slow
-def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_path, monkeypatch):
+def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_path, monkeypatch, caplog):
     import optuna
 
     hyperband = tuning._Worker._pruner
@@ -375,7 +419,10 @@ def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_pat
     tracker = Tracker(tmp_path / "home", "own-tuning")
     assert len(tracker.cells()) == 1
     assert sorted(run.info.status for run in tracker._search("tags.`osfer.kind` = 'cell'")) == ["FINISHED", "KILLED"]
+    assert "reports no scores" not in caplog.text
     monkeypatch.setattr(tuning._Worker, "_pruner", hyperband)
+    tuned(tmp_path, 1, "[search.proser]\nepochs = [1, 2]\n", "proser", pruner="hyperband")
+    assert caplog.text.count("proser reports no scores while it trains") == 1
     with pytest.raises(SuiteError, match="baseline does not train by epochs"):
         tuned(tmp_path, 1, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n', "baseline", pruner="hyperband")
 
@@ -520,6 +567,23 @@ def test_tune_on_the_command_line(tmp_path):
     assert "optuna-dashboard sqlite:///" in done.output
     refused = CliRunner().invoke(app, [*command, "--dataset", "synthetic,digits"])
     assert "one data set" in str(refused.exception)
+
+
+def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, monkeypatch):
+    def tuned(profile, name, text, label, *_):
+        if label == "baseline":
+            raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
+        return study_of(trial(0, 0.5))
+
+    monkeypatch.setattr(tuning, "tune", tuned)
+    path = write(tmp_path, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n' + SEARCH)
+    command = ["tune", "-p", path, "--objective", "control", "--home", str(tmp_path / "home")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1, done.output
+    assert "best values of ours" in done.output
+    assert "next: osfer tune show" in done.output
+    alone = CliRunner().invoke(app, [*command, "-m", "baseline"])
+    assert isinstance(alone.exception, SuiteError)
 
 
 def test_the_retry_command_of_a_pooled_protocol_can_be_run(tmp_path, monkeypatch):
