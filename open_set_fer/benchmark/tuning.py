@@ -299,6 +299,7 @@ class _Worker:
                 "profile": profile_name, "label": label, "objective": objective, "own": self.start, "chosen": self.chosen,
                 "run_id": self.parent, "dataset": dataset, "started": time.time(), "experiment": f"{profile_name}-tuning",
                 "choices": {key: space for key, space in self.space.items() if isinstance(space, list)},
+                **({"stamp": STAMP} if objective == "test" else {}),  # optuna-dashboard shows it
             }.items():  # fmt: skip
                 self.study.set_user_attr(key, value)
             if search.sampler != "grid":
@@ -510,7 +511,9 @@ class _Worker:
         if self.is_silent and not self.is_said:
             self.is_said = True
             log.warning(
-                "%s reports no scores while it trains: --pruner %s stops none of its trials", self.label, self.search.pruner
+                "%s reports no scores while it trains: --pruner %s stops none of its trials",
+                self.label,
+                self.search.pruner,
             )
 
     def close(self) -> None:

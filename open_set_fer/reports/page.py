@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -66,12 +66,13 @@ class SettingsGroup:
 
 def build_page(
     results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "", not_drawn: Iterable[str] = (),
-    forms: Iterable[Table] = (),
+    forms: Iterable[Table] = (), studies: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
     """The page as HTML.
 
     ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
     there are not. forms: tables in the paper's own form, which the page links beside paper.tex.
+    studies: links to what was written of hyperparameter studies, by name.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -98,6 +99,7 @@ def build_page(
         failures=ran[ran["status"] == FAILED].to_dict("records"),
         missing=_missing(results.cells),
         notes=_notes(ran),
+        studies=studies or {},
         settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
         citation=CITATION,
     )  # fmt: skip

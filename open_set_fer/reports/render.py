@@ -8,6 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import filelock
 
@@ -48,7 +49,7 @@ def render(tracker: Tracker, out: Path, ui: str = "", clip: ClipFeatures | None 
     try:
         out.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(out / f"{MANIFEST}.lock"), tempfile.TemporaryDirectory() as fresh:
-            _render(results, Path(fresh), ui, clip)
+            _render(results, Path(fresh), ui, clip, _studies(out.resolve(), results.profile))
             _move(Path(fresh), out)
     except OSError as error:
         place = error.filename or out
@@ -63,7 +64,14 @@ def report_files(out: Path) -> list[Path]:
     return [out / name for name, digests in _read_manifest(out).items() if _digest(out / name) in digests]
 
 
-def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None) -> None:
+def _studies(out: Path, profile: str) -> dict[str, str]:
+    """What `osfer tune show` wrote beside the report: links from the page, by study."""
+    folder = out.parent / f"{profile}-tuning"
+    texts = sorted(folder.glob("*/study.md"))
+    return {path.parent.name: quote(f"../{folder.name}/{path.parent.name}/{path.name}") for path in texts}
+
+
+def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None, studies: dict[str, str]) -> None:
     tables_folder, figures_folder = folder / "tables", folder / "figures"
     tables_folder.mkdir()
     figures_folder.mkdir()
@@ -87,7 +95,7 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None) 
     for figure in figures:
         figure.save(figures_folder)
     (folder / PAPER).write_text(manuscript(results.profile, forms, tables, figures), "utf-8")
-    (folder / PAGE).write_text(build_page(results, tables, figures, ui, not_drawn, forms), "utf-8")
+    (folder / PAGE).write_text(build_page(results, tables, figures, ui, not_drawn, forms, studies), "utf-8")
 
 
 def _move(fresh: Path, out: Path) -> None:

@@ -12,6 +12,7 @@ from open_set_fer.benchmark.labels import Regime
 from open_set_fer.benchmark.overview import auroc_table
 from open_set_fer.benchmark.plan import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.profiles import Profile, load_profile
+from open_set_fer.benchmark.settings import settings_of
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.cli.run import plan
 from open_set_fer.datasets.affectnet import AffectNet
@@ -83,6 +84,74 @@ def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, cap
     assert line.startswith(f"ferplus cannot be read yet: no folder {tmp_path / 'ferplus'} (unpack the data set there")
     assert "107 of 107 cells to do" in shown
     assert not (tmp_path / "home").exists()
+
+
+def planned(name, tmp_path, monkeypatch):
+    """The cells of a built-in profile, without its data."""
+    monkeypatch.chdir(tmp_path)
+    return dry_plan(load_profile(name)[1], Selection(), tmp_path / "cache")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "networks", "opened"),
+    [
+        ("figure5", ("resnet18", "resnet50"), "surprise"),
+        ("figure5-cpu", ("shallow", "small"), "surprise (600 images, 30% open)"),
+    ],
+)
+def test_figure_5_varies_one_setting_at_a_time_and_reads_each_training_off(
+    name, networks, opened, tmp_path, monkeypatch
+):
+    cells = planned(name, tmp_path, monkeypatch)
+    assert {(cell.dataset, cell.protocol.label, cell.seed) for cell in cells} == {("ferplus", opened, 0)}
+    assert {cell.read_at for cell in cells} == {(10, 20, 30, 40, 50)}
+    assert {(cell.method.name, cell.method.epochs) for cell in cells} == {("ours", 50)}
+    of = {network: [] for network in networks}
+    for cell in cells:
+        of[(cell.recipe.own_backbone or cell.recipe.backbone).name].append(settings_of(cell.method))
+    first, second = of.values()
+    ten = [float(weight) for weight in range(1, 11)]
+    assert [settings["consistency_weight"] for settings in second] == ten
+    assert {settings["cycle_length"] for settings in second} == {10}
+    lambdas = [settings for settings in first if settings["cycle_length"] == 10]
+    assert [settings["consistency_weight"] for settings in lambdas] == ten
+    assert [(settings["cycle_length"], settings["consistency_weight"]) for settings in first if settings not in lambdas] == [
+        (2, 5.0), (5, 5.0), (25, 5.0), (50, 5.0)
+    ]  # fmt: skip
+    varied = {"consistency_weight", "cycle_length"}
+    assert len({str({k: v for k, v in s.items() if k not in varied}) for s in first + second}) == 1
+
+
+def test_table_4_has_ours_offline_and_online_with_one_set_of_settings(tmp_path, monkeypatch):
+    cells = planned("table4-cpu", tmp_path, monkeypatch)
+    reported = [cell for cell in cells if not cell.protocol.regime.is_control]
+    assert [cell.protocol.label for cell in reported[::2]] == [
+        "surprise",
+        "fear",
+        "disgust",
+        "happiness",
+        "sadness",
+        "anger",
+        "neutral",
+    ]
+    assert [cell.label for cell in reported] == ["ours", "ours-online"] * 7
+    offline, online = (settings_of(cell.method) for cell in reported[:2])
+    assert {key for key in offline if offline[key] != online[key]} == {"variant"}
+    controls = [cell for cell in cells if cell.protocol.regime.is_control]
+    assert {cell.protocol.regime.labels for cell in controls} == {"flipped", "flipped-true"}
+    assert {cell.label for cell in controls} == {"ours", "ours-online", "label-loss"}
+    assert {cell.seed for cell in cells} == {0}
+
+
+def test_table_5_switches_the_parts_of_ours_on_one_after_the_other(tmp_path, monkeypatch):
+    baseline, *rest = planned("table5-cpu", tmp_path, monkeypatch)
+    assert baseline.label == "baseline"
+    parts = ("attention", "cycle_lr", "cycle_training")
+    assert [tuple(settings_of(cell.method)[part] for part in parts) for cell in rest] == [
+        (True, False, False), (True, True, False), (True, True, True)
+    ]  # fmt: skip
+    assert {(cell.protocol.label, cell.seed) for cell in (baseline, *rest)} == {("surprise", 0)}
+    assert len({str({k: v for k, v in settings_of(cell.method).items() if k not in parts}) for cell in rest}) == 1
 
 
 def test_prepared_a_dry_plan_is_the_plan(tmp_path):

@@ -252,6 +252,8 @@ def test_a_grid_is_done_whole_and_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_test_split_is_stamped_on_every_output(tmp_path):
+    import optuna
+
     search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
     study = tuned(tmp_path, 1, search, "baseline", "test", ())
     assert study.selection.startswith(STAMP)
@@ -262,6 +264,8 @@ def test_the_test_split_is_stamped_on_every_output(tmp_path):
     (cell,) = tracker.cells()
     assert (parent.data.tags["stamp"], run.data.tags["stamp"]) == (STAMP, STAMP)
     assert parent.data.tags["mlflow.note.content"].startswith(f"**{STAMP}.** Settings of `")
+    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    assert stored.user_attrs["stamp"] == STAMP
     assert cell.data.tags["selection"].startswith(STAMP)
 
 

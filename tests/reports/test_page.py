@@ -10,6 +10,7 @@ import pandas as pd
 
 from open_set_fer.reports.latex import to_latex
 from open_set_fer.reports.page import _notes, build_page
+from open_set_fer.reports.render import _studies
 from open_set_fer.reports.tables import Table, all_tables
 from tests.reports.test_summary import SEEDS
 
@@ -113,3 +114,16 @@ def test_selections_that_lost_a_class_are_one_line() -> None:
         ("FERPlus: Ours", "other", 1),
         ("FERPlus: Ours", "a selection lost a class: all samples used", 1),
     ]  # fmt: skip
+
+
+def test_the_page_links_studies_that_lie_beside_it(tmp_path: Path) -> None:
+    for name in ("p_ours_auroc_1", "p_<b>_auroc_2"):
+        (tmp_path / "p-tuning" / name).mkdir(parents=True)
+        (tmp_path / "p-tuning" / name / "study.md").write_text("# Study")
+    (tmp_path / "p-tuning" / "no study").mkdir()
+    tables = all_tables(SEEDS)
+    page = build_page(SEEDS, tables, [], studies=_studies(tmp_path / "p", "p"))
+    assert '<a href="../p-tuning/p_ours_auroc_1/study.md">p_ours_auroc_1</a>' in page
+    assert '<a href="../p-tuning/p_%3Cb%3E_auroc_2/study.md">p_&lt;b&gt;_auroc_2</a>' in page
+    assert "no study" not in page
+    assert "Hyperparameter studies" not in build_page(SEEDS, tables, [], studies=_studies(tmp_path / "q", "q"))

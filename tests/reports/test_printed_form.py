@@ -69,6 +69,53 @@ def test_metrics_stand_side_by_side_and_a_data_set_without_cells_keeps_its_rows(
     assert "Standard deviation of AUROC over seeds: at most 0.007." in table.footnotes
 
 
+def several() -> dict[str, Table]:
+    """The printed forms of several open classes at once: AUROC 0.5 of the baseline, 0.1 more a row, 0.2 more for ours."""
+    rows = [
+        ("ferplus", "pairs", "surprise+fear"), ("ferplus", "pairs", "fear+disgust"),
+        ("ferplus", "triples", "surprise+fear+disgust"), ("rafdb_compound", "compound", "compound"),
+        ("ferplus", "contempt", "contempt"),
+    ]  # fmt: skip
+    made: dict[Cell, tuple[float, float] | str] = {
+        (*place, method, seed): (0.5 + 0.1 * (row % 3) + 0.2 * (method == "ours") + 0.02 * seed, 0.9 - 0.1 * (row % 3))
+        for row, place in enumerate(rows)
+        for method in ("baseline", "ours")
+        for seed in (0, 1)
+    }
+    return {table.name: table for table in printed_tables(results_of(made))}
+
+
+def test_table_2_has_pairs_then_triples_and_one_mean_over_both() -> None:
+    table = several()["printed_table2"]
+    assert "two and three open classes" in table.caption
+    assert "the paper's Table 2" in table.caption
+    assert table.groups(range(len(table.columns))) == [("AUROC ↑", 2), ("FPR@TPR95 ↓", 2)]
+    rafdb, ferplus = table.blocks
+    assert (rafdb.heading, ferplus.heading) == ("RAF-DB", "FERPlus")
+    assert len(rafdb.rows) == 6 + 5 + 1, "the paper's pairs, triples and their mean, as dashes"
+    assert [[row.label, *(entry.number for entry in row.entries)] for row in ferplus.rows] == [
+        ["surprise+fear", "0.510", "0.710", "0.900", "0.900"],
+        ["fear+disgust", "0.610", "0.810", "0.800", "0.800"],
+        ["surprise+fear+disgust", "0.710", "0.910", "0.700", "0.700"],
+        ["mean", "0.610", "0.810", "0.800", "0.800"],
+    ]
+
+
+def test_table_3_has_compound_expressions_and_contempt_of_their_data_sets_and_no_mean() -> None:
+    table = several()["printed_table3"]
+    assert "the paper's Table 3" in table.caption
+    shown = {
+        block.heading: [[row.label, *(entry.text for entry in row.entries)] for row in block.rows]
+        for block in table.blocks
+    }
+    compound, affectnet, ferplus = shown
+    assert shown[compound] == [["compound", "0.510", "0.710", "0.900", "0.900"]]
+    assert (affectnet, shown[affectnet]) == ("AffectNet", [["contempt", "—", "—", "—", "—"]])
+    assert (ferplus, shown[ferplus]) == ("FERPlus", [["contempt", "0.610", "0.810", "0.800", "0.800"]])
+    assert compound.startswith("RAF-DB")
+    assert set(several()) == {"printed_table2", "printed_table3"}
+
+
 def test_printed_numbers_stand_in_a_column_named_for_their_data_set() -> None:
     paper = paper_results()
     for name, head in (("printed_table4", "paper (RAF-DB) AUROC: online"), ("printed_table5", "paper (RAF-DB) AUROC")):
