@@ -36,7 +36,7 @@ test-fast: $(INSTALLED)
 
 ## what is killed, cut, filled up or hangs, really
 faults: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/test_cell_process.py
+	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/test_cell_process.py tests/benchmark/test_isolation.py
 
 ## style, import directions, types
 lint: $(INSTALLED)

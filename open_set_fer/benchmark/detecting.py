@@ -68,7 +68,7 @@ def detect_faces(detector: Detector, picture: Image.Image) -> list[Face]:
 def annotated(picture: Image.Image, faces: list[Face]) -> Image.Image:
     """The picture with a frame and a line of words for each face."""
     shown = picture.copy()
-    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE), reducing_gap=1.0)
     factor = shown.width / picture.width
     draw = ImageDraw.Draw(shown)
     size = max(12, round(max(shown.size) / 45))

@@ -77,7 +77,9 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
                     f"the picture has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}",
                     "scale it down",
                 )
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            picture.load()
+            ImageOps.exif_transpose(picture, in_place=True)
+            return picture if picture.mode == "RGB" else picture.convert("RGB")
     except SuiteError:
         raise
     except UnidentifiedImageError as error:

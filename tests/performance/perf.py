@@ -21,6 +21,7 @@ from open_set_fer.datasets.rendering import render_faces
 from open_set_fer.methods.augmentation import random_erase
 from tests.performance.cells import null_cells, planned, side_by_side
 from tests.performance.epochs import epochs
+from tests.performance.photos import photos
 from tests.performance.rows import Row, pairs
 
 
@@ -92,6 +93,7 @@ def erasing(_: Path) -> list[Row]:
 
 PARTS = {
     "decoding": decoding, "erasing": erasing, "epochs": epochs, "plan": planned, "jobs": side_by_side, "null": null_cells,
+    "photos": photos,
 }  # fmt: skip
 
 
