@@ -96,9 +96,8 @@ def build_detector(
     description, scorer = made
     log.info("%s: setting the threshold on %d known faces of split valid", cell.label, len(known))
     threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
-    accepted = (
-        detection.unknown_score <= threshold
-    )  # not the scorer's: parts of it may have been trained on these faces
+    # Not by the scorer: parts of it may have been trained on these faces.
+    accepted = detection.unknown_score <= threshold
     is_open = workplace.split.truth < 0
     calibration = Calibration(
         split="valid", share=share, faces=len(known),

@@ -118,7 +118,8 @@ def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str)
             with printed.open("wb") as output:
                 process = subprocess.Popen(
                     [*COMMAND, str(answer)], stdin=subprocess.PIPE, stdout=output, stderr=output,
-                    cwd=folder if os.path.isdir(folder) else None, env={**os.environ, **dict.fromkeys(THREADS, str(threads))}, start_new_session=True,
+                    cwd=folder if os.path.isdir(folder) else None, start_new_session=True,
+                    env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
                 )  # fmt: skip
             try:
                 _hand_over(process, job)
