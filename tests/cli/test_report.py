@@ -100,15 +100,9 @@ def test_compare_prints_the_difference_between_a_profile_and_a_folder(tmp_path, 
     assert "--compare writes no page" in str(done.exception)
 
 
-def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home, monkeypatch):
-    rendered = []
-    tracker = Tracker(home, "smoke")
-
-    def rendering(*_):
-        rendered.append(len(tracker.cells()))
-        return tmp_path / "index.html"
-
-    pauses = iter([lambda: log_cell(tracker, tmp_path), lambda: None, lambda: log_cell(tracker, tmp_path, seed=1)])
+def watch(monkeypatch, home, rendering, meanwhile):
+    """`osfer report --watch`; in each of its pauses the next of `meanwhile` happens, then Ctrl-C."""
+    pauses = iter(meanwhile)
 
     def pause(_):
         try:
@@ -119,7 +113,19 @@ def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home
     monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
     # Not time.sleep itself: other threads sleep as well.
     monkeypatch.setattr("open_set_fer.cli.report.time", SimpleNamespace(sleep=pause, strftime=time.strftime))
-    done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
+    return CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
+
+
+def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home, monkeypatch):
+    rendered = []
+    tracker = Tracker(home, "smoke")
+
+    def rendering(*_):
+        rendered.append(len(tracker.cells()))
+        return tmp_path / "index.html"
+
+    meanwhile = [lambda: log_cell(tracker, tmp_path), lambda: None, lambda: log_cell(tracker, tmp_path, seed=1)]
+    done = watch(monkeypatch, home, rendering, meanwhile)
     assert done.exit_code == 0, done.output
     assert rendered == [1, 2]
     assert [line.split(" ", 1)[1].split(" of ")[0] for line in done.stdout.splitlines()] == ["1", "2"]
@@ -141,17 +147,7 @@ def test_watch_begins_on_an_empty_home_and_outlives_what_cannot_be_rendered(tmp_
             raise SuiteError("none of the 1 finished cells has the settings")
         return tmp_path / "index.html"
 
-    pauses = iter([lambda: None, lambda: run(0), lambda: None, lambda: run(1)])
-
-    def pause(_):
-        try:
-            next(pauses)()
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
-    monkeypatch.setattr("open_set_fer.cli.report.time", SimpleNamespace(sleep=pause, strftime=time.strftime))
-    done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
+    done = watch(monkeypatch, home, rendering, [lambda: None, lambda: run(0), lambda: None, lambda: run(1)])
     assert done.exit_code == 0, done.output
     assert done.output.count("no finished cell yet; waiting") == 1
     assert pages == [1, 1, 2]
