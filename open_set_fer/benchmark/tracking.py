@@ -459,9 +459,8 @@ class Tracker:
             }  # fmt: skip
             now = time.time()
             started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
-            encoded = {
-                name: encoder.submit(_png, picture) for name, picture in pictures.items()
-            }  # beside MLflow's work
+            # Beside MLflow's own work.
+            encoded = {name: encoder.submit(_png, picture) for name, picture in pictures.items()}
             run = self.client.create_run(self.experiment_id, start_time=started, tags=tags)
             run_id = run.info.run_id
             metrics = [Metric(name, float(value), ended, 0) for name, value in result.metrics.items()]

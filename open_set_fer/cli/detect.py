@@ -203,8 +203,9 @@ def _files(named: list[str], to: Path) -> Iterator[str]:
     for name in named:
         if name != "-" and Path(name).is_dir():
             found = [p for p in sorted(Path(name).rglob("*")) if p.suffix.lower() in PICTURES and p.is_file()]
-            below = to != Path(name).resolve()  # where both are one folder, who could tell
-            inside = [str(p) for p in found if not (below and to in p.resolve().parents)]
+            if to != Path(name).resolve():  # where both are one folder, who could tell
+                found = [p for p in found if to not in p.resolve().parents]
+            inside = [str(p) for p in found]
             if not inside:
                 log.warning("%s: no picture in this folder", name)
             yield from inside

@@ -106,7 +106,7 @@ def report(
         ui = tracker.uri
     ui = public_address(ui)  # the page is handed on
     if watch:
-        _watch(find, lambda found: render(found, to or home / "report" / name, ui, clip))
+        _watch(tracker, find, lambda found: render(found, to or home / "report" / name, ui, clip))
         return
     index = render(tracker, to or home / "report" / name, ui, clip)
     tracker.log_report(index.parent, report_files(index.parent))
@@ -118,14 +118,13 @@ def report(
     out.print(f"report: {index.resolve()}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _watch(find: Callable[[], Tracker], render: Callable[[Tracker], Path]) -> None:
+def _watch(tracker: Tracker, find: Callable[[], Tracker], render: Callable[[Tracker], Path]) -> None:
     """Render whenever the logged cells have changed; what is not there yet is waited for. It is not logged to MLflow.
 
     Nor does it end where no page can be made of what is there, since a run may be about to mend that: said once.
     """
     seen: dict[str, str] | None = None
     fault = ""
-    tracker = find()
     try:
         while True:
             if not tracker.experiment_id:  # store or experiment were not there when it looked
@@ -139,16 +138,18 @@ def _watch(find: Callable[[], Tracker], render: Callable[[Tracker], Path]) -> No
                     if str(error) != fault:
                         fault = str(error)
                         console.print(f"no page yet: {fault}", highlight=False, soft_wrap=True, markup=False)
-                    time.sleep(WATCH_PAUSE)
-                    continue
-                fault = ""
-                planned = max(len(tracker.planned()), len(cells))
-                failed = f", {states['FAILED']} failed" * (states["FAILED"] > 0)
-                said = f"{time.strftime('%H:%M:%S')} {states['FINISHED']} of {planned} cells finished{failed}: {page}"
-                out.print(said, soft_wrap=True, highlight=False, markup=False)
-            elif seen is None:
-                console.print("no finished cell yet; waiting, Ctrl-C ends it")
-            seen = cells
+                else:
+                    fault, seen = "", cells
+                    planned = max(len(tracker.planned()), len(cells))
+                    failed = f", {states['FAILED']} failed" * (states["FAILED"] > 0)
+                    said = (
+                        f"{time.strftime('%H:%M:%S')} {states['FINISHED']} of {planned} cells finished{failed}: {page}"
+                    )
+                    out.print(said, soft_wrap=True, highlight=False, markup=False)
+            else:
+                if seen is None:
+                    console.print("no finished cell yet; waiting, Ctrl-C ends it")
+                seen = cells
             time.sleep(WATCH_PAUSE)
     except KeyboardInterrupt:
         console.print("stopped watching")

@@ -28,8 +28,8 @@ NOTE = (
 class Difference:
     """One method on one family of protocols, over the cells that both have.
 
-    protocol: the family, with the part of the test pool and the label regime where it is not the paper's. first, second: means. cells, choices: how
-    many are shared; same: of the cells, those of equal settings (one cell key). low, high: interval of second - first; None
+    protocol: the family, with the part of the test pool and the label regime where it is not the paper's. first, second:
+    means. cells, choices: how many are shared; same: of the cells, those of equal settings (one cell key). low, high: interval of second - first; None
     for too few choices. better, equal, worse: choices by which of the two is better there. p_value: of the sign test.
     """
 

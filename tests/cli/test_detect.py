@@ -18,28 +18,19 @@ from typer.testing import CliRunner
 from open_set_fer.benchmark import detecting
 from open_set_fer.benchmark.building import detector_protocol, threshold_for, with_valid_split
 from open_set_fer.benchmark.detecting import annotated, detect_faces
-from open_set_fer.benchmark.detector import Detector, Source, describe_scorer, load_detector, write_detector
+from open_set_fer.benchmark.detector import Detector, load_detector
 from open_set_fer.cli import app, detect_server
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.datasets.finding import Box
 from open_set_fer.datasets.rendering import render_faces
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.baseline import Baseline
-from open_set_fer.testing import task_and_context
 from tests.conftest import face_set
+from tests.detectors import untrained_detector
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector with an untrained network, whose threshold divides its scores."""
-    task, context, _ = task_and_context()
-    scorer = Baseline().detect(task, context).scorer
-    source = Source(dataset="bars", fingerprint="f", open_classes=[], seed=0, key="k", closed_set_key="c")
-    classes = ("<b>low</b>", "middle", "high")
-    description = describe_scorer(scorer, Baseline(), "baseline", classes, (1, 24, 24), source)
-    place = tmp_path_factory.mktemp("home") / "detectors" / "bars"
-    write_detector(place, description.model_copy(update={"threshold": -0.4}), scorer)
-    return place
+    return untrained_detector(tmp_path_factory.mktemp("home") / "detectors" / "bars")
 
 
 @pytest.fixture

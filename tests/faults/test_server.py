@@ -19,6 +19,7 @@ from open_set_fer.benchmark.server import brief_requests, public_address, tracki
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.errors import SuiteError, TrackingAway
 from tests.faults.test_processes import computed, harmful, wait_until
+from tests.security.test_secrets import Refusing
 
 
 @pytest.fixture
@@ -94,19 +95,8 @@ def test_a_server_that_comes_back_without_its_store_is_still_away(place, address
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     outbox = Outbox(place.home, "own")
     assert outbox.away
-
-    class Refusing(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = b'{"error_code": "INTERNAL_ERROR", "message": "no database"}'
-            self.send_response(500)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(address.rpartition(":")[2])), Refusing)
+    handler = type("Handler", (Refusing,), {"status": 500})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(address.rpartition(":")[2])), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         outbox.knock()

@@ -10,23 +10,17 @@ import numpy as np
 from PIL import Image
 
 from open_set_fer.benchmark.detecting import annotated, detect_faces
-from open_set_fer.benchmark.detector import Detector, Source, describe_scorer, load_detector, write_detector
+from open_set_fer.benchmark.detector import Detector, load_detector
 from open_set_fer.datasets.finding import finder, read_photo
 from open_set_fer.datasets.rendering import render_faces
-from open_set_fer.methods.baseline import Baseline
-from open_set_fer.testing import task_and_context
+from tests.detectors import untrained_detector
 from tests.performance.rows import Row
 
 
 def photos(root: Path) -> list[Row]:
     """Photographs of 12 megapixels with one face and with eight; an untrained network takes as long as a trained one."""
     finder()  # says what is missing
-    task, context, _ = task_and_context()
-    scorer = Baseline().detect(task, context).scorer
-    source = Source(dataset="bars", fingerprint="f", open_classes=[], seed=0, key="k", closed_set_key="c")
-    described = describe_scorer(scorer, Baseline(), "baseline", task.closed_classes, (1, 24, 24), source)
-    write_detector(root / "detector", described.model_copy(update={"threshold": -0.4}), scorer)
-    detector = load_detector(root / "detector")
+    detector = load_detector(untrained_detector(root / "detector"))
     return [photo_row(detector, count) for count in (1, 8)]
 
 
