@@ -68,7 +68,7 @@ class Harmful:
                 while self.number == 2 and not Path(os.environ["OSFER_GATE"]).exists():
                     time.sleep(0.1)
             if what.startswith("sleep"):
-                time.sleep(float(what.removeprefix("sleep")))
+                time.sleep(float(os.environ.get("OSFER_SLEEP", what.removeprefix("sleep"))))
         return Detection(-model.test_logits.max(axis=1), model.pseudo_labels)
 '''
 
