@@ -32,6 +32,7 @@ WATCH_PAUSE = 5.0
         "osfer report -p ferplus-cpu --out my-report",
         "osfer report --watch",
         "osfer report -p demo --compare runs other/runs",
+        "osfer report --compare ferplus-cpu-plain ferplus-cpu --out docs/closed_set",
     )
 )
 def report(
@@ -71,17 +72,17 @@ def report(
         typer.Option(
             "--compare",
             metavar="A B",
-            help="Render nothing; print how the second differs from the first on shared cells. Each is a profile of --home, or a "
-            "folder of results or the address of a store with the profile.",
+            help="Render nothing; print how the second differs from the first on shared cells, and write it as Markdown with --out. "
+            "Each is a profile of --home, or a folder of results or the address of a store with the profile.",
         ),
     ] = None,
     home: HomeOption = HOME,
 ) -> None:
     """Render tables (LaTeX, Markdown, CSV), figures and index.html from MLflow; files of yours are never overwritten."""
     if compare:
-        if to or watch or ui or clip_features:
-            raise SuiteError("--compare writes no page", "leave out --out, --ui, --clip-features and --watch")
-        _compare(compare, profile, home, as_json)
+        if watch or ui or clip_features:
+            raise SuiteError("--compare writes no page", "leave out --ui, --clip-features and --watch")
+        _compare(compare, profile, home, to, as_json)
         return
     if watch and as_json:
         raise SuiteError("--watch never ends, so it has no JSON to print", "leave out one of --watch and --json")
@@ -155,62 +156,37 @@ def _watch(tracker: Tracker, find: Callable[[], Tracker], render: Callable[[Trac
         console.print("stopped watching")
 
 
-def _compare(which: tuple[str, str], profile: str, home: Path, as_json: bool) -> None:
-    """Print how the second experiment differs from the first."""
+def _compare(which: tuple[str, str], profile: str, home: Path, to: Path | None, as_json: bool) -> None:
+    """Print how the second experiment differs from the first, and write it where `to` is given."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     from open_set_fer.benchmark.server import public_address
     from open_set_fer.reports import compare
-    from open_set_fer.reports.names import dataset_name, method_name
     from open_set_fer.reports.query import load
 
     first, second = (load(_place(name, profile, home)) for name in which)
     which = (public_address(which[0]), public_address(which[1]))
     found = compare.differences(first, second, which)
+    others = compare.other_faces(first, second)
+    if to:
+        to.mkdir(parents=True, exist_ok=True)
+        (to / compare.FILE).write_text(compare.to_markdown(found, which, others), "utf-8")
     if as_json:
         rows = [asdict(row) | {"metric": row.metric.name} for row in found]
         print_json({"first": which[0], "second": which[1], "differences": rows})
         return
-    for metric, dataset in dict.fromkeys((row.metric, row.dataset) for row in found):
-        of = [row for row in found if (row.metric, row.dataset) == (metric, dataset)]
-        title = escape(f"{dataset_name(dataset)}: {metric.heading}")
-        table = Table(
-            "protocols",
-            "method",
-            "first",
-            "second",
-            "difference",
-            "signs",
-            "p",
-            "cells",
-            title=title,
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-            collapse_padding=True,
-        )
+    for title, of in compare.titled(found):
+        table = Table(*compare.HEADS, title=escape(title), box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         table.columns[4].no_wrap = True
         for row in of:
-            first_mean, second_mean = (f"{value:.{metric.decimals}f}" for value in (row.first, row.second))
-            texts = [
-                row.protocol,
-                method_name(row.method),
-                first_mean,
-                second_mean,
-                row.text.replace(" ", "\n", 1),
-                row.signs,
-            ]
-            table.add_row(*map(escape, [*texts, f"{row.p_value:.2f}", str(row.cells)]))
+            table.add_row(*(escape(text.replace(" [", "\n[")) for text in row.row))
         out.print(table)
-    equal, cells = (
-        sum(getattr(row, name) for row in found if row.metric == found[0].metric) for name in ("same", "cells")
-    )
-    if equal:
-        out.print(f"{equal} of {cells} shared cells have equal settings and so one result.", highlight=False)
-    out.print(f"first: {which[0]}; second: {which[1]}. {compare.NOTE}", highlight=False, markup=False)
-    for name in compare.other_faces(first, second):
-        console.print(f"warning: {dataset_name(name)} has other contents in the second", style="yellow")
+    for text in compare.remarks(found, which, others):
+        out.print(text, highlight=False, markup=False)
+    if to:
+        out.print(f"comparison: {(to / compare.FILE).resolve()}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _place(name: str, profile: str, home: Path) -> Tracker:

@@ -13,8 +13,12 @@ from open_set_fer.benchmark.metrics import MAIN_METRICS, Metric
 from open_set_fer.benchmark.shifts import SHIFT
 from open_set_fer.benchmark.tracking import COORDINATES
 from open_set_fer.errors import SuiteError, some
+from open_set_fer.reports.formats import markdown_escape, pipe_table
+from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FINISHED, Results, method_order
 
+FILE = "compare.md"
+HEADS = ("protocols", "method", "first", "second", "difference", "signs", "p", "cells")
 FEWEST_CHOICES = 3
 """With two, Student's t reaches over a dozen times their difference."""
 NOTE = (
@@ -57,6 +61,13 @@ class Difference:
         return shown if self.low is None else f"{shown} [{self.low:+.3f}, {self.high:+.3f}]"
 
     @property
+    def row(self) -> list[str]:
+        """The texts under HEADS."""
+        means = [f"{value:.{self.metric.decimals}f}" for value in (self.first, self.second)]
+        name = method_name(self.method)
+        return [self.protocol, name, *means, self.text, self.signs, f"{self.p_value:.2f}", str(self.cells)]
+
+    @property
     def signs(self) -> str:
         """Choices in which the second is better, equal, worse."""
         return f"{self.better}/{self.equal}/{self.worse}"
@@ -75,7 +86,7 @@ def differences(first: Results, second: Results, names: tuple[str, str]) -> list
     shared = done[0].merge(done[1], on=place, suffixes=("_a", "_b"), validate="one_to_one")
     if shared.empty:
         raise SuiteError(
-            f"{names[0]} and {names[1]} share no finished cell: {_what_differs(*done)}",
+            f"{names[0]} and {names[1]} share no finished cell: {_what_differs(*done, names)}",
             "compare experiments with the same data set, open classes, method labels and seeds",
         )
     shared["family"] = [
@@ -103,6 +114,38 @@ def other_faces(first: Results, second: Results) -> list[str]:
     return [name for name in prints[0] if prints[1].get(name) and prints[0][name] != prints[1][name]]
 
 
+def titled(found: list[Difference]) -> list[tuple[str, list[Difference]]]:
+    """Title and rows of each table: one a metric and data set."""
+    places = dict.fromkeys((row.metric, row.dataset) for row in found)
+    return [
+        (f"{dataset_name(place[1])}: {place[0].heading}", [row for row in found if (row.metric, row.dataset) == place])
+        for place in places
+    ]
+
+
+def remarks(found: list[Difference], names: tuple[str, str], others: list[str]) -> list[str]:
+    """What is to be known of the tables; others: as `other_faces` gives them."""
+    cells = [row for row in found if row.metric == found[0].metric]
+    same, shared = sum(row.same for row in cells), sum(row.cells for row in cells)
+    said = [f"first: {names[0]}; second: {names[1]}. {NOTE}"]
+    if same:
+        said.append(f"{same} of {shared} shared cells have equal settings and so one result.")
+    return [*said, *(f"Warning: {dataset_name(name)} has other contents in the second." for name in others)]
+
+
+def to_markdown(found: list[Difference], names: tuple[str, str], others: list[str]) -> str:
+    """All of it as Markdown."""
+    lines = [f"# From {markdown_escape(names[0])} to {markdown_escape(names[1])}", ""]
+    lines += [
+        "By `osfer report --compare` from MLflow; each number is a mean over seeds and choices of open classes.",
+        "",
+    ]
+    for title, rows in titled(found):
+        lines += [f"## {markdown_escape(title)}", "", *pipe_table(HEADS, [row.row for row in rows]), ""]
+    lines += [f"- {markdown_escape(text)}" for text in remarks(found, names, others)]
+    return "\n".join(lines) + "\n"
+
+
 def _difference(dataset: str, family: str, method: str, metric: Metric, cells: pd.DataFrame) -> Difference:
     columns = [f"{metric.name}_a", f"{metric.name}_b"]
     cells = cells.dropna(subset=columns)
@@ -127,8 +170,11 @@ def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[
     return float(interval.low), float(interval.high)
 
 
-def _what_differs(first: pd.DataFrame, second: pd.DataFrame) -> str:
+def _what_differs(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> str:
     """The first coordinate of which the two have nothing in common, in words."""
+    for frame, name in zip((first, second), names, strict=True):
+        if frame.empty:
+            return f"{name} has none but of shifted faces, which are not compared"
     for name, word in zip(COORDINATES, ("data set", "family", "open classes", "method", "seed"), strict=True):
         own, other = (list(dict.fromkeys(map(str, frame[name]))) for frame in (first, second))
         if not set(own) & set(other):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -20,6 +21,16 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def markdown_escape(text: str) -> str:
     """Text on one line that Markdown prints as it is, also in a table."""
     return re.sub(r"([\\|*_`<>\[\]#])", r"\\\1", " ".join(text.split()))
+
+
+def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, texts escaped."""
+    escaped = [[markdown_escape(text) for text in row] for row in (heads, *rows)]
+    return [
+        f"| {' | '.join(escaped[0])} |",
+        f"|{' --- |' * len(heads)}",
+        *(f"| {' | '.join(row)} |" for row in escaped[1:]),
+    ]
 
 
 def to_markdown(table: Table) -> str:

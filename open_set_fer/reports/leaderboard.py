@@ -15,7 +15,7 @@ from open_set_fer.benchmark.cell_result import CellResult
 from open_set_fer.benchmark.labels import choice_of, opened_by
 from open_set_fer.benchmark.metrics import OF_THE_RUN
 from open_set_fer.benchmark.tracking import COORDINATES, DIGEST_LENGTH, Tracker
-from open_set_fer.reports.formats import markdown_escape, spreadsheet_safe
+from open_set_fer.reports.formats import markdown_escape, pipe_table, spreadsheet_safe
 from open_set_fer.reports.names import dataset_name, method_name
 from open_set_fer.reports.query import FAMILY_ORDER
 
@@ -385,11 +385,11 @@ def to_markdown(board: Leaderboard) -> str:
         "rank lacks protocols that others have. Ranks say nothing of significance.", "",
     ]  # fmt: skip
     for each in board.boards:
-        lines += [f"## {markdown_escape(title(each))}", "", *_pipe(HEADS, shown_rows(each)), ""]
+        lines += [f"## {markdown_escape(title(each))}", "", *pipe_table(HEADS, shown_rows(each)), ""]
     if board.shared:
-        lines += ["## Cells that several have computed", "", *_pipe(SHARED_HEADS, shared_rows(board)), ""]
+        lines += ["## Cells that several have computed", "", *pipe_table(SHARED_HEADS, shared_rows(board)), ""]
     if board.left_out:
-        lines += ["## Not merged", "", *_pipe(LEFT_OUT_HEADS, left_out_rows(board)), ""]
+        lines += ["## Not merged", "", *pipe_table(LEFT_OUT_HEADS, left_out_rows(board)), ""]
     lines += [f"- {markdown_escape(note)}" for note in board.notes]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -409,15 +409,6 @@ def shared_rows(board: Leaderboard) -> list[list[str]]:
 def left_out_rows(board: Leaderboard) -> list[list[str]]:
     """Cells that are on no board."""
     return [[each.source, str(each.cells), each.example, each.reason] for each in board.left_out]
-
-
-def _pipe(heads: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    escaped = [[markdown_escape(text) for text in row] for row in (list(heads), *rows)]
-    return [
-        f"| {' | '.join(escaped[0])} |",
-        f"|{' --- |' * len(heads)}",
-        *(f"| {' | '.join(row)} |" for row in escaped[1:]),
-    ]
 
 
 def to_frame(board: Leaderboard) -> pd.DataFrame:

@@ -87,6 +87,11 @@ def test_compare_prints_the_difference_between_a_profile_and_a_folder(tmp_path, 
     assert done.exit_code == 0, done.output
     assert "+0.250" in done.output
     assert "1/0/0" in done.output
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "said")])
+    assert done.exit_code == 0, done.output
+    said = (tmp_path / "said" / "compare.md").read_text("utf-8")
+    assert "| pairs | Ours | 0.500 | 0.750 | +0.250 | 1/0/0 | 1.00 | 1 |" in said
+    assert str(tmp_path / "other") in said.replace("\\", "")
     found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["differences"]
     assert [(row["metric"], row["difference"]) for row in found if row["metric"] == "auroc"] == [("auroc", 0.25)]
     elsewhere = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
