@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from open_set_fer.benchmark.server import brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.server import brief_requests, called, public_address, tracking_wait
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.console import log
 from open_set_fer.errors import TrackingAway, summary
@@ -60,7 +60,8 @@ class Outbox:
             if self._answers():
                 self._back()
                 raise
-            self._lost(TrackingAway(f"the tracking server {public_address(self.tracker.uri)} does not answer"))
+            uri = self.tracker.uri
+            self._lost(TrackingAway(f"{called(uri)} {public_address(uri)} does not answer"))
             return otherwise
         self._back()
         return answer
@@ -87,5 +88,5 @@ class Outbox:
 
     def _back(self) -> None:
         if self.away:
-            log.info("the tracking server answers again")
+            log.info("%s answers again", called(self.tracker.uri))
         self._absence = None

@@ -165,6 +165,11 @@ def is_remote(uri: str) -> bool:
     return uri == "databricks" or urlsplit(uri).scheme in ("http", "https", "databricks")
 
 
+def called(uri: str) -> str:
+    """What an address is, in words."""
+    return "the tracking server" if is_remote(uri) else "the store"
+
+
 def public_address(uri: str) -> str:
     """An address without user name and password, to print."""
     return masked(uri).replace("***@", "", 1)

@@ -126,6 +126,7 @@ def run(
     from open_set_fer.benchmark.plan import make_plan
     from open_set_fer.benchmark.profiles import load_profile
     from open_set_fer.benchmark.runner import Runner
+    from open_set_fer.benchmark.server import called, tracking_uri
 
     dispatch = read_dispatch(jobs, backend, address, gpus, cell_timeout, threads, device)
     if store:
@@ -164,7 +165,7 @@ def run(
     )  # fmt: skip
     if outcome.waiting:
         console.print(
-            f"{len(outcome.waiting)} result(s) wait on disk, because the tracking server does not answer; when it does, the "
+            f"{len(outcome.waiting)} result(s) wait on disk, because {called(tracking_uri(home)[0])} does not answer; when it does, the "
             f"same command logs them: {command_line()}",
             soft_wrap=True, highlight=False, markup=False,
         )  # fmt: skip

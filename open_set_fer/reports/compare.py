@@ -86,7 +86,7 @@ def differences(first: Results, second: Results, names: tuple[str, str]) -> list
     shared = done[0].merge(done[1], on=place, suffixes=("_a", "_b"), validate="one_to_one")
     if shared.empty:
         raise SuiteError(
-            f"{names[0]} and {names[1]} share no finished cell: {_what_differs(*done, names)}",
+            f"{names[0]} and {names[1]} share no finished cell: {_what_differs(done[0], done[1], names)}",
             "compare experiments with the same data set, open classes, method labels and seeds",
         )
     shared["family"] = [

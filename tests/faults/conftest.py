@@ -39,6 +39,7 @@ PLUGIN = '''
 import ctypes, os, resource, signal, time
 from dataclasses import dataclass
 from pathlib import Path
+import numpy as np
 from open_set_fer.methods.contract import Detection
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ class Harmful:
                     time.sleep(0.1)
             if what.startswith("sleep"):
                 time.sleep(float(os.environ.get("OSFER_SLEEP", what.removeprefix("sleep"))))
+            if what == "raises":
+                raise ValueError("a fault of the method")
+            if what == "nan":
+                return Detection(np.full(len(model.pseudo_labels), np.nan), model.pseudo_labels)
+            if what == "length":
+                return Detection(np.zeros(3), model.pseudo_labels)
         return Detection(-model.test_logits.max(axis=1), model.pseudo_labels)
 '''
 

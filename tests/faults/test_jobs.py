@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -82,6 +84,9 @@ ENDS = {
     "segfault": "its process was killed by SIGSEGV",
     "kill": "its process was killed by SIGKILL (out of memory?)",
     "memory": "MemoryError",
+    "raises": "ValueError: a fault of the method",
+    "nan": "unknown scores are NaN or infinite",
+    "length": "the method returned (3,) scores",
     "sleep300": "not done after 45 s (--cell-timeout), so its process was ended",
 }
 
@@ -92,15 +97,15 @@ def test_cells_that_end_their_process_or_hang_take_themselves_alone(place):
     chosen = ("run", "--open", "surprise", "--method", ",".join([*ENDS, "baseline"]), "--jobs", "2")
     code, text = place.osfer(*chosen, "--cell-timeout", "45")
     assert (code, computed(text)) == (1, 1), text
-    assert place.statuses() == ["FAILED"] * 5 + ["FINISHED"]
+    assert place.statuses() == ["FAILED"] * len(ENDS) + ["FINISHED"]
     assert all(any(error in told for told in place.errors()) for error in ENDS.values()), place.errors()
     retry = next(line for line in text.splitlines() if line.startswith("retry only these with: "))
     assert "--jobs 2 --cell-timeout 45" in retry
     assert "baseline" not in retry
     nothing_left(place)
     code, text = place.osfer(*chosen, OSFER_HARMLESS="1")
-    assert (code, computed(text)) == (0, 5), text
-    assert place.statuses() == ["FINISHED"] * 6
+    assert (code, computed(text)) == (0, len(ENDS)), text
+    assert place.statuses() == ["FINISHED"] * (len(ENDS) + 1)
 
 
 @LINUX
@@ -174,4 +179,32 @@ def test_a_killed_ray_worker_loses_nothing(place):
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
     assert place.statuses() == ["FINISHED"] * 4
+    nothing_left(place)
+
+
+def test_a_ray_cluster_that_runs_already_computes_the_cells(place):
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    token = place.root / "token"
+    token.write_text("1" * 64, "utf-8")
+    known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    told = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(place.root / "plugin"), **known}
+    head = subprocess.Popen(command, env=told, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        for line in head.stdout:
+            if b"runtime started" in line:
+                break
+        code, text = place.osfer(
+            "run", "--backend", "ray", "--address", address, "--jobs", "2", "--threads", "1", **known
+        )
+        assert (code, computed(text)) == (0, 2), text
+        assert head.poll() is None  # the cluster is not the run's to end
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.communicate(timeout=60)
+    assert place.statuses() == ["FINISHED"] * 2
     nothing_left(place)

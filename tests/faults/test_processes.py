@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
+
+from open_set_fer.benchmark import store
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +86,42 @@ def test_a_stopped_run_is_closed_as_killed_and_goes_on(place, signals, code):
     code, text = place.osfer("run", OSFER_HARMLESS="1")
     assert code == 0, text
     assert place.statuses() == ["FINISHED"] * 4
+
+
+def test_a_store_that_another_program_holds_in_mid_run(place):
+    """What is computed meanwhile stays in the home, and the same command logs it."""
+    place.write(*harmful("gate", numbers=3))
+    gate = place.root / "gate"
+    process = place.start("run", OSFER_GATE=str(gate))
+    wait_until(lambda: len(list((place.home / "results").glob("*/result.json"))) >= 2)  # the third waits for the gate
+    with closing(sqlite3.connect(place.home / store.DATABASE, timeout=60)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        gate.touch()
+        text, _ = process.communicate(timeout=300)
+    assert process.returncode == 3, text
+    assert re.search(r"the store sqlite:\S+/mlflow\.db does not answer; the run goes on without it", text), text
+    assert "wait on disk, because the store does not answer; when it does, the same command logs them" in text
+    assert "Traceback" not in text
+    before = computed(text)
+    code, text = place.osfer("run")
+    assert (code, before + computed(text)) == (0, 8), text
+    assert place.statuses() == ["FINISHED"] * 8
+
+
+def test_a_truncated_store_is_named_and_put_back_or_made_anew(place):
+    code, text = place.osfer("run")
+    assert (code, computed(text)) == (0, 2), text
+    database = place.home / store.DATABASE
+    whole = database.read_bytes()
+    database.write_bytes(whole[: len(whole) // 3])
+    code, text = place.osfer("run")
+    assert code == 2, text
+    assert re.search(r"mlflow\.db cannot be read: .*\n  mend: put back a copy", text), text
+    database.write_bytes(whole)
+    code, text = place.osfer("run")
+    assert (code, computed(text)) == (0, 0), text
+    database.unlink()
+    code, text = place.osfer("run")
+    assert (code, computed(text)) == (0, 0), text
+    assert "2 logged from an earlier computation" in text
+    assert place.statuses() == ["FINISHED"] * 2
