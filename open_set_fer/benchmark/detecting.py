@@ -67,12 +67,12 @@ def detect_faces(detector: Detector, picture: Image.Image) -> list[Face]:
 
 def annotated(picture: Image.Image, faces: list[Face]) -> Image.Image:
     """The picture with a frame and a line of words for each face."""
-    shown = picture.copy()
-    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE), reducing_gap=1.0)
-    factor = shown.width / picture.width
+    factor = min(1.0, SHOWN_SIDE / max(picture.size))
+    size = max(1, round(factor * picture.width)), max(1, round(factor * picture.height))
+    shown = picture.copy() if factor == 1 else picture.resize(size, Image.Resampling.HAMMING, reducing_gap=1.0)
     draw = ImageDraw.Draw(shown)
-    size = max(12, round(max(shown.size) / 45))
-    font, line = ImageFont.load_default(size), max(2, round(max(shown.size) / 300))
+    height = max(12, round(max(shown.size) / 45))
+    font, line = ImageFont.load_default(height), max(2, round(max(shown.size) / 300))
     if not faces:
         _write(draw, "no face found", (line, line), font, (60, 60, 60), shown.size)
     for face in faces:
@@ -82,7 +82,7 @@ def annotated(picture: Image.Image, faces: list[Face]) -> Image.Image:
     for face in faces:  # words over all frames
         left, top, side = (factor * value for value in face.square)
         colour = KNOWN if face.decision == "known" else UNKNOWN
-        above = top - 1.4 * size
+        above = top - 1.4 * height
         _write(draw, face.words(), (left, above if above >= 0 else top + side), font, colour, shown.size)
     return shown
 

@@ -142,8 +142,10 @@ class Tracker:
         self.uri, artifacts = tracking_uri(home, uri)
         self._local = artifacts is not None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
-        # SQLite admits one writer; waiting here beats its "database is locked" after five seconds.
-        self._lock = filelock.FileLock(home / "tracking.lock")
+        # SQLite admits one writer; waiting here beats its "database is locked" after five seconds. Beside the file, so that homes share it.
+        beside = Path(self.uri.removeprefix("sqlite:///")).parent if self.uri.startswith("sqlite:///") else home
+        locked = beside if os.access(beside, os.W_OK) else home
+        self._lock = filelock.FileLock(locked / "tracking.lock")
         if not create and not self._is_there():
             return
         if self._local and not store.is_writable(home):
@@ -154,7 +156,7 @@ class Tracker:
             return
         if create:
             home.mkdir(parents=True, exist_ok=True)
-        with self._locked() if home.is_dir() else nullcontext():
+        with self._locked() if locked.is_dir() else nullcontext():
             if self._local:
                 store.prepare(home)
             self.client = connect(self.uri)

@@ -7,7 +7,10 @@ on training faces of the data set (`measure_rule`): where the finder sees the fa
 from __future__ import annotations
 
 import io
+import os
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, BinaryIO
@@ -28,8 +31,8 @@ MOST_PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
 SAMPLE = 300
 """Training faces that the rule is measured on."""
-LOOKED_AT = (92, 100, 109)
-"""Pixels of a face at which the finder looks again: a third of its step in size apart, and above its least of 80."""
+LOOKS = tuple((width, mirrored) for width in (92, 100, 109) for mirrored in (False, True))
+"""Pixels of a face at which the finder looks again, and whether in the mirror: a third of its step in size apart, above its least of 80."""
 FEWEST_FOUND = 30
 """Below this the rule is the default."""
 
@@ -88,14 +91,24 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
         raise SuiteError(f"cannot be decoded: {summary(error)}", "save it again as JPEG or PNG") from error
 
 
-@cache
+_thread = threading.local()
+
+
 def finder() -> Any:
-    """dlib's detector; SuiteError where dlib is not installed."""
-    try:
-        import dlib
-    except ImportError as error:
-        raise SuiteError(f"faces are found with dlib ({error})", "pip install 'open-set-fer[detect]'") from error
-    return dlib.get_frontal_face_detector()
+    """dlib's detector, one a thread, as it keeps what it scans; SuiteError where dlib is not installed."""
+    if not hasattr(_thread, "finder"):
+        try:
+            import dlib
+        except ImportError as error:
+            raise SuiteError(f"faces are found with dlib ({error})", "pip install 'open-set-fer[detect]'") from error
+        _thread.finder = dlib.get_frontal_face_detector()
+    return _thread.finder
+
+
+@cache
+def _lookers() -> ThreadPoolExecutor:
+    """Threads that look again at once: dlib lets go of Python's lock, and eight faces take 48 looks."""
+    return ThreadPoolExecutor(os.cpu_count(), "finder")
 
 
 def find_faces(picture: Image.Image) -> list[Box]:
@@ -108,33 +121,40 @@ def find_faces(picture: Image.Image) -> list[Box]:
         grey = grey.resize((size[0], size[1]), Image.Resampling.BILINEAR)
     rectangles, sureness, _ = finder().run(np.ascontiguousarray(grey), 0, 0.0)
     boxes = [
-        _refined(full, Box(r.left() / factor, r.top() / factor, r.width() / factor, r.height() / factor, float(s)))
+        Box(r.left() / factor, r.top() / factor, r.width() / factor, r.height() / factor, float(s))
         for r, s in zip(rectangles, sureness, strict=True)
     ]
-    return sorted(boxes, key=lambda box: (box.left, box.top))
+    looks = [_lookers().submit(_look, full, box, width, mirrored) for box in boxes for width, mirrored in LOOKS]
+    seen = [look.result() for look in looks]
+    refined = [_refined(box, seen[i * len(LOOKS) : (i + 1) * len(LOOKS)]) for i, box in enumerate(boxes)]
+    return sorted(refined, key=lambda box: (box.left, box.top))
 
 
-def _refined(grey: Image.Image, box: Box) -> Box:
+def _look(grey: Image.Image, box: Box, width: int, mirrored: bool) -> tuple[float, float, float, float] | None:
+    """(left, top, width, height) of the one face that the finder sees around the box, scaled to `width`, from that area's corner; else None."""
+    x, y, reach, side = box.left + box.width / 2, box.top + box.height / 2, 1.1 * box.width, round(2.2 * width)
+    area = (x - reach, y - reach, x + reach, y + reach)
+    patch = grey.transform((side, side), Image.Transform.EXTENT, area, Image.Resampling.BILINEAR, fillcolor=128)
+    rectangles = finder()(np.ascontiguousarray(ImageOps.mirror(patch) if mirrored else patch), 0)
+    near = [r for r in rectangles if abs(r.center().x - side / 2) + abs(r.center().y - side / 2) < width / 2]
+    if len(near) != 1:
+        return None
+    left, pixel = side - 1 - near[0].right() if mirrored else near[0].left(), 2 * reach / side
+    return left * pixel, near[0].top() * pixel, near[0].width() * pixel, near[0].height() * pixel
+
+
+def _refined(box: Box, seen: list[tuple[float, float, float, float] | None]) -> Box:
     """The mean of what the finder sees around the box at other sizes, and in the mirror.
 
     It looks in steps of a fifth of the size: one look alone may be off by a tenth, which a network notices.
     """
-    centre, reach = (box.left + box.width / 2, box.top + box.height / 2), 1.1 * box.width
-    area = (centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach)
-    found = []
-    for width in LOOKED_AT:
-        side = round(2.2 * width)
-        patch = grey.transform((side, side), Image.Transform.EXTENT, area, Image.Resampling.BILINEAR, fillcolor=128)
-        for mirrored in (False, True):
-            rectangles = finder()(np.ascontiguousarray(ImageOps.mirror(patch) if mirrored else patch), 0)
-            near = [r for r in rectangles if abs(r.center().x - side / 2) + abs(r.center().y - side / 2) < width / 2]
-            if len(near) == 1:
-                x = side - 1 - near[0].right() if mirrored else near[0].left()
-                found.append((x, near[0].top(), near[0].width(), near[0].height(), 2 * reach / side))
+    found = [look for look in seen if look]
     if not found:
         return box
-    left, top, width, height = np.mean([[v * row[4] for v in row[:4]] for row in found], axis=0)
-    return Box(area[0] + float(left), area[1] + float(top), float(width), float(height), box.sureness)
+    left, top, width, height = (float(value) for value in np.mean(found, axis=0))
+    reach = 1.1 * box.width
+    corner = box.left + box.width / 2 - reach, box.top + box.height / 2 - reach
+    return Box(corner[0] + left, corner[1] + top, width, height, box.sureness)
 
 
 def crop_face(picture: Image.Image, box: Box, rule: CropRule, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

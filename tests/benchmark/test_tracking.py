@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pandas as pd
 import pytest
 
@@ -192,3 +193,14 @@ def test_what_a_request_taken_twice_has_left_is_removed_at_the_runs_end(tmp_path
     tracker.end(parent, "FINISHED")
     left = [run for run in tracker._search(f"tags.`{tracking.KIND}` = 'cell'") if run.info.status == "RUNNING"]
     assert [run.data.tags["mlflow.parentRunId"] for run in left] == [other]  # another run may be writing its own
+
+
+def test_homes_with_one_sqlite_address_wait_for_each_other(tmp_path, empty_store):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shutil.copy(empty_store, shared / "mlflow.db")
+    homes = [tmp_path / name for name in ("one", "two")]
+    first, second = (Tracker(home, "made", uri=f"sqlite:///{shared / 'mlflow.db'}") for home in homes)
+    with first.writing(), pytest.raises(filelock.Timeout):
+        second._lock.acquire(timeout=0.1)
+    assert not [path for home in homes for path in home.glob("*.lock")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -110,7 +111,6 @@ def test_drawn_faces_are_found_from_left_to_right():
 
 def test_without_dlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "dlib", None)
-    finding.finder.cache_clear()
+    monkeypatch.setattr(finding, "_thread", threading.local())
     with pytest.raises(SuiteError, match=r"open-set-fer\[detect\]"):
         finding.finder()
-    finding.finder.cache_clear()
