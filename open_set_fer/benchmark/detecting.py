@@ -14,6 +14,8 @@ from open_set_fer.errors import SuiteError
 
 KNOWN, UNKNOWN = (0, 90, 181), (213, 94, 0)
 """Colours of the annotated picture; the words say the same."""
+Area = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 SHOWN_SIDE = 1600
 """Pixels of the long side of an annotated picture, at most."""
 
@@ -74,31 +76,44 @@ def annotated(picture: Image.Image, faces: list[Face]) -> Image.Image:
     height = max(12, round(max(shown.size) / 45))
     font, line = ImageFont.load_default(height), max(2, round(max(shown.size) / 300))
     if not faces:
-        _write(draw, "no face found", (line, line), font, (60, 60, 60), shown.size)
+        _write(draw, "no face found", [(line, line)], font, (60, 60, 60), shown.size, [])
     for face in faces:
         left, top, side = (factor * value for value in face.square)
         colour = KNOWN if face.decision == "known" else UNKNOWN
         draw.rectangle((left, top, left + side, top + side), outline=colour, width=line)
+    written: list[Area] = []
     for face in faces:  # words over all frames
         left, top, side = (factor * value for value in face.square)
         colour = KNOWN if face.decision == "known" else UNKNOWN
-        above = top - 1.4 * height
-        _write(draw, face.words(), (left, above if above >= 0 else top + side), font, colour, shown.size)
+        above, below = (left, top - 1.4 * height), (left, top + side)
+        places = [above, below] if above[1] >= 0 else [below, above]
+        written.append(_write(draw, face.words(), places, font, colour, shown.size, written))
     return shown
 
 
 def _write(
     draw: ImageDraw.ImageDraw,
     words: str,
-    at: tuple[float, float],
+    places: list[tuple[float, float]],
     font: Any,
     colour: tuple[int, int, int],
     size: tuple[int, int],
-) -> None:
-    """White words on the colour, moved into the picture where they would leave it."""
-    left, top, right, bottom = draw.textbbox(at, words, font=font)
-    x = max(0.0, min(at[0], size[0] - (right - left) - 6))
-    y = max(0.0, min(at[1], size[1] - (bottom - top) - 10))
-    left, top, right, bottom = draw.textbbox((x + 3, y), words, font=font)
-    draw.rectangle((left - 3, top - 3, right + 3, bottom + 3), fill=colour)
-    draw.text((x + 3, y), words, font=font, fill=(255, 255, 255))
+    written: list[Area],
+) -> Area:
+    """White words on the colour at the first place where none are written, else the first; moved into the picture where they would leave it."""
+    found = []
+    for at in places:
+        left, top, right, bottom = draw.textbbox(at, words, font=font)
+        x = max(0.0, min(at[0], size[0] - (right - left) - 6))
+        y = max(0.0, min(at[1], size[1] - (bottom - top) - 10))
+        left, top, right, bottom = draw.textbbox((x + 3, y), words, font=font)
+        found.append(((x + 3, y), (left - 3, top - 3, right + 3, bottom + 3)))
+    is_free = [not any(_overlap(area, other) for other in written) for _, area in found]
+    at, area = found[is_free.index(True) if any(is_free) else 0]
+    draw.rectangle(area, fill=colour)
+    draw.text(at, words, font=font, fill=(255, 255, 255))
+    return area
+
+
+def _overlap(one: Area, other: Area) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -88,6 +88,18 @@ def test_good_files_go_on_beside_broken_ones_and_the_exit_code_says_so(folder, t
     assert run.stdout.count("middle") >= 4  # two faces in a.png, two on standard input
 
 
+def test_words_of_neighbours_do_not_cover_each_other(monkeypatch):
+    areas, write = [], detecting._write
+    monkeypatch.setattr(detecting, "_write", lambda *args: areas.append(write(*args)) or areas[-1])
+    faces = [
+        detecting.Face((100.0 + 90 * i, 100, 80), "happiness", {"happiness": 0.9}, 0.5, "unknown") for i in range(2)
+    ]
+    annotated(Image.new("RGB", (400, 300)), faces)
+    one, other = areas
+    assert other[0] < one[2]
+    assert other[1] >= one[3]  # below its frame instead, since above there is no room
+
+
 def test_no_annotated_picture_takes_an_originals_place(folder, two_faces, tmp_path):
     (tmp_path / "a.jpg").write_bytes(photo())
     run = osfer("detect", tmp_path, "--json", "--detector", folder, "--out", tmp_path)
