@@ -100,6 +100,12 @@ def follow(database: Path, root: str, announce: bool = True) -> None:
         log.info("this home was moved or copied from %s; its artifacts are now read from and written to %s", old, root)
 
 
+def stamp(home: Path) -> list[tuple[int, int]]:
+    """What changes when the store does: time and size of its files."""
+    files = [home / (DATABASE + end) for end in ("", *SIDE_FILES)]
+    return [(file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else (0, 0) for file in files]
+
+
 def copy_to_read(home: Path, folder: Path) -> Path:
     """Copy the database of a home that cannot be written into `folder`, to read it there; returns the copy.
 

@@ -149,7 +149,7 @@ class Tracker:
         if not create and not self._is_there():
             return
         if self._local and not store.is_writable(home):
-            self._copy = tempfile.TemporaryDirectory()
+            self._copy, self._stamp = tempfile.TemporaryDirectory(), store.stamp(home)
             self.uri = store.database_uri(store.copy_to_read(home, Path(self._copy.name)))
             self.client: MlflowClient = connect(self.uri)
             self._find_experiment(wait)
@@ -162,6 +162,11 @@ class Tracker:
             self.client = connect(self.uri)
             if not self._find_experiment(wait) and create:
                 self._make_experiment(artifacts, wait)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether it reads a copy, of a home that cannot be written, whose store has changed since; or found no experiment."""
+        return not self.experiment_id or (self._copy is not None and store.stamp(self.home) != self._stamp)
 
     def _is_there(self) -> bool:
         """Whether the store can be opened without making it: a local file must be there, a server must answer."""

@@ -128,7 +128,7 @@ def _watch(tracker: Tracker, find: Callable[[], Tracker], render: Callable[[Trac
     fault = ""
     try:
         while True:
-            if not tracker.experiment_id:  # store or experiment were not there when it looked
+            if tracker.is_outdated:
                 tracker = find()
             cells = {run.info.run_id: run.info.status for run in tracker.cells()}
             states = Counter(cells.values())

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from open_set_fer.benchmark import store
 from open_set_fer.benchmark.tracking import Tracker
 from open_set_fer.cli import app
 from open_set_fer.errors import SuiteError
@@ -134,6 +135,21 @@ def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home
     assert done.exit_code == 0, done.output
     assert rendered == [1, 2]
     assert [line.split(" ", 1)[1].split(" of ")[0] for line in done.stdout.splitlines()] == ["1", "2"]
+
+
+def test_watch_sees_what_is_logged_to_a_home_that_it_cannot_write(tmp_path, home, monkeypatch):
+    rendered, writer = [], Tracker(home, "smoke")
+    log_cell(writer, tmp_path)
+    monkeypatch.setattr(store, "is_writable", lambda _: False)
+
+    def rendering(tracker, *_):
+        rendered.append(len(tracker.cells()))
+        return tmp_path / "index.html"
+
+    meanwhile = [lambda: None, lambda: log_cell(writer, tmp_path, seed=1), lambda: None]
+    done = watch(monkeypatch, home, rendering, meanwhile)
+    assert done.exit_code == 0, done.output
+    assert rendered == [1, 2]
 
 
 def test_watch_begins_on_an_empty_home_and_outlives_what_cannot_be_rendered(tmp_path, empty_store, monkeypatch):
