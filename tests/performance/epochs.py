@@ -25,8 +25,8 @@ WEIGHT = 5.0
 class Bare:
     """Forward of an image and of its flip, backward, Adam: the same network and loss, on floats that are ready."""
 
-    def __init__(self) -> None:
-        self.network: Network = build_network(BackboneSettings(), CLASSES, 1, 0)
+    def __init__(self, layout: torch.memory_format = torch.channels_last) -> None:
+        self.network: Network = build_network(BackboneSettings(), CLASSES, 1, 0).to(memory_format=layout)
         self.optimizer = torch.optim.Adam(self.network.parameters(), 2e-4, weight_decay=1e-4)
         self.network.train()
 
@@ -72,7 +72,10 @@ def epochs(root: Path, repeats: int = 7) -> list[Row]:
         generator=torch.Generator().manual_seed(0), backbone=BackboneSettings(), device=torch.device("cpu")
     )
     learner = Learner(context, CLASSES, 1, 0, BATCH, 1e-4)
-    bare = Bare()
+    bare, theirs = (
+        Bare(),
+        Bare(torch.contiguous_format),
+    )  # PyTorch's own layout, which the authors' code leaves as it is
     x = bare.network.prepare(torch.from_numpy(images))
     y = torch.from_numpy(labels)
 
@@ -93,14 +96,14 @@ def epochs(root: Path, repeats: int = 7) -> list[Row]:
         for first, second, targets in loader:
             maps = []
             for part in (first, second):
-                feature_map = bare.network.feature_map(part)
-                maps.append(torch.einsum("kd,ndhw->nkhw", bare.network.fc.weight.detach(), feature_map))
+                feature_map = theirs.network.feature_map(part)
+                maps.append(torch.einsum("kd,ndhw->nkhw", theirs.network.fc.weight.detach(), feature_map))
                 if part is first:
-                    loss = F.cross_entropy(bare.network.classify(feature_map), targets)
+                    loss = F.cross_entropy(theirs.network.classify(feature_map), targets)
             loss = loss + WEIGHT * F.mse_loss(maps[0], maps[1].flip(-1))
-            bare.optimizer.zero_grad()
+            theirs.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            bare.optimizer.step()
+            theirs.optimizer.step()
 
     step_ratios, step_note = pairs(plain, suite, repeats)
     usual_ratios, usual_note = pairs(suite, usual, max(3, repeats // 2))
