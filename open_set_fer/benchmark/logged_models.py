@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MODEL_KEY = "model_key"
 """Tag of a logged model: the key of its cell, or of its closed-set model."""
 
-PAGE = """Scores faces (uint8, N x {}): expression, unknown_score (higher: more likely none of the known expressions), and p.<class> each.
+PAGE = """Scores faces (uint8, N x {}): expression, unknown_score (higher: more likely none of the known expressions), and `p.<class>` each.
 
 Serve it: `mlflow models serve --env-manager local --model-uri models:/MODEL_ID`, with the ID of this page.
 """
