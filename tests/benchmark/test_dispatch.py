@@ -47,7 +47,7 @@ def test_shares_of_a_gpu_on_a_ray_cluster(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "a_job", raising=False)
     from a_job import Job
 
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         halves = Dispatch(0, 1, "cpu", backend="ray", gpus=0.5).started()
         assert halves.jobs == 2

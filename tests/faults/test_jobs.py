@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -182,13 +183,20 @@ def test_a_killed_ray_worker_loses_nothing(place):
     nothing_left(place)
 
 
-def test_a_ray_cluster_that_runs_already_computes_the_cells(place):
+@pytest.fixture
+def short_folder():
+    """Ray's sockets lie in it, whose paths may have 107 characters; nor is its mark of a running cluster left to others."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_a_ray_cluster_that_runs_already_computes_the_cells(place, short_folder):
     pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
-    command += [f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    command += [f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", f"--temp-dir={short_folder}"]
     token = place.root / "token"
     token.write_text("1" * 64, "utf-8")
     known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
