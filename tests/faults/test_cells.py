@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -166,6 +167,18 @@ def test_a_signal_that_a_library_swallows_stops_the_run_all_the_same(place, monk
     assert place.statuses("benchmark") == ["KILLED"]
     assert "FAILED" not in place.statuses()
     assert not list((place.home / "results").glob("*.started"))
+
+
+def test_a_stop_in_the_midst_of_a_write_holds_the_store_no_longer(place, monkeypatch):
+    def act(found):
+        interrupted = sqlite3.connect(place.home / "mlflow.db")
+        interrupted.execute("BEGIN EXCLUSIVE")
+        raise KeyboardInterrupt
+
+    harm(monkeypatch, act)
+    with pytest.raises(KeyboardInterrupt):
+        place.run()
+    assert place.statuses("benchmark") == ["KILLED"]
 
 
 def test_a_signal_where_nothing_can_be_raised_prints_no_traceback(monkeypatch):
