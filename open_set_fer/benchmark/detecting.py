@@ -108,8 +108,8 @@ def _write(
         y = max(0.0, min(at[1], size[1] - (bottom - top) - 10))
         left, top, right, bottom = draw.textbbox((x + 3, y), words, font=font)
         found.append(((x + 3, y), (left - 3, top - 3, right + 3, bottom + 3)))
-    is_free = [not any(_overlap(area, other) for other in written) for _, area in found]
-    at, area = found[is_free.index(True) if any(is_free) else 0]
+    free = [place for place in found if not any(_overlap(place[1], other) for other in written)]
+    at, area = (free or found)[0]
     draw.rectangle(area, fill=colour)
     draw.text(at, words, font=font, fill=(255, 255, 255))
     return area

@@ -76,11 +76,13 @@ class Logbook:
 
     def close(self, status: str) -> None:
         """End the parent run, where there is one; the next run ends one that the store does not let end now."""
-        error = sys.exception()
-        while error:  # a stop may have come in the midst of a write, whose transaction lives as long as its frames
-            traceback.clear_frames(error.__traceback__)
-            error = error.__context__
-        gc.collect()
+        if (
+            error := sys.exception()
+        ):  # a stop may have come in the midst of a write, whose transaction lives as long as its frames
+            while error:
+                traceback.clear_frames(error.__traceback__)
+                error = error.__context__
+            gc.collect()
         if parent := self._parent:
             try:
                 with brief_requests():

@@ -33,6 +33,8 @@ SAMPLE = 300
 """Training faces that the rule is measured on."""
 LOOKS = tuple((width, mirrored) for width in (92, 100, 109) for mirrored in (False, True))
 """Pixels of a face at which the finder looks again, and whether in the mirror: a third of its step in size apart, above its least of 80."""
+REACH = 1.1
+"""Widths of a face to either side of its centre in which it is looked for again."""
 FEWEST_FOUND = 30
 """Below this the rule is the default."""
 
@@ -124,22 +126,26 @@ def find_faces(picture: Image.Image) -> list[Box]:
         Box(r.left() / factor, r.top() / factor, r.width() / factor, r.height() / factor, float(s))
         for r, s in zip(rectangles, sureness, strict=True)
     ]
-    looks = [_lookers().submit(_look, full, box, width, mirrored) for box in boxes for width, mirrored in LOOKS]
-    seen = [look.result() for look in looks]
-    refined = [_refined(box, seen[i * len(LOOKS) : (i + 1) * len(LOOKS)]) for i, box in enumerate(boxes)]
+    looks = [[_lookers().submit(_look, full, box, *look) for look in LOOKS] for box in boxes]
+    refined = [_refined(box, [look.result() for look in of]) for box, of in zip(boxes, looks, strict=True)]
     return sorted(refined, key=lambda box: (box.left, box.top))
+
+
+def _around(box: Box) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the square that is looked at again."""
+    x, y, reach = box.left + box.width / 2, box.top + box.height / 2, REACH * box.width
+    return x - reach, y - reach, x + reach, y + reach
 
 
 def _look(grey: Image.Image, box: Box, width: int, mirrored: bool) -> tuple[float, float, float, float] | None:
     """(left, top, width, height) of the one face that the finder sees around the box, scaled to `width`, from that area's corner; else None."""
-    x, y, reach, side = box.left + box.width / 2, box.top + box.height / 2, 1.1 * box.width, round(2.2 * width)
-    area = (x - reach, y - reach, x + reach, y + reach)
-    patch = grey.transform((side, side), Image.Transform.EXTENT, area, Image.Resampling.BILINEAR, fillcolor=128)
+    side = round(2 * REACH * width)
+    patch = grey.transform((side, side), Image.Transform.EXTENT, _around(box), Image.Resampling.BILINEAR, fillcolor=128)
     rectangles = finder()(np.ascontiguousarray(ImageOps.mirror(patch) if mirrored else patch), 0)
     near = [r for r in rectangles if abs(r.center().x - side / 2) + abs(r.center().y - side / 2) < width / 2]
     if len(near) != 1:
         return None
-    left, pixel = side - 1 - near[0].right() if mirrored else near[0].left(), 2 * reach / side
+    left, pixel = side - 1 - near[0].right() if mirrored else near[0].left(), 2 * REACH * box.width / side
     return left * pixel, near[0].top() * pixel, near[0].width() * pixel, near[0].height() * pixel
 
 
@@ -152,8 +158,7 @@ def _refined(box: Box, seen: list[tuple[float, float, float, float] | None]) -> 
     if not found:
         return box
     left, top, width, height = (float(value) for value in np.mean(found, axis=0))
-    reach = 1.1 * box.width
-    corner = box.left + box.width / 2 - reach, box.top + box.height / 2 - reach
+    corner = _around(box)
     return Box(corner[0] + left, corner[1] + top, width, height, box.sureness)
 
 
