@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -76,13 +74,6 @@ class Logbook:
 
     def close(self, status: str) -> None:
         """End the parent run, where there is one; the next run ends one that the store does not let end now."""
-        if (
-            error := sys.exception()
-        ):  # a stop may have come in the midst of a write, whose transaction lives as long as its frames
-            while error:
-                traceback.clear_frames(error.__traceback__)
-                error = error.__context__
-            gc.collect()
         if parent := self._parent:
             try:
                 with brief_requests():

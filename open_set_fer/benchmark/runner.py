@@ -235,7 +235,8 @@ class _Run:
                 others = [cell for cell in held if cell.key not in self.deadly]
                 if others or self.try_again:
                     self._say_who_holds(others or held)
-                    time.sleep(POLL_SECONDS)
+                    with self.stop.at_once():
+                        time.sleep(POLL_SECONDS)
                 self.try_again = not others
             left = held
         self.logbook.log_the_rest()
@@ -292,12 +293,15 @@ class _Run:
         mark = mark_path(self.results, cell.key)
         try:
             write_mark(mark)
-            if self.workplace is None:
-                self.workplace = Workplace.of(cell, self.face_sets[cell.dataset], self.home, self.device, self.store)
-            log.info("computing %s", cell)
-            metrics = self.workplace.compute(
-                cell, self.results / cell.key, self.keep_features, self.listener(cell), self.keep_models
-            ).metrics
+            with self.stop.at_once():
+                if self.workplace is None:
+                    self.workplace = Workplace.of(
+                        cell, self.face_sets[cell.dataset], self.home, self.device, self.store
+                    )
+                log.info("computing %s", cell)
+                metrics = self.workplace.compute(
+                    cell, self.results / cell.key, self.keep_features, self.listener(cell), self.keep_models
+                ).metrics
         except KeyboardInterrupt:
             raise
         except Pruned as pruned:
@@ -410,8 +414,12 @@ class _Spread:
             for cell in cells
         ]  # fmt: skip
         with closing(self.dispatch.answers(jobs)) as answers:
-            for job, answer in answers:
-                self.run.stop.again()
+            while True:
+                with self.run.stop.at_once():
+                    found = next(answers, None)
+                if found is None:
+                    return
+                job, answer = found
                 for level, text in answer.said:
                     log.log(level, "%s", text)
                 yield job, answer

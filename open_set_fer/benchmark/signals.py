@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP, which end a run as Ctrl-C does."""
+"""SIGTERM and SIGHUP, which end a run as Ctrl-C does, and what a signal may interrupt."""
 
 from __future__ import annotations
 
@@ -15,30 +15,49 @@ from types import FrameType
 from open_set_fer.errors import Stopped
 
 SENT_AGAIN_AFTER = 3.0
-"""Seconds: what a signal raises may be swallowed, in torch's imports for one, and then the run would go on."""
+"""Seconds: what a signal raises may be swallowed, in torch's imports for one, and what it waits for may hang."""
 
 
 class Stop:
-    """Whether a signal asked the run to stop, and whether its closing has begun."""
+    """Whether a signal asked the run to stop, and whether its closing has begun.
+
+    What is computed is interrupted `at_once`. All else, above all a write to MLflow or Optuna, comes to its end first, unless a
+    second signal comes: one interrupted within SQLAlchemy leaves a transaction open that keeps this process, too, from the store.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.closing = False
         self._last = -math.inf
+        self._at_once = False
+        self._waits = False
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:
         """The handler of the signals; once the closing has begun, it does not disturb that for ten seconds."""
         if self.closing and time.monotonic() - self._last < 10:
             return
+        raised = self._at_once or self._waits
+        self._waits = not raised
         self._last, self.number = time.monotonic(), number
         if not self.closing:
             again = threading.Timer(SENT_AGAIN_AFTER, self._send_again)
             again.daemon = True
             again.start()
-        raise Stopped(number)
+        if raised:
+            raise Stopped(number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What may be interrupted anywhere."""
+        self.again()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def again(self) -> None:
-        """Raise what somebody has swallowed."""
+        """Raise what waits, or what somebody has swallowed."""
         if self.number is not None and not self.closing:
             raise Stopped(self.number)
 
@@ -51,7 +70,7 @@ class Stop:
 def stopped_by_signals() -> Iterator[Stop]:
     """SIGTERM and SIGHUP stop the run as Ctrl-C does, by raising Stopped; set `closing` of what is yielded when it closes.
 
-    The handlers stay after a stop, for the closing.
+    The handlers stay after a stop, for the closing. A signal that nothing has raised by the end is raised then.
     """
     stop = Stop()
     # Python admits handlers in the main thread alone; a signal that is ignored (nohup) stays so.
@@ -78,3 +97,5 @@ def stopped_by_signals() -> Iterator[Stop]:
         for number, handler in before.items() if stop.number is None else ():
             if handler is not None:
                 signal.signal(number, handler)
+    if stop.number is not None:
+        raise Stopped(stop.number)

@@ -27,7 +27,7 @@ from open_set_fer.benchmark.profiles import Profile, Range
 from open_set_fer.benchmark.protocols import FAMILIES, Protocol, enumerate_protocols, opening, without_open_class
 from open_set_fer.benchmark.reading import Listener
 from open_set_fer.benchmark.settings import settings_of
-from open_set_fer.benchmark.signals import stopped_by_signals
+from open_set_fer.benchmark.signals import Stop, stopped_by_signals
 from open_set_fer.benchmark.studies import AREAS, STAMP, Objective, Storage, Study, choice, put_back, taken_up, unwarned
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
@@ -219,7 +219,7 @@ def tune(
     )  # fmt: skip
     with stopped_by_signals() as stop:
         try:
-            worker.work()
+            worker.work(stop)
         finally:
             stop.closing = True
             worker.close()
@@ -360,11 +360,12 @@ class _Worker:
                 return
         self.study.enqueue_trial(own)
 
-    def work(self) -> None:
+    def work(self, stop: Stop) -> None:
         """Trials until there are enough; waits for those of other workers, to take up what they leave."""
         end = None if self.search.timeout is None else time.monotonic() + self.search.timeout
         waited = False
         while end is None or time.monotonic() < end:
+            stop.again()
             with ExitStack() as self._asking:
                 self._asking.enter_context(self.storage.asking(self.backend))
                 self._take_up_lost()
@@ -379,7 +380,8 @@ class _Worker:
             if not waited:
                 waited = True
                 log.info("%s: nothing else to do: waiting for trials %s of other workers", self.label, running)
-            time.sleep(POLL_SECONDS)
+            with stop.at_once():
+                time.sleep(POLL_SECONDS)
         log.info("%s: the time of --timeout is over", self.label)
 
     def _is_enough(self, trials: list[FrozenTrial]) -> bool:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -139,10 +138,19 @@ def test_a_keyboard_interrupt_in_a_method_still_stops_the_run(place, monkeypatch
     assert not list((place.home / "results").glob("*.started"))
 
 
+@pytest.fixture
+def handlers():
+    """Puts the handlers of signals back, which stay after a stop."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("then", ["fails", "sleeps", "goes on"])
-def test_a_signal_that_a_library_swallows_stops_the_run_all_the_same(place, monkeypatch, then):
+def test_a_signal_that_a_library_swallows_stops_the_run_all_the_same(place, monkeypatch, handlers, then):
     """torch does in its imports: the cell then fails for a half-made module, or runs on."""
-    monkeypatch.setattr(signals, "SENT_AGAIN_AFTER", 0.2)
+    monkeypatch.setattr(signals, "SENT_AGAIN_AFTER", 1.0)
 
     def act(found):
         with contextlib.suppress(KeyboardInterrupt):
@@ -155,30 +163,38 @@ def test_a_signal_that_a_library_swallows_stops_the_run_all_the_same(place, monk
         return found
 
     harm(monkeypatch, act)
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     start = time.monotonic()
-    try:
-        with pytest.raises(Stopped):
-            place.run()
-        assert time.monotonic() - start < 50
-    finally:
-        for number, handler in before:  # they stay after a stop
-            signal.signal(number, handler)
+    with pytest.raises(Stopped):
+        place.run()
+    assert time.monotonic() - start < 50
     assert place.statuses("benchmark") == ["KILLED"]
     assert "FAILED" not in place.statuses()
     assert not list((place.home / "results").glob("*.started"))
 
 
-def test_a_stop_in_the_midst_of_a_write_holds_the_store_no_longer(place, monkeypatch):
-    def act(found):
-        interrupted = sqlite3.connect(place.home / "mlflow.db")
-        interrupted.execute("BEGIN EXCLUSIVE")
-        raise KeyboardInterrupt
+def test_a_signal_in_the_midst_of_a_write_waits_for_its_end(place, monkeypatch, handlers):
+    whole = Tracker.log_cell
 
-    harm(monkeypatch, act)
-    with pytest.raises(KeyboardInterrupt):
+    def log_cell(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        whole(self, *args)
+
+    monkeypatch.setattr(Tracker, "log_cell", log_cell)
+    with pytest.raises(Stopped):
         place.run()
+    assert place.statuses() == ["FINISHED"]
     assert place.statuses("benchmark") == ["KILLED"]
+
+
+def test_a_signal_that_nothing_has_raised_is_raised_at_the_end(handlers):
+    def swallow():
+        with signals.stopped_by_signals() as stop:
+            with contextlib.suppress(Stopped), stop.at_once():
+                os.kill(os.getpid(), signal.SIGTERM)
+            stop.closing = True
+
+    with pytest.raises(Stopped):
+        swallow()
 
 
 def test_a_signal_where_nothing_can_be_raised_prints_no_traceback(monkeypatch):
