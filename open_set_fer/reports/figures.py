@@ -186,6 +186,7 @@ def _panel(axes: Axes, results: Results, cell: pd.Series[Any] | None) -> None:
     draw_histogram(axes, *scores, bins=30)
     axes.set_title(f"{AUROC.title} {cell[AUROC.name]:.3f}", fontsize=7.5, pad=3)
     axes.locator_params(axis="x", nbins=3)
+    axes.xaxis.set_major_formatter("{x:g}")  # else small scores have labels that touch
     axes.locator_params(axis="y", nbins=2)
     axes.tick_params(labelsize=7, length=2, pad=1.5)
 

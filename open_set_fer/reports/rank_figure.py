@@ -28,8 +28,8 @@ def rank_figure(dataset: str, found: Comparison, said: str) -> ReportFigure | No
         label_fmt_left="{label} ({rank:.2f})",
         label_fmt_right="({rank:.2f}) {label}",
         label_props={"fontsize": 8},
-        elbow_props={"linewidth": 0.8, "color": "black"},
-        marker_props={"s": 14},
+        elbow_props={"linewidth": 0.8, "color": "black", "clip_on": False},
+        marker_props={"s": 14, "clip_on": False},
     )
     axes.tick_params(labelsize=7)
     axes.set_xlim(1, len(ranks))
