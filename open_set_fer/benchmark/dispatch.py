@@ -147,10 +147,10 @@ def _connected(dispatch: Dispatch) -> Dispatch:
         )
         try:
             ray.init(log_to_driver=False, configure_logging=False, **start)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise SuiteError(
-                f"the Ray cluster {dispatch.address} does not answer: {summary(error)}",
-                "check --address (for example 10.0.0.1:6379, ray://10.0.0.1:10001, auto)",
+                f"the Ray cluster {dispatch.address or 'of this run'} does not answer: {summary(error)}",
+                "check --address (for example 10.0.0.1:6379, ray://10.0.0.1:10001, auto) and the token",
             ) from error
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     room = int(total.get("CPU", 0) // dispatch.threads)

@@ -111,7 +111,8 @@ class _ByNumber(BaseSampler):
         return self._for(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        self._for(trial).after_trial(study, trial, state, values)
+        if self._name != "grid":  # it does nothing but stop the study, which counts for itself when the grid is done
+            self._for(trial).after_trial(study, trial, state, values)
 
 
 def grid_of(space: dict[str, list[Any] | Range]) -> dict[str, list[Any]]:

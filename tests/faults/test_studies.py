@@ -21,27 +21,32 @@ number = [0, 1, 2, 3, 4, 5]
 """
 
 
-@pytest.mark.parametrize("storage", ["", "journal"])
-def test_a_killed_worker_loses_no_trial_and_none_is_doubled(place, storage):
+@pytest.mark.parametrize(("storage", "done_before"), [("", 0), ("journal", 0), ("", 5)])
+def test_a_killed_worker_loses_no_trial_and_none_is_doubled(place, storage, done_before):
+    """`done_before`: trials of the second worker before the first is killed; after 5, what is lost is the grid's last."""
     place.write(ENTRIES)
     storage = storage and f"journal:{place.root / 'studies.log'}"
     where = Storage.of(storage, place.home)
     command = ["tune", "-m", "slow", "--open", "surprise", "--sampler", "grid", "--storage", storage]
 
-    def held():
-        """Numbers of the trials that somebody is at."""
+    def trials(state):
+        """Their numbers."""
         try:
-            return [t.number for t in Study.of(stored_studies(where, "own")[0]).trials if t.state == "running"]
+            return [t.number for t in Study.of(stored_studies(where, "own")[0]).trials if t.state == state]
         except Exception:  # not there yet, or half made
             return []
 
     first = place.start(*command, OSFER_SLEEP="500")  # so that it is in the midst of its trial when it is killed
     end = time.monotonic() + 200
-    while not (held() and list((place.home / "results").glob("*.started"))) and time.monotonic() < end:
+    while not (trials("running") and list((place.home / "results").glob("*.started"))) and time.monotonic() < end:
         time.sleep(0.1)
-    (killed,) = held()
+    (killed,) = trials("running")
     second = place.start(*command)
-    while len(held()) < 2 and time.monotonic() < end and second.poll() is None:
+    while (
+        (len(trials("finished")) < done_before or len(trials("running")) < 2 - bool(done_before))
+        and time.monotonic() < end
+        and second.poll() is None
+    ):
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
