@@ -24,9 +24,10 @@ from open_set_fer.datasets.listing import FORMATS
 from open_set_fer.errors import SuiteError, summary
 
 LONG_SIDE = 1000
-"""Pixels of the long side at which faces are looked for: time is bounded, and faces from about 80 pixels on are found."""
+"""Pixels of the long side at which faces are looked for: time is bounded, and faces from about 80 pixels on are found.
+Pictures below it are enlarged towards it, no more than twice."""
 SMALL_SIDE = 500
-"""Pictures smaller than this are enlarged to it, so that a small portrait's face is large enough to be found."""
+"""Pictures smaller than half of this are enlarged to it, so that a small portrait's face is large enough to be found."""
 MOST_PIXELS = 50_000_000
 """Of a picture; more are refused before they are decoded."""
 SAMPLE = 300
@@ -117,7 +118,7 @@ def find_faces(picture: Image.Image) -> list[Box]:
     """The faces of a picture, from left to right."""
     full = grey = picture.convert("L")
     longest = max(grey.size)
-    factor = LONG_SIDE / longest if longest > LONG_SIDE else max(1.0, SMALL_SIDE / longest)
+    factor = min(LONG_SIDE / longest, max(2.0, SMALL_SIDE / longest))
     if factor != 1.0:
         size = [max(1, round(factor * side)) for side in grey.size]
         grey = grey.resize((size[0], size[1]), Image.Resampling.BILINEAR)
