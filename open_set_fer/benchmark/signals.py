@@ -21,8 +21,9 @@ SENT_AGAIN_AFTER = 3.0
 class Stop:
     """Whether a signal asked the run to stop, and whether its closing has begun.
 
-    What is computed is interrupted `at_once`. All else, above all a write to MLflow or Optuna, comes to its end first, unless a
-    second signal comes: one interrupted within SQLAlchemy leaves a transaction open that keeps this process, too, from the store.
+    What is computed is interrupted `at_once`. All else, above all a write to MLflow or Optuna, comes to its end first, for
+    SENT_AGAIN_AFTER at most: one interrupted within SQLAlchemy leaves a transaction open that keeps this process, too, from the
+    store. An impatient second Ctrl-C changes nothing in that.
     """
 
     def __init__(self) -> None:
@@ -30,20 +31,20 @@ class Stop:
         self.closing = False
         self._last = -math.inf
         self._at_once = False
-        self._waits = False
+        self._waits_until = math.inf
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:
         """The handler of the signals; once the closing has begun, it does not disturb that for ten seconds."""
         if self.closing and time.monotonic() - self._last < 10:
             return
-        raised = self._at_once or self._waits
-        self._waits = not raised
         self._last, self.number = time.monotonic(), number
+        if not self._at_once:
+            self._waits_until = min(self._waits_until, self._last + SENT_AGAIN_AFTER)
         if not self.closing:
             again = threading.Timer(SENT_AGAIN_AFTER, self._send_again)
             again.daemon = True
             again.start()
-        if raised:
+        if self._at_once or self._last >= self._waits_until:
             raise Stopped(number)
 
     @contextmanager
