@@ -58,11 +58,14 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 
+# Not compiled ahead where Python may write bytecode: of 20,000 files those that are imported compile themselves, once.
+PIP := $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+
 # Versions as tested; pip is there unless the environment's making was interrupted.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[posthoc,noise,detect,cluster,dev]"
+	$(PIP) --upgrade pip
+	$(PIP) --constraint constraints.txt --editable ".[posthoc,noise,detect,cluster,dev]"
 	touch $@
 
 clean:

@@ -72,6 +72,12 @@ def test_without_an_environment_it_is_made(make, tmp_path):
     assert "--constraint constraints.txt" in done.stdout
 
 
+def test_what_imports_may_not_compile_pip_does(make, tmp_path):
+    shutil.rmtree(tmp_path / ".venv")
+    assert "--no-compile --constraint" in make().stdout
+    assert "--no-compile" not in make("PYTHONDONTWRITEBYTECODE=1").stdout
+
+
 def locked() -> dict[str, str]:
     lines = [line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
     return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
