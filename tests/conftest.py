@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from open_set_fer.benchmark import store
+from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, content_fingerprint
 from open_set_fer.datasets.ferplus import USAGES, VOTES
 

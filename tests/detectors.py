@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from open_set_fer.benchmark.detector import Source, describe_scorer, write_detector
+from open_set_fer.benchmark.storage.detectors import Source, describe_scorer, write_detector
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.testing import task_and_context
 

@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-MODULES = ["open_set_fer.methods.contract", "open_set_fer.benchmark.metrics"]
+MODULES = ["open_set_fer.methods.contract", "open_set_fer.benchmark.evaluation.metrics"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,1 +1,1 @@
-"""Protocols, plan, runner, metrics, tracking and the command line."""
+"""The benchmark: protocols, plans of cells, their execution, storage and hyperparameter studies."""

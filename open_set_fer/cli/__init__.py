@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from open_set_fer import __version__
-from open_set_fer.cli import data, detect, report, run, share, show, tune
+from open_set_fer.cli import data, report, run, share, show, tune
 from open_set_fer.cli.options import examples
 from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
 from open_set_fer.errors import SuiteError
+from open_set_fer.photos import command as detect
 
 __all__ = ["app", "main"]
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from open_set_fer.benchmark.provenance import git_commit
+        from open_set_fer.benchmark.storage.provenance import git_commit
 
         print(f"osfer {__version__} (commit {git_commit()})")
         raise typer.Exit

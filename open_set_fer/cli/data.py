@@ -63,7 +63,7 @@ def check(
     """Counts by class and split beside the published ones, and images that are there more than once."""
     from dataclasses import asdict
 
-    from open_set_fer.benchmark.settings import settings_of
+    from open_set_fer.benchmark.planning.settings import settings_of
     from open_set_fer.datasets.faceset import data_root, facts
     from open_set_fer.datasets.integrity import check as examine
     from open_set_fer.datasets.integrity import odd_files
@@ -108,7 +108,7 @@ def _load_dataset(name: str, profile: str, home: Path) -> FaceSet:
 
 def _dataset(name: str, profile: str) -> DataSet:
     """As the profile named has it, else its own (`ferplus-cpu`) or `demo`; as it is by itself where these do not list it."""
-    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.planning.profile import load_profile
 
     found = profile or profile_of(name)
     if found is None:

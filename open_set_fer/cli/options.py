@@ -16,8 +16,8 @@ from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.dispatch import Dispatch
-    from open_set_fer.benchmark.plan import Selection
+    from open_set_fer.benchmark.execution.executor import Dispatch
+    from open_set_fer.benchmark.planning.cells import Selection
 
 
 def examples(*commands: str) -> str:
@@ -150,9 +150,9 @@ def read_selection(
     labels: str = "", label_share: float | None = None,
 ) -> Selection:  # fmt: skip
     """The cells that the options choose; raises SuiteError for a seed that is no number and for labels that are none."""
-    from open_set_fer.benchmark.labels import LABELS
-    from open_set_fer.benchmark.plan import Selection
-    from open_set_fer.benchmark.profiles import regime_of
+    from open_set_fer.benchmark.planning.cells import Selection
+    from open_set_fer.benchmark.planning.profile import regime_of
+    from open_set_fer.benchmark.protocols.pseudo_labels import LABELS
 
     try:
         seeds = tuple(int(part) for part in parts(seed))
@@ -174,7 +174,7 @@ def read_selection(
 
 def default_profile(profile: str, dataset: str) -> str:
     """The profile named, else the one for the data sets; raises SuiteError where there is none."""
-    from open_set_fer.benchmark.profiles import profiles_with
+    from open_set_fer.benchmark.planning.profile import profiles_with
 
     found = profile or profile_of(dataset)
     if found is None:
@@ -186,7 +186,7 @@ def default_profile(profile: str, dataset: str) -> str:
 
 def profile_of(dataset: str) -> str | None:
     """The data set's own profile (`ferplus-cpu`), else `demo` where it lists the data sets."""
-    from open_set_fer.benchmark.profiles import listed_in, profile_names
+    from open_set_fer.benchmark.planning.profile import listed_in, profile_names
 
     own = f"{dataset}-cpu"
     return own if own in profile_names() else "demo" if "demo" in listed_in(*parts(dataset)) else None
@@ -218,7 +218,7 @@ def read_dispatch(
         raise SuiteError("--address and --gpus are for a Ray cluster", "add --backend ray, or leave them out")
     if backend == "local" and jobs is None and cell_timeout is None:
         return None
-    from open_set_fer.benchmark.dispatch import Dispatch, threads_for
+    from open_set_fer.benchmark.execution.executor import Dispatch, threads_for
 
     if backend == "ray":
         return Dispatch(jobs or 0, threads or 1, device, cell_timeout, "ray", address, gpus)

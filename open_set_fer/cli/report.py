@@ -19,7 +19,7 @@ from open_set_fer.console import console, out
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
 app = typer.Typer()
 WATCH_PAUSE = 5.0
@@ -86,10 +86,10 @@ def report(
         return
     if watch and as_json:
         raise SuiteError("--watch never ends, so it has no JSON to print", "leave out one of --watch and --json")
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.server import public_address
-    from open_set_fer.benchmark.tracking import Tracker
-    from open_set_fer.reports.clip_figure import read_clip_features
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage.connection import public_address
+    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.reports.figures.clip import read_clip_features
     from open_set_fer.reports.render import render, report_files
 
     name, _, _ = load_profile(profile)
@@ -162,9 +162,9 @@ def _compare(which: tuple[str, str], profile: str, home: Path, to: Path | None, 
     from rich.markup import escape
     from rich.table import Table
 
-    from open_set_fer.benchmark.server import public_address
+    from open_set_fer.benchmark.storage.connection import public_address
     from open_set_fer.reports import compare
-    from open_set_fer.reports.query import load
+    from open_set_fer.reports.data.results import load
 
     first, second = (load(_place(name, profile, home)) for name in which)
     which = (public_address(which[0]), public_address(which[1]))
@@ -191,8 +191,8 @@ def _compare(which: tuple[str, str], profile: str, home: Path, to: Path | None, 
 
 def _place(name: str, profile: str, home: Path) -> Tracker:
     """What `--compare` names: the address of a store, a folder's own store, or a profile where runs go here."""
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
     if "://" in name:
         return Tracker(home, load_profile(profile)[0], create=False, uri=name)
@@ -208,8 +208,9 @@ def ui(
     home: HomeOption = HOME,
 ) -> None:
     """Open the MLflow UI on 127.0.0.1, or say where the tracking server's own is."""
-    from open_set_fer.benchmark import server, tracking
-    from open_set_fer.benchmark.profiles import load_profile
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage import connection as server
+    from open_set_fer.benchmark.storage import tracking
 
     uri, _ = server.tracking_uri(home)
     if server.is_remote(uri):
@@ -253,7 +254,7 @@ def effect_study(
     home: HomeOption = HOME,
 ) -> None:
     """Write up why `ours` does what it does on FERPlus, from the profiles effect-study and ferplus-cpu."""
-    from open_set_fer.reports.effect_study import write_effect_study
+    from open_set_fer.studies.effect_study.write_up import write_effect_study
 
     path = write_effect_study(home, to)
     out.print(f"effect study: {path.resolve()}", soft_wrap=True, highlight=False)
@@ -267,8 +268,8 @@ def ours_plus_study(
     home: HomeOption = HOME,
 ) -> None:
     """Write up when `ours-plus` is of use and when not, from the profile ours-plus-study."""
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.reports.ours_plus_study import PROFILE, write_ours_plus_study
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.studies.ours_plus.write_up import PROFILE, write_ours_plus_study
 
     name, profile, _ = load_profile(PROFILE)
     path = write_ours_plus_study(home, to, name, profile.default_methods, profile.seeds)
@@ -287,8 +288,8 @@ def replicate(
     home: HomeOption = HOME,
 ) -> None:
     """Write up what the published numbers rest on: the released label file, the printed tables, what was measured."""
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.reports.replication import write_replication
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.studies.replication.write_up import write_replication
 
     name, _, _ = load_profile(profile)
     path = write_replication(home, to, name)

@@ -45,7 +45,7 @@ from open_set_fer.console import console, log, out
 from open_set_fer.errors import masked, some
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.plan import Cell
+    from open_set_fer.benchmark.planning.cells import Cell
     from open_set_fer.datasets.faceset import Outline
 
 app = typer.Typer()
@@ -118,15 +118,15 @@ def run(
     home: HomeOption = HOME,
 ) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
-    from open_set_fer.benchmark.devices import choose_device
-    from open_set_fer.benchmark.features import FEATURES_TAG
-    from open_set_fer.benchmark.kept import MODELS_TAG
-    from open_set_fer.benchmark.model_store import ModelStore
-    from open_set_fer.benchmark.overview import auroc_table
-    from open_set_fer.benchmark.plan import make_plan
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.runner import Runner
-    from open_set_fer.benchmark.server import called, tracking_uri
+    from open_set_fer.benchmark.execution.devices import choose_device
+    from open_set_fer.benchmark.execution.runner import Runner
+    from open_set_fer.benchmark.planning.cells import make_plan
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage.connection import called, tracking_uri
+    from open_set_fer.benchmark.storage.features import FEATURES_TAG
+    from open_set_fer.benchmark.storage.kept import MODELS_TAG
+    from open_set_fer.benchmark.storage.model_store import ModelStore
+    from open_set_fer.cli.overview import auroc_table
 
     dispatch = read_dispatch(jobs, backend, address, gpus, cell_timeout, threads, device)
     if store:
@@ -239,10 +239,10 @@ def plan(
     home: HomeOption = HOME,
 ) -> None:
     """Dry run: the cells, which are done, and an estimate of the time the others take. Decodes and writes nothing."""
-    from open_set_fer.benchmark.overview import estimate
-    from open_set_fer.benchmark.plan import dry_plan
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.planning.cells import dry_plan
+    from open_set_fer.benchmark.planning.estimate import estimate
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
     name, loaded, _ = load_profile(default_profile(profile, dataset), weights)
     selection = read_selection(
@@ -254,7 +254,11 @@ def plan(
     done, to_measure = ({cell.key for cell in finished if cell.is_current is state} for state in (True, False))
     missing = [cell for cell in cells if cell.key not in done]
     to_compute = [cell for cell in missing if cell.key not in to_measure]
-    time = estimate(to_compute, finished) if to_compute else ""
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for known in finished:
+        if known.is_current and known.seconds is not None:
+            seconds.setdefault((known.dataset, known.method), []).append(known.seconds)
+    time = estimate(to_compute, seconds) if to_compute else ""
     states = [
         "done" if cell.key in done else "to measure" if cell.key in to_measure else "to do" for cell in cells
     ]  # fmt: skip
@@ -319,10 +323,10 @@ def measure(
     home: HomeOption = HOME,
 ) -> None:
     """Measure again, from the kept scores, what an older version of the evaluation measured; computes no cell."""
-    from open_set_fer.benchmark import cell_result
-    from open_set_fer.benchmark.measuring import measure_again
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.evaluation import result as cell_result
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage.reevaluate import measure_again
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
     name, _, text = load_profile(profile)
     tracker = Tracker(home, name, create=False)

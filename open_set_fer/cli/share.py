@@ -26,7 +26,7 @@ from open_set_fer.console import console, out
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.cell_result import CellResult
+    from open_set_fer.benchmark.evaluation.result import CellResult
     from open_set_fer.reports.leaderboard import Leaderboard, Source
 
 app = typer.Typer()
@@ -52,9 +52,9 @@ def export_(
     home: HomeOption = HOME,
 ) -> None:
     """Write the finished cells of a profile as one folder to hand on: scores, settings, keys, checksums; no image of a face."""
-    from open_set_fer.benchmark import exchange
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage import exchange
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
     profile_name, _, _ = load_profile(profile)
     whose = name or socket.gethostname()
@@ -93,9 +93,9 @@ def import_(
     home: HomeOption = HOME,
 ) -> None:
     """Log somebody's exported cells as finished runs, tagged with whose they are; nothing that can be computed is believed."""
-    from open_set_fer.benchmark import exchange
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage import exchange
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
     found = exchange.read_export(shared)
     name = load_profile(profile)[0] if profile else found.index.profile
@@ -189,9 +189,10 @@ def leaderboard(
 
 def _source(place: str, profiles: tuple[str, ...], check: bool) -> Source:
     """A home, an exported folder, or the address of a store."""
-    from open_set_fer.benchmark import exchange, store
-    from open_set_fer.benchmark.server import public_address
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.storage import exchange
+    from open_set_fer.benchmark.storage import sqlite_store as store
+    from open_set_fer.benchmark.storage.connection import public_address
+    from open_set_fer.benchmark.storage.tracking import Tracker
     from open_set_fer.reports.leaderboard import STUDIES, Source, stored
 
     name, equals, rest = place.partition("=")

@@ -34,8 +34,8 @@ from open_set_fer.console import console, log, out
 from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.studies import Storage, Study
-    from open_set_fer.reports.study_report import StudyReport
+    from open_set_fer.benchmark.tuning.study import Storage, Study
+    from open_set_fer.reports.study import StudyReport
 
 app = typer.Typer(invoke_without_command=True)
 StorageOption = Annotated[
@@ -106,10 +106,10 @@ def tune(
     """
     if context.invoked_subcommand:
         return
-    from open_set_fer.benchmark import tuning
-    from open_set_fer.benchmark.devices import choose_device
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.studies import OBJECTIVES, Storage
+    from open_set_fer.benchmark.execution.devices import choose_device
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.tuning import tune as tuning
+    from open_set_fer.benchmark.tuning.study import OBJECTIVES, Storage
 
     chosen_device = choose_device(device, threads)
     name, loaded, text = load_profile(default_profile(profile, dataset))
@@ -189,10 +189,10 @@ def show(
     home: HomeOption = HOME,
 ) -> None:
     """What studies found: best values with their spread, whether to take them, and figures, also in MLflow."""
-    from open_set_fer.benchmark.profiles import load_profile
-    from open_set_fer.benchmark.studies import Storage, stored_studies
-    from open_set_fer.benchmark.tracking import Tracker
-    from open_set_fer.reports.study_report import study_report
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.tuning.study import Storage, stored_studies
+    from open_set_fer.reports.study import study_report
 
     name, _, _ = load_profile(default_profile(profile, ""))
     found = stored_studies(Storage.of(storage, home), name, parts(method))
@@ -239,7 +239,7 @@ def _known(text: str, known: tuple[Any, ...], what: str) -> Any:
 
 def _kept(storage: Storage, profile: str, label: str) -> str:
     """How many trials of a label are done."""
-    from open_set_fer.benchmark.studies import Study, stored_studies
+    from open_set_fer.benchmark.tuning.study import Study, stored_studies
 
     try:
         done = len(Study.of(stored_studies(storage, profile, (label,))[0]).finished)
@@ -255,7 +255,7 @@ def _dashboard(storage: Storage) -> str:
 
 def _print_study(study: Study) -> None:
     """The trials of a study, its best values, and whether they are to be taken."""
-    from open_set_fer.benchmark.studies import STAMP, spread_of
+    from open_set_fer.benchmark.tuning.study import STAMP, spread_of
 
     keys = list(study.own)
     stamp = f"{STAMP} · " * (study.objective == "test")

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-    from open_set_fer.methods.backbones import Network
-    from open_set_fer.methods.recipe import BackboneSettings
-    from open_set_fer.methods.scorer import Scorer
+    from open_set_fer.methods.shared.backbones import Network
+    from open_set_fer.methods.shared.recipe import BackboneSettings
+    from open_set_fer.methods.shared.scorer import Scorer
 
 T = TypeVar("T")
 

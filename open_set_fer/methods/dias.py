@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import Field
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.confidence import ConfidenceScorer
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import F, augmentation, backbones, nn, seeds, torch, training
+from open_set_fer.methods.shared.confidence import ConfidenceScorer
+from open_set_fer.methods.shared.lazy import F, augmentation, backbones, nn, seeds, torch, training
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 NOISE = 100  # channels of the generator's input (published)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import F, backbones, seeds, torch, training
-from open_set_fer.methods.scorer import Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, seeds, torch, training
+from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 

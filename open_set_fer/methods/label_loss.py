@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from open_set_fer.methods.confidence import ConfidenceScorer
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import training
+from open_set_fer.methods.shared.confidence import ConfidenceScorer
+from open_set_fer.methods.shared.lazy import training
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import F, augmentation, learners, torch, training
+from open_set_fer.methods.shared.lazy import F, augmentation, learners, torch, training
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.label_noise import guard_notes, select_clean
-from open_set_fer.methods.lazy import learners, training
-from open_set_fer.methods.scaling import on_scale, scale_of, standardise
-from open_set_fer.methods.scorer import Scorer, Scores
+from open_set_fer.methods.shared.label_noise import guard_notes, select_clean
+from open_set_fer.methods.shared.lazy import learners, training
+from open_set_fer.methods.shared.scaling import on_scale, scale_of, standardise
+from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Epochs, NotNegative, Positive, Share, Stages
 
 if TYPE_CHECKING:
-    from open_set_fer.methods.backbones import Network
+    from open_set_fer.methods.shared.backbones import Network
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,13 +20,13 @@ from scipy.special import logsumexp
 from scipy.stats import mannwhitneyu
 
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import F, nn, seeds, torch, training
-from open_set_fer.methods.scaling import on_scale, scale_of, standardise
-from open_set_fer.methods.scorer import Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, nn, seeds, torch, training
+from open_set_fer.methods.shared.scaling import on_scale, scale_of, standardise
+from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
-    from open_set_fer.methods.backbones import Network
+    from open_set_fer.methods.shared.backbones import Network
 
 
 @dataclass(frozen=True, eq=False)

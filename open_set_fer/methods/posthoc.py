@@ -20,8 +20,8 @@ from pydantic import Field
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import backbones, nn, torch, training
-from open_set_fer.methods.scorer import Scorer, Scores
+from open_set_fer.methods.shared.lazy import backbones, nn, torch, training
+from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.lazy import F, backbones, nn, seeds, torch, training
-from open_set_fer.methods.scorer import Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, nn, seeds, torch, training
+from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share, Stages
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, ttest_1samp
 
-from open_set_fer.benchmark.labels import choice_of
-from open_set_fer.benchmark.metrics import MAIN_METRICS, Metric
-from open_set_fer.benchmark.shifts import SHIFT
-from open_set_fer.benchmark.tracking import COORDINATES
+from open_set_fer.benchmark.evaluation.metrics import MAIN_METRICS, Metric
+from open_set_fer.benchmark.protocols.pseudo_labels import choice_of
+from open_set_fer.benchmark.protocols.shifts import SHIFT
+from open_set_fer.benchmark.storage.tracking import COORDINATES
 from open_set_fer.errors import SuiteError, some
-from open_set_fer.reports.formats import markdown_escape, pipe_table
-from open_set_fer.reports.names import dataset_name, method_name
-from open_set_fer.reports.query import FINISHED, Results, method_order
+from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.results import FINISHED, Results, method_order
+from open_set_fer.reports.tables.text import markdown_escape, pipe_table
 
 FILE = "compare.md"
 HEADS = ("protocols", "method", "first", "second", "difference", "signs", "p", "cells")

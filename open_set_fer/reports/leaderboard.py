@@ -10,14 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from open_set_fer.benchmark import cell_result
-from open_set_fer.benchmark.cell_result import CellResult
-from open_set_fer.benchmark.labels import choice_of, opened_by
-from open_set_fer.benchmark.metrics import OF_THE_RUN
-from open_set_fer.benchmark.tracking import COORDINATES, DIGEST_LENGTH, Tracker
-from open_set_fer.reports.formats import markdown_escape, pipe_table, spreadsheet_safe
-from open_set_fer.reports.names import dataset_name, method_name
-from open_set_fer.reports.query import FAMILY_ORDER
+from open_set_fer.benchmark.evaluation import result as cell_result
+from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
+from open_set_fer.benchmark.evaluation.result import CellResult
+from open_set_fer.benchmark.protocols.pseudo_labels import choice_of, opened_by
+from open_set_fer.benchmark.storage.tracking import COORDINATES, DIGEST_LENGTH, Tracker
+from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.results import FAMILY_ORDER
+from open_set_fer.reports.tables.text import markdown_escape, pipe_table, spreadsheet_safe
 
 CLOSE = 1e-6
 """Between two people's values of one cell: what another order of sums may make."""

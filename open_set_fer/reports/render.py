@@ -14,21 +14,21 @@ import filelock
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
-from open_set_fer.reports.clip_figure import ClipFeatures, clip_figures, lacking_clip
-from open_set_fer.reports.embedding import embedding_figures, lacking_features
-from open_set_fer.reports.figures import all_figures
-from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
-from open_set_fer.reports.label_figure import label_figures
-from open_set_fer.reports.latex import to_latex
-from open_set_fer.reports.manuscript import manuscript
-from open_set_fer.reports.page import build_page
-from open_set_fer.reports.printed_form import form_frame, printed_tables
-from open_set_fer.reports.query import Results, load
-from open_set_fer.reports.sweep_figure import sweep_figures
-from open_set_fer.reports.tables import all_tables
+from open_set_fer.reports.data.results import Results, load
+from open_set_fer.reports.figures.clip import ClipFeatures, clip_figures, lacking_clip
+from open_set_fer.reports.figures.histograms import all_figures
+from open_set_fer.reports.figures.pseudo_labels import label_figures
+from open_set_fer.reports.figures.sweep import sweep_figures
+from open_set_fer.reports.figures.tsne import embedding_figures, lacking_features
+from open_set_fer.reports.latex_document import manuscript
+from open_set_fer.reports.page.page import build_page
+from open_set_fer.reports.tables.build import all_tables
+from open_set_fer.reports.tables.latex import to_latex
+from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
+from open_set_fer.reports.tables.wide import form_frame, printed_tables
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
 PAGE, PAPER = "index.html", "paper.tex"
 MANIFEST = ".osfer-report.json"

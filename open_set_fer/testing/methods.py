@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.isolation import ProcessState, content_digest, isolated
-from open_set_fer.benchmark.results import checked_curves, checked_extras, checked_notes
+from open_set_fer.benchmark.execution.isolation import ProcessState, content_digest, isolated
+from open_set_fer.benchmark.storage.results_dir import checked_curves, checked_extras, checked_notes
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, states
-from open_set_fer.methods.keeping import plans, rebuild, tensors
-from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
-from open_set_fer.methods.scorer import Scorer
-from open_set_fer.methods.training import evaluate, pooled_features, train_closed_set
+from open_set_fer.methods.shared.backbones import Network, build_network
+from open_set_fer.methods.shared.keeping import plans, rebuild, tensors
+from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.shared.scorer import Scorer
+from open_set_fer.methods.shared.training import evaluate, pooled_features, train_closed_set
 from open_set_fer.testing.plugin import check_plugin, require
 
 T = TypeVar("T")

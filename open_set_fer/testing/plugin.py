@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.settings import build_settings
+from open_set_fer.benchmark.planning.settings import build_settings
 from open_set_fer.errors import SuiteError
 
 

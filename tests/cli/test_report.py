@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from open_set_fer.benchmark import store
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.storage import sqlite_store as store
+from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.cli import app
 from open_set_fer.errors import SuiteError
-from tests.benchmark.test_tracking import log_cell
+from tests.benchmark.storage.test_tracking import log_cell
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_the_page_links_to_the_tracking_server_unless_told_otherwise(tmp_path, m
         links.append(ui)
         return tmp_path / "index.html"
 
-    monkeypatch.setattr("open_set_fer.benchmark.tracking.Tracker", Fake)
+    monkeypatch.setattr("open_set_fer.benchmark.storage.tracking.Tracker", Fake)
     monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
     done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(tmp_path), *given])
     assert done.exit_code == 0, done.output

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.profiles import load_profile
+from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.faceset import BASIC, FaceSet, Outline, facts
 from open_set_fer.datasets.listing import Listing, Rows
-from open_set_fer.datasets.synthetic import Rendered
+from open_set_fer.datasets.synthetic.dataset import Rendered
 from open_set_fer.errors import SuiteError
 from open_set_fer.testing import check_data_set
 from tests.datasets.trees import LAYOUTS, face, small_data_set

@@ -15,8 +15,8 @@ from open_set_fer.datasets.cifar10 import Cifar10
 from open_set_fer.datasets.faceset import BASIC, facts
 from open_set_fer.datasets.integrity import check, odd_files
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
-from open_set_fer.datasets.rendering import render_faces
-from open_set_fer.datasets.synthetic import Synthetic
+from open_set_fer.datasets.synthetic.dataset import Synthetic
+from open_set_fer.datasets.synthetic.renderer import render_faces
 from tests.conftest import face_set
 from tests.datasets.trees import rafdb_tree
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from open_set_fer.cli import data as cli
 from open_set_fer.datasets.preview import contact_sheet
-from open_set_fer.datasets.rendering import EXPRESSIONS
-from open_set_fer.datasets.synthetic import Synthetic
+from open_set_fer.datasets.synthetic.dataset import Synthetic
+from open_set_fer.datasets.synthetic.renderer import EXPRESSIONS
 from open_set_fer.errors import SuiteError
 
 

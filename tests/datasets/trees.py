@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from open_set_fer.benchmark.protocols import FAMILIES, enumerate_protocols, make_task, split_faces
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols, make_task, split_faces
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.cifar10 import Cifar10
@@ -19,7 +19,7 @@ from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.datasets.ferplus import FerPlus
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
-from open_set_fer.datasets.synthetic import Synthetic
+from open_set_fer.datasets.synthetic.dataset import Synthetic
 
 RNG = np.random.default_rng(0)
 

@@ -17,11 +17,11 @@ import pandas as pd
 import pytest
 import torch
 
-from open_set_fer.benchmark.plan import Selection, make_plan
-from open_set_fer.benchmark.profiles import load_profile
-from open_set_fer.benchmark.protocols import make_task, split_faces
-from open_set_fer.benchmark.runner import Runner
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.execution.runner import Runner
+from open_set_fer.benchmark.planning.cells import Selection, make_plan
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.protocols.protocol import make_task, split_faces
+from open_set_fer.benchmark.storage.tracking import Tracker
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.profiles import load_profile
-from open_set_fer.benchmark.tracking import Tracker
-from open_set_fer.reports.page import table_library
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.reports.page.page import table_library
 from tests.conftest import without_controls
 
 pytestmark = pytest.mark.slow

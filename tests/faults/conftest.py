@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from open_set_fer.benchmark.plan import Selection, make_plan
-from open_set_fer.benchmark.profiles import load_profile
-from open_set_fer.benchmark.runner import Outcome, Runner
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.execution.runner import Outcome, Runner
+from open_set_fer.benchmark.planning.cells import Selection, make_plan
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.storage.tracking import Tracker
 
 PROFILE = """
 description = "faults"

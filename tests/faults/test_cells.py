@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
 
-from open_set_fer.benchmark import signals
-from open_set_fer.benchmark.tracking import KIND, Tracker
+from open_set_fer.benchmark.execution import signals
+from open_set_fer.benchmark.storage.tracking import KIND, Tracker
 from open_set_fer.errors import Stopped
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.contract import Detection

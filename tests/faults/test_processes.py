@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from open_set_fer.benchmark import store
+from open_set_fer.benchmark.storage import sqlite_store as store
 
 pytestmark = pytest.mark.slow
 

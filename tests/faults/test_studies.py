@@ -9,7 +9,7 @@ import time
 import optuna
 import pytest
 
-from open_set_fer.benchmark.studies import Storage, Study, stored_studies
+from open_set_fer.benchmark.tuning.study import Storage, Study, stored_studies
 
 pytestmark = pytest.mark.slow
 ENTRIES = """
@@ -72,7 +72,7 @@ def test_a_killed_worker_loses_no_trial_and_none_is_doubled(place, storage, done
 
 
 def tracker(place):
-    from open_set_fer.benchmark.tracking import Tracker
+    from open_set_fer.benchmark.storage.tracking import Tracker
 
     return Tracker(place.home, "own-tuning")
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from open_set_fer.methods.backbones import Network, build_network
 from open_set_fer.methods.dias import NOISE, build_gan
-from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.shared.backbones import Network, build_network
+from open_set_fer.methods.shared.recipe import BackboneSettings
 
 
 def networks(kind: str) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:

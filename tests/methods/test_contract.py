@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from open_set_fer.benchmark.closed_set import TaskContext
+from open_set_fer.benchmark.execution.context import TaskContext
 from open_set_fer.methods.contract import Context
 from open_set_fer.testing import PlainContext
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.benchmark.settings import build_settings
+from open_set_fer.benchmark.planning.settings import build_settings
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods import dias as module
-from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.contract import OpenSetTask
 from open_set_fer.methods.dias import (
     Dias,
@@ -24,7 +23,8 @@ from open_set_fer.methods.dias import (
     pull_distance,
     smoothed_cross_entropy,
 )
-from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.shared.backbones import build_network
+from open_set_fer.methods.shared.recipe import BackboneSettings
 from open_set_fer.testing import task_and_context
 
 QUICK = {"epochs": 2, "batch_size": 20, "gan_width": 2, "optimizer": "adam", "learning_rate": 3e-3, "dropout": 0.0}
@@ -314,7 +314,7 @@ def test_warm_start_begins_at_the_closed_set_model():
 
 
 def test_learning_rate_by_epoch(monkeypatch):
-    from open_set_fer.methods import training
+    from open_set_fer.methods.shared import training
 
     rates = []
     monkeypatch.setattr(training, "set_learning_rate", lambda optimizer, rate: rates.append(rate))

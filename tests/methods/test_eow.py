@@ -9,8 +9,6 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.methods import training
-from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.eow import (
     EOW,
     ReplayBuffer,
@@ -21,7 +19,9 @@ from open_set_fer.methods.eow import (
     open_probability,
     sgld_step,
 )
-from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.shared import training
+from open_set_fer.methods.shared.backbones import build_network
+from open_set_fer.methods.shared.recipe import BackboneSettings
 from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
 QUICK = {"epochs": 3, "batch_size": 16, "learning_rate": 3e-3, "warmup_iterations": 4, "ebm_start_epoch": 1,

@@ -51,7 +51,7 @@ def test_o2u_averages_centred_losses(monkeypatch):
         kept.append(next(given))
         return kept[-1]
 
-    monkeypatch.setattr("open_set_fer.methods.learners.Learner.losses", losses)
+    monkeypatch.setattr("open_set_fer.methods.shared.learners.Learner.losses", losses)
     task, context, _ = task_and_context()
     detection = NoisyLabel("o2u", epochs=6, **QUICK).detect(task, context)
     by_hand = np.mean([row - row.mean() for row in kept], axis=0)

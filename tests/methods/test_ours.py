@@ -8,9 +8,9 @@ import torch
 from scipy.stats import zscore
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.methods import learners as module
 from open_set_fer.methods import ours
 from open_set_fer.methods.ours import Ours
+from open_set_fer.methods.shared import learners as module
 from open_set_fer.testing import task_and_context
 
 QUICK = {"epochs": 4, "cycle_length": 2, "batch_size": 16, "learning_rate": 3e-3}

@@ -11,10 +11,10 @@ from scipy.special import logsumexp
 from scipy.stats import zscore
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.methods import training
-from open_set_fer.methods.backbones import Network
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.ours_plus import OursPlus, match_classes, told_apart
+from open_set_fer.methods.shared import training
+from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
 

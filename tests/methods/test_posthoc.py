@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from open_set_fer.benchmark.settings import build_settings
+from open_set_fer.benchmark.planning.settings import build_settings
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
 from open_set_fer.methods.posthoc import PostHoc

@@ -10,10 +10,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from open_set_fer.benchmark.settings import build_settings
+from open_set_fer.benchmark.planning.settings import build_settings
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods import training
-from open_set_fer.methods.backbones import build_network
 from open_set_fer.methods.proser import (
     Proser,
     classifier_placeholder_loss,
@@ -22,7 +20,9 @@ from open_set_fer.methods.proser import (
     mix,
     open_logits,
 )
-from open_set_fer.methods.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.shared import training
+from open_set_fer.methods.shared.backbones import build_network
+from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
 from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2}

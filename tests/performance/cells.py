@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from open_set_fer.benchmark.keys import digest
-from open_set_fer.benchmark.plan import Cell, Selection, dry_plan, make_plan
-from open_set_fer.benchmark.profiles import load_profile
-from open_set_fer.benchmark.runner import Runner
+from open_set_fer.benchmark.execution.runner import Runner
+from open_set_fer.benchmark.planning.cells import Cell, Selection, dry_plan, make_plan
+from open_set_fer.benchmark.planning.keys import digest
+from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.methods.contract import Detection
 from tests.performance.rows import Row
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from open_set_fer.methods.backbones import Network, build_network
-from open_set_fer.methods.learners import Learner
-from open_set_fer.methods.recipe import BackboneSettings
+from open_set_fer.methods.shared.backbones import Network, build_network
+from open_set_fer.methods.shared.learners import Learner
+from open_set_fer.methods.shared.recipe import BackboneSettings
 from tests.performance.rows import Row, pairs
 
 SIDE, BATCH, BATCHES, CLASSES = 48, 128, 6, 6

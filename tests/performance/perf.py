@@ -14,11 +14,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from open_set_fer.benchmark.protocols import enumerate_protocols, make_task, split_faces
+from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, make_task, split_faces
 from open_set_fer.datasets.decoding import ImageFiles
 from open_set_fer.datasets.ferplus import USAGES, VOTES, FerPlus
-from open_set_fer.datasets.rendering import render_faces
-from open_set_fer.methods.augmentation import random_erase
+from open_set_fer.datasets.synthetic.renderer import render_faces
+from open_set_fer.methods.shared.augmentation import random_erase
 from tests.performance.cells import null_cells, planned, side_by_side
 from tests.performance.epochs import epochs
 from tests.performance.photos import photos

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from open_set_fer.benchmark.detecting import annotated, detect_faces
-from open_set_fer.benchmark.detector import Detector, load_detector
-from open_set_fer.datasets.finding import finder, read_photo
-from open_set_fer.datasets.rendering import render_faces
+from open_set_fer.benchmark.storage.detectors import Detector, load_detector
+from open_set_fer.datasets.synthetic.renderer import render_faces
+from open_set_fer.photos.detect import annotated, detect_faces
+from open_set_fer.photos.find import finder, read_photo
 from tests.detectors import untrained_detector
 from tests.performance.rows import Row
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from open_set_fer.benchmark.cell_result import CellResult, DataUsed
-from open_set_fer.benchmark.tracking import Tracker
-from open_set_fer.reports.query import Results, load
+from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.render import render
-from open_set_fer.reports.tables import Table, all_tables
+from open_set_fer.reports.tables.build import Table, all_tables
 
 ODD = "my_method & 50% #1"
 """A label with characters that LaTeX and Markdown read as commands."""

@@ -6,8 +6,8 @@ from typing import cast
 
 import pandas as pd
 
-from open_set_fer.benchmark.tracking import Tracker
-from open_set_fer.reports.query import FAILED, FINISHED, MISSING, Results
+from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.reports.data.results import FAILED, FINISHED, MISSING, Results
 
 Cell = tuple[str, str, str, str, int]
 """Data set, family, open classes, method, seed."""

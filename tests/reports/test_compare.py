@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from open_set_fer.benchmark.metrics import AUROC, FPR_AT_TPR95
+from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.compare import differences, other_faces
-from tests.reports.test_summary import made
+from tests.reports.page.test_summary import made
 
 FIRST = {"fear": 0.6, "anger": 0.7, "disgust": 0.5, "sadness": 0.8}
 SECOND = {"fear": 0.65, "anger": 0.72, "disgust": 0.5, "sadness": 0.7}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from open_set_fer.benchmark.cell_result import EVALUATION, CellResult, DataUsed
+from open_set_fer.benchmark.evaluation.result import EVALUATION, CellResult, DataUsed
 from open_set_fer.reports import leaderboard as boards
 from open_set_fer.reports.leaderboard import DIFFERS, EQUAL, WITHIN, Source, leaderboard
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports import render as module
-from open_set_fer.reports.printed_form import printed_tables
-from open_set_fer.reports.query import Results
+from open_set_fer.reports.data.results import Results
 from open_set_fer.reports.render import MANIFEST, _move, render, report_files
-from open_set_fer.reports.tables import Table
+from open_set_fer.reports.tables.build import Table
+from open_set_fer.reports.tables.wide import printed_tables
 from tests.reports.conftest import Store
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from open_set_fer.benchmark import store as default_store
-from open_set_fer.benchmark.tracking import Tracker
-from open_set_fer.reports.formats import cells_frame, to_frame, to_markdown
-from open_set_fer.reports.latex import to_latex
-from open_set_fer.reports.printed_form import form_frame, printed_tables
-from open_set_fer.reports.query import load
+from open_set_fer.benchmark.storage import sqlite_store as default_store
+from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.reports.data.results import load
 from open_set_fer.reports.render import render
-from open_set_fer.reports.tables import Table, all_tables
+from open_set_fer.reports.tables.build import Table, all_tables
+from open_set_fer.reports.tables.latex import to_latex
+from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
+from open_set_fer.reports.tables.wide import form_frame, printed_tables
 from tests.reports.conftest import Store
 
 

@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from open_set_fer.benchmark.cell_result import CellResult, DataUsed
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.datasets.faceset import check_class_names
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.render import render
-from tests.benchmark.test_measuring import made_scores
+from tests.benchmark.storage.test_reevaluate import made_scores
 
 HOSTILE = ["[red]x[/]", "</script><script>alert(1)</script>", "\\input{/etc/passwd}", "=1+1", "../../evil"]
 FRAGMENTS = [

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from open_set_fer.benchmark.server import public_address
-from open_set_fer.benchmark.tracking import Tracker
+from open_set_fer.benchmark.storage.connection import public_address
+from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.cli import options
 from open_set_fer.console import console, set_up_logging
 from open_set_fer.errors import SuiteError, masked, summary

@@ -1,0 +1,1 @@
+"""Execution: the cells of a plan, each computed in its own process."""

@@ -1,0 +1,1 @@
+"""Planning: profiles, and the cells that they name with their keys."""

@@ -1,0 +1,1 @@
+"""Storage: result folders on disk, closed-set models, and MLflow."""

@@ -1,0 +1,111 @@
+"""Files of closed-set models: safetensors with a digest, in training or there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from open_set_fer.benchmark.storage.detectors import Source, describe_scorer, write_detector
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError
+from open_set_fer.files import write_whole
+from open_set_fer.methods.baseline import Baseline
+from open_set_fer.methods.shared.backbones import build_network
+from open_set_fer.methods.shared.confidence import ConfidenceScorer
+
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.planning.cells import Cell
+    from open_set_fer.datasets.faceset import FaceSet
+
+
+def closed_set_path(home: Path, cell: Cell) -> Path:
+    """The file of the cell's closed-set model."""
+    return home / "closed_set" / f"{cell.closed_set_key}.safetensors"
+
+
+def in_training(path: Path) -> bool:
+    """Whether another process is training the closed-set model of this file right now."""
+    if path.exists() or not path.parent.is_dir():
+        return False
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[float]]) -> None:
+    """A state dict as safetensors with its curves and digest, on the disk before it has its name."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    written = json.dumps(curves)
+    write_whole(path, safetensors.torch.save(tensors, {"curves": written, "sha256": _digest(tensors, written)}))
+
+
+def read_state(path: Path) -> dict[str, Tensor] | None:
+    """The state dict of a file made by `write_state`, or None for no such file.
+
+    A damaged file is set aside as `<name>.damaged` and named in the log: None, too.
+    """
+    path.with_suffix(".new").unlink(missing_ok=True)  # of a process that died while it wrote
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        if metadata.get("sha256") == _digest(tensors, metadata.get("curves", "")):
+            return tensors
+        reason = "its content does not have the digest it was written with"
+    except (safetensors.SafetensorError, ValueError) as error:
+        reason = str(error)
+    aside = path.with_suffix(".damaged")
+    os.replace(path, aside)
+    log.warning("closed-set model %s is damaged (%s): kept as %s, training it again", path, reason, aside.name)
+    return None
+
+
+def _digest(tensors: dict[str, Tensor], curves: str) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, and the curves."""
+    content = hashlib.sha256(curves.encode())
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.numpy()
+        content.update(f"{name} {array.dtype} {array.shape}".encode())
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()
+
+
+def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:
+    """A closed-set model as a detector's folder, beside its file and made once: its unknown score is the baseline's.
+
+    Raises SuiteError where its file is not in this home.
+    """
+    path = home / "closed_set" / f"{cell.closed_set_key}.safetensors"
+    folder = path.with_suffix(".model")
+    with filelock.FileLock(f"{path}.lock"):
+        if folder.is_dir():
+            return folder
+        state = read_state(path)
+        if state is None:
+            raise SuiteError(
+                f"{path} is not there", "run where it was trained, or share closed-set models with --store"
+            )
+        classes, shape = cell.protocol.closed, faces.images.shape[1:]
+        network = build_network(cell.recipe.backbone, len(classes), shape[0], cell.seed)
+        network.load_state_dict(state)
+        scorer = ConfidenceScorer({"classifier": network}, settings={"score": "msp"})
+        source = Source(
+            dataset=cell.dataset, fingerprint=faces.fingerprint, open_classes=list(cell.protocol.open), seed=cell.seed,
+            key=cell.closed_set_key, closed_set_key=cell.closed_set_key, demonstration=faces.demonstration,
+        )  # fmt: skip
+        write_detector(folder, describe_scorer(scorer, Baseline(), "closed-set", classes, shape, source), scorer)
+    return folder

@@ -1,0 +1,76 @@
+"""Embedded data set ``synthetic``: rendered faces for demonstration and tests (see rendering.py for how they are drawn)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from open_set_fer.datasets.cache import PreparedDataSet
+from open_set_fer.datasets.listing import CHUNK, Listing, Rows
+from open_set_fer.datasets.synthetic import renderer as rendering
+from open_set_fer.datasets.synthetic.renderer import EXPRESSIONS, render_faces
+from open_set_fer.ranges import CountOrZero
+
+
+@dataclass(frozen=True)
+class Synthetic(PreparedDataSet):
+    """Rendered faces for demonstration and tests; results on them say nothing about real faces."""
+
+    name = "synthetic"
+    title = "Rendered faces"
+    guide = """Rendered faces of the seven basic expressions, the eleven compound ones and contempt, drawn by the suite itself: needs nothing.
+For demonstration and tests; results on them say nothing about real faces."""
+    classes = EXPRESSIONS
+
+    train_per_class: CountOrZero = 300
+    """Train images of each basic expression."""
+    test_per_class: CountOrZero = 80
+    """Test images of each basic expression."""
+    compound_per_class: CountOrZero = 40
+    """Images of each compound expression; the first half, rounded down, are train images."""
+    contempt_per_class: CountOrZero = 200
+    """Images of contempt, halved likewise."""
+    seed: int = 0
+    """Of the rendering."""
+    image_size: Annotated[int, pydantic.Field(ge=16, le=1024)] = 48
+    """Pixels a side."""
+
+    def listing(self, cache: Path) -> Listing:
+        """Labels into EXPRESSIONS, split and ids ('synthetic-000123') of the faces to render."""
+        basic = (self.train_per_class, self.test_per_class)
+        compound, contempt = _halves(self.compound_per_class), _halves(self.contempt_per_class)
+        counts = [basic] * 7 + [compound] * 11 + [contempt]
+        labels = np.repeat(np.arange(len(EXPRESSIONS)), [train + test for train, test in counts])
+        split = np.repeat(["train", "test"] * len(EXPRESSIONS), [count for pair in counts for count in pair])
+        rows = Rows.of(labels, split, [f"synthetic-{i:06d}" for i in range(len(labels))])
+        pixels = Rendered(rows.labels, self.seed, self.image_size)
+        return Listing(self.name, EXPRESSIONS, rows, pixels, f"{rendering.VERSION}/{self!r}", demonstration=True)
+
+
+def _halves(count: int) -> tuple[int, int]:
+    return count // 2, count - count // 2
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Faces showing these expressions, (N,) indices into EXPRESSIONS."""
+
+    expressions: NDArray[np.int64]
+    seed: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return 1, self.size, self.size
+
+    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
+        """uint8 (n, 1, H, W) from face `start` on."""
+        for at in range(start, len(self.expressions), CHUNK):
+            yield render_faces(self.expressions[at : at + CHUNK], self.seed, self.size, start=at)

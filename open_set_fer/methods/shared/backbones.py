@@ -1,0 +1,177 @@
+"""Networks: ResNet-18/50 of torchvision and two small residual networks for CPUs, behind one interface.
+
+Every network is stem -> stages -> global average pool -> one linear layer, so that a method can enter or leave at a
+stage (PROSER mixes after the second, EOW samples the input of the last) and read attention maps off the last feature map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from open_set_fer.errors import SuiteError
+from open_set_fer.methods.shared.recipe import BackboneSettings
+from open_set_fer.methods.shared.seeds import seeded
+from open_set_fer.methods.shared.weights import load_weights
+
+
+class Network(nn.Module):
+    """stem -> stages -> average pool -> fc, on float images made by `prepare`."""
+
+    def __init__(
+        self, stem: nn.Sequential, stages: nn.ModuleList, widths: list[int], classes: int, channels: int
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = stages
+        self.widths = widths
+        self.fc = nn.Linear(widths[-1], classes)
+        self.channels = channels
+        self.settings: BackboneSettings | None = None  # what it is built by, where `build_network` did it
+        # ImageNet statistics for colour (the authors' code); a plain centre and scale for grey faces.
+        mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.5], [0.25])
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> normalised float on the network's device; grey is repeated for a colour network."""
+        if self.mean.is_cuda and not images.is_cuda:
+            images = images.pin_memory()  # else the copy would wait for the GPU; as bytes, a quarter of the way's load
+        x = images.to(self.mean.device, non_blocking=True).to(torch.float32).div_(255)
+        if x.shape[1] == 1 and self.channels == 3:
+            x = x.expand(-1, 3, -1, -1)
+        elif x.shape[1] != self.channels:
+            raise SuiteError(
+                f"images have {x.shape[1]} channels, the network takes {self.channels}",
+                "set the data set's `channels` to 1 or 3, whichever the network was made for",
+            )
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def to_stage(self, x: Tensor, stage: int) -> Tensor:
+        """Hidden feature after `stage` stages (0: after the stem)."""
+        return self._through([self.stem, *self.stages[:stage]], x)
+
+    def from_stage(self, hidden: Tensor, stage: int, end: int | None = None) -> Tensor:
+        """Last feature map (N, D, h, w), or the hidden feature after `end` stages, from that after `stage` stages."""
+        return self._through(self.stages[stage:end], hidden)
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Last feature map (N, D, h, w)."""
+        return self.to_stage(x, len(self.stages))
+
+    def _through(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """The blocks' output, of the input's type whatever they compute in."""
+        mixed = self.settings is not None and self.settings.precision == "mixed"
+        hidden = x
+        with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
+            for block in blocks:
+                hidden = block(hidden)
+        return hidden.to(x.dtype)
+
+    def classify(self, feature_map: Tensor) -> Tensor:
+        """Logits (N, K) of a last feature map."""
+        logits: Tensor = self.fc(feature_map.mean(dim=(2, 3)))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        return self.classify(self.feature_map(x))
+
+
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride: the pixels that the stride leaves out go first, then stride 1.
+
+    oneDNN's backward pass of the strided form writes past its buffers on processors with AVX-512 (fewer than 16 input
+    channels, an odd batch, two threads), which kills the process or spoils its memory.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
+
+
+class _Residual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        same = stride == 1 and inputs == outputs
+        self.skip = (
+            nn.Identity()
+            if same
+            else nn.Sequential(StridedPointwise(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+def build_network(settings: BackboneSettings, classes: int, channels: int, seed: int) -> Network:
+    """A network with fresh (or the settings' loaded) weights; the same seed gives the same weights.
+
+    classes: outputs of the linear layer. channels: of the images (1 or 3).
+    """
+    with seeded(seed):
+        make = {"small": _small, "shallow": _shallow}.get(settings.name, _resnet)
+        network = make(settings, classes, channels)
+    network.settings = settings
+    if settings.weights:
+        load_weights(network, settings.weights)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _stem(channels: int, width: int) -> nn.Sequential:
+    # Stride 2 at once: three quarters of the cost at full resolution buys little on 48 px faces.
+    return nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
+    width = settings.width
+    stem = _stem(channels, width)
+    widths = [width, 2 * width, 4 * width]
+    stages = nn.ModuleList(
+        [_Residual(width, widths[0], 1), _Residual(widths[0], widths[1], 2), _Residual(widths[1], widths[2], 2)]
+    )
+    return Network(stem, stages, widths, classes, channels)
+
+
+def _shallow(settings: BackboneSettings, classes: int, channels: int) -> Network:
+    """As `_small` without its first stage: no residual block works at half the image's resolution."""
+    width = settings.width
+    stem = _stem(channels, width)
+    widths = [3 * width // 2, 3 * width]
+    stages = nn.ModuleList([_Residual(width, widths[0], 2), _Residual(widths[0], widths[1], 2)])
+    return Network(stem, stages, widths, classes, channels)
+
+
+def _pointwise(convolution: nn.Conv2d, stride: int) -> StridedPointwise:
+    """A 1x1 convolution's weights under that stride."""
+    with torch.device("meta"):  # no weights are drawn: it gets those that are there
+        pointwise = StridedPointwise(convolution.in_channels, convolution.out_channels, 1, stride, bias=False)
+    pointwise.weight = convolution.weight
+    return pointwise
+
+
+def _resnet(settings: BackboneSettings, classes: int, _channels: int) -> Network:
+    import torchvision  # over a second, and the small network does not need it
+
+    model = getattr(torchvision.models, settings.name)(weights=None)
+    for block in model.modules():
+        if getattr(block, "downsample", None) is not None:
+            strided = block.downsample[0]
+            block.downsample[0] = _pointwise(strided, strided.stride[0])
+            if settings.stem == "face" and settings.name == "resnet50":
+                block.conv1, block.conv2.stride = _pointwise(block.conv1, block.conv2.stride[0]), (1, 1)
+    pool = nn.MaxPool2d(3, 2, padding=0, ceil_mode=True) if settings.stem == "face" else model.maxpool
+    stem = nn.Sequential(model.conv1, model.bn1, model.relu, pool)
+    stages = nn.ModuleList([model.layer1, model.layer2, model.layer3, model.layer4])
+    expansion = 4 if settings.name == "resnet50" else 1
+    return Network(stem, stages, [w * expansion for w in (64, 128, 256, 512)], classes, channels=3)

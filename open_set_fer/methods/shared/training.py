@@ -1,0 +1,188 @@
+"""What every method's training loop shares: batches, learning-rate schedules, evaluation, the closed-set recipe."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from open_set_fer.methods.shared.augmentation import degrade, flip_or_noise, move, random_erase
+from open_set_fer.methods.shared.backbones import Network
+from open_set_fer.methods.shared.recipe import ClosedSetSettings
+
+
+def batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`indices` in random order, in pieces; a last piece of one is dropped (batch norm needs two)."""
+    shuffled = indices[torch.randperm(len(indices), generator=generator)]
+    for piece in torch.split(shuffled, batch_size):
+        if len(piece) > 1:
+            yield piece
+
+
+def epoch_learning_rate(start: float, decay: float, epoch: int, cycle: int = 0) -> float:
+    """start x decay^epoch; with `cycle` > 0 it is set back to its start every `cycle` epochs."""
+    return start * decay ** (epoch % cycle if cycle else epoch)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every parameter group this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor on the CPU, over the same memory where it is contiguous: do not write to it.
+
+    A task's arrays are read-only, which torch has no notion of and warns about; a cell that writes to them fails.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+@contextmanager
+def frozen_statistics(network: Network) -> Iterator[None]:
+    """Batch norm still normalises by the batch, but its running statistics (for evaluation mode) stay as they are."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+@torch.inference_mode()
+def evaluate(
+    network: Network,
+    images: NDArray[np.uint8],
+    compute: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 512,
+) -> NDArray[np.float32]:
+    """Outputs on uint8 (N, C, H, W), in evaluation mode, no augmentation: logits, or `compute(prepared batch)`."""
+    network.eval()
+    return _in_batches(network, images, compute or network, batch_size)
+
+
+@torch.inference_mode()
+def evaluate_with_batch_statistics(
+    network: Network,
+    images: NDArray[np.uint8],
+    compute: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 512,
+) -> NDArray[np.float32]:
+    """As `evaluate`, but with batch norm by each batch's own statistics."""
+    network.train()
+    with frozen_statistics(network):
+        return _in_batches(network, images, compute or network, batch_size)
+
+
+def _in_batches(
+    network: Network, images: NDArray[np.uint8], compute: Callable[[Tensor], Tensor], batch_size: int
+) -> NDArray[np.float32]:
+    """`compute(prepared batch)` of all images, in the mode that the network is in."""
+    pieces = [
+        compute(network.prepare(as_tensor(images[start : start + batch_size]))).float().cpu()
+        for start in range(0, len(images), batch_size)
+    ]
+    values: NDArray[np.float32] = torch.cat(pieces).numpy()
+    return values
+
+
+def pooled_features(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, D): the pooled last feature map of uint8 (N, C, H, W), which is what the linear layer sees."""
+    return evaluate(network, images, lambda x: network.feature_map(x).mean(dim=(2, 3)))
+
+
+def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) cross-entropy of each image against its label."""
+    losses: NDArray[np.float64] = F.cross_entropy(
+        as_tensor(logits).double(), as_tensor(labels), reduction="none"
+    ).numpy()
+    return losses
+
+
+def train_closed_set(
+    network: Network,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    settings: ClosedSetSettings,
+    generator: torch.Generator,
+    progress: Callable[[Iterable[int], str], Iterable[int]],
+    votes: NDArray[np.uint8] | None = None,
+) -> dict[str, list[float]]:
+    """Train in place on uint8 (N, C, H, W) with labels 0..K-1; returns the curves of loss and training accuracy.
+
+    votes: (N, K) for the classes, where there are any; they count under the settings' targets 'votes'.
+    """
+    data, targets = as_tensor(images), as_tensor(labels)
+    shares = None
+    if settings.targets == "votes" and votes is not None:
+        counts = as_tensor(votes).float()
+        shares = counts / counts.sum(dim=1, keepdim=True)
+    optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    steps = settings.epochs * -(-len(targets) // settings.batch_size)
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps)
+    curves: dict[str, list[float]] = {"loss": [], "train_accuracy": []}
+    device = next(network.parameters()).device
+    for epoch in progress(range(settings.epochs), "closed-set model"):
+        if settings.schedule == "exponential":
+            set_learning_rate(optimizer, epoch_learning_rate(settings.learning_rate, settings.lr_decay, epoch))
+        network.train()
+        total, right, seen = 0.0, 0, 0
+        for batch in batches(torch.arange(len(targets)), settings.batch_size, generator):
+            x = augmented(network, data[batch], generator, settings.erase_probability, settings.augmentation)
+            y = targets[batch].to(device)
+            logits = network(x)
+            loss = F.cross_entropy(logits, y if shares is None else shares[batch].to(device))
+            step(optimizer, loss)
+            if settings.schedule == "one_cycle":
+                one_cycle.step()
+            total += loss.item() * len(batch)
+            right += int((logits.argmax(1) == y).sum())
+            seen += len(batch)
+        curves["loss"].append(total / seen)
+        curves["train_accuracy"].append(right / seen)
+    return curves
+
+
+def augmented(
+    network: Network,
+    images: Tensor,
+    generator: torch.Generator,
+    erase_probability: float,
+    kind: str = "flip_or_noise",
+    degraded: Tensor | None = None,
+) -> Tensor:
+    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy (or moved), and erased: the closed-set recipe's.
+
+    kind: 'flip_or_noise', or 'geometry': moved instead. degraded: (N,) booleans, of which images worse pictures are made first.
+    """
+    x = network.prepare(images)
+    if degraded is not None:
+        worse = degrade(x, network.mean, network.std, generator)
+        x = torch.where(degraded[:, None, None, None].to(x.device), worse, x)
+    x = move(x, generator) if kind == "geometry" else flip_or_noise(x, network.std, generator)
+    return random_erase(x, generator, erase_probability)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One optimisation step."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Row-wise softmax in float64."""
+    probabilities: NDArray[np.float64] = as_tensor(logits).double().softmax(dim=1).numpy()
+    return probabilities

@@ -1,0 +1,1 @@
+"""Photographs: find faces, build a detector, answer, serve a page."""

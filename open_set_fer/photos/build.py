@@ -1,0 +1,116 @@
+"""From a method of a profile to a detector for photographs: scorer, threshold on held-out known faces, rule for cropping."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from open_set_fer.benchmark.execution.task_run import Workplace
+from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
+from open_set_fer.benchmark.planning.profile import Profile
+from open_set_fer.benchmark.protocols.protocol import (
+    FAMILIES,
+    Protocol,
+    enumerate_protocols,
+    opening,
+    without_open_class,
+)
+from open_set_fer.benchmark.storage.detectors import Calibration, Description, write_detector
+from open_set_fer.console import log
+from open_set_fer.datasets.faceset import COMPOUND, CONTEMPT, FaceSet
+from open_set_fer.errors import SuiteError
+from open_set_fer.photos.find import measure_rule
+
+HELD_OUT = 10
+"""One in so many training images of each class sets the threshold, where the data set has no split `valid`."""
+FEWEST_KNOWN = 20
+"""Known faces below which no threshold is set on them."""
+
+
+def with_valid_split(faces: FaceSet) -> FaceSet:
+    """The same faces with a split `valid`: their own, or every tenth training image of a class."""
+    if np.any(faces.split == "valid"):
+        return faces
+    split = faces.split.astype("<U5")
+    for label in range(len(faces.classes)):
+        split[np.flatnonzero((faces.split == "train") & (faces.labels == label))[::HELD_OUT]] = "valid"
+    fingerprint = hashlib.sha256(f"one in {HELD_OUT} held out of {faces.fingerprint}".encode()).hexdigest()
+    return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
+
+
+def detector_protocol(classes: tuple[str, ...], opened: str) -> Protocol:
+    """The classes that a detector knows: all that `opened` does not name; '' opens contempt, compound expressions or nothing."""
+    every = enumerate_protocols(classes, FAMILIES, True, True)
+    if opened:
+        return opening(every, opened)[0]
+    by_default = [p for p in every if p.open == (CONTEMPT,)] + [p for p in every if set(p.open) <= set(COMPOUND)]
+    return by_default[0] if by_default else without_open_class(classes)
+
+
+def plan_detector(
+    profile: Profile, dataset: str, label: str, opened: str, seed: int, cache: Path
+) -> tuple[Cell, FaceSet]:
+    """The one cell that a detector is made of, and its data set; prepared where it is not."""
+    plain: dict[str, Any] = {"labels": "own", "label_share": None, "pools": [], "open_from": "both"}
+    profile = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=plain)})
+    protocol = detector_protocol(profile.dataset(dataset).load(cache).classes, opened)
+    selection = Selection(datasets=(dataset,), methods=(label,), seeds=(seed,))
+    cells, face_sets = make_plan(profile, selection, cache, with_valid_split, [protocol])
+    if len(cells) != 1:
+        raise SuiteError(f"--method {label!r} is {len(cells)} methods", "name one: a detector has one score")
+    return cells[0], face_sets[dataset]
+
+
+def threshold_for(scores: NDArray[np.float64], share: float) -> float:
+    """The lowest threshold at which at least this share of known faces, those with scores up to it, is accepted.
+
+    >>> threshold_for(np.arange(100.0), 0.95)
+    94.0
+    """
+    ordered = np.sort(scores)
+    return float(ordered[max(0, int(np.ceil(share * len(ordered) - 1e-9)) - 1)])
+
+
+def build_detector(
+    cell: Cell, faces: FaceSet, folder: Path, home: Path, device: torch.device, share: float, store: str = ""
+) -> Description:
+    """Train what is not there yet, calibrate, and write the detector in one move; SuiteError where the method has no scorer."""
+    workplace = Workplace.of(cell, faces, home, device, store)
+    workplace.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
+    closed = cell.protocol.closed
+    names = np.array(faces.classes)[faces.labels]
+    known = np.flatnonzero((faces.split == "valid") & np.isin(names, closed))
+    if len(known) < FEWEST_KNOWN:
+        raise SuiteError(
+            f"{faces.name} has {len(known)} known faces in split `valid`, too few to set a threshold on",
+            f"at least {FEWEST_KNOWN}",
+        )
+    with workplace.context.cell(cell.method.name, workplace.task):
+        detection = cell.method.detect(workplace.task, workplace.context)
+        made = workplace.kept(cell, detection)
+    if made is None:
+        raise SuiteError(
+            f"method {cell.label!r} scores a pool of faces, none by itself",
+            "one that scores single faces: baseline, knn, vim, eow, proser, ours-online, ours-plus, ...",
+        )
+    description, scorer = made
+    log.info("%s: setting the threshold on %d known faces of split valid", cell.label, len(known))
+    threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
+    # Not by the scorer: parts of it may have been trained on these faces.
+    accepted = detection.unknown_score <= threshold
+    is_open = workplace.split.truth < 0
+    calibration = Calibration(
+        split="valid", share=share, faces=len(known),
+        accepted_known=float(accepted[~is_open].mean()) if (~is_open).any() else None,
+        rejected_open=float((~accepted)[is_open].mean()) if is_open.any() else None,
+    )  # fmt: skip
+    rule = measure_rule(workplace.task.train_images)
+    whole = description.model_copy(update={"threshold": threshold, "calibration": calibration, "crop": rule})
+    write_detector(folder, whole, scorer)
+    return whole

@@ -1,0 +1,69 @@
+"""The paper's published numbers."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from open_set_fer.reports.data.names import method_name
+
+KEY = ["dataset", "protocol", "open_classes", "method", "metric"]
+USUAL_DATASET, DATASET_OF_FAMILY = "rafdb", {"contempt": "affectnet"}
+"""Whose numbers stand beside a data set for which the paper prints none."""
+
+ABLATION = {
+    "baseline": "none", "ours-attention-only": "attention", "ours-attention-resets": "attention+cycle_lr",
+    "ours": "attention+cycle_lr+cycle_training",
+}  # fmt: skip
+"""The four rows of Table 5: the label, and what paper_results.csv calls the row, which parts are switched on."""
+
+PRINTED_AS = {"rafdb_compound": "rafdb"}
+"""What the paper calls a data set of the suite: RAF-DB with its compound faces is RAF-DB there."""
+
+
+@cache
+def paper_results() -> pd.DataFrame:
+    """Columns table, dataset, protocol, open_classes ('mean' for a mean row), method, metric, value, note."""
+    return pd.read_csv(Path(__file__).parent / "paper_results.csv", keep_default_na=False, dtype={"value": float})
+
+
+@cache
+def _by_key() -> dict[tuple[str, ...], float]:
+    # A number that the paper prints in several tables is the same in each.
+    frame = paper_results().drop_duplicates(KEY)
+    return {tuple(row[name] for name in KEY): float(row["value"]) for row in frame.to_dict("records")}
+
+
+def paper_value(dataset: str, protocol: str, open_classes: str, method: str, metric: str) -> float | None:
+    """The number as printed, None where the paper has none."""
+    return _by_key().get((PRINTED_AS.get(dataset, dataset), protocol, open_classes, method, metric))
+
+
+def figure6_value(labels: str) -> float | None:
+    """AUROC of ours as Figure 6 has it under a label regime (RAF-DB, surprise open); None where it has none."""
+    names = {"own": "ours", "concentrated": "ours-concentrated-pseudo-labels"}
+    frame = paper_results()
+    values = frame.loc[(frame["table"] == "figure6") & (frame["method"] == names.get(labels)), "value"]
+    return float(values.iloc[0]) if len(values) else None
+
+
+def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
+    """(protocol, open_classes) of the paper's rows for a data set, in printed order, mean rows left out."""
+    frame = paper_results()
+    chosen = frame[
+        (frame["dataset"] == PRINTED_AS.get(dataset, dataset))
+        & frame["protocol"].isin(protocols)
+        & (frame["open_classes"] != "mean")
+    ]
+    return list(dict.fromkeys(zip(chosen["protocol"], chosen["open_classes"], strict=True)))
+
+
+def unreadable_note() -> str:
+    """What is not known of the printed Table 5."""
+    known = set(paper_results().loc[paper_results()["table"] == "table5", "method"])
+    unknown = [method_name(label) for label, printed in ABLATION.items() if printed not in known]
+    return (
+        f"Table 5 of Zhang et al.: no number of {', '.join(unknown)}, whose row is not readable in the source at hand."
+    )

@@ -1,0 +1,1 @@
+"""Tables: which there are, their entries, LaTeX, Markdown and CSV."""

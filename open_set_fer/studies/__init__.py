@@ -1,0 +1,1 @@
+"""Evidence: write-ups of this suite's own studies, each with its profile and template."""

@@ -1,0 +1,1 @@
+"""What a better closed-set model does to each method."""

@@ -1,0 +1,1 @@
+"""Effect study: why `ours` behaves as it does on a CPU."""

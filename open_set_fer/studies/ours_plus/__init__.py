@@ -1,0 +1,1 @@
+"""When `ours-plus` is of use and when not."""

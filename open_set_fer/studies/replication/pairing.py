@@ -1,0 +1,103 @@
+"""The released pairing of images and pseudo labels: what the authors' label file and the printed tables say of it.
+
+The authors' notebook (repository zyh-uaiaaaa/Open-Set-FER, commit 02efdb0, predict_pseudo_labels.ipynb) collects the
+closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open face
+of the train split so has the output of a training image drawn at random, of any class. What follows here uses two small
+files: `released_labels.csv` (predicted_labels_open0.txt, surprise open, counted by group and pseudo label) and
+`class_counts.csv` (faces by split and class; RAF-DB's as published, FERPlus' as this suite reads the majority of votes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import chi2_contingency, chisquare, spearmanr
+
+from open_set_fer.reports.data.paper import paper_results
+
+FOLDER = Path(__file__).parent
+OPEN = "surprise"
+"""The open class of the released label file."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test's statistic, its degrees of freedom and p-value."""
+
+    statistic: float
+    freedom: int
+    p_value: float
+
+
+@cache
+def _counts(file: str) -> pd.DataFrame:
+    return pd.read_csv(FOLDER / file)
+
+
+def released_labels(group: str) -> pd.Series[int]:
+    """Faces of a group of the released file ('open test', 'open train', 'closed test') by pseudo label."""
+    counts = _counts("released_labels.csv")
+    return counts[counts["group"] == group].set_index("class")["count"]
+
+
+def class_counts(dataset: str, split: str) -> pd.Series[int]:
+    """Faces of a split by class."""
+    counts = _counts("class_counts.csv")
+    return counts[(counts["dataset"] == dataset) & (counts["split"] == split)].set_index("class")["count"]
+
+
+def expected_labels() -> pd.Series[float]:
+    """Pseudo labels that the open train faces would have if each had a random training image's.
+
+    A training image of a closed class counts for its class; one of the open class as the open test faces' answers do.
+    """
+    train, test_open = class_counts("rafdb", "train"), released_labels("open test")
+    drawn = train[test_open.index] + train[OPEN] * test_open / test_open.sum()
+    return released_labels("open train").sum() * drawn / train.sum()
+
+
+def fits_random_images() -> Test:
+    """Goodness of fit of the open train faces' labels to those of random training images: small where they are these."""
+    observed = released_labels("open train")
+    result = chisquare(observed, expected_labels())
+    return Test(float(result.statistic), len(observed) - 1, float(result.pvalue))
+
+
+def fits_open_test_faces() -> Test:
+    """Homogeneity of the labels of open train and open test faces: the closed-set model was trained on neither."""
+    result = chi2_contingency([released_labels("open test"), released_labels("open train")])
+    return Test(float(result.statistic), int(result.dof), float(result.pvalue))
+
+
+def truly_open(dataset: str, open_classes: str) -> float:
+    """Share of a protocol's faces scored as open that are open, under the released pairing.
+
+    (t + T * T / N) / (t + T): t open faces of the test split, T of the train split, of whose T outputs T / N are in turn
+    open faces', N faces in the train split.
+    """
+    names = open_classes.split("+")
+    test, train = (int(class_counts(dataset, split)[names].sum()) for split in ("test", "train"))
+    return (test + train * train / int(class_counts(dataset, "train").sum())) / (test + train)
+
+
+def printed_auroc(dataset: str) -> pd.DataFrame:
+    """The paper's AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open."""
+    printed = paper_results()
+    rows = printed[
+        (printed["dataset"] == dataset) & printed["table"].isin(["table1", "table2"])
+        & (printed["metric"] == "auroc") & (printed["open_classes"] != "mean")
+    ]  # fmt: skip
+    shares = [truly_open(dataset, name) for name in rows["open_classes"]]
+    return rows[["open_classes", "method", "value"]].assign(truly_open=shares)
+
+
+def correlations(dataset: str) -> pd.DataFrame:
+    """Spearman's correlation of each method's printed AUROC with the share of truly open faces: n, rho, p_value."""
+    lines = []
+    for method, rows in printed_auroc(dataset).groupby("method", sort=False):
+        result = spearmanr(rows["truly_open"], rows["value"])
+        lines.append({"method": method, "n": len(rows), "rho": result.statistic, "p_value": result.pvalue})
+    return pd.DataFrame(lines)

@@ -1,0 +1,118 @@
+"""What a method returns is checked before it is written; what is written is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from open_set_fer.benchmark.evaluation.result import CellResult
+from open_set_fer.benchmark.storage.results_dir import (
+    COLUMNS,
+    checked_curves,
+    checked_extras,
+    checked_notes,
+    read_result,
+    score_table,
+    write_result,
+)
+from open_set_fer.errors import SuiteError, summary
+from open_set_fer.methods.contract import Detection
+
+
+def test_numbers_of_any_kind_are_a_curve():
+    found = checked_curves({
+        "loss": [np.float32(0.5), 1], "a/b c:d": np.arange(2), "nan": [float("nan"), float("inf")], "empty": [],
+        "tensor": torch.tensor([1.5]),
+    })  # fmt: skip
+    assert found["loss"] == [0.5, 1.0]
+    assert found["a/b c:d"] == [0.0, 1.0]
+    assert found["tensor"] == [1.5]
+    assert all(type(value) is float for values in found.values() for value in values)
+
+
+@pytest.mark.parametrize(
+    "curves", [{"x<>": [1.0]}, {"a/../b": [1.0]}, {"": [1.0]}, {3: [1.0]}, {"x": ["a"]}, {"x": ["1.5"]}, {"x": 1.0},
+               {"x": [[1.0], [2.0]]}, {"x": [[1.0], [2.0, 3.0]]}, {"x": [None]}, {"x": "abc"}, {"n" * 300: [1.0]}]
+)  # fmt: skip
+def test_a_curve_that_mlflow_refuses_is_named(curves):
+    with pytest.raises(SuiteError, match=f"curve {next(iter(curves))!r}"):
+        checked_curves(curves)
+
+
+def test_mlflow_takes_what_passes(tmp_path):
+    from mlflow.utils.validation import _validate_metric_name
+
+    for name in checked_curves({name: [] for name in ("loss", "a/b c:d", "n" * 240, "é", ".x", "a.b")}):
+        _validate_metric_name(f"curve.{name}")
+
+
+@pytest.mark.parametrize(
+    "extras", [{"unknown_score": np.zeros(3)}, {"is_open": np.zeros(3)}, {"x": np.zeros(2)}, {"x": np.zeros((3, 2))},
+               {"x": np.array([{}, {}, {}])}, {"": np.zeros(3)}, {"x": [[1], [2, 3], []]}]
+)  # fmt: skip
+def test_an_extra_that_is_no_column_of_its_own_is_named(extras):
+    with pytest.raises(SuiteError, match=f"extra {next(iter(extras))!r}"):
+        checked_extras(extras, 3)
+    truth = np.array([0, -1, 1])
+    with pytest.raises(SuiteError, match="extra"):
+        score_table(
+            np.arange(3),
+            truth,
+            truth,
+            ("a", "b"),
+            Detection(np.zeros(3), np.zeros(3, int), extras=extras),
+            np.zeros(3, int),
+            np.zeros(3, int),
+            np.array(["test"] * 3),
+        )
+
+
+def test_notes_are_text():
+    assert checked_notes([np.int64(3), "x"]) == ["3", "x"]
+    assert checked_notes("one note") == ["one note"]
+
+
+def test_files_and_folder_are_synced_before_the_rename(tmp_path, monkeypatch):
+    done = []
+    real_sync, real_replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.readlink(f"/proc/self/fd/{fd}")), real_sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), real_replace(a, b)))
+    write_result(tmp_path / "key", CellResult({}, {}, {}), pd.DataFrame({"a": [1]}))
+    partial = tmp_path / "key.partial"
+    expected = [str(partial / "scores.parquet"), str(partial / "result.json"), str(partial), "rename", str(tmp_path)]
+    assert done == expected
+
+
+def test_a_result_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_result(tmp_path / "key", CellResult({"auroc": np.float32(1)}, {}, {}), pd.DataFrame({"a": [1]}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (SuiteError("1 of 180 scores are NaN", "mend the method"), "1 of 180 scores are NaN (mend: mend the method)"),
+        (ValueError("\n\nsecond\nthird"), "ValueError: second"),
+        (RuntimeError(), "RuntimeError (no message)"),
+        (SystemExit(3), "SystemExit: 3"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_an_exception_in_one_line(error, line):
+    assert summary(error) == line
+
+
+def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path):
+    old = {"metrics": {"auroc": 0.75, "seconds.total": 20.0}, "curves": {}, "tags": {"host": "h", "notes": '["a"]'}}
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    os.utime(tmp_path / "result.json", (5000, 5000))
+    pd.DataFrame({name: [0] for name in COLUMNS if name != "closed_set_class"}).to_parquet(tmp_path / "scores.parquet")
+    found, _ = read_result(tmp_path)
+    assert (found.started, found.ended, found.evaluation) == (4980.0, 5000.0, 1)
+    assert (found.notes, found.tags) == (["a"], {"host": "h"})

@@ -1,0 +1,206 @@
+"""What is written to MLflow, where it is written to, and which suite is named as its origin."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+import pytest
+
+from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.storage import tracking
+from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.errors import SuiteError
+
+
+@pytest.fixture(autouse=True)
+def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def result(seed: int = 0, auroc: float = 0.75, method: str = "ours", **more: Any) -> CellResult:
+    tags = {
+        "cell_key": f"{method}-{seed}", "dataset": "synthetic", "protocol": "pairs", "open_classes": "fear+anger",
+        "method": method, "seed": str(seed),
+    }  # fmt: skip
+    data = DataUsed("synthetic", "f" * 64, {"test": {"fear": 3}})
+    metrics = {"auroc": auroc, "seconds.total": 20.0}
+    return CellResult(metrics, {}, tags, params={"method.epochs": 3}, data=data, **more)
+
+
+def log_cell(tracker: Tracker, tmp_path: Path, finish: str = "FINISHED", **values: Any) -> str:
+    """Log one cell under a parent run of its own; returns the parent's id."""
+    folder = tmp_path / "logged"
+    folder.mkdir(exist_ok=True)
+    pd.DataFrame({"id": ["a", "b", "c"]}).to_parquet(folder / "scores.parquet")
+    (folder / "profile.toml").write_text("seeds = [0]\n")
+    found = result(**values)
+    plan = {name: found.tags[name] for name in ("cell_key", *tracking.COORDINATES)}
+    parent = tracker.start_benchmark([plan | {"seed": int(plan["seed"])}], "", "osfer run")
+    tracker.log_cell(parent, found, folder, {})
+    tracker.end(parent, finish)
+    return parent
+
+
+def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path, home):
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path, started=1000.5, ended=1012.75, notes=["a note of http://me:word@host/"])
+    (run,) = tracker.cells()
+    page = run.data.tags["mlflow.note.content"]
+    assert page.startswith("**synthetic pairs fear+anger ours seed 0: AUROC 0.750**\n\n- a note of http://")
+    assert "word" not in page
+    assert (run.info.start_time, run.info.end_time) == (1000500, 1012750)
+    assert run.info.run_name == "ours · fear+anger · s0 · synthetic"
+    assert run.data.params == {
+        "cell.dataset": "synthetic", "cell.protocol": "pairs", "cell.open_classes": "fear+anger", "cell.method": "ours",
+        "cell.seed": "0", "method.epochs": "3",
+    }  # fmt: skip
+
+
+def test_an_experiment_that_another_process_makes_meanwhile_is_taken(home, monkeypatch):
+    first, find = Tracker(home, "made"), Tracker._find_experiment
+    answers = iter([False])
+    monkeypatch.setattr(
+        Tracker, "_find_experiment", lambda self, wait: next(answers, None) is None and find(self, wait)
+    )
+    assert Tracker(home, "made").experiment_id == first.experiment_id
+
+
+def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
+    tracker = Tracker(home, "made")
+    folder = tmp_path / "logged"
+    log_cell(tracker, tmp_path, seed=0, auroc=0.5)
+    plan = [{"cell_key": f"ours-{seed}", "method": "ours", "seed": seed} for seed in (0, 1, 2)]
+    plan += [{"cell_key": "λ ours-0", "method": "λ ours", "seed": 0}, {"cell_key": "no", "method": "dias", "seed": 0}]
+    plan = [cell | {"open_classes": "fear+anger"} for cell in plan]
+    plan.append({"cell_key": "ours-7", "method": "ours", "seed": 7, "open_classes": "fear (20% of labels flipped)"})
+    parent = tracker.start_benchmark(plan, "", "osfer run")
+    for values in ({"seed": 1, "auroc": 0.75}, {"method": "λ ours", "auroc": 0.25}, {"seed": 7, "auroc": 1.0}):
+        tracker.log_cell(parent, result(**values), folder, {})
+    tracker.end(parent, "KILLED")
+    run = tracker.client.get_run(parent)
+    assert run.info.status == "KILLED"
+    named = {name: value for name, value in run.data.metrics.items() if not name.endswith(("ours-0", "dias"))}
+    odd = tracking._metric_part("λ ours")
+    assert named == {
+        "auroc.ours": 0.625,
+        "cells.ours": 2,
+        "auroc.control.ours": 1.0,
+        "cells.control.ours": 1,
+        f"auroc.{odd}": 0.25,
+        f"cells.{odd}": 1,
+    }
+    assert odd.startswith("_ ours-")
+    assert odd != tracking._metric_part("μ ours")
+
+
+def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path, home):
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path)
+    time.sleep(0.01)
+    newest = log_cell(tracker, tmp_path, seed=1)
+    report = tmp_path / "report"
+    for name in ("index.html", "tables/a.tex", "figures/b.png", "figures/private.jpg", "notes.txt"):
+        (report / name).parent.mkdir(parents=True, exist_ok=True)
+        (report / name).write_text(name)
+    tracker.log_report(report)
+    logged = {file.path for file in tracker.client.list_artifacts(newest, "report")}
+    assert logged == {"report/index.html", "report/tables", "report/figures"}
+    assert [file.path for file in tracker.client.list_artifacts(newest, "report/figures")] == ["report/figures/b.png"]
+
+
+def test_a_report_that_cannot_be_logged_is_a_warning(tmp_path, home, monkeypatch, caplog):
+    from mlflow.exceptions import MlflowException
+
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path)
+    (tmp_path / "index.html").write_text("page")
+
+    def away(*_: Any) -> None:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(tracker.client, "log_artifact", away)
+    tracker.log_report(tmp_path)
+    assert "the report was not logged to MLflow: connection refused" in caplog.text
+
+
+def test_reading_makes_nothing(tmp_path):
+    tracker = Tracker(tmp_path / "home", "made", create=False)
+    assert (tracker.cells(), tracker.planned(), tracker.finished_cells()) == ([], [], {})
+    tracker.log_report(tmp_path)
+    assert not (tmp_path / "home").exists()
+    log_cell(Tracker(tmp_path / "home", "made"), tmp_path)
+    assert Tracker(tmp_path / "home", "other", create=False).cells() == []
+    assert list(tracking.stored_experiments(tmp_path / "home")) == ["made"]
+
+
+def test_lost_artifacts_are_named(tmp_path, home):
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path)
+    shutil.rmtree(home / "artifacts")
+    with pytest.raises(SuiteError, match=r"scores\.parquet of run \w+ cannot be read under .*artifacts"):
+        tracker.read_scores(tracker.cells()[0].info.run_id)
+
+
+def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path, home):
+    log_cell(Tracker(home, "old"), tmp_path, started=1.0, ended=2.0)
+    time.sleep(0.01)
+    log_cell(Tracker(home, "new"), tmp_path)
+    found = tracking.stored_experiments(home)
+    assert list(found) == ["new", "old"]
+    link = tracking.experiment_link("http://127.0.0.1:5000/", found["new"])
+    assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{found['new']}/runs?workflowType=machine_learning&")
+    assert "&orderByKey=metrics.%60auroc%60&" in link  # sorted by time the page folds cells into their parents
+    assert (
+        tracking.run_link("http://h", "3", "abc") == "http://h/#/experiments/3/runs/abc?workflowType=machine_learning"
+    )
+
+
+def test_a_store_in_a_file_is_asked_what_mlflow_would_say(tmp_path, home):
+    """The short questions to SQLite against MLflow's own search, on finished, failed, deleted and outdated runs."""
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path, seed=0, auroc=0.25)
+    log_cell(tracker, tmp_path, seed=1, auroc=0.75)
+    log_cell(Tracker(home, "other"), tmp_path, seed=2)
+    parent = log_cell(tracker, tmp_path, seed=3)
+    tracker.log_failure(parent, result(seed=4).tags, "Traceback", "no")
+    old, gone = (run for seed in (1, 3) for run in tracker.cells() if run.data.tags["seed"] == str(seed))
+    tracker.client.delete_tag(old.info.run_id, tracking.EVALUATION)
+    tracker.client.delete_run(gone.info.run_id)
+    local = [tracker.finished(), [tracker._runs_of(f"ours-{seed}") for seed in range(5)], tracker.outdated()]
+    tracker._local = False  # as of a server
+    by_search = [tracker.finished(), [tracker._runs_of(f"ours-{seed}") for seed in range(5)], tracker.outdated()]
+    assert sorted(local[0], key=str) == sorted(by_search[0], key=str)
+    assert [len(runs) for runs in local[1]] == [1, 1, 0, 0, 1]
+    assert local[1] == by_search[1]
+    assert [run.info.run_id for run in local[2]] == [run.info.run_id for run in by_search[2]] == [old.info.run_id]
+    assert {cell.key: (cell.auroc, cell.is_current) for cell in local[0]} == {
+        "ours-0": (0.25, True), "ours-1": (0.75, False),
+    }  # fmt: skip
+
+
+def test_what_a_request_taken_twice_has_left_is_removed_at_the_runs_end(tmp_path, home):
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path, seed=0)
+    parent, other = (tracker.start_benchmark([], "", "osfer run") for _ in range(2))
+    for owner in (parent, other):
+        tags = {tracking.KIND: "cell", "cell_key": "ours-1", "mlflow.parentRunId": owner}
+        tracker.client.create_run(tracker.experiment_id, tags=tags)
+    tracker.end(parent, "FINISHED")
+    left = [run for run in tracker._search(f"tags.`{tracking.KIND}` = 'cell'") if run.info.status == "RUNNING"]
+    assert [run.data.tags["mlflow.parentRunId"] for run in left] == [other]  # another run may be writing its own
+
+
+def test_homes_with_one_sqlite_address_wait_for_each_other(tmp_path, empty_store):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shutil.copy(empty_store, shared / "mlflow.db")
+    homes = [tmp_path / name for name in ("one", "two")]
+    first, second = (Tracker(home, "made", uri=f"sqlite:///{shared / 'mlflow.db'}") for home in homes)
+    with first.writing(), pytest.raises(filelock.Timeout):
+        second._lock.acquire(timeout=0.1)
+    assert not [path for home in homes for path in home.glob("*.lock")]

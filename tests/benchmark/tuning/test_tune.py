@@ -1,0 +1,603 @@
+"""Studies: never a face of the test split, the profile's own settings first, in Optuna's storage and as cells in MLflow."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from open_set_fer.benchmark.execution.runner import Runner
+from open_set_fer.benchmark.planning.cells import Selection, make_plan
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols, split_faces
+from open_set_fer.benchmark.protocols.pseudo_labels import OWN
+from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.tuning import tune as tuning
+from open_set_fer.benchmark.tuning.study import STAMP, Storage, Study, Trial, Verdict, choice
+from open_set_fer.benchmark.tuning.tune import Search, grid_of, study_protocols, tune, validation_faces
+from open_set_fer.cli import app
+from open_set_fer.cli.tune import _dashboard
+from open_set_fer.datasets.faceset import BASIC, CONTEMPT
+from open_set_fer.errors import SuiteError
+from tests.conftest import face_set, without_controls
+
+SEARCH = """
+[search.ours]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+epochs = { low = 1, high = 2 }
+consistency_weight = [5.0, 1.0]
+"closed_set.erase_probability" = [0.0, 0.25, 0.5]
+"""
+
+
+@pytest.fixture(autouse=True)
+def made_store(home):
+    """MLflow's tables are not made anew for every test."""
+
+
+def write(tmp_path, search):
+    path = tmp_path / "own.toml"
+    path.write_text(load_profile("smoke")[2] + search, "utf-8")
+    return str(path)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 7]), st.sampled_from(["train", "valid", "test"])), min_size=40))
+def test_a_study_uses_no_face_of_the_test_split(rows):
+    labels, split = (np.array(column) for column in zip(*rows, strict=True))
+    faces = face_set(labels, split, (*BASIC, CONTEMPT))
+    seen = validation_faces(faces)
+    assert not np.any(seen.split[faces.split == "test"] != "valid")
+    assert seen.fingerprint != faces.fingerprint
+    assert np.array_equal(seen.labels, faces.labels)
+    assert seen.images is faces.images
+    if np.any(faces.split == "valid"):
+        assert np.array_equal(seen.split == "test", faces.split == "valid")
+    else:
+        for label in np.unique(labels):
+            own = seen.split[(faces.split == "train") & (labels == label)]
+            assert np.sum(own == "test") == -(-len(own) // 5)
+    for protocol in enumerate_protocols(seen.classes, FAMILIES):
+        try:
+            found = split_faces(seen, protocol, 0)
+        except SuiteError:  # a class without an image
+            continue
+        assert not np.isin(np.flatnonzero(faces.split == "test"), np.r_[found.train, found.test]).any()
+
+
+def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_class):
+    profile = load_profile("ferplus-cpu")[1]
+    chosen, words = study_protocols(every_class, profile, ())
+    assert [p.family for p in chosen] == ["compound", "contempt"]
+    assert "reported" not in words
+    chosen, words = study_protocols(every_class, profile, ("surprise",))
+    assert [p.label for p in chosen] == ["surprise"]
+    assert "surprise: open in the tables as well" in words
+    assert "(fear, surprise: open in the tables" in study_protocols(every_class, profile, ("surprise+fear",))[1]
+    with pytest.raises(SuiteError, match="name one with --open"):
+        study_protocols(every_class, load_profile("demo")[1], ())
+
+
+def trial(number, *aurocs, state="finished", values=None, interval=None):
+    cells = [{"protocol": "fear", "seed": seed, "auroc": auroc} for seed, auroc in enumerate(aurocs)]
+    if interval:
+        cells[0] |= {"auroc_low": interval[0], "auroc_high": interval[1]}
+    value = float(np.mean(aurocs)) if state == "finished" else None
+    return Trial(number, values or {"a": number}, state, value, cells)
+
+
+def study_of(*trials):
+    return Study("s", "own", "ours", "auroc", {"a": 0}, "chosen", "", list(trials))
+
+
+def test_best_is_the_earliest_highest_and_never_a_failed_trial():
+    study = study_of(trial(0, 0.5), trial(1, 0.9, state="failed"), trial(2, 0.7), trial(3, 0.7))
+    assert study.best().number == 2
+    assert study.selection == "chosen, 3 trials"
+    with pytest.raises(SuiteError, match="no trial of ours has finished"):
+        study_of(trial(1, 0.9, state="pruned")).best()
+
+
+def test_best_values_are_taken_where_they_are_better_than_seeds_and_protocols_differ():
+    # By hand: differences 0.04, 0.06, 0.05: mean 0.05, sd 0.01. Then 0.3, -0.1, 0.1: mean 0.1, sd 0.2.
+    own = trial(0, 0.5, 0.6, 0.7)
+    clear, noisy = Verdict.of(trial(1, 0.54, 0.66, 0.75), own), Verdict.of(trial(2, 0.8, 0.5, 0.8), own)
+    assert (clear.keep, noisy.keep) == (False, True)
+    assert (clear.gain, clear.spread) == pytest.approx((0.05, 0.01))
+    assert (noisy.gain, noisy.spread) == pytest.approx((0.1, 0.2))
+    assert noisy.words.startswith("keep yours: the best is +0.100 from it, within 0.200")
+    assert Verdict.of(own, own).words == "keep yours: no trial was better"
+    # Of a single cell: half of [0.5, 0.6].
+    one = trial(1, 0.55, interval=(0.5, 0.6))
+    assert Verdict.of(one, trial(0, 0.51)).keep
+    assert not Verdict.of(one, trial(0, 0.49)).keep
+    assert "nothing to compare with" in Verdict.of(one, None).words
+    assert study_of(trial(0, 0.5, 0.6), trial(1, 0.7, 0.8)).verdict().keep is False
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "is_file"),
+    [
+        ("", "sqlite:///home/studies.db", True),
+        ("other/s.db", "sqlite:///other/s.db", True),
+        ("sqlite:////abs/s.db", "sqlite:////abs/s.db", True),
+        ("journal:shared/j", "shared/j", True),
+        ("j.log", "j.log", True),
+        ("postgresql://me@host/x", "postgresql://me@host/x", False),
+    ],
+)
+def test_a_storage_is_named_as_optuna_names_it(text, address, is_file):
+    place = Storage.of(text, Path("home"))
+    assert (place.address, place.is_file) == (address, is_file)
+
+
+def test_a_place_that_is_no_storage_is_named(tmp_path):
+    with pytest.raises(SuiteError, match=r"--storage 'nowhere' is no place.*\n.*journal:PATH"):
+        Storage.of("nowhere", tmp_path)
+    with pytest.raises(SuiteError, match=r"no studies in .*studies\.db"):
+        Storage.of("", tmp_path).open(create=False)
+    with pytest.raises(SuiteError, match="cannot be used"):
+        Storage.of("nosuchbase://host/x", tmp_path).open()
+    with pytest.raises(SuiteError, match="begins with postgresql://"):
+        Storage.of("postgres://host/x", tmp_path).open()
+    (tmp_path / "s.db").write_text("no database" * 100)
+    with pytest.raises(SuiteError, match="cannot be used"):
+        Storage.of(str(tmp_path / "s.db"), tmp_path).open()
+
+
+def test_a_grid_has_every_listed_value_and_short_ranges_of_whole_numbers():
+    low_high = load_profile("ferplus-cpu")[1].search["ours"]["learning_rate"]
+    whole = low_high.model_copy(update={"low": 2, "high": 4, "log": False})
+    assert grid_of({"a": [1, [4, 5]], "b": whole}) == {"a": [1, "[4, 5]"], "b": [2, 3, 4]}
+    assert choice({"x": 1}) == '{"x": 1}'
+    with pytest.raises(SuiteError, match="a grid cannot have the range of c"):
+        grid_of({"c": low_high})
+
+
+def tuned(tmp_path, trials, search=SEARCH, label="ours", objective="auroc", opened=(CONTEMPT,), **more):
+    import torch
+
+    name, profile, text = load_profile(write(tmp_path, search))
+    return tune(profile, name, text, label, Search(trials, **more), "synthetic", opened, (0,), tmp_path / "home",
+                torch.device("cpu"), "osfer tune", objective)  # fmt: skip
+
+
+def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
+    import optuna
+
+    two = tuned(tmp_path, 2)
+    _, profile, _ = load_profile(str(tmp_path / "own.toml"))
+    own = profile.method("ours")
+    assert two.trials[0].values == {
+        "learning_rate": own.learning_rate, "epochs": own.epochs, "consistency_weight": own.consistency_weight,
+        "closed_set.erase_probability": profile.closed_set_settings().erase_probability,
+    }  # fmt: skip
+    assert two.trials[1].values != two.trials[0].values
+    results = sorted((tmp_path / "home" / "results").glob("*/result.json"))
+    written = [path.stat().st_mtime_ns for path in results]
+    three = tuned(tmp_path, 3)
+    assert three.trials[:2] == two.trials
+    assert [path.stat().st_mtime_ns for path in results] == written
+    assert 1e-4 <= three.trials[2].values["learning_rate"] <= 1e-2
+    assert three.trials[2].values["epochs"] in (1, 2)
+    # The same in Optuna's own eyes, and linked both ways with MLflow.
+    study = optuna.load_study(study_name=three.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    assert study.best_value == three.best().value
+    assert [trial.number for trial in study.trials] == [0, 1, 2]
+    tracker = Tracker(tmp_path / "home", "own-tuning")
+    cells = {run.info.run_id: run for run in tracker.cells()}
+    (parent,) = tracker._search("tags.`osfer.kind` = 'study'")
+    assert (parent.data.tags["study"], parent.info.status) == (three.name, "FINISHED")
+    history = tracker.client.get_metric_history(parent.info.run_id, "objective")
+    assert [(point.step, point.value) for point in history] == [(t.number, t.value) for t in study.trials]
+    for found in study.trials:
+        (link,) = found.user_attrs["cells"]
+        cell = cells[link["run_id"]]
+        assert cell.data.tags["cell_key"] == link["cell_key"]
+        assert (cell.data.tags["study"], str(found.number) in cell.data.tags["trial"].split(", ")) == (three.name, True)
+        assert cell.data.metrics["auroc"] == found.value
+        run = tracker.client.get_run(found.user_attrs["run_id"])
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (run.data.tags["trial"], run.data.metrics["objective"]) == (str(found.number), found.value)
+    # `osfer tune show` says the same, and its figures are the study's in MLflow.
+    shown = CliRunner().invoke(
+        app, ["tune", "show", "-p", str(tmp_path / "own.toml"), "--home", str(tmp_path / "home"), "--json"]
+    )
+    assert shown.exit_code == 0, shown.output
+    (said,) = json.loads(shown.stdout)["studies"]
+    assert (said["name"], said["best"]["number"], said["best"]["value"]) == (
+        study.study_name, study.best_trial.number, study.best_value,
+    )  # fmt: skip
+    assert [(t["number"], t["value"]) for t in said["trials"]] == [(t.number, t.value) for t in study.trials]
+    kept = {artifact.path for artifact in tracker.client.list_artifacts(parent.info.run_id, "study")}
+    assert {"study/study.md", "study/history.png", "study/slice.png", "study/contour.svg"} <= kept
+
+
+@pytest.mark.slow
+def test_other_values_of_the_profile_are_tried_in_the_same_study_and_another_space_is_another(tmp_path):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    first = tuned(tmp_path, 1, search, "baseline")
+    import torch
+
+    changed = write(tmp_path, search)
+    Path(changed).write_text(Path(changed).read_text().replace("epochs = 2\nbatch_size = 64\n\n[methods.baseline]",
+                             "epochs = 1\nbatch_size = 64\n\n[methods.baseline]"))  # fmt: skip
+    name, profile, text = load_profile(changed)
+    second = tune(profile, name, text, "baseline", Search(2), "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
+                  torch.device("cpu"), "osfer tune")  # fmt: skip
+    assert second.name == first.name
+    assert [trial.values["closed_set.epochs"] for trial in second.trials] == [2, 1]
+    assert second.own_trial().number == 1
+    other = tuned(tmp_path, 1, search.replace("[1, 2]", "[1, 2, 3]"), "baseline")
+    assert other.name != first.name
+
+
+@pytest.mark.slow
+def test_a_grid_is_done_whole_and_once(tmp_path):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n"closed_set.batch_size" = [32, 64]\n'
+    study = tuned(tmp_path, None, search, "baseline", sampler="grid")
+    tried = [tuple(trial.values.values()) for trial in study.trials]
+    assert sorted(tried) == [(1, 32), (1, 64), (2, 32), (2, 64)]
+    assert study.own_trial() is not None
+    assert tuned(tmp_path, None, search, "baseline", sampler="grid").trials == study.trials
+
+
+@pytest.mark.slow
+def test_the_test_split_is_stamped_on_every_output(tmp_path):
+    import optuna
+
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    study = tuned(tmp_path, 1, search, "baseline", "test", ())
+    assert study.selection.startswith(STAMP)
+    assert study.trials[0].cells[0]["protocol"] == "surprise"
+    tracker = Tracker(tmp_path / "home", "own-tuning")
+    (parent,) = tracker._search("tags.`osfer.kind` = 'study'")
+    (run,) = tracker._search("tags.`osfer.kind` = 'benchmark'")
+    (cell,) = tracker.cells()
+    assert (parent.data.tags["stamp"], run.data.tags["stamp"]) == (STAMP, STAMP)
+    assert parent.data.tags["mlflow.note.content"].startswith(f"**{STAMP}.** Settings of `")
+    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    assert stored.user_attrs["stamp"] == STAMP
+    assert cell.data.tags["selection"].startswith(STAMP)
+
+
+@pytest.mark.parametrize(("driver", "package"), [("psycopg", r"psycopg\[binary\]"), ("psycopg2", "psycopg2-binary")])
+def test_a_database_driver_that_lacks_is_named(tmp_path, monkeypatch, driver, package):
+    monkeypatch.setitem(sys.modules, driver, None)  # as if not installed
+    server = Storage.of(f"postgresql+{driver}://me:secret@127.0.0.1:1/x", tmp_path)
+    with pytest.raises(
+        SuiteError, match=rf"\*\*\*@127.*needs the Python package {driver},.*\n.*pip install '{package}'"
+    ):
+        server.open()
+
+
+def test_two_workers_may_make_the_tables_of_a_server_at_once(tmp_path, monkeypatch):
+    import optuna
+    from sqlalchemy.exc import IntegrityError
+
+    from open_set_fer.benchmark.tuning.tune import study as studies
+
+    made, real = [], optuna.storages.RDBStorage
+
+    def storage(*args, **kwargs):
+        made.append(args)
+        if len(made) == 1:
+            raise IntegrityError("CREATE TABLE studies", {}, Exception("duplicate key"))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", storage)
+    monkeypatch.setattr(studies.time, "sleep", lambda seconds: None)
+    Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False).open()
+    assert len(made) == 2
+
+
+def test_the_commands_that_are_printed_have_no_password(tmp_path):
+    server = Storage.of("postgresql://me:secret@host/x", tmp_path)
+    assert _dashboard(server).startswith("optuna-dashboard 'postgresql://***@host/x' ")
+
+
+def test_a_worker_that_dies_while_it_puts_a_trial_back_leaves_none_running(tmp_path, monkeypatch):
+    import optuna
+
+    place = Storage.of(f"journal:{tmp_path / 'studies.log'}", tmp_path)
+    backend = place.open()
+    study = optuna.create_study(storage=backend, study_name="s", direction="maximize")
+    worker = SimpleNamespace(study=study, storage=place, backend=backend, name="s", label="ours")
+    study.ask({"a": optuna.distributions.IntDistribution(0, 9)})
+
+    def states():
+        return [trial.state.name for trial in study.get_trials()]
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(study, "tell", die)
+        with pytest.raises(KeyboardInterrupt):
+            tuning._Worker._take_up_lost(worker)
+    assert states() == ["RUNNING", "WAITING"]
+    with place.lock_of("s", 0):
+        tuning._Worker._take_up_lost(worker)
+    assert states() == ["RUNNING", "WAITING"], "its worker lives"
+    for _ in range(2):
+        tuning._Worker._take_up_lost(worker)
+        assert states() == ["FAIL", "WAITING"], "closed, and queued once"
+    assert [trial.number for trial in study.get_trials() if tuning.is_counted(trial)] == []
+
+
+@pytest.mark.slow
+def test_values_in_which_workers_die_are_given_up(tmp_path):
+    """Trials that were left RUNNING, as by a killed worker, in a storage whose workers are known by their locks."""
+    import optuna
+
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    study = tuned(tmp_path, 1, search, "baseline")
+    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    for _ in range(tuning.DEATHS):
+        stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
+        left = stored.trials[-1]
+        last = tuned(tmp_path, 1, search, "baseline")  # enough trials: it only takes up what is lost
+    assert [trial.state for trial in last.trials] == ["finished", "failed"]
+    assert last.trials[1].note == "3 workers died in it"
+    assert stored.trials[-1].number == left.number, "not queued again"
+    assert stored.trials[-1].system_attrs["retry_history"] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_study_on_a_server_has_a_heartbeat(tmp_path, monkeypatch):
+    import time
+
+    import optuna
+    import torch
+
+    from open_set_fer.benchmark.tuning.tune import study as studies
+
+    monkeypatch.setattr(studies, "HEARTBEAT", 1)
+    monkeypatch.setattr(studies, "GRACE", 2)
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    server = Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False)
+    name, profile, text = load_profile(write(tmp_path, search))
+
+    def work(trials):
+        return tune(profile, name, text, "baseline", Search(trials), "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
+                    torch.device("cpu"), "osfer tune", storage=server)  # fmt: skip
+
+    study = work(1)
+    backend = server.open()
+    stored = optuna.load_study(study_name=study.name, storage=backend)
+    lost = stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
+    backend.record_heartbeat(lost._trial_id)
+    time.sleep(3)
+    done = work(2)
+    assert [trial.state for trial in done.trials] == ["finished", "finished"]
+    assert done.trials[1].values == lost.params
+    assert stored.trials[lost.number].state == optuna.trial.TrialState.FAIL
+    for _ in range(tuning.DEATHS):  # as with a file, values in which workers die are given up
+        left = stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
+        backend.record_heartbeat(left._trial_id)
+        time.sleep(3)
+        done = work(2)
+    assert [trial.state for trial in done.trials] == ["finished", "finished", "failed"]
+    assert done.trials[2].note == "3 workers died in it"
+
+
+def test_a_method_that_reports_nothing_is_said_once_to_be_no_matter_for_the_pruner(caplog):
+    worker = SimpleNamespace(search=Search(pruner="hyperband"), label="proser", start={}, is_silent=None, is_said=False)
+    tuning._Worker._say_silent(worker)
+    assert not caplog.text, "its cells were there: nobody listened"
+    for _ in range(2):
+        listen = tuning._Worker._listener(worker, SimpleNamespace(report=lambda *_: None), {})
+        tuning._Worker._say_silent(worker)
+    assert caplog.text.count("proser reports no scores while it trains: --pruner hyperband stops none") == 1
+    worker.is_said = False
+    listen(1, 0.5)
+    tuning._Worker._say_silent(worker)
+    assert caplog.text.count("reports no scores") == 1
+
+
+@pytest.mark.slow
+def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_path, monkeypatch, caplog):
+    import optuna
+
+    hyperband = tuning._Worker._pruner
+    monkeypatch.setattr(tuning._Worker, "_pruner", lambda self: optuna.pruners.ThresholdPruner(lower=2.0))
+    search = "[search.ours]\nlearning_rate = [2e-4, 1e-3]\n"
+    study = tuned(tmp_path, None, search, "ours", sampler="grid", pruner="hyperband")
+    own, pruned = sorted(study.trials, key=lambda trial: trial.state)
+    assert (own.state, pruned.state, pruned.value) == ("finished", "pruned", None)
+    assert own.values == study.own
+    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
+    reported = stored.trials[own.number].intermediate_values
+    assert list(reported) == [1, 2]
+    assert reported[2] == own.value
+    assert list(stored.trials[pruned.number].intermediate_values) == [1]
+    assert stored.trials[pruned.number].user_attrs["pruned"] == 1
+    tracker = Tracker(tmp_path / "home", "own-tuning")
+    assert len(tracker.cells()) == 1
+    assert sorted(run.info.status for run in tracker._search("tags.`osfer.kind` = 'cell'")) == ["FINISHED", "KILLED"]
+    assert "reports no scores" not in caplog.text
+    monkeypatch.setattr(tuning._Worker, "_pruner", hyperband)
+    tuned(tmp_path, 1, "[search.proser]\nepochs = [1, 2]\n", "proser", pruner="hyperband")
+    assert caplog.text.count("proser reports no scores while it trains") == 1
+    with pytest.raises(SuiteError, match="baseline does not train by epochs"):
+        tuned(tmp_path, 1, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n', "baseline", pruner="hyperband")
+
+
+@pytest.mark.slow
+def test_a_trial_whose_cell_fails_is_counted_and_one_that_is_stopped_goes_on(tmp_path, monkeypatch):
+    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
+    with monkeypatch.context() as stopped:
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        stopped.setattr("open_set_fer.methods.baseline.Baseline.detect", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(tmp_path, 2, search, "baseline")
+    with monkeypatch.context() as broken:
+        broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
+        with pytest.raises(SuiteError, match="every trial of baseline failed"):
+            tuned(tmp_path, 1, search, "baseline")
+    study = tuned(tmp_path, 2, search, "baseline")
+    assert [trial.state for trial in study.trials] == ["failed", "finished"], "the stopped one is not among them"
+    assert study.trials[0].values == {"closed_set.epochs": 2}, "what was stopped was taken up"
+    assert "ZeroDivisionError" in study.trials[0].note
+
+
+def control(tmp_path, label, search, opened=()):
+    return tuned(tmp_path, 1, search, label, "control", opened)
+
+
+def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tmp_path):
+    study = control(tmp_path, "ours", "[search.ours]\nepochs = { low = 1, high = 2 }\n")
+    assert study.selection == (
+        "chosen by the positive control (20% of the labels flipped at random, the AUROC of finding them) without any open "
+        "face, on faces outside the test split, 1 trials"
+    )
+    (folder,) = (tmp_path / "home" / "results").glob("*/")
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert study.trials[0].value == json.loads((folder / "result.json").read_text())["metrics"]["auroc"]
+    assert scores["is_open"].mean() == pytest.approx(0.2, abs=0.01)
+    assert set(scores["true_class"]) == set(BASIC), "every class is closed, none left out"
+    assert np.array_equal(scores["closed_set_class"] != scores["given_class"], scores["is_open"])
+    faces = load_profile("smoke")[1].dataset("synthetic").load(tmp_path / "home" / "cache")
+    assert set(faces.split[np.isin(faces.ids, scores["id"])]) == {"train"}, "no split valid: held-out training images"
+
+
+def test_what_the_control_cannot_tune_is_said(tmp_path):
+    with pytest.raises(SuiteError, match="the control opens no class, --open names contempt"):
+        control(tmp_path, "ours", SEARCH, (CONTEMPT,))
+    search = "[search.proser]\nepochs = [1, 2]\n"
+    with pytest.raises(SuiteError, match=r"proser reads no label.*\n.*--objective auroc"):
+        control(tmp_path, "proser", search)
+    path, last = tmp_path / "flipped.toml", 'open_classes = ["surprise"]'
+    path.write_text(
+        (without_controls(load_profile("smoke")[2]) + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8"
+    )
+    name, profile, text = load_profile(str(path))
+    with pytest.raises(SuiteError, match="tune with --objective control"):
+        tune(
+            profile,
+            name,
+            text,
+            "ours",
+            Search(1),
+            "synthetic",
+            (CONTEMPT,),
+            (0,),
+            tmp_path / "home",
+            None,
+            "osfer tune",
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate =", "learning_rat =", r"search\.ours\.learning_rat, did you mean 'learning_rate'"),
+        ("[5.0, 1.0]", "[2.0, 1.0]", r"search\.ours\.consistency_weight does not hold the profile's own value 5\.0"),
+        ("log = true", "logs = true", r"unknown key search\.ours\.learning_rate\.range\.logs, did you mean 'log'"),
+        ("low = 1e-4", "low = 0.0", r"search\.ours\.learning_rate\.range: .*above 0 with log"),
+        ("low = 1, high = 2", "low = 3, high = 2", r"search\.ours\.epochs\.range: .*low must not be above high"),
+        ("epochs =", "variant =", r"search\.ours\.variant does not hold the profile's own value 'offline'"),
+        ("[search.ours]", "[search.our]", r"unknown method 'our', did you mean 'ours'"),
+        ("high = 2 }", "high = 1_000_000_000 }", r"search\.ours\.epochs: methods\.ours\.epochs: .*less than or equal"),
+        ("[0.0, 0.25, 0.5]", "[0.5, 7.0]", r"search\.ours\.closed_set\.erase_probability: .*less than or equal to 1"),
+    ],
+)
+def test_a_wrong_search_entry_names_itself(tmp_path, old, new, message):
+    assert old in SEARCH
+    with pytest.raises(SuiteError, match=message):
+        load_profile(write(tmp_path, SEARCH.replace(old, new)))
+
+
+def test_like_starts_from_another_entry(tmp_path):
+    _, profile, _ = load_profile(write(tmp_path, '[methods.ours-short]\nlike = "ours"\nepochs = 1\n'))
+    own, like = profile.method("ours"), profile.method("ours-short")
+    assert like.epochs == 1
+    assert (like.cycle_length, like.learning_rate) == (own.cycle_length, own.learning_rate)
+    chain = (
+        '[methods.ours-short]\nlike = "ours"\nepochs = 1\n[methods.ours-x]\nlike = "ours-short"\nattention = false\n'
+    )
+    last = load_profile(write(tmp_path, chain))[1].method("ours-x")
+    assert (last.epochs, last.attention) == (1, False)
+    with pytest.raises(SuiteError, match=r"methods\.ours-x\.like: 'ours-shrt' is no label, did you mean 'ours-short'"):
+        load_profile(write(tmp_path, chain.replace('"ours-short"', '"ours-shrt"')))
+    with pytest.raises(SuiteError, match=r"like: 'ours-short' is like itself in the end"):
+        load_profile(write(tmp_path, chain.replace('"ours"', '"ours-x"')))
+
+
+def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
+    _, profile, _ = load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epochs = 7 }\n'))
+    assert profile.closed_set_settings("weak").epochs == 7
+    assert profile.closed_set_settings("ours") == profile.closed_set_settings()
+    cells, _ = make_plan(profile, Selection(methods=("ours", "weak"), regime=OWN), tmp_path / "cache")
+    assert len({cell.group() for cell in cells}) == 2
+    with pytest.raises(SuiteError, match=r"methods\.weak\.closed_set\.epoch, did you mean 'epochs'"):
+        load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epoch = 7 }\n'))
+
+
+def test_a_run_with_two_closed_set_recipes_trains_two_models(tmp_path):
+    import torch
+
+    text = '[methods.weak]\nlike = "baseline"\nclosed_set = { epochs = 1 }\n'
+    name, profile, toml = load_profile(write(tmp_path, text))
+    cells, face_sets = make_plan(profile, Selection(methods=("baseline", "weak")), tmp_path / "cache")
+    home = tmp_path / "home"
+    outcome = Runner(home, name, profile, toml, torch.device("cpu")).run(cells, face_sets, "osfer run")
+    assert outcome.computed == 2
+    assert len(list((home / "closed_set").glob("*.safetensors"))) == 2
+    scores = [pd.read_parquet(home / "results" / cell.key / "scores.parquet")["unknown_score"] for cell in cells]
+    assert (scores[0] != scores[1]).any()
+
+
+def test_tune_on_the_command_line(tmp_path):
+    path, home = write(tmp_path, SEARCH), ["--home", str(tmp_path / "home")]
+    command = ["tune", "-p", path, "-m", "ours", "--open", "contempt", "--trials", "1", *home]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "chosen with contempt open, on faces outside the test split" in done.output
+    assert 'selection = "chosen' in done.output
+    assert "learning_rate = " in done.output
+    assert "keep yours: no trial was better" in done.output
+    assert "optuna-dashboard sqlite:///" in done.output
+    refused = CliRunner().invoke(app, [*command, "--dataset", "synthetic,digits"])
+    assert "one data set" in str(refused.exception)
+
+
+def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, monkeypatch):
+    def tuned(profile, name, text, label, *_):
+        if label == "baseline":
+            raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
+        return study_of(trial(0, 0.5))
+
+    monkeypatch.setattr(tuning, "tune", tuned)
+    path = write(tmp_path, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n' + SEARCH)
+    command = ["tune", "-p", path, "--objective", "control", "--home", str(tmp_path / "home")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1, done.output
+    assert "best values of ours" in done.output
+    assert "next: osfer tune show" in done.output
+    alone = CliRunner().invoke(app, [*command, "-m", "baseline"])
+    assert isinstance(alone.exception, SuiteError)
+
+
+def test_the_retry_command_of_a_pooled_protocol_can_be_run(tmp_path, monkeypatch):
+    pool = "[[protocols.pools]]\nsize = 60\nopen_share = 0.5\n"
+    path, home = write(tmp_path, pool), ["--home", str(tmp_path / "home")]
+    with monkeypatch.context() as broken:
+        broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
+        failed = CliRunner().invoke(app, ["run", "-p", path, "-m", "baseline", *home])
+    assert failed.exit_code == 1
+    retry = shlex.split(failed.output.split("retry only these with: ")[1].splitlines()[0])
+    assert "surprise" in retry
+    again = CliRunner().invoke(app, retry[1:])
+    assert again.exit_code == 0, again.output
