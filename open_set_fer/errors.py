@@ -1,4 +1,4 @@
-"""The exceptions that the suite raises for what a user can mend, an exception in one line, and text without passwords."""
+"""The exceptions that the suite raises for what a user can fix, an exception in one line, and text without passwords."""
 
 import re
 
@@ -22,13 +22,13 @@ def masked(text: str) -> str:
 
 
 class SuiteError(Exception):
-    """Bad input: the message names the file, key or class at fault, `mend` what to do about it."""
+    """Bad input: the message names the file, key or class at fault, `fix` what to do about it."""
 
-    def __init__(self, message: str, mend: str = "") -> None:
-        message, mend = masked(message), masked(mend)
-        super().__init__(f"{message}\n  mend: {mend}" if mend else message)
+    def __init__(self, message: str, fix: str = "") -> None:
+        message, fix = masked(message), masked(fix)
+        super().__init__(f"{message}\n  fix: {fix}" if fix else message)
         self.message = message
-        self.mend = mend
+        self.fix = fix
 
 
 class TrackingAway(SuiteError):
@@ -44,9 +44,9 @@ class Stopped(KeyboardInterrupt):
 
 
 def summary(error: BaseException) -> str:
-    """An exception in one line: its type and the first line it says, or for a SuiteError its message and mend."""
+    """An exception in one line: its type and the first line it says, or for a SuiteError its message and fix."""
     if isinstance(error, SuiteError):
-        said = f"{error.message} (mend: {error.mend})" if error.mend else error.message
+        said = f"{error.message} (fix: {error.fix})" if error.fix else error.message
         return " ".join(said.split())
     lines = [line.strip() for line in masked(str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else f"{type(error).__name__} (no message)"

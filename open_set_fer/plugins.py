@@ -60,7 +60,7 @@ def load(group: str, name: str) -> Any:
     except (Exception, SystemExit) as error:
         raise SuiteError(
             f"cannot import the {kind} {name!r} from {point.value}: {type(error).__name__}: {error}",
-            "mend, update or uninstall the package that registers it",
+            "fix, update or uninstall the package that registers it",
         ) from error
     faults = class_faults(plugin, group)
     if faults:

@@ -17,7 +17,7 @@ from open_set_fer.methods.contract import Detection
 from open_set_fer.methods.shared.confidence import ConfidenceScorer
 from open_set_fer.testing import check_method
 
-SMOKE = load_profile("smoke")[1]
+SMOKE = load_profile("smoke")
 # On 90 training images knn's 50th neighbour is one of another class, and ours needs more than two epochs.
 CHANGES: dict[str, dict[str, Any]] = {"knn": {"knn_k": 3}}
 NO_SIGN = {"ours", "ours-online", "ours-balanced", "co-teaching", "cleanlab"}
@@ -194,12 +194,14 @@ class Listed(Sound):
 
 @pytest.mark.parametrize(
     ("method", "message"),
-    [(Sound, "it is a class: give an instance"),
-     (Fluid(), "Fluid is no frozen dataclass whose fields are its settings"),
-     (Unnamed(), "Unnamed has no `name` of type str"),
-     (Dated(), "its settings cannot be written in a profile"),
-     (Listed(), "its settings, read from a profile, are others")],
-)  # fmt: skip
+    [
+        (Sound, "it is a class: give an instance"),
+        (Fluid(), "Fluid is no frozen dataclass whose fields are its settings"),
+        (Unnamed(), "Unnamed has no `name` of type str"),
+        (Dated(), "its settings cannot be written in a profile"),
+        (Listed(), "its settings, read from a profile, are others"),
+    ],
+)
 def test_what_is_wrong_with_the_class_is_named(method, message):
     with pytest.raises(AssertionError, match=message):
         check_method(method)

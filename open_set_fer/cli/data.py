@@ -114,7 +114,7 @@ def _dataset(name: str, profile: str) -> DataSet:
     if found is None:
         dataset: DataSet = plugins.load(plugins.DATASETS, name)()
         return dataset
-    return load_profile(found)[1].dataset(name)
+    return load_profile(found).dataset(name)
 
 
 def _count_table(name: str, report: DataCheck) -> Table:

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +16,7 @@ from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.execution.executor import Dispatch
+    from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.planning.cells import Selection
 
 
@@ -108,10 +108,13 @@ ThreadsOption = Annotated[
 JobsOption = Annotated[
     int | None,
     typer.Option(
-        "--jobs", "-j", min=1, help="Cells at once, each in a process of its own (default: one after the other in this "
+        "--jobs",
+        "-j",
+        min=1,
+        help="Cells at once, each in a process of its own (default: one after the other in this "
         "process). The cores are divided among them unless --threads says how many each has.",
     ),
-]  # fmt: skip
+]
 BackendOption = Annotated[
     str, typer.Option("--backend", help="Where cells are computed: local, or ray for the nodes of a Ray cluster.")
 ]
@@ -127,17 +130,21 @@ GpusOption = Annotated[
 CellTimeoutOption = Annotated[
     float | None,
     typer.Option(
-        "--cell-timeout", min=0.001, metavar="SECONDS", help="A cell (or closed-set model) that takes longer is ended and "
-        "fails; each has a process of its own then.",
+        "--cell-timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="A cell (or closed-set model) that takes longer is ended and fails; each has a process of its own then.",
     ),
-]  # fmt: skip
+]
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", metavar="URL", help="Share closed-set models with other homes there: any fsspec URL, as s3://bucket/models "
+        "--store",
+        metavar="URL",
+        help="Share closed-set models with other homes there: any fsspec URL, as s3://bucket/models "
         "or file:///shared/models.",
     ),
-]  # fmt: skip
+]
 HOME = Path("runs")
 
 
@@ -146,9 +153,16 @@ def parts(text: str) -> tuple[str, ...]:
 
 
 def read_selection(
-    dataset: str, protocol: str, opened: str, method: str, seed: str, all_pairs: bool, all_triples: bool,
-    labels: str = "", label_share: float | None = None,
-) -> Selection:  # fmt: skip
+    dataset: str,
+    protocol: str,
+    opened: str,
+    method: str,
+    seed: str,
+    all_pairs: bool,
+    all_triples: bool,
+    labels: str = "",
+    label_share: float | None = None,
+) -> Selection:
     """The cells that the options choose; raises SuiteError for a seed that is no number and for labels that are none."""
     from open_set_fer.benchmark.planning.cells import Selection
     from open_set_fer.benchmark.planning.profile import regime_of
@@ -202,28 +216,22 @@ def print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=1))
 
 
-def read_dispatch(
+def run_options(
+    device: str,
+    threads: int | None,
     jobs: int | None,
     backend: str,
     address: str,
     gpus: float,
     cell_timeout: float | None,
-    threads: int | None,
-    device: str,
-) -> Dispatch | None:
-    """How cells are spread over processes, None for all of them in this one; SuiteError where the options do not fit."""
+    store: str,
+) -> RunOptions:
+    """What the options say of how cells are run; SuiteError where they do not fit together."""
+    from open_set_fer.benchmark.execution.options import RunOptions
+
     if backend not in ("local", "ray"):
         raise SuiteError(f"unknown backend {backend!r}", "choose local or ray")
     if backend == "local" and (address or gpus):
         raise SuiteError("--address and --gpus are for a Ray cluster", "add --backend ray, or leave them out")
-    if backend == "local" and jobs is None and cell_timeout is None:
-        return None
-    from open_set_fer.benchmark.execution.executor import Dispatch, threads_for
-
-    if backend == "ray":
-        return Dispatch(jobs or 0, threads or 1, device, cell_timeout, "ray", address, gpus)
-    jobs = jobs or 1
-    cores = threads_for(1)
-    if threads is not None and jobs > 1 and jobs * threads > cores:
-        log.warning("%d jobs of %d threads on %d cores: they wait for each other", jobs, threads, cores)
-    return Dispatch(jobs, threads or threads_for(jobs), device, cell_timeout)
+    kind: Literal["local", "ray"] = "ray" if backend == "ray" else "local"
+    return RunOptions(device, threads, jobs, cell_timeout, kind, address, gpus, store)

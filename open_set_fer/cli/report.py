@@ -92,7 +92,7 @@ def report(
     from open_set_fer.reports.figures.clip import read_clip_features
     from open_set_fer.reports.render import render, report_files
 
-    name, _, _ = load_profile(profile)
+    name = load_profile(profile).name
     if not name.strip("."):
         raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
     if ui and not ui.startswith(("http://", "https://")):
@@ -122,7 +122,7 @@ def report(
 def _watch(tracker: Tracker, find: Callable[[], Tracker], render: Callable[[Tracker], Path]) -> None:
     """Render whenever the logged cells have changed; what is not there yet is waited for. It is not logged to MLflow.
 
-    Nor does it end where no page can be made of what is there, since a run may be about to mend that: said once.
+    Nor does it end where no page can be made of what is there, since a run may be about to fix that: said once.
     """
     seen: dict[str, str] | None = None
     fault = ""
@@ -195,10 +195,12 @@ def _place(name: str, profile: str, home: Path) -> Tracker:
     from open_set_fer.benchmark.storage.tracking import Tracker
 
     if "://" in name:
-        return Tracker(home, load_profile(profile)[0], create=False, uri=name)
+        return Tracker(home, load_profile(profile).name, create=False, uri=name)
     if Path(name).is_dir():
-        return Tracker(Path(name), load_profile(profile)[0], create=False, uri="")  # whatever MLFLOW_TRACKING_URI says
-    return Tracker(home, load_profile(name)[0], create=False)
+        return Tracker(
+            Path(name), load_profile(profile).name, create=False, uri=""
+        )  # whatever MLFLOW_TRACKING_URI says
+    return Tracker(home, load_profile(name).name, create=False)
 
 
 @app.command(epilog=examples("osfer ui", "osfer ui -p ferplus-cpu --port 5001"))
@@ -219,7 +221,7 @@ def ui(
         return
     experiments = tracking.stored_experiments(home)
     if profile:
-        name, _, _ = load_profile(profile)
+        name = load_profile(profile).name
         if name not in experiments:
             raise SuiteError(
                 f"no run of profile {name} in the store of {home}", f"it has: {', '.join(experiments) or 'none'}"
@@ -271,7 +273,8 @@ def ours_plus_study(
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.studies.ours_plus.write_up import PROFILE, write_ours_plus_study
 
-    name, profile, _ = load_profile(PROFILE)
+    profile = load_profile(PROFILE)
+    name = profile.name
     path = write_ours_plus_study(home, to, name, profile.default_methods, profile.seeds)
     out.print(f"ours-plus study: {path.resolve()}", soft_wrap=True, highlight=False)
 
@@ -291,6 +294,6 @@ def replicate(
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.studies.replication.write_up import write_replication
 
-    name, _, _ = load_profile(profile)
+    name = load_profile(profile).name
     path = write_replication(home, to, name)
     out.print(f"replication: {path.resolve()}", soft_wrap=True, highlight=False, markup=False)

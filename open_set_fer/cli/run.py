@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,8 +38,8 @@ from open_set_fer.cli.options import (
     default_profile,
     examples,
     print_json,
-    read_dispatch,
     read_selection,
+    run_options,
     writable,
 )
 from open_set_fer.console import console, log, out
@@ -118,7 +119,6 @@ def run(
     home: HomeOption = HOME,
 ) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
-    from open_set_fer.benchmark.execution.devices import choose_device
     from open_set_fer.benchmark.execution.runner import Runner
     from open_set_fer.benchmark.planning.cells import make_plan
     from open_set_fer.benchmark.planning.profile import load_profile
@@ -128,27 +128,19 @@ def run(
     from open_set_fer.benchmark.storage.model_store import ModelStore
     from open_set_fer.cli.overview import auroc_table
 
-    dispatch = read_dispatch(jobs, backend, address, gpus, cell_timeout, threads, device)
+    options = replace(
+        run_options(device, threads, jobs, backend, address, gpus, cell_timeout, store),
+        keep_features=keep_features,
+        keep_models=keep_models,
+        allow_face_artifacts=allow_face_artifacts,
+    )
     if store:
         ModelStore(store)  # says what is wrong with it now, not cell by cell
-    chosen_device = choose_device(device, threads)
-    name, loaded, text = load_profile(default_profile(profile, dataset), weights)
-    selection = read_selection(
-        dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
-    )  # fmt: skip
+    loaded = load_profile(default_profile(profile, dataset), weights)
+    name = loaded.name
+    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share)
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
-    runner = Runner(
-        home,
-        name,
-        loaded,
-        text,
-        chosen_device,
-        allow_face_artifacts,
-        dispatch,
-        store,
-        keep_features,
-        keep_models=keep_models,
-    )
+    runner = Runner(home, loaded, options)
     log.info("profile %s: %d cells, results under %s", name, len(cells), home)
     try:
         outcome = runner.run(cells, face_sets, command_line())
@@ -160,51 +152,71 @@ def run(
         sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
     log.info(
         "%d computed, %d logged from an earlier computation, %d already done, %d failed%s",
-        outcome.computed, outcome.logged_from_disk, outcome.already_done, len(outcome.failed),
+        outcome.computed,
+        outcome.logged_from_disk,
+        outcome.already_done,
+        len(outcome.failed),
         f", {outcome.measured} measured again" * bool(outcome.measured),
-    )  # fmt: skip
+    )
     if outcome.waiting:
         console.print(
             f"{len(outcome.waiting)} result(s) wait on disk, because {called(tracking_uri(home)[0])} does not answer; when it does, the "
             f"same command logs them: {command_line()}",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     asked = (keep_features, "features", FEATURES_TAG), (keep_models, "models", MODELS_TAG)
     for what, tag in [(what, tag) for wanted, what, tag in asked if wanted]:
         if not (lacking := runner.without(cells, tag)):
             continue
         log.warning(
             "%d of the cells were computed without --keep-%s, and %s cannot be had from scores: %s\n"
-            "  mend: the same command with a --home of its own; or delete their runs in MLflow (`osfer ui`) and %s, then the "
+            "  fix: the same command with a --home of its own; or delete their runs in MLflow (`osfer ui`) and %s, then the "
             "same command computes them again",
-            len(lacking), what, what, some([str(cell) for cell in lacking]),
+            len(lacking),
+            what,
+            what,
+            some([str(cell) for cell in lacking]),
             some([str(home / "results" / cell.key) for cell in lacking]),
-        )  # fmt: skip
+        )
     again = ["--profile", profile or name, "--home", str(home)]
     retry = ""
     if outcome.failed:
         _print_failed(outcome.failed)
         as_now = [*["--allow-face-artifacts"] * allow_face_artifacts, *["--weights", weights] * bool(weights)]
         as_now += ["--keep-features"] * keep_features + ["--keep-models"] * keep_models
-        options = {
-            "--threads": threads, "--jobs": jobs, "--backend": backend if backend != "local" else "",
-            "--address": address, "--gpus": gpus, "--cell-timeout": cell_timeout, "--store": masked(store),
+        given = {
+            "--threads": threads,
+            "--jobs": jobs,
+            "--backend": backend if backend != "local" else "",
+            "--address": address,
+            "--gpus": gpus,
+            "--cell-timeout": cell_timeout,
+            "--store": masked(store),
             "--device": device if device != "auto" else "",
-        }  # fmt: skip
-        as_now += [text for option, value in options.items() if value for text in (option, str(value))]
+        }
+        as_now += [text for option, value in given.items() if value for text in (option, str(value))]
         chosen = selection.only([cell for cell, _ in outcome.failed]).arguments()
         retry = shlex.join(["osfer", "run", *again[:2], *chosen, *as_now, *again[2:]])
     report_command = shlex.join(["osfer", "report", *again])
     auroc = runner.auroc(cells)
     if as_json:
-        print_json({
-            "profile": name, "home": str(home), "cells": len(cells), "computed": outcome.computed,
-            "logged_from_disk": outcome.logged_from_disk, "measured": outcome.measured,
-            "already_done": outcome.already_done,
-            "failed": [cell.coordinates() | {"error": error} for cell, error in outcome.failed],
-            "results": [cell.coordinates() | {"auroc": auroc[cell.key]} for cell in cells if cell.key in auroc],
-            "retry": retry or None, "report": report_command,
-        })  # fmt: skip
+        print_json(
+            {
+                "profile": name,
+                "home": str(home),
+                "cells": len(cells),
+                "computed": outcome.computed,
+                "logged_from_disk": outcome.logged_from_disk,
+                "measured": outcome.measured,
+                "already_done": outcome.already_done,
+                "failed": [cell.coordinates() | {"error": error} for cell, error in outcome.failed],
+                "results": [cell.coordinates() | {"auroc": auroc[cell.key]} for cell in cells if cell.key in auroc],
+                "retry": retry or None,
+                "report": report_command,
+            }
+        )
     else:
         out.print(auroc_table(cells, auroc))
     if retry:
@@ -244,10 +256,9 @@ def plan(
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.storage.tracking import Tracker
 
-    name, loaded, _ = load_profile(default_profile(profile, dataset), weights)
-    selection = read_selection(
-        dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share
-    )  # fmt: skip
+    loaded = load_profile(default_profile(profile, dataset), weights)
+    name = loaded.name
+    selection = read_selection(dataset, protocol, opened, method, seed, all_pairs, all_triples, labels, label_share)
     cells, outlines = dry_plan(loaded, selection, home / "cache")
     tracker = Tracker(home, name, create=False)
     finished = tracker.finished()
@@ -259,18 +270,20 @@ def plan(
         if known.is_current and known.seconds is not None:
             seconds.setdefault((known.dataset, known.method), []).append(known.seconds)
     time = estimate(to_compute, seconds) if to_compute else ""
-    states = [
-        "done" if cell.key in done else "to measure" if cell.key in to_measure else "to do" for cell in cells
-    ]  # fmt: skip
+    states = ["done" if cell.key in done else "to measure" if cell.key in to_measure else "to do" for cell in cells]
     if as_json:
-        print_json({
-            "profile": name, "home": str(home),
-            "cells": [
-                cell.coordinates() | {"cell_key": cell.key or None, "state": state}
-                for cell, state in zip(cells, states, strict=True)
-            ],
-            "to_do": len(missing), "estimate": time or None,
-        })  # fmt: skip
+        print_json(
+            {
+                "profile": name,
+                "home": str(home),
+                "cells": [
+                    cell.coordinates() | {"cell_key": cell.key or None, "state": state}
+                    for cell, state in zip(cells, states, strict=True)
+                ],
+                "to_do": len(missing),
+                "estimate": time or None,
+            }
+        )
         return
     table = Table("data set", "protocol", "open", "method", "seed", "state", title=f"profile {name}")
     for cell, state in zip(cells, states, strict=True):
@@ -301,8 +314,8 @@ def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
     from open_set_fer.datasets.cache import in_words
 
     if outline.missing:
-        fault, _, mend = outline.missing.partition("\n  mend: ")
-        return [f"{name} cannot be read yet: {fault.removeprefix(f'{name}: ')} ({mend})"]
+        fault, _, fix = outline.missing.partition("\n  fix: ")
+        return [f"{name} cannot be read yet: {fault.removeprefix(f'{name}: ')} ({fix})"]
     if not outline.fingerprint:
         return [
             f"{name}: `osfer run` will decode {outline.images:,} images into {in_words(outline.bytes)} under {cache}"
@@ -328,13 +341,20 @@ def measure(
     from open_set_fer.benchmark.storage.reevaluate import measure_again
     from open_set_fer.benchmark.storage.tracking import Tracker
 
-    name, _, text = load_profile(profile)
+    loaded = load_profile(profile)
+    name, text = loaded.name, loaded.text
     tracker = Tracker(home, name, create=False)
     measured, failed = measure_again(tracker, home / "results", text, command_line())
     if as_json:
-        print_json({
-            "profile": name, "home": str(home), "evaluation": cell_result.EVALUATION, "measured": measured, "failed": failed,
-        })  # fmt: skip
+        print_json(
+            {
+                "profile": name,
+                "home": str(home),
+                "evaluation": cell_result.EVALUATION,
+                "measured": measured,
+                "failed": failed,
+            }
+        )
     else:
         out.print(
             f"{len(measured)} cells measured again with evaluation {cell_result.EVALUATION}, {len(failed)} failed"

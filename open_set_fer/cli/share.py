@@ -56,7 +56,7 @@ def export_(
     from open_set_fer.benchmark.storage import exchange
     from open_set_fer.benchmark.storage.tracking import Tracker
 
-    profile_name, _, _ = load_profile(profile)
+    profile_name = load_profile(profile).name
     whose = name or socket.gethostname()
     if not whose.strip() or not whose.isprintable() or len(whose) > 100:
         raise SuiteError(
@@ -98,7 +98,7 @@ def import_(
     from open_set_fer.benchmark.storage.tracking import Tracker
 
     found = exchange.read_export(shared)
-    name = load_profile(profile)[0] if profile else found.index.profile
+    name = load_profile(profile).name if profile else found.index.profile
     tracker = Tracker(writable(home), name)
     done = exchange.import_export(tracker, home / "results", found, command_line())
     if as_json:
@@ -107,8 +107,9 @@ def import_(
         out.print(
             f"from {found.index.name}, profile {name}: {len(done.new)} cell(s) imported, {len(done.known)} here already with the "
             f"same numbers, {len(found.refused)} refused",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+            soft_wrap=True,
+            highlight=False,
+        )
     for cells, text in (
         (done.hidden, "imported, and not shown by reports: the plans of this home have other settings there"),
         (done.differing, "not imported: here already, with OTHER numbers (`osfer leaderboard` shows both)"),
@@ -122,8 +123,9 @@ def import_(
     if unchecked:
         console.print(
             f"{unchecked} cells have no key.json: that their settings are what their keys stand for could not be checked",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+            soft_wrap=True,
+            highlight=False,
+        )
     if found.refused or done.differing:
         sys.exit(1)
 

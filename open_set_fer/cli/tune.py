@@ -106,13 +106,14 @@ def tune(
     """
     if context.invoked_subcommand:
         return
-    from open_set_fer.benchmark.execution.devices import choose_device
+    from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.tuning import tune as tuning
     from open_set_fer.benchmark.tuning.study import OBJECTIVES, Storage
 
-    chosen_device = choose_device(device, threads)
-    name, loaded, text = load_profile(default_profile(profile, dataset))
+    options = RunOptions(device, threads)
+    loaded = load_profile(default_profile(profile, dataset))
+    name = loaded.name
     selection = read_selection(dataset, "", opened, method, seed, False, False)
     faces = selection.datasets or tuple(loaded.default_datasets or loaded.datasets)
     if len(faces) > 1:
@@ -129,15 +130,25 @@ def tune(
     for label in labels:
         try:
             study = tuning.tune(
-                loaded, name, text, label, search, faces[0], selection.open_classes,
-                selection.seeds or tuple(loaded.seeds), home, chosen_device, command_line(), aim, place,
-            )  # fmt: skip
+                loaded,
+                label,
+                search,
+                faces[0],
+                selection.open_classes,
+                selection.seeds or tuple(loaded.seeds),
+                home,
+                options,
+                command_line(),
+                aim,
+                place,
+            )
         except KeyboardInterrupt as stop:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not kill the exit
             console.print(
                 f"stopped; {_kept(place, name, label)}, the same command goes on: {command_line()}",
-                soft_wrap=True, highlight=False,
-            )  # fmt: skip
+                soft_wrap=True,
+                highlight=False,
+            )
             sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
         except TrackingAway:
             raise
@@ -194,7 +205,7 @@ def show(
     from open_set_fer.benchmark.tuning.study import Storage, stored_studies
     from open_set_fer.reports.study import study_report
 
-    name, _, _ = load_profile(default_profile(profile, ""))
+    name = load_profile(default_profile(profile, "")).name
     found = stored_studies(Storage.of(storage, home), name, parts(method))
     if study:
         known = [item.study_name for item in found]
@@ -224,11 +235,18 @@ def _as_json(report: StudyReport) -> dict[str, Any]:
     best, own = (study.best() if study.finished else None), study.own_trial()
     verdict = study.verdict() if best else None
     return {
-        "name": study.name, "label": study.label, "objective": study.objective, "selection": study.selection,
-        "best": best and asdict(best), "own": own and asdict(own), "keep": verdict and verdict.keep,
-        "words": verdict and verdict.words, "importance": report.importance,
-        "trials": [asdict(trial) for trial in study.trials], "files": [str(path) for path in report.files],
-    }  # fmt: skip
+        "name": study.name,
+        "label": study.label,
+        "objective": study.objective,
+        "selection": study.selection,
+        "best": best and asdict(best),
+        "own": own and asdict(own),
+        "keep": verdict and verdict.keep,
+        "words": verdict and verdict.words,
+        "importance": report.importance,
+        "trials": [asdict(trial) for trial in study.trials],
+        "files": [str(path) for path in report.files],
+    }
 
 
 def _known(text: str, known: tuple[Any, ...], what: str) -> Any:

@@ -48,11 +48,17 @@ Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxe
     instead, without counts by class."""
     published_classes = {
         "train": {
-            "surprise": 14090, "fear": 6378, "disgust": 3803, "happiness": 134415, "sadness": 25459, "anger": 24882,
-            "neutral": 74874, "contempt": 3750,
+            "surprise": 14090,
+            "fear": 6378,
+            "disgust": 3803,
+            "happiness": 134415,
+            "sadness": 25459,
+            "anger": 24882,
+            "neutral": 74874,
+            "contempt": 3750,
         },
         "test": dict.fromkeys(CLASSES, 500),
-    }  # fmt: skip
+    }
     classes = CLASSES
 
     root: str = ""
@@ -171,8 +177,9 @@ def read_manifests(root: Path) -> tuple[list[str], Rows, list[Box | None]]:
         if len(outside):
             raise SuiteError(
                 f"affectnet: row {outside.index[0] + 2} of {root / file} has expression "
-                f"{outside['expression'].iloc[0]}, outside 0..10", "copy the manifest again",
-            )  # fmt: skip
+                f"{outside['expression'].iloc[0]}, outside 0..10",
+                "copy the manifest again",
+            )
         repeated = manifest["subDirectory_filePath"].duplicated()
         if repeated.any():
             name = manifest.loc[repeated, "subDirectory_filePath"].iloc[0]

@@ -91,9 +91,17 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, error) from error
     return FaceSet(
-        listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint,
-        listing.demonstration, listing.notes, rows.votes,
-    )  # fmt: skip
+        listing.name,
+        images,
+        rows.labels,
+        listing.classes,
+        rows.split,
+        rows.ids,
+        fingerprint,
+        listing.demonstration,
+        listing.notes,
+        rows.votes,
+    )
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:

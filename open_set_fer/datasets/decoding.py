@@ -115,7 +115,7 @@ def decode(path: str, size: int, channels: int, box: Box | None = None) -> NDArr
             if box is not None and not (0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height):
                 raise SuiteError(
                     f"{path}: face box {box} does not lie in its {image.width}x{image.height} pixels",
-                    "mend the manifest",
+                    "fix the manifest",
                 )
             return _to_array(picture if box is None else picture.crop(box), size, channels)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -100,8 +100,10 @@ class FaceSet:
     def __post_init__(self) -> None:
         n = len(self.images)
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise SuiteError(f"{self.name}: images must be uint8 (N, C, H, W), not {self.images.dtype} "
-                             f"{self.images.shape}", "return them in that layout from load()")  # fmt: skip
+            raise SuiteError(
+                f"{self.name}: images must be uint8 (N, C, H, W), not {self.images.dtype} {self.images.shape}",
+                "return them in that layout from load()",
+            )
         for what, array in (("labels", self.labels), ("split", self.split), ("ids", self.ids)):
             if len(array) != n:
                 raise SuiteError(f"{self.name}: {len(array)} {what} for {n} images", "one entry an image")

@@ -60,11 +60,19 @@ def check(faces: FaceSet, known: Facts) -> DataCheck:
     near = near[[digests[a] != digests[b] for a, b in near]] if len(near) else near
     name = (table["split"] + "/" + table["label"] + "/" + table["id"]).tolist()
     return DataCheck(
-        faces.name, faces.fingerprint, faces.counts(), known.published, known.published_classes, faces.notes, groups,
-        int((spans["splits"] > 1).sum()), int((spans["labels"] > 1).sum()),
-        [[name[a], name[b]] for a, b in near], int((faces.split[near[:, 0]] != faces.split[near[:, 1]]).sum()),
+        faces.name,
+        faces.fingerprint,
+        faces.counts(),
+        known.published,
+        known.published_classes,
+        faces.notes,
+        groups,
+        int((spans["splits"] > 1).sum()),
+        int((spans["labels"] > 1).sum()),
+        [[name[a], name[b]] for a, b in near],
+        int((faces.split[near[:, 0]] != faces.split[near[:, 1]]).sum()),
         vocabulary_faults(faces),
-    )  # fmt: skip
+    )
 
 
 def near_pairs(faces: FaceSet) -> NDArray[np.int64]:

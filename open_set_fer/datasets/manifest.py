@@ -124,7 +124,7 @@ def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
     finite = np.isfinite(numbers.to_numpy(float)).all(axis=1)
     for row in np.flatnonzero(~finite & rows[BOX].notna().any(axis=1))[:1]:
         raise SuiteError(
-            f"manifest: row {row + 2} of {path} has a face box that is not four numbers", "mend it, or leave it empty"
+            f"manifest: row {row + 2} of {path} has a face box that is not four numbers", "fix it, or leave it empty"
         )
     return [None if np.isnan(a) else (int(a), int(b), int(c), int(d)) for a, b, c, d in numbers.itertuples(index=False)]
 
@@ -138,11 +138,13 @@ def read_tree(root: Path) -> pd.DataFrame:
     if not files:
         raise SuiteError(f"manifest: no image at {root}/<split>/<class>/", f"splits: {', '.join(SPLITS)}")
     places = [file.relative_to(root) for file in files]
-    return pd.DataFrame({
-        "path": [str(place) for place in places],
-        "label": [place.parts[1] for place in places],
-        "split": [place.parts[0] for place in places],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "path": [str(place) for place in places],
+            "label": [place.parts[1] for place in places],
+            "split": [place.parts[0] for place in places],
+        }
+    )
 
 
 def read_vocabulary(path: Path) -> dict[str, str]:

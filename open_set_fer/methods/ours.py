@@ -190,9 +190,15 @@ class Ours:
                 for epoch in context.progress(epochs, f"{self.name}: network {index + 1}"):
                     rate = training.epoch_learning_rate(self.learning_rate, self.lr_decay, epoch, period)
                     loss = learner.train_epoch(
-                        images, labels, selected, rate, consistency_weight, self.erase_probability, class_weights,
+                        images,
+                        labels,
+                        selected,
+                        rate,
+                        consistency_weight,
+                        self.erase_probability,
+                        class_weights,
                         self.noise_probability,
-                    )  # fmt: skip
+                    )
                     curves.setdefault(f"loss_{index + 1}", []).append(loss)
                     if self._is_scored(epoch, epochs):
                         scores[index].append(
@@ -204,10 +210,15 @@ class Ours:
                     curves.setdefault(f"clean_share_by_{index + 1}", []).append(float(selected_by[index].mean()))
                     selections.append(lost)
             if self.variant == "offline" and self.score_epochs != "last_cycle":
-                context.report(epochs.stop, lambda: self._combined([
-                    kept if kept else [self._unchanged(learner, scored_images, scored_labels, as_scored)]
-                    for kept, learner in zip(scores, pair, strict=True)
-                ]))  # fmt: skip
+                context.report(
+                    epochs.stop,
+                    lambda: self._combined(
+                        [
+                            kept if kept else [self._unchanged(learner, scored_images, scored_labels, as_scored)]
+                            for kept, learner in zip(scores, pair, strict=True)
+                        ]
+                    ),
+                )
         trained.append([learner.network for learner in pair])
         return self._combined(scores)
 
@@ -235,5 +246,7 @@ class Ours:
         """Whether the losses after this epoch of this cycle are part of the score."""
         in_last_cycle, at_cycles_end = cycle.stop == self.epochs, epoch == cycle.stop - 1
         return {
-            "last": in_last_cycle and at_cycles_end, "last_cycle": in_last_cycle, "cycles": at_cycles_end,
-        }[self.score_epochs]  # fmt: skip
+            "last": in_last_cycle and at_cycles_end,
+            "last_cycle": in_last_cycle,
+            "cycles": at_cycles_end,
+        }[self.score_epochs]

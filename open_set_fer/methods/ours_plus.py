@@ -47,10 +47,12 @@ class DiscriminatorScorer(Scorer):
 
     def by_fold(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(folds, N): each fold's standardised logit."""
-        return np.array([
-            on_scale(logits_of(self.networks[f"fold_{fold}"], images), scale)
-            for fold, scale in enumerate(self.settings["folds"], 1)
-        ])  # fmt: skip
+        return np.array(
+            [
+                on_scale(logits_of(self.networks[f"fold_{fold}"], images), scale)
+                for fold, scale in enumerate(self.settings["folds"], 1)
+            ]
+        )
 
     def combined(self, pool_logit: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) scores from standardised logits and energies as they are."""

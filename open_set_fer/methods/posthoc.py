@@ -68,9 +68,20 @@ class PostHoc:
     scorer = PostHocScorer
 
     detector: Literal[
-        "max_logit", "energy", "entropy", "openmax", "mahalanobis", "relative_mahalanobis", "knn", "vim",
-        "react", "kl_matching", "she", "dice", "odin",
-    ] = "energy"  # fmt: skip
+        "max_logit",
+        "energy",
+        "entropy",
+        "openmax",
+        "mahalanobis",
+        "relative_mahalanobis",
+        "knn",
+        "vim",
+        "react",
+        "kl_matching",
+        "she",
+        "dice",
+        "odin",
+    ] = "energy"
     """Which one; a hyperparameter of another detector has no effect."""
     energy_temperature: Positive = 1.0
     """The paper's."""

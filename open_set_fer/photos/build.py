@@ -106,10 +106,12 @@ def build_detector(
     accepted = detection.unknown_score <= threshold
     is_open = workplace.split.truth < 0
     calibration = Calibration(
-        split="valid", share=share, faces=len(known),
+        split="valid",
+        share=share,
+        faces=len(known),
         accepted_known=float(accepted[~is_open].mean()) if (~is_open).any() else None,
         rejected_open=float((~accepted)[is_open].mean()) if is_open.any() else None,
-    )  # fmt: skip
+    )
     rule = measure_rule(workplace.task.train_images)
     whole = description.model_copy(update={"threshold": threshold, "calibration": calibration, "crop": rule})
     write_detector(folder, whole, scorer)

@@ -98,7 +98,7 @@ def build(
         raise SuiteError(f"--share {share:g} is not between 0 and 1", "for example --share 0.95")
     finder()  # says what is missing before minutes of training
     chosen = choose_device(device, threads)
-    _, loaded, _ = load_profile(default_profile(profile, dataset), weights)
+    loaded = load_profile(default_profile(profile, dataset), weights)
     name = dataset or (loaded.default_datasets or list(loaded.datasets))[0]
     target = to or home / "detectors" / f"{name}-{method}"
     if target.exists() and not (target / DESCRIPTION).exists():

@@ -34,9 +34,14 @@ class Face:
         """For JSON."""
         left, top, side = (round(value, 1) for value in self.square)
         return {
-            "left": left, "top": top, "side": side, "decision": self.decision, "expression": self.expression,
-            "unknown_score": self.unknown_score, "probabilities": self.probabilities,
-        }  # fmt: skip
+            "left": left,
+            "top": top,
+            "side": side,
+            "decision": self.decision,
+            "expression": self.expression,
+            "unknown_score": self.unknown_score,
+            "probabilities": self.probabilities,
+        }
 
     def words(self) -> str:
         """What is written beside it."""
@@ -59,12 +64,14 @@ def detect_faces(detector: Detector, picture: Image.Image) -> list[Face]:
     scores = detector.score(crops)
     return [
         Face(
-            rule.square(box), described.classes[int(row.argmax())],
+            rule.square(box),
+            described.classes[int(row.argmax())],
             {name: float(value) for name, value in zip(described.classes, row, strict=True)},
-            float(score), "known" if score <= threshold else "unknown",
+            float(score),
+            "known" if score <= threshold else "unknown",
         )
         for box, score, row in zip(boxes, scores.unknown_score, scores.probabilities, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def annotated(picture: Image.Image, faces: list[Face]) -> Image.Image:

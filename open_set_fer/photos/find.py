@@ -168,6 +168,8 @@ def measure_rule(images: NDArray[np.uint8]) -> CropRule:
         return CropRule()
     scale, right, down = (float(value) for value in np.median(seen, axis=0))
     return CropRule(
-        scale=float(np.clip(scale, 0.5, 3)), right=float(np.clip(right, -1, 1)), down=float(np.clip(down, -1, 1)),
+        scale=float(np.clip(scale, 0.5, 3)),
+        right=float(np.clip(right, -1, 1)),
+        down=float(np.clip(down, -1, 1)),
         measured_on=len(seen),
-    )  # fmt: skip
+    )

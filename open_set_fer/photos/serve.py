@@ -102,9 +102,13 @@ def make_server(detector: Detector, port: int) -> ThreadingHTTPServer:
                 "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
             for name, value in {
-                "Content-Type": kind, "Content-Length": str(len(body)), "Content-Security-Policy": policy,
-                "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
-            }.items():  # fmt: skip
+                "Content-Type": kind,
+                "Content-Length": str(len(body)),
+                "Content-Security-Policy": policy,
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                "Cache-Control": "no-store",
+            }.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)

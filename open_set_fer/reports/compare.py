@@ -155,10 +155,23 @@ def _difference(dataset: str, family: str, method: str, metric: Metric, cells: p
     wins, losses = int((better > 0).sum()), int((better < 0).sum())
     low, high = _interval(gaps)
     return Difference(
-        dataset, family, method, metric, float(means[:, 0].mean()), float(means[:, 1].mean()), float(gaps.mean()), low, high,
-        wins, len(gaps) - wins - losses, losses, float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
-        len(gaps), len(cells), int((cells["cell_key_a"] == cells["cell_key_b"]).sum()),
-    )  # fmt: skip
+        dataset,
+        family,
+        method,
+        metric,
+        float(means[:, 0].mean()),
+        float(means[:, 1].mean()),
+        float(gaps.mean()),
+        low,
+        high,
+        wins,
+        len(gaps) - wins - losses,
+        losses,
+        float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+        len(gaps),
+        len(cells),
+        int((cells["cell_key_a"] == cells["cell_key_b"]).sum()),
+    )
 
 
 def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float | None, float | None]:

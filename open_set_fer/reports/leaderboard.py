@@ -132,8 +132,10 @@ def leaderboard(sources: list[Source]) -> Leaderboard:
     once, shared = _once(kept)
     notes = [
         f"{source.name}: the settings of {source.unchecked} cells cannot be checked, their runs are of a suite that did not "
-        "keep what a key stands for" for source in sources if source.unchecked
-    ]  # fmt: skip
+        "keep what a key stands for"
+        for source in sources
+        if source.unchecked
+    ]
     return Leaderboard(_boards(once), tuple(shared), tuple(left_out), tuple(notes))
 
 
@@ -152,20 +154,19 @@ def _by_rule(found: list[Found], rule: Callable[[list[Found]], dict[int, str]]) 
     for number, reason in reasons.items():
         source, cell = found[number]
         groups.setdefault((source, reason), []).append(cell)
-    dropped = [
-        LeftOut(source, len(cells), _title(cells[0]), reason) for (source, reason), cells in groups.items()
-    ]  # fmt: skip
+    dropped = [LeftOut(source, len(cells), _title(cells[0]), reason) for (source, reason), cells in groups.items()]
     return [item for number, item in enumerate(found) if number not in reasons], dropped
 
 
 def _evaluation(found: list[Found]) -> dict[int, str]:
     """Cells that another version of the evaluation measured."""
     here = cell_result.EVALUATION
-    mends = {True: "`osfer measure` in that store measures them again", False: "update this suite"}
+    fixes = {True: "`osfer measure` in that store measures them again", False: "update this suite"}
     return {
-        number: f"measured by evaluation {cell.evaluation}, this suite has {here}: {mends[cell.evaluation < here]}"
-        for number, (_, cell) in enumerate(found) if cell.evaluation != here
-    }  # fmt: skip
+        number: f"measured by evaluation {cell.evaluation}, this suite has {here}: {fixes[cell.evaluation < here]}"
+        for number, (_, cell) in enumerate(found)
+        if cell.evaluation != here
+    }
 
 
 def _data(found: list[Found]) -> dict[int, str]:
@@ -177,8 +178,9 @@ def _data(found: list[Found]) -> dict[int, str]:
     return {
         number: f"data fingerprint {_fingerprint(cell)[:12] or 'unknown'}; {counts[dataset][kept[dataset]]} cells on {dataset} "
         f"have {kept[dataset][:12]}"
-        for number, (_, cell) in enumerate(found) if _fingerprint(cell) != kept[dataset := cell.tags["dataset"]]
-    }  # fmt: skip
+        for number, (_, cell) in enumerate(found)
+        if _fingerprint(cell) != kept[dataset := cell.tags["dataset"]]
+    }
 
 
 def _backbone(found: list[Found]) -> dict[int, str]:
@@ -202,8 +204,9 @@ def _older(found: list[Found], param: str, what: str, of: Callable[[CellResult],
     return {
         number: f"{what} version {_number(cell.params.get(param)) or 'unknown'} of {of(cell)}, the newest here is "
         f"{newest[of(cell)]}"
-        for number, (_, cell) in enumerate(found) if _number(cell.params.get(param)) != newest[of(cell)]
-    }  # fmt: skip
+        for number, (_, cell) in enumerate(found)
+        if _number(cell.params.get(param)) != newest[of(cell)]
+    }
 
 
 def _number(text: Any) -> int:
@@ -244,17 +247,19 @@ def _gap(cells: list[CellResult]) -> float:
     names = set.intersection(*(set(cell.metrics) for cell in cells))
     return max(
         max(cell.metrics[name] for cell in cells) - min(cell.metrics[name] for cell in cells)
-        for name in names if not name.startswith(OF_THE_RUN)
-    )  # fmt: skip
+        for name in names
+        if not name.startswith(OF_THE_RUN)
+    )
 
 
 def _shared(copies: list[Found]) -> Shared:
     cells = [cell for _, cell in copies]
     gap = _gap(cells)
     different = [
-        f"{name} {', '.join(ones)}" for name in ("cpu", "gpu", "device", "threads", "torch", "version")
+        f"{name} {', '.join(ones)}"
+        for name in ("cpu", "gpu", "device", "threads", "torch", "version")
         if len(ones := list(dict.fromkeys(cell.tags.get(name, "unknown") for cell in cells))) > 1
-    ]  # fmt: skip
+    ]
     values: dict[str, float] = {}
     for source, cell in copies:
         again = sum(name == source or name.startswith(f"{source} (") for name in values)
@@ -307,7 +312,7 @@ def _board(dataset: str, family: str, found: list[Found]) -> Board:
     first = found[0][1]
     return Board(
         dataset, family, _fingerprint(first), first.tags.get("demonstration") == "true", protocols, tuple(ranked)
-    )  # fmt: skip
+    )
 
 
 def _row(found: list[Found], protocols: int) -> Row:
@@ -315,11 +320,10 @@ def _row(found: list[Found], protocols: int) -> Row:
     for _, cell in found:
         by_protocol.setdefault(cell.tags["open_classes"], []).append(cell)
     metrics = {
-        name: statistics.fmean(
-            statistics.fmean(cell.metrics[name] for cell in cells) for cells in by_protocol.values()
-        )
-        for name in METRICS if all(name in cell.metrics for _, cell in found)
-    }  # fmt: skip
+        name: statistics.fmean(statistics.fmean(cell.metrics[name] for cell in cells) for cells in by_protocol.values())
+        for name in METRICS
+        if all(name in cell.metrics for _, cell in found)
+    }
     seeds = [{cell.tags["seed"] for cell in cells} for cells in by_protocol.values()]
     std = None
     if len(seeds[0]) > 1 and all(of == seeds[0] for of in seeds):
@@ -329,10 +333,17 @@ def _row(found: list[Found], protocols: int) -> Row:
         )
     first = found[0][1]
     return Row(
-        None, first.tags["method"], first.tags.get("settings_key", ""), str(first.params.get("method.version", "")),
-        tuple(dict.fromkeys(source for source, _ in found)), metrics, std, len(set.union(*seeds)), len(found),
+        None,
+        first.tags["method"],
+        first.tags.get("settings_key", ""),
+        str(first.params.get("method.version", "")),
+        tuple(dict.fromkeys(source for source, _ in found)),
+        metrics,
+        std,
+        len(set.union(*seeds)),
+        len(found),
         len(by_protocol),
-    )  # fmt: skip
+    )
 
 
 # -- as text -----------------------------------------------------------------------------------------------------------
@@ -371,19 +382,30 @@ def shown_rows(board: Board) -> list[list[str]]:
     for row in board.rows:
         values = [f"{row.metrics[name]:.3f}" if name in row.metrics else "·" for name in METRICS]
         values[0] += f" ± {row.std:.3f}" if row.std is not None else ""
-        rows.append([
-            str(row.rank) if row.rank else "–", method_name(row.method), *values, str(row.seeds), str(row.cells),
-            f"{row.protocols} of {len(board.protocols)}", row.settings_key[:8], ", ".join(row.sources),
-        ])  # fmt: skip
+        rows.append(
+            [
+                str(row.rank) if row.rank else "–",
+                method_name(row.method),
+                *values,
+                str(row.seeds),
+                str(row.cells),
+                f"{row.protocols} of {len(board.protocols)}",
+                row.settings_key[:8],
+                ", ".join(row.sources),
+            ]
+        )
     return rows
 
 
 def to_markdown(board: Leaderboard) -> str:
     """The whole of it as Markdown, names escaped."""
     lines = [
-        "# Leaderboard", "", "Mean over protocols of the means over seeds, from one computation of each cell. A row without a "
-        "rank lacks protocols that others have. Ranks say nothing of significance.", "",
-    ]  # fmt: skip
+        "# Leaderboard",
+        "",
+        "Mean over protocols of the means over seeds, from one computation of each cell. A row without a "
+        "rank lacks protocols that others have. Ranks say nothing of significance.",
+        "",
+    ]
     for each in board.boards:
         lines += [f"## {markdown_escape(title(each))}", "", *pipe_table(HEADS, shown_rows(each)), ""]
     if board.shared:
@@ -401,9 +423,15 @@ LEFT_OUT_HEADS = ("from", "cells", "for example", "why")
 def shared_rows(board: Leaderboard) -> list[list[str]]:
     """Cells that several have, the furthest apart first."""
     return [
-        [each.cell, "; ".join(f"{name}: {value:.6f}" for name, value in each.values.items()), each.agreement,
-         f"{each.gap:.2g}", each.circumstances or "nothing that is logged"] for each in board.shared
-    ]  # fmt: skip
+        [
+            each.cell,
+            "; ".join(f"{name}: {value:.6f}" for name, value in each.values.items()),
+            each.agreement,
+            f"{each.gap:.2g}",
+            each.circumstances or "nothing that is logged",
+        ]
+        for each in board.shared
+    ]
 
 
 def left_out_rows(board: Leaderboard) -> list[list[str]]:
@@ -415,14 +443,24 @@ def to_frame(board: Leaderboard) -> pd.DataFrame:
     """One row a row of a board, full precision, texts as spreadsheet_safe gives them."""
     rows = [
         {
-            "dataset": each.dataset, "family": each.family, "fingerprint": each.fingerprint, "rank": row.rank,
-            "method": row.method, "settings_key": row.settings_key, "method_version": row.method_version,
-            **{name: row.metrics.get(name) for name in METRICS}, "auroc_std": row.std, "seeds": row.seeds,
-            "cells": row.cells, "protocols": row.protocols, "of_protocols": len(each.protocols),
+            "dataset": each.dataset,
+            "family": each.family,
+            "fingerprint": each.fingerprint,
+            "rank": row.rank,
+            "method": row.method,
+            "settings_key": row.settings_key,
+            "method_version": row.method_version,
+            **{name: row.metrics.get(name) for name in METRICS},
+            "auroc_std": row.std,
+            "seeds": row.seeds,
+            "cells": row.cells,
+            "protocols": row.protocols,
+            "of_protocols": len(each.protocols),
             "sources": "; ".join(row.sources),
         }
-        for each in board.boards for row in each.rows
-    ]  # fmt: skip
+        for each in board.boards
+        for row in each.rows
+    ]
     return spreadsheet_safe(pd.DataFrame(rows).astype({"rank": "Int64"} if rows else {}))
 
 

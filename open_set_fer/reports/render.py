@@ -104,9 +104,10 @@ def _move(fresh: Path, out: Path) -> None:
     digests = {name: _digest(path) for name, path in new.items()}
     old = _read_manifest(out)
     foreign = [
-        name for name in new
+        name
+        for name in new
         if os.path.lexists(out / name) and _digest(out / name) not in {digests[name], *old.get(name, ())}
-    ]  # fmt: skip
+    ]
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise SuiteError(

@@ -200,7 +200,7 @@ def _check_scorer(method: Method, task: OpenSetTask, detection: Detection) -> No
     if scorer.repeats:
         require(
             _close(scores.unknown_score, np.asarray(detection.unknown_score, dtype=np.float64)),
-            "its scorer gives the test images other scores than `detect`: mend it, or state `repeats = False` in its class "
+            "its scorer gives the test images other scores than `detect`: fix it, or state `repeats = False` in its class "
             "and say why",
         )
         require(
@@ -252,9 +252,14 @@ def _check_detection(detection: Detection, task: OpenSetTask) -> None:
 def _same(one: Detection, other: Detection) -> bool:
     """Whether two detections have the same numbers, bit by bit."""
     arrays = [
-        {"score": d.unknown_score, "class": d.predicted_class, **d.extras, **{f"curve {k}": v for k, v in d.curves.items()}}
+        {
+            "score": d.unknown_score,
+            "class": d.predicted_class,
+            **d.extras,
+            **{f"curve {k}": v for k, v in d.curves.items()},
+        }
         for d in (one, other)
-    ]  # fmt: skip
+    ]
     return arrays[0].keys() == arrays[1].keys() and all(
         np.array_equal(np.asarray(arrays[0][name]), np.asarray(arrays[1][name])) for name in arrays[0]
     )

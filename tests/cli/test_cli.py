@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from open_set_fer import __version__, plugins
 from open_set_fer.benchmark.planning.profile import load_profile, profile_names
-from open_set_fer.cli import app
+from open_set_fer.cli.main import app
 from open_set_fer.cli.options import default_profile
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
 README = Path(__file__).parents[2] / "README.md"
-SMOKE = load_profile("smoke")[2]
+SMOKE = load_profile("smoke").text
 
 
 def osfer(*arguments, **environment):
@@ -33,11 +33,13 @@ def osfer(*arguments, **environment):
 
 def process(*arguments, **environment):
     """The command as a process of its own, as a shell starts it."""
-    code = "from open_set_fer.cli import main; main()"
+    code = "from open_set_fer.cli.main import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        timeout=120,
+    )
 
 
 def commands(group=None, path=()):
@@ -63,7 +65,7 @@ def test_help_shows_what_stands_in_angle_brackets():
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("--version",)])
 def test_help_and_version_load_neither_torch_nor_mlflow(arguments):
     code = (
-        "import sys\nfrom open_set_fer.cli import app\n"
+        "import sys\nfrom open_set_fer.cli.main import app\n"
         f"try:\n    app({list(arguments)!r})\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'mlflow', 'pandas', 'sklearn'} & set(sys.modules)))"
     )
@@ -78,14 +80,14 @@ def test_version_names_the_commit():
 def test_without_a_profile_a_data_set_has_its_own_or_the_demo_or_names_those_that_list_it():
     assert [default_profile("", dataset) for dataset in ("", "ferplus", "synthetic")] == ["demo", "ferplus-cpu", "demo"]
     assert default_profile("paper", "rafdb") == "paper"
-    for datasets, mend in (
+    for datasets, fix in (
         ("rafdb", "list it: figure5, paper (--profile)"),
         ("cifar10,ferplus", "list it: contrast-real (--profile)"),
     ):
         done = osfer("plan", "--dataset", datasets)
         assert isinstance(done.exception, SuiteError)
         assert f"no profile is named, and {datasets} has none of its own" in str(done.exception)
-        assert mend in str(done.exception)
+        assert fix in str(done.exception)
     done = osfer("run", "--dataset", "rafbd")
     assert "unknown dataset 'rafbd', did you mean 'rafdb'" in str(done.exception)
     prepared = osfer("data", "check", "digits", "--json", "--home", "/dev/null/none")  # data sets alone need no profile
@@ -97,7 +99,7 @@ def test_profile_show_is_a_profile(tmp_path):
     for name in profile_names():
         path = tmp_path / f"my-{name}.toml"
         path.write_text(osfer("profile", "show", name).output, "utf-8")
-        assert load_profile(str(path))[1] == load_profile(name)[1]
+        assert load_profile(str(path)).model_dump() == load_profile(name).model_dump()
     assert "did you mean 'smoke'" in str(osfer("profile", "show", "smoek").exception)
 
 
@@ -244,7 +246,7 @@ def test_a_broken_plugin_is_listed_as_broken_and_harms_nobody_else(installed, tm
     assert "good" in labels
     assert set(labels).isdisjoint(BROKEN)
     with pytest.raises(SuiteError, match="RuntimeError: no licence"):
-        load_profile("smoke")[1].method("raises")
+        load_profile("smoke").method("raises")
 
 
 def test_a_name_that_two_packages_register_fails_where_it_is_used_alone(installed, tmp_path):
@@ -308,9 +310,22 @@ def test_the_retry_command_of_other_labels_can_be_run(tmp_path, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr("open_set_fer.methods.baseline.Baseline.detect", lambda *_: 1 / 0)
         failed = osfer(
-            "run", "-p", "smoke", "-m", "baseline", "--labels", "released", "--label-share", "0.5", *home, "--json",
-            "--device", "cpu", "--store", "memory://me:s3cret@models",
-        )  # fmt: skip
+            "run",
+            "-p",
+            "smoke",
+            "-m",
+            "baseline",
+            "--labels",
+            "released",
+            "--label-share",
+            "0.5",
+            *home,
+            "--json",
+            "--device",
+            "cpu",
+            "--store",
+            "memory://me:s3cret@models",
+        )
     assert failed.exit_code == 1
     retry = json.loads(failed.stdout)["retry"]
     assert "--device cpu" in retry

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.tracking import Tracker
-from open_set_fer.cli import app
+from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 

@@ -152,9 +152,14 @@ def test_twenty_thousand_faces_of_224_pixels_in_bounded_memory(tmp_path):
     try:
         for _ in range(2):
             done = subprocess.run(
-                [sys.executable, "-c", MEASURED, str(root), str(cache)], cwd=Path(__file__).parents[2],
-                env=environment, stdout=subprocess.PIPE, text=True, timeout=500, check=True,
-            )  # fmt: skip
+                [sys.executable, "-c", MEASURED, str(root), str(cache)],
+                cwd=Path(__file__).parents[2],
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=500,
+                check=True,
+            )
             images, fingerprint, seconds, own, worker = done.stdout.split()
             assert int(images) == 20_008
             found.append((fingerprint, float(seconds)))
@@ -275,14 +280,18 @@ def test_only_what_is_still_to_be_decoded_must_fit(tmp_path, monkeypatch):
 
 def test_a_home_that_is_a_file(tmp_path):
     (tmp_path / "home").touch()
-    with pytest.raises(SuiteError, match=r"cannot write to .*home/cache: Not a directory\n  mend: name another home"):
+    with pytest.raises(SuiteError, match=r"cannot write to .*home/cache: Not a directory\n  fix: name another home"):
         prepare(tmp_path / "home" / "cache")
 
 
 def test_bytes_in_words():
     assert [store.in_words(count) for count in (0, 1, 77_665_536, 999_999_999, 5_074_000_000)] == [
-        "0 MB", "1 MB", "78 MB", "1000 MB", "5.1 GB",
-    ]  # fmt: skip
+        "0 MB",
+        "1 MB",
+        "78 MB",
+        "1000 MB",
+        "5.1 GB",
+    ]
 
 
 def test_ctrl_c_keeps_what_is_decoded(tmp_path, monkeypatch, caplog):
@@ -310,7 +319,7 @@ def test_changed_pixels_in_the_cache_are_not_read(tmp_path):
     with path.open("r+b") as file:
         file.seek(-16, os.SEEK_END)
         file.write(bytes(16))
-    with pytest.raises(SuiteError, match=r"is damaged: its pixels are not those it was made with\n  mend: delete"):
+    with pytest.raises(SuiteError, match=r"is damaged: its pixels are not those it was made with\n  fix: delete"):
         prepare(tmp_path)
 
 

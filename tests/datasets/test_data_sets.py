@@ -23,7 +23,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.testing import check_data_set
 from tests.datasets.trees import LAYOUTS, face, small_data_set
 
-SMOKE = load_profile("smoke")[2]
+SMOKE = load_profile("smoke").text
 
 
 def test_every_data_set_of_the_suite_is_checked():

@@ -89,7 +89,7 @@ def test_pictures_that_do_not_say_what_is_white_are_refused(tmp_path, picture, m
     path = tmp_path / "deep.tif"
     Image.fromarray(picture).save(path)
     with pytest.raises(
-        SuiteError, match=rf"deep\.tif has {message}.*: what is white in it is not clear\n  mend: save it"
+        SuiteError, match=rf"deep\.tif has {message}.*: what is white in it is not clear\n  fix: save it"
     ):
         decode(str(path), 2, 1)
     (line,) = odd_files(tmp_path, None)

@@ -18,8 +18,14 @@ def load(root, tmp_path, **settings):
 
 
 def test_majority_with_ties_unknown_and_not_a_face_dropped():
-    rows = {"happy": {"happiness": 6, "neutral": 4}, "tie": {"fear": 5, "surprise": 5}, "unknown": {"unknown": 6, "fear": 4},
-            "face": {"NF": 10}, "contempt": {"contempt": 4, "anger": 3, "neutral": 3}, "empty": {}}  # fmt: skip
+    rows = {
+        "happy": {"happiness": 6, "neutral": 4},
+        "tie": {"fear": 5, "surprise": 5},
+        "unknown": {"unknown": 6, "fear": 4},
+        "face": {"NF": 10},
+        "contempt": {"contempt": 4, "anger": 3, "neutral": 3},
+        "empty": {},
+    }
     votes = pd.DataFrame([{v: row.get(v, 0) for v in VOTES} for row in rows.values()])
     assert [CLASSES[i] if i >= 0 else None for i in majority(votes)] == [
         "happiness",
@@ -94,7 +100,7 @@ def test_an_image_named_twice_counts_once(ferplus_tree, tmp_path):
 
 
 def damage_missing_root(root):
-    return root.parent / "nowhere", r"no folder .*nowhere\n  mend: unpack"
+    return root.parent / "nowhere", r"no folder .*nowhere\n  fix: unpack"
 
 
 def damage_missing_folder(root):

@@ -113,16 +113,16 @@ def test_a_box_fault_names_itself(tmp_path, change, message):
 def test_a_folder_of_an_unknown_split_is_not_passed_over(tmp_path):
     root = own_tree(tmp_path / "own")
     face(root / "val" / "angry" / "0.jpg")
-    with pytest.raises(SuiteError, match=r"own/val is no split\n  mend: name it train, valid, test"):
+    with pytest.raises(SuiteError, match=r"own/val is no split\n  fix: name it train, valid, test"):
         load(root, tmp_path, root)
 
 
 @pytest.mark.parametrize(
     ("separator", "message"),
     [
-        (";", r"lacks the columns .*\n  mend: its columns are separated by semicolons \(';'\)"),
-        ("\t", r"lacks the columns .*\n  mend: its columns are separated by tabs \('\\t'\)"),
-        ("|", r"lacks the columns .*\n  mend: its columns are separated by bars \('\|'\)"),
+        (";", r"lacks the columns .*\n  fix: its columns are separated by semicolons \(';'\)"),
+        ("\t", r"lacks the columns .*\n  fix: its columns are separated by tabs \('\\t'\)"),
+        ("|", r"lacks the columns .*\n  fix: its columns are separated by bars \('\|'\)"),
     ],
 )
 def test_another_delimiter_is_named(tmp_path, separator, message):

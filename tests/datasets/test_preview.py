@@ -34,9 +34,9 @@ def test_contact_sheet_shows_every_class_and_says_demonstration(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("faces.xyz", r"cannot write a picture as .*faces\.xyz.*\n  mend: end its name with \.png"),
+        ("faces.xyz", r"cannot write a picture as .*faces\.xyz.*\n  fix: end its name with \.png"),
         ("faces", r"cannot write a picture as .*faces: its ending"),
-        ("folder", r"folder is a folder\n  mend: name a file in it"),
+        ("folder", r"folder is a folder\n  fix: name a file in it"),
         ("file/faces.png", r"cannot write .*faces\.png: .*file is a file"),
         ("file/deeper/faces.png", r"cannot write .*faces\.png: .*file is a file"),
     ],

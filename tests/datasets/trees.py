@@ -60,8 +60,17 @@ def affectnet_manifests(root: Path) -> Path:
             name = f"{part}/{number}.jpg"
             face(root / "Manually_Annotated_Images" / name, 40)
             rows.append([name, 5, 6, 20, 21, "", number % 11, 0.0, 0.0])
-        columns = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
-                   "valence", "arousal"]  # fmt: skip
+        columns = [
+            "subDirectory_filePath",
+            "face_x",
+            "face_y",
+            "face_width",
+            "face_height",
+            "facial_landmarks",
+            "expression",
+            "valence",
+            "arousal",
+        ]
         pd.DataFrame(rows, columns=columns).to_csv(root / file, index=False)
     return root
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
@@ -47,10 +47,10 @@ METHODS = ("baseline", "ours", "ours-plus")
 def kept(tmp_path_factory: pytest.TempPathFactory):
     """A home with three cells of `smoke`, run with --keep-models, then moved; its plan and face sets."""
     first = tmp_path_factory.mktemp("first") / "home"
-    name, profile, text = load_profile("smoke")
+    profile = load_profile("smoke")
     cells, face_sets = make_plan(profile, Selection(methods=METHODS), first / "cache")
     cells = [cell for cell in cells if not cell.protocol.regime.is_control]
-    runner = Runner(first, name, profile, text, torch.device("cpu"), keep_models=True)
+    runner = Runner(first, profile, RunOptions(keep_models=True))
     outcome = runner.run(cells, face_sets, "osfer run --keep-models")
     assert outcome.computed == 3
     assert not outcome.failed
@@ -64,8 +64,10 @@ def logged(home: Path):
     tracker = Tracker(home, "smoke")
     found = tracker.client.search_logged_models([tracker.experiment_id])
     return (
-        tracker, {run.data.tags["method"]: run for run in tracker.cells()}, {model.tags["method"]: model for model in found}
-    )  # fmt: skip
+        tracker,
+        {run.data.tags["method"]: run for run in tracker.cells()},
+        {model.tags["method"]: model for model in found},
+    )
 
 
 def load(tracker: Tracker, model_id: str):
@@ -122,11 +124,32 @@ def test_mlflow_models_serve_scores_a_posted_face(kept):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{models['baseline'].model_id}", "-p", str(port),
-         "-h", "127.0.0.1", "--env-manager", "local", "-w", "1"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": tracker.uri, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "models",
+            "serve",
+            "-m",
+            f"models:/{models['baseline'].model_id}",
+            "-p",
+            str(port),
+            "-h",
+            "127.0.0.1",
+            "--env-manager",
+            "local",
+            "-w",
+            "1",
+        ],
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": tracker.uri,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         body = json.dumps({"inputs": face[None].tolist()}).encode()
         request = urllib.request.Request(

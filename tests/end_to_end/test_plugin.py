@@ -22,13 +22,29 @@ def test_an_installed_package_adds_a_method(tmp_path):
         (source / file.name).write_bytes(file.read_bytes())
     assert len((PACKAGE / "osfer_margin.py").read_text("utf-8").splitlines()) < 40
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--target", str(site), str(source)], check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--target",
+            str(site),
+            str(source),
+        ],
+        check=True,
+    )
     tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_osfer_margin.py"], cwd=source, check=False,
-        env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_osfer_margin.py"],
+        cwd=source,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
     assert "3 passed" in tested.stdout, tested.stdout
     home = tmp_path / "home"
     listed = osfer("list", home=home, PYTHONPATH=str(site))

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.slow
 
 WHOLE = f"{'?' * 64}/result.json"
 """Of results in place: not of <key>.partial, which a kill may leave."""
-TWO_OPEN = without_controls(load_profile("smoke")[2]).replace('["surprise"]', '["surprise", "fear"]')
+TWO_OPEN = without_controls(load_profile("smoke").text).replace('["surprise"]', '["surprise", "fear"]')
 
 
 def osfer(*args: str, home: Path, wait: bool = True, **env: str) -> subprocess.CompletedProcess[str] | subprocess.Popen:
     place = [] if args[0] == "list" else ["--home", str(home)]
-    command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", *args, *place]
+    command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", *args, *place]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
     environment.pop("MLFLOW_TRACKING_URI", None)
     if not wait:
@@ -126,8 +126,16 @@ def test_two_processes_share_the_work(tmp_path, profile):
 
 
 def test_a_failing_cell_is_logged_and_the_others_go_on(tmp_path, profile):
-    text = Path(profile).read_text("utf-8").replace("[methods.baseline]", "[methods.baseline]\n[methods.diverging]\nmethod = "
-        '"ours"\nepochs = 1\ncycle_training = false\nlearning_rate = 1e30\n').replace('"ours"]', '"diverging"]')  # fmt: skip
+    text = (
+        Path(profile)
+        .read_text("utf-8")
+        .replace(
+            "[methods.baseline]",
+            "[methods.baseline]\n[methods.diverging]\nmethod = "
+            '"ours"\nepochs = 1\ncycle_training = false\nlearning_rate = 1e30\n',
+        )
+        .replace('"ours"]', '"diverging"]')
+    )
     Path(profile).write_text(text, "utf-8")
     home = tmp_path / "home"
     done = osfer("run", "--profile", profile, "--open", "fear", home=home)
@@ -180,23 +188,24 @@ def test_bad_input_is_one_clear_error(tmp_path):
         done = osfer(*args, home=tmp_path, OSFER_DATA=str(tmp_path / "nowhere"))
         assert done.returncode == 2, done.stderr
         assert message in " ".join(done.stderr.split()), done.stderr
-        assert "mend:" in done.stderr
+        assert "fix:" in done.stderr
         assert "Traceback" not in done.stderr
 
 
 def test_help_is_quick_and_has_examples(tmp_path):
-    code = "import sys, open_set_fer.cli; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
+    code = "import sys, open_set_fer.cli.main; print([m for m in ('torch', 'mlflow', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     done = subprocess.run(
-        [sys.executable, "-c", "from open_set_fer.cli import main; main()", "run", "--help"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", "run", "--help"],
+        capture_output=True,
+        text=True,
+    )
     assert "Examples" in done.stdout
 
 
 def test_the_paper_profile_on_a_handful_of_images(tmp_path):
     """ResNet-18 with the face stem at 224 px in colour networks, every method of the paper: one epoch each."""
-    text = load_profile("paper")[2]
+    text = load_profile("paper").text
     data = "[datasets.synthetic]\nimage_size = 224\ntrain_per_class = 4\ntest_per_class = 2\ncompound_per_class = 2\n"
     text = text.replace("[datasets.ferplus]\n", f"{data}[datasets.ferplus]\n")
     text = text.replace('default_datasets = ["ferplus"]', 'default_datasets = ["synthetic"]')

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from open_set_fer.benchmark.execution.runner import Outcome, Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
@@ -109,15 +108,15 @@ class Place:
 
     def run(self) -> Outcome:
         """Run the profile in this process."""
-        name, profile, text = load_profile(str(self.profile))
+        profile = load_profile(str(self.profile))
         cells, faces = make_plan(profile, Selection(), self.cache)
-        return Runner(self.home, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run")
+        return Runner(self.home, profile).run(cells, faces, "osfer run")
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         """Start `osfer ARGS` on the profile in a process of its own, with the plugin installed."""
         environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
         environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "250", "PYTHONPATH": str(self.root / "plugin"), **env}
-        command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", *args]
+        command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", *args]
         command += ["--profile", str(self.profile), "--home", str(self.home)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -116,7 +116,7 @@ def test_a_truncated_store_is_named_and_put_back_or_made_anew(place):
     database.write_bytes(whole[: len(whole) // 3])
     code, text = place.osfer("run")
     assert code == 2, text
-    assert re.search(r"mlflow\.db cannot be read: .*\n  mend: put back a copy", text), text
+    assert re.search(r"mlflow\.db cannot be read: .*\n  fix: put back a copy", text), text
     database.write_bytes(whole)
     code, text = place.osfer("run")
     assert (code, computed(text)) == (0, 0), text

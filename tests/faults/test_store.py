@@ -140,7 +140,7 @@ def test_a_damaged_store_is_named_in_one_sentence(tmp_path, home, how):
     home = tmp_path / "again"  # MLflow keeps connections to a path that it knows
     home.mkdir()
     (home / store.DATABASE).write_bytes(damaged)
-    with pytest.raises(SuiteError, match=r"again/mlflow\.db cannot be read: .*\n  mend: put back a copy") as raised:
+    with pytest.raises(SuiteError, match=r"again/mlflow\.db cannot be read: .*\n  fix: put back a copy") as raised:
         Tracker(home, "made").finished_cells()
     assert len(str(raised.value).splitlines()) == 2
     assert (home / store.DATABASE).read_bytes() == damaged
@@ -159,7 +159,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_is_closed_by_the_next(
     assert place.statuses() == ["FINISHED"] * 2
     assert place.statuses("benchmark") == ["FINISHED", "KILLED"]
     monkeypatch.setattr("mlflow.MlflowClient.log_text", full)
-    with pytest.raises(SuiteError, match=r"home cannot be written: No space left on device\n  mend: make room"):
+    with pytest.raises(SuiteError, match=r"home cannot be written: No space left on device\n  fix: make room"):
         place.tracker.start_benchmark([], "", "osfer run")
 
 
@@ -285,12 +285,15 @@ def test_the_ui_shows_artifacts_of_a_moved_home_and_ends_whole(tmp_path, home):
         port = probe.getsockname()[1]
     log_cell(Tracker(home, "made"), tmp_path)
     home = home.rename(tmp_path / "a?b")
-    code = "from open_set_fer.cli import main; main()"
+    code = "from open_set_fer.cli.main import main; main()"
     log = (tmp_path / "log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-c", code, "ui", "--home", str(home), "--port", str(port)],
-        stdout=log, stderr=log, start_new_session=True, env={**os.environ, "COLUMNS": "60"},
-    )  # fmt: skip
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        env={**os.environ, "COLUMNS": "60"},
+    )
     try:
         run = Tracker(home, "made", create=False).cells()[0].info.run_id
         url = f"http://127.0.0.1:{port}/get-artifact?path=profile.toml&run_uuid={run}"
@@ -318,7 +321,7 @@ def test_a_store_that_another_program_holds(place):
     assert place.tracker.experiment_id
     with closing(sqlite3.connect(place.home / store.DATABASE)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(SuiteError, match=r"another program holds .*mlflow\.db\n  mend: end it, then repeat"):
+        with pytest.raises(SuiteError, match=r"another program holds .*mlflow\.db\n  fix: end it, then repeat"):
             place.run()
     outcome = place.run()
     assert (outcome.computed + outcome.logged_from_disk, outcome.failed) == (2, [])

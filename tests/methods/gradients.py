@@ -76,6 +76,12 @@ def worst(network: nn.Module, shape: tuple[int, ...], batch: int) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     kind, batches = sys.argv[1], [int(word) for word in sys.argv[2].split(",")]
-    print(json.dumps({
-        f"{name}, batch {batch}": worst(network, shape, batch) for name, network, shape in networks(kind) for batch in batches
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                f"{name}, batch {batch}": worst(network, shape, batch)
+                for name, network, shape in networks(kind)
+                for batch in batches
+            }
+        )
+    )

@@ -289,8 +289,13 @@ def test_a_run_learns_and_finds_noise():
     assert (detection.predicted_class[:96] == truth).mean() > 0.9
     assert roc_auc_score(np.r_[np.zeros(96), np.ones(40)], score) > 0.9
     assert set(detection.curves) == {
-        "discriminator_loss", "generator_loss", "gan_pass_loss", "copycat_loss", "pull_distance", "copycat_pass_loss",
-    }  # fmt: skip
+        "discriminator_loss",
+        "generator_loss",
+        "gan_pass_loss",
+        "copycat_loss",
+        "pull_distance",
+        "copycat_pass_loss",
+    }
     assert all(len(curve) == 12 and np.isfinite(curve).all() for curve in detection.curves.values())
     assert detection.curves["copycat_pass_loss"][-1] < detection.curves["copycat_pass_loss"][0]
 
@@ -298,9 +303,23 @@ def test_a_run_learns_and_finds_noise():
 def test_same_seed_same_scores_and_every_setting_changes_them():
     first = detect(epochs=1)[0].unknown_score
     assert (detect(epochs=1)[0].unknown_score == first).all()
-    for change in ({"beta": 1.0}, {"fake_ratio": 1.0}, {"pull_ratio": 9.0}, {"smoothing": 0.0}, {"smoothing2": 0.5},
-                   {"gan_learning_rate": 1e-2}, {"gan_width": 3}, {"optimizer": "sgd"}, {"weight_decay": 0.1},
-                   {"erase_probability": 1.0}, {"dropout": 0.5}, {"warm_start": True}, {"copycat_statistics": False}, {"batches_per_pass": 1}, {"epochs": 2}):  # fmt: skip
+    for change in (
+        {"beta": 1.0},
+        {"fake_ratio": 1.0},
+        {"pull_ratio": 9.0},
+        {"smoothing": 0.0},
+        {"smoothing2": 0.5},
+        {"gan_learning_rate": 1e-2},
+        {"gan_width": 3},
+        {"optimizer": "sgd"},
+        {"weight_decay": 0.1},
+        {"erase_probability": 1.0},
+        {"dropout": 0.5},
+        {"warm_start": True},
+        {"copycat_statistics": False},
+        {"batches_per_pass": 1},
+        {"epochs": 2},
+    ):
         assert (detect(**{"epochs": 1, **change})[0].unknown_score != first).any(), change
 
 

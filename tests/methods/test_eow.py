@@ -24,8 +24,15 @@ from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings
 from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 
-QUICK = {"epochs": 3, "batch_size": 16, "learning_rate": 3e-3, "warmup_iterations": 4, "ebm_start_epoch": 1,
-         "sgld_steps": 2, "buffer_size": 40}  # fmt: skip
+QUICK = {
+    "epochs": 3,
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "warmup_iterations": 4,
+    "ebm_start_epoch": 1,
+    "sgld_steps": 2,
+    "buffer_size": 40,
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -48,11 +55,25 @@ def small_network(seed: int = 0):
 
 def test_defaults_are_the_published_ones():
     assert dataclasses.asdict(EOW()) == {
-        "epochs": 15, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 0.0, "warmup_iterations": 1000,
-        "decay_epochs": (7, 10), "decay_rate": 0.5, "ebm_start_epoch": 8, "ebm_weight": 0.1, "input_noise": 0.01,
-        "feature_noise": 0.01, "buffer_size": 10_000, "fresh_share": 0.05, "sgld_steps": 100, "sgld_step_size": 1.0,
-        "sgld_noise": 1e-3, "sgld_direction": "away", "erase_probability": 0.5,
-    }  # fmt: skip
+        "epochs": 15,
+        "batch_size": 64,
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "warmup_iterations": 1000,
+        "decay_epochs": (7, 10),
+        "decay_rate": 0.5,
+        "ebm_start_epoch": 8,
+        "ebm_weight": 0.1,
+        "input_noise": 0.01,
+        "feature_noise": 0.01,
+        "buffer_size": 10_000,
+        "fresh_share": 0.05,
+        "sgld_steps": 100,
+        "sgld_step_size": 1.0,
+        "sgld_noise": 1e-3,
+        "sgld_direction": "away",
+        "erase_probability": 0.5,
+    }
 
 
 def test_losses_and_score_against_numpy():
@@ -189,11 +210,23 @@ def test_scores_are_finite_the_same_for_a_seed_and_blind_to_other_test_images(fi
 
 @pytest.mark.parametrize(
     "change",
-    [{"ebm_weight": 0.5}, {"ebm_start_epoch": 2}, {"sgld_steps": 4}, {"sgld_step_size": 2.0}, {"sgld_noise": 0.1},
-     {"sgld_direction": "towards"}, {"fresh_share": 1.0}, {"input_noise": 0.0}, {"feature_noise": 0.1},
-     {"warmup_iterations": 0}, {"decay_epochs": (1,)}, {"erase_probability": 0.0}, {"weight_decay": 0.1}],
+    [
+        {"ebm_weight": 0.5},
+        {"ebm_start_epoch": 2},
+        {"sgld_steps": 4},
+        {"sgld_step_size": 2.0},
+        {"sgld_noise": 0.1},
+        {"sgld_direction": "towards"},
+        {"fresh_share": 1.0},
+        {"input_noise": 0.0},
+        {"feature_noise": 0.1},
+        {"warmup_iterations": 0},
+        {"decay_epochs": (1,)},
+        {"erase_probability": 0.0},
+        {"weight_decay": 0.1},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_setting_changes_the_scores(change, first):
     assert (detect(**change).unknown_score != first.unknown_score).any()
 

@@ -67,7 +67,9 @@ def test_cleanlab_scores_are_out_of_fold_self_confidence(monkeypatch):
         for learner in learners:
             train = learner.train_epoch
             learner.train_epoch = lambda images, labels, selected, *rest, train=train: (
-                evaluated.append(selected.copy()), train(images, labels, selected, *rest))[1]  # fmt: skip
+                evaluated.append(selected.copy()),
+                train(images, labels, selected, *rest),
+            )[1]
         return learners
 
     monkeypatch.setattr(module.NoisyLabel, "_learners", watched)

@@ -29,11 +29,20 @@ def detect(pseudo=None, **settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"attention": False}, {"cycle_training": False}, {"cycle_lr": False}, {"variant": "online", "epochs": 12},
-     {"score_epochs": "last_cycle"}, {"score_epochs": "cycles"}, {"score_batch_norm": "batch"}, {"score_networks": "first"},
-     {"score_networks": "second"}],
+    [
+        {},
+        {"attention": False},
+        {"cycle_training": False},
+        {"cycle_lr": False},
+        {"variant": "online", "epochs": 12},
+        {"score_epochs": "last_cycle"},
+        {"score_epochs": "cycles"},
+        {"score_batch_norm": "batch"},
+        {"score_networks": "first"},
+        {"score_networks": "second"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_pseudo_labels_score_high(settings):
     pseudo, wrong = noisy_labels()
     detection = detect(pseudo, **{"epochs": 8, "cycle_length": 4, **settings})
@@ -46,9 +55,24 @@ def test_same_seed_same_scores_and_every_switch_changes_them():
     pseudo, _ = noisy_labels()
     first = detect(pseudo).unknown_score
     assert (detect(pseudo).unknown_score == first).all()
-    for change in ({"attention": False}, {"cycle_lr": False}, {"cycle_training": False}, {"consistency_weight": 1.0},
-                   {"erase_probability": 0.0}, {"variant": "online"}, {"score_epochs": "last_cycle"}, {"score_epochs": "cycles"},
-                   {"noise_probability": 0.5}, {"score_augmented": True}, {"score_batch_norm": "batch"}, {"score_networks": "first"}, {"weight_decay": 0.1}, {"pretrained_stages": 1}, {"balanced": True}, {"lr_decay": 0.5}):  # fmt: skip
+    for change in (
+        {"attention": False},
+        {"cycle_lr": False},
+        {"cycle_training": False},
+        {"consistency_weight": 1.0},
+        {"erase_probability": 0.0},
+        {"variant": "online"},
+        {"score_epochs": "last_cycle"},
+        {"score_epochs": "cycles"},
+        {"noise_probability": 0.5},
+        {"score_augmented": True},
+        {"score_batch_norm": "batch"},
+        {"score_networks": "first"},
+        {"weight_decay": 0.1},
+        {"pretrained_stages": 1},
+        {"balanced": True},
+        {"lr_decay": 0.5},
+    ):
         assert (detect(pseudo, **change).unknown_score != first).any(), change
     both = (
         detect(pseudo, score_networks="first").unknown_score + detect(pseudo, score_networks="second").unknown_score

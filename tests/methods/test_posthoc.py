@@ -211,7 +211,10 @@ def test_openmax_fits_on_correctly_classified_images_alone():
     wrong = dataclasses.replace(task, train_labels=labels)
     without = dataclasses.replace(task, train_images=task.train_images[3:], train_labels=task.train_labels[3:])
     score = detect(wrong, context, "openmax").unknown_score
-    assert (score == detect(without, PlainContext(context._model.network, context._model.test_logits), "openmax").unknown_score).all()  # fmt: skip
+    assert (
+        score
+        == detect(without, PlainContext(context._model.network, context._model.test_logits), "openmax").unknown_score
+    ).all()
     assert ((score >= 0) & (score <= 1)).all()
 
 
@@ -246,7 +249,7 @@ def test_errors_name_the_detector_and_the_mend():
         (("react", {"react_percentile": 90.0}), "percentile"),
         (("dice", {"dice_p": 1.5}), "fraction"),
     ]:
-        with pytest.raises(SuiteError, match=f"detector {settings[0]}.*{problem}.*\n.*mend"):
+        with pytest.raises(SuiteError, match=f"detector {settings[0]}.*{problem}.*\n.*fix"):
             detect(task, context, settings[0], **settings[1])
     none_of_c = dataclasses.replace(
         task,

@@ -45,10 +45,21 @@ def log_softmax(logits):
 
 def test_defaults_are_the_published_ones():
     assert dataclasses.asdict(Proser()) == {
-        "epochs": 10, "batch_size": 128, "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4, "dummies": 1,
-        "alpha": 1.0, "mixup_weight": 0.01, "mix_different_only": True, "mix_stage": 2, "lambda1": 1.0, "lambda2": 1.0,
-        "temperature": 1024.0, "erase_probability": 0.5,
-    }  # fmt: skip
+        "epochs": 10,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "dummies": 1,
+        "alpha": 1.0,
+        "mixup_weight": 0.01,
+        "mix_different_only": True,
+        "mix_stage": 2,
+        "lambda1": 1.0,
+        "lambda2": 1.0,
+        "temperature": 1024.0,
+        "erase_probability": 0.5,
+    }
     with pytest.raises(SuiteError, match=r"methods\.proser\.batch_size: .*greater than or equal to 4 \(got 3\)"):
         build_settings(Proser, {"batch_size": 3}, "methods.proser")
 
@@ -164,11 +175,21 @@ def test_scores_are_finite_the_same_for_a_seed_and_blind_to_other_test_images(fi
 
 @pytest.mark.parametrize(
     "change",
-    [{"dummies": 3}, {"alpha": 5.0}, {"mixup_weight": 1.0}, {"mix_different_only": False}, {"mix_stage": 1},
-     {"lambda1": 0.0}, {"lambda2": 0.0}, {"temperature": 1.0}, {"momentum": 0.0}, {"weight_decay": 0.1},
-     {"erase_probability": 0.0}],
+    [
+        {"dummies": 3},
+        {"alpha": 5.0},
+        {"mixup_weight": 1.0},
+        {"mix_different_only": False},
+        {"mix_stage": 1},
+        {"lambda1": 0.0},
+        {"lambda2": 0.0},
+        {"temperature": 1.0},
+        {"momentum": 0.0},
+        {"weight_decay": 0.1},
+        {"erase_probability": 0.0},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_every_setting_changes_the_scores(change, first):
     assert (detect(**change).unknown_score != first.unknown_score).any()
 

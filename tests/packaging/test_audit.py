@@ -22,7 +22,7 @@ FAULT = {"id": "CVE-1", "fix_versions": ["2.1"], "aliases": [], "description": "
         ([SKIPPED, SKIPPED], "NOT DONE: none of 2 packages was looked up", 0),
         ([SKIPPED, SOUND], "1 packages looked up, 1 not, 0 vulnerabilities known", 0),
         ([SOUND | {"vulns": [FAULT]}], "b 1: CVE-1 (2.1)", 1),
-        ([SOUND | {"vulns": [FAULT | {"fix_versions": []}]}], "no mended version yet", 0),
+        ([SOUND | {"vulns": [FAULT | {"fix_versions": []}]}], "no fixed version yet", 0),
         (None, "NOT DONE: no network", 0),
     ],
 )

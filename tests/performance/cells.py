@@ -17,7 +17,6 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import torch
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from open_set_fer.benchmark.execution.runner import Runner
@@ -72,10 +71,11 @@ class Place:
         self.home, path = root / "home", root / "speed.toml"
         path.write_text(PROFILE.format(seeds=list(range(seeds)), epochs=epochs), "utf-8")
         self.path = path
-        self.name, self.profile, self.text = load_profile(str(path))
+        self.profile = load_profile(str(path))
+        self.name, self.text = self.profile.name, self.profile.text
 
     def runner(self) -> Runner:
-        return Runner(self.home, self.name, self.profile, self.text, torch.device("cpu"))
+        return Runner(self.home, self.profile)
 
     def plan(self) -> tuple[list[Cell], Any]:
         return make_plan(self.profile, Selection(), self.home / "cache")
@@ -145,14 +145,20 @@ def null_cells(root: Path, count: int = 1000, piece: int = 50) -> list[Row]:
     spread = [1000 * x / piece for x in (np.median(plain), np.median(suite))]
     return [
         Row(
-            f"{count} null cells against bare MLflow logging of their payload", ratios, 2.0, "<=",
+            f"{count} null cells against bare MLflow logging of their payload",
+            ratios,
+            2.0,
+            "<=",
             f"{spread[0]:.0f} ms a run, {spread[1]:.0f} ms a cell",
         ),
         Row(
-            f"memory of the runner, last quarter of {count} cells against the second", [1 + growth / memory[quarter]], 1.05,
-            "<=", f"{memory[quarter]:.0f} MiB, then {growth:+.1f} MiB",
+            f"memory of the runner, last quarter of {count} cells against the second",
+            [1 + growth / memory[quarter]],
+            1.05,
+            "<=",
+            f"{memory[quarter]:.0f} MiB, then {growth:+.1f} MiB",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def resident() -> float:
@@ -164,12 +170,12 @@ def resident() -> float:
 def planned(root: Path, count: int = 10_000) -> list[Row]:
     """`osfer plan` of cells that are all done: one is run, the others are copies of its rows in the store."""
     place = Place(root / "plan", seeds=count // 2)
-    small = load_profile(str(place.path))[1]
+    small = load_profile(str(place.path))
     cells, faces = make_plan(small, Selection(seeds=(0,), open_classes=("fear",)), place.home / "cache")
     place.runner().run(cells, faces, "osfer run")
     every, _ = dry_plan(place.profile, Selection(), place.home / "cache")
     copy_runs(place.home / "mlflow.db", cells[0].key, [cell for cell in every if cell.key != cells[0].key])
-    command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", "plan"]
+    command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", "plan"]
     command += ["--profile", str(place.path), "--home", str(place.home)]
     seconds = []
     for _ in range(3):
@@ -203,7 +209,14 @@ def side_by_side(root: Path, repeats: int = 2) -> list[Row]:
         seconds = []
         for jobs in (1, 2):
             place = Place(root / f"jobs{repeat}{jobs}", seeds=3, epochs=EPOCHS)
-            command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", "run", "--jobs", str(jobs)]
+            command = [
+                sys.executable,
+                "-c",
+                "from open_set_fer.cli.main import main; main()",
+                "run",
+                "--jobs",
+                str(jobs),
+            ]
             command += ["--threads", "1", "--profile", str(place.path), "--home", str(place.home)]
             place.plan()  # data prepared before
             start = time.perf_counter()

@@ -92,9 +92,14 @@ def erasing(_: Path) -> list[Row]:
 
 
 PARTS = {
-    "decoding": decoding, "erasing": erasing, "epochs": epochs, "plan": planned, "jobs": side_by_side, "null": null_cells,
+    "decoding": decoding,
+    "erasing": erasing,
+    "epochs": epochs,
+    "plan": planned,
+    "jobs": side_by_side,
+    "null": null_cells,
     "photos": photos,
-}  # fmt: skip
+}
 
 
 def main() -> None:

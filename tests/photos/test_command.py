@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.storage.detectors import Box, Detector, load_detector
-from open_set_fer.cli import app
+from open_set_fer.cli.main import app
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.datasets.synthetic.renderer import render_faces
 from open_set_fer.errors import SuiteError

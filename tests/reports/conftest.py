@@ -42,11 +42,21 @@ class Store:
         self, dataset: str, protocol: str, opened: str, method: str, seed: int, settings: str, commit: str = "c0ffee"
     ) -> dict[str, str]:
         return {
-            "cell_key": self.key(dataset, protocol, opened, method, seed, settings), "settings_key": settings, "dataset": dataset,
-            "protocol": protocol, "open_classes": opened, "method": method, "seed": str(seed), "profile": "test",
-            "selection": "chosen on the test split, λ aside", "demonstration": "true" if dataset == "synthetic" else "false", "git_commit": commit, "host": "node-1",
-            "device": "cpu (x86_64)", "notes": json.dumps(["few epochs"] if method == "ours" else []),
-        }  # fmt: skip
+            "cell_key": self.key(dataset, protocol, opened, method, seed, settings),
+            "settings_key": settings,
+            "dataset": dataset,
+            "protocol": protocol,
+            "open_classes": opened,
+            "method": method,
+            "seed": str(seed),
+            "profile": "test",
+            "selection": "chosen on the test split, λ aside",
+            "demonstration": "true" if dataset == "synthetic" else "false",
+            "git_commit": commit,
+            "host": "node-1",
+            "device": "cpu (x86_64)",
+            "notes": json.dumps(["few epochs"] if method == "ours" else []),
+        }
 
     def finish(
         self, *coordinates: Any, settings: str = "a", constant: bool = False, commit: str = "c0ffee", gap: float = 1.0
@@ -56,25 +66,41 @@ class Store:
         rng = np.random.default_rng([len(self.logged), seed])
         is_open = np.arange(60) % 3 == 0
         scores = np.zeros(60) if constant else rng.normal(size=60) + gap * is_open
-        frame = pd.DataFrame({
-            "id": [f"face_{i}" for i in range(60)], "truth": np.where(is_open, -1, 0), "is_open": is_open,
-            "unknown_score": scores, "predicted_class": 0,
-        })  # fmt: skip
+        frame = pd.DataFrame(
+            {
+                "id": [f"face_{i}" for i in range(60)],
+                "truth": np.where(is_open, -1, 0),
+                "is_open": is_open,
+                "unknown_score": scores,
+                "predicted_class": 0,
+            }
+        )
         frame.to_parquet(self.folder / "scores.parquet")
         fpr, tpr, _ = roc_curve(~is_open, -scores)
         metrics = {
-            "auroc": float(roc_auc_score(is_open, scores)), "fpr_at_tpr95": float(fpr[np.argmax(tpr >= 0.95)]),
-            "aupr_open": 0.1 + seed, "aupr_closed": 1 / 3, "oscr": 0.7, "closed_accuracy": 0.9, "n_open": 20.0,
-            "n_closed": 40.0, "seconds.total": 12.34, "seconds.train": 10.0,
-        }  # fmt: skip
+            "auroc": float(roc_auc_score(is_open, scores)),
+            "fpr_at_tpr95": float(fpr[np.argmax(tpr >= 0.95)]),
+            "aupr_open": 0.1 + seed,
+            "aupr_closed": 1 / 3,
+            "oscr": 0.7,
+            "closed_accuracy": 0.9,
+            "n_open": 20.0,
+            "n_closed": 40.0,
+            "seconds.total": 12.34,
+            "seconds.train": 10.0,
+        }
         if method != ODD:
             metrics["closed_set_accuracy"] = 0.8
         self.logged[dataset, opened, method, seed] = metrics
         result = CellResult(
-            metrics, {"loss": [2.0, 1.0]}, self.tags(*coordinates, settings, commit),
+            metrics,
+            {"loss": [2.0, 1.0]},
+            self.tags(*coordinates, settings, commit),
             params={"method.epochs": "3" if settings == "a" else "5", "closed_set.epochs": "2"},
-            data=DataUsed(dataset, "f" * 64, {"train": {"surprise": 1234, "fear": 5}, "test": {"surprise": 6, "fear": 7}}),
-        )  # fmt: skip
+            data=DataUsed(
+                dataset, "f" * 64, {"train": {"surprise": 1234, "fear": 5}, "test": {"surprise": 6, "fear": 7}}
+            ),
+        )
         self.tracker.log_cell(self.parent, result, self.folder, {})
 
     def fail(self, *coordinates: Any, settings: str = "a") -> None:

@@ -17,15 +17,27 @@ def results_of(numbers: dict[Cell, tuple[float, float] | str]) -> Results:
     """AUROC and FPR@TPR95 of each cell, or the word `missing` or `failed`."""
     rows = [
         {
-            "dataset": dataset, "protocol": family, "open_classes": opened, "method": method, "seed": seed,
-            "status": value if isinstance(value, str) else FINISHED, "error": "ValueError: no" * (value == FAILED),
-            "run_id": f"run-{number}", "cell_key": f"key-{number}", "settings_key": "a", "selection": "by hand",
-            "demonstration": dataset == "synthetic", "reads_labels": "true", "features": "",
-            "sees_pool": str(method.startswith("ours")).lower(), "label_based": "false", "notes": (),
+            "dataset": dataset,
+            "protocol": family,
+            "open_classes": opened,
+            "method": method,
+            "seed": seed,
+            "status": value if isinstance(value, str) else FINISHED,
+            "error": "ValueError: no" * (value == FAILED),
+            "run_id": f"run-{number}",
+            "cell_key": f"key-{number}",
+            "settings_key": "a",
+            "selection": "by hand",
+            "demonstration": dataset == "synthetic",
+            "reads_labels": "true",
+            "features": "",
+            "sees_pool": str(method.startswith("ours")).lower(),
+            "label_based": "false",
+            "notes": (),
             **({} if isinstance(value, str) else {"auroc": value[0], "fpr_at_tpr95": value[1]}),
         }
         for number, ((dataset, family, opened, method, seed), value) in enumerate(numbers.items())
-    ]  # fmt: skip
+    ]
     cells = pd.DataFrame(rows)
     ran = cells[cells["status"] != MISSING]
     planned = cells[["dataset", "protocol", "open_classes", "method", "seed"]]

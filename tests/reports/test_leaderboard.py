@@ -18,12 +18,25 @@ DATA = "d" * 36
 def cell(method="ours", opened="surprise", seed=0, auroc=0.6, settings="a", fingerprint=DATA, version="2", **more):
     """A finished cell; more: tags."""
     tags = {
-        "dataset": "ferplus", "protocol": "single", "open_classes": opened, "method": method, "seed": str(seed),
-        "cell_key": f"{method}/{opened}/{seed}/{settings}/{fingerprint}/{version}", "settings_key": f"{method}-{settings}",
-        "labels": "own", "host": "one", "threads": "2", "demonstration": "false",
-    }  # fmt: skip
-    params = {"method.name": method.partition("-")[0], "method.version": version, "backbone.name": "resnet18",
-              "backbone.stem": "face", "backbone.version": "2"}  # fmt: skip
+        "dataset": "ferplus",
+        "protocol": "single",
+        "open_classes": opened,
+        "method": method,
+        "seed": str(seed),
+        "cell_key": f"{method}/{opened}/{seed}/{settings}/{fingerprint}/{version}",
+        "settings_key": f"{method}-{settings}",
+        "labels": "own",
+        "host": "one",
+        "threads": "2",
+        "demonstration": "false",
+    }
+    params = {
+        "method.name": method.partition("-")[0],
+        "method.version": version,
+        "backbone.name": "resnet18",
+        "backbone.stem": "face",
+        "backbone.version": "2",
+    }
     metrics = {"auroc": auroc, "fpr_at_tpr95": 1 - auroc, "seconds.total": 3.0}
     return CellResult(
         metrics, {}, tags | more, started=1000.0 + seed, params=params, data=DataUsed("ferplus", fingerprint, {})
@@ -37,10 +50,17 @@ def elsewhere(result, auroc=None, **tags):
 
 
 def test_means_ranks_and_counts_by_hand():
-    ada = Source("ada", [
-        cell("ours", "surprise", 0, 0.6), cell("ours", "surprise", 1, 0.8), cell("ours", "fear", 0, 0.5), cell("ours", "fear", 1, 0.7),
-        cell("baseline", "surprise", 0, 0.7), cell("baseline", "fear", 0, 0.8),
-    ])  # fmt: skip
+    ada = Source(
+        "ada",
+        [
+            cell("ours", "surprise", 0, 0.6),
+            cell("ours", "surprise", 1, 0.8),
+            cell("ours", "fear", 0, 0.5),
+            cell("ours", "fear", 1, 0.7),
+            cell("baseline", "surprise", 0, 0.7),
+            cell("baseline", "fear", 0, 0.8),
+        ],
+    )
     bob = Source("bob", [cell("eow", "surprise", 0, 0.99)])  # one of the two protocols
     (board,) = leaderboard([ada, bob]).boards
     assert (board.dataset, board.family, board.protocols) == ("ferplus", "single", ("surprise", "fear"))
@@ -59,8 +79,10 @@ def test_equal_means_share_a_rank_and_other_settings_are_another_row():
     source = Source("ada", [cell("ours", auroc=0.6), cell("ours", auroc=0.6, settings="b"), cell("dias", auroc=0.5)])
     (board,) = leaderboard([source]).boards
     assert [(row.method, row.settings_key, row.rank) for row in board.rows] == [
-        ("ours", "ours-a", 1), ("ours", "ours-b", 1), ("dias", "dias-a", 3)
-    ]  # fmt: skip
+        ("ours", "ours-a", 1),
+        ("ours", "ours-b", 1),
+        ("dias", "dias-a", 3),
+    ]
 
 
 def test_families_and_label_regimes_have_boards_of_their_own():
@@ -78,12 +100,18 @@ def test_families_and_label_regimes_have_boards_of_their_own():
 
 def test_a_pool_has_a_board_of_its_own_and_takes_no_rank_away():
     pool = "(600 images, 30% open)"
-    cells = [cell(), cell("dias", auroc=0.5), cell(opened=f"surprise {pool}"),
-             cell(opened=f"surprise {pool} (labels as released)", labels="released", label_share="1", settings="r")]  # fmt: skip
+    cells = [
+        cell(),
+        cell("dias", auroc=0.5),
+        cell(opened=f"surprise {pool}"),
+        cell(opened=f"surprise {pool} (labels as released)", labels="released", label_share="1", settings="r"),
+    ]
     found = leaderboard([Source("ada", cells)]).boards
     assert [(board.family, [row.rank for row in board.rows]) for board in found] == [
-        ("single", [1, 2]), ("single, 600 images, 30% open", [1]), ("single, 600 images, 30% open, labels released 1", [1])
-    ]  # fmt: skip
+        ("single", [1, 2]),
+        ("single, 600 images, 30% open", [1]),
+        ("single, 600 images, 30% open, labels released 1", [1]),
+    ]
 
 
 @pytest.mark.parametrize(("other", "agreement"), [(0.6, EQUAL), (0.6 + 5e-7, WITHIN), (0.61, DIFFERS)])
@@ -111,9 +139,11 @@ def test_a_copy_is_no_second_computation_but_a_changed_copy_is_shown():
 def test_what_cannot_stand_beside_the_rest_is_listed_with_the_reason():
     most = [cell(seed=seed) for seed in range(3)]
     odd = [
-        cell(fingerprint="e" * 36), replace(cell(settings="old"), evaluation=EVALUATION - 1),
-        replace(cell(settings="new"), evaluation=EVALUATION + 1), cell(version="1"),
-    ]  # fmt: skip
+        cell(fingerprint="e" * 36),
+        replace(cell(settings="old"), evaluation=EVALUATION - 1),
+        replace(cell(settings="new"), evaluation=EVALUATION + 1),
+        cell(version="1"),
+    ]
     older = cell("dias")
     odd.append(replace(older, params=older.params | {"backbone.version": "1"}))
     board = leaderboard([Source("ada", most), Source("bob", odd, refused={"cell 12": "its auroc is 1"})])
@@ -122,9 +152,13 @@ def test_what_cannot_stand_beside_the_rest_is_listed_with_the_reason():
     assert len(reasons) == 6
     assert all(left.source == "bob" for left in board.left_out)
     for words in (
-        "data fingerprint eeeeeeeeeeee; 5 cells on ferplus have dddddddddddd", "`osfer measure`", "update this suite",
-        "method version 1 of ours, the newest here is 2", "backbone version 1", "its auroc is 1",
-    ):  # fmt: skip
+        "data fingerprint eeeeeeeeeeee; 5 cells on ferplus have dddddddddddd",
+        "`osfer measure`",
+        "update this suite",
+        "method version 1 of ours, the newest here is 2",
+        "backbone version 1",
+        "its auroc is 1",
+    ):
         assert sum(words in reason for reason in reasons) == 1, words
 
 

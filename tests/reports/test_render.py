@@ -29,8 +29,11 @@ def make(folder: Path, **files: str) -> Path:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in sorted(folder.rglob("*"))
-            if p.is_file() and not p.name.startswith(MANIFEST)}  # fmt: skip
+    return {
+        p.relative_to(folder).as_posix(): p.read_text()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.startswith(MANIFEST)
+    }
 
 
 OLD = {"index_html": "old page", "tables__a_csv": "1", "tables__gone_tex": "2"}
@@ -144,8 +147,11 @@ def test_csv_is_tidy(rendered: Path) -> None:
     assert not frame.duplicated(["open_classes", "method", "metric"]).any()
     by = frame.set_index(["open_classes", "method", "metric"])
     assert by.loc[("surprise", "baseline", "auroc"), ["n_seeds", "n_cells", "n_planned", "status"]].tolist() == [
-        2, 2, 2, "finished",
-    ]  # fmt: skip
+        2,
+        2,
+        2,
+        "finished",
+    ]
     assert by.loc[("fear", "ours", "auroc"), "status"] == "partial"
     assert by.loc[("fear", "eow", "auroc"), "status"] == "failed"
     assert by.loc[("mean", "eow", "auroc"), ["n_cells", "n_planned", "status"]].tolist() == [2, 6, "partial"]
@@ -157,9 +163,17 @@ def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str
     stems = {*tables, *(form.name for form in printed_tables(results.under("own")))}
     assert names == {f"{name}.{suffix}" for name in stems for suffix in ("tex", "md", "csv")} | {"cells.csv"}
     figures = {path.name for path in (rendered / "figures").iterdir()}
-    stems = {"auroc_synthetic", "auroc_ferplus", "roc_ferplus_single", "roc_synthetic_single", "roc_synthetic_compound",
-             "figure4_ferplus_single", "figure4_synthetic_compound",
-             "figure4_synthetic_single_1", "figure4_synthetic_single_2"}  # fmt: skip
+    stems = {
+        "auroc_synthetic",
+        "auroc_ferplus",
+        "roc_ferplus_single",
+        "roc_synthetic_single",
+        "roc_synthetic_compound",
+        "figure4_ferplus_single",
+        "figure4_synthetic_compound",
+        "figure4_synthetic_single_1",
+        "figure4_synthetic_single_2",
+    }
     assert figures == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf", "svg")}
     for path in (rendered / "figures").iterdir():
         assert path.read_bytes()[:4] == {".pdf": b"%PDF", ".png": b"\x89PNG", ".svg": b"<svg"}[path.suffix]

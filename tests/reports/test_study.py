@@ -24,9 +24,14 @@ def make(tmp_path):
             storage=f"sqlite:///{tmp_path / 'studies.db'}", study_name=f"own.ours.{objective}.1", direction="maximize"
         )
         facts = {
-            "profile": "own", "label": "ours", "objective": objective, "own": OWN, "chosen": "chosen by hand", "started": 1.0,
+            "profile": "own",
+            "label": "ours",
+            "objective": objective,
+            "own": OWN,
+            "chosen": "chosen by hand",
+            "started": 1.0,
             "choices": {"kind": [[4, 5], [1]]},
-        }  # fmt: skip
+        }
         for name, value in facts.items():
             study.set_user_attr(name, value)
         for number, rate in enumerate(rates):

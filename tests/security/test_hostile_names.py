@@ -27,10 +27,50 @@ from tests.benchmark.storage.test_reevaluate import made_scores
 
 HOSTILE = ["[red]x[/]", "</script><script>alert(1)</script>", "\\input{/etc/passwd}", "=1+1", "../../evil"]
 FRAGMENTS = [
-    "<b>", "</td>", "&amp;", "'", '"', " onload='x'", "<!--", "-->", "]]>", "\\", "{", "}", "$", "%", "&", "#", "^", "~", "_", "|", "`",
-    "*", "[link=file:///x]", "[/]", "=", "+", "-", "@", "../", "/", "..", ":", ";", ",", "{{ 7*7 }}", "{% x %}", "%s", "\\write18{ls}", "^^M", "ß", "中",
-    "$(ls)", "x",
-]  # fmt: skip
+    "<b>",
+    "</td>",
+    "&amp;",
+    "'",
+    '"',
+    " onload='x'",
+    "<!--",
+    "-->",
+    "]]>",
+    "\\",
+    "{",
+    "}",
+    "$",
+    "%",
+    "&",
+    "#",
+    "^",
+    "~",
+    "_",
+    "|",
+    "`",
+    "*",
+    "[link=file:///x]",
+    "[/]",
+    "=",
+    "+",
+    "-",
+    "@",
+    "../",
+    "/",
+    "..",
+    ":",
+    ";",
+    ",",
+    "{{ 7*7 }}",
+    "{% x %}",
+    "%s",
+    "\\write18{ls}",
+    "^^M",
+    "ß",
+    "中",
+    "$(ls)",
+    "x",
+]
 
 
 def names(seed: int) -> list[str]:
@@ -41,7 +81,7 @@ def names(seed: int) -> list[str]:
 
 
 def osfer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300", "PYTHONIOENCODING": "utf-8"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
@@ -74,8 +114,18 @@ def commands(latex: str) -> set[str]:
     return set(re.findall(r"\\([A-Za-z]+)", re.sub(r"\\[^A-Za-z]", " ", "\n".join(lines))))
 
 
-TEXT_COMMANDS = {"textbackslash", "textless", "textgreater", "textbar", "textasciicircum", "textasciitilde", "textquotedbl",
-                 "textasciigrave", "textquotesingle", "ss"}  # fmt: skip
+TEXT_COMMANDS = {
+    "textbackslash",
+    "textless",
+    "textgreater",
+    "textbar",
+    "textasciicircum",
+    "textasciitilde",
+    "textquotedbl",
+    "textasciigrave",
+    "textquotesingle",
+    "ss",
+}
 
 
 def run_chain(folder: Path, classes: list[str], label: str, selection: str) -> tuple[Path, str]:
@@ -94,8 +144,9 @@ def run_chain(folder: Path, classes: list[str], label: str, selection: str) -> t
     (folder / "own.toml").write_text(
         f'base = "smoke"\ndescription = "x"\nselection = """{quoted[1]}"""\ndefault_methods = ["baseline", "{quoted[0]}"]\n'
         '[datasets.manifest]\npath = "faces.csv"\nimage_size = 16\nchannels = 1\n[protocols]\nfamilies = ["single"]\n'
-        f'[closed_set]\nepochs = 1\n[methods."{quoted[0]}"]\nlike = "max-logit"\n', "utf-8",
-    )  # fmt: skip
+        f'[closed_set]\nepochs = 1\n[methods."{quoted[0]}"]\nlike = "max-logit"\n',
+        "utf-8",
+    )
     printed = ""
     for command in (
         ["plan", "-p", "own.toml", "--home", "home"],
@@ -178,9 +229,17 @@ def test_a_store_of_somebody_elses_cannot_lead_a_report_elsewhere(home, tmp_path
     scores.to_parquet(tmp_path / "scores.parquet")
     hostile = ("../../../evil", "/etc/evil")
     cells = [
-        {"dataset": dataset, "protocol": family, "open_classes": "../x", "method": "../m", "seed": 0, "cell_key": f"{dataset}{family}"}
-        for dataset in hostile for family in (*hostile, "single")
-    ]  # fmt: skip
+        {
+            "dataset": dataset,
+            "protocol": family,
+            "open_classes": "../x",
+            "method": "../m",
+            "seed": 0,
+            "cell_key": f"{dataset}{family}",
+        }
+        for dataset in hostile
+        for family in (*hostile, "single")
+    ]
     parent = tracker.start_benchmark(cells, "", "osfer run")
     for cell in cells:
         tags = {name: str(value) for name, value in cell.items()} | {"settings_key": "a", "demonstration": "false"}

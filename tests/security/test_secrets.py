@@ -55,11 +55,14 @@ def refusing(request) -> Iterator[str]:
 
 
 def osfer(uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from open_set_fer.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", *arguments]
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": uri, "OSFER_TRACKING_WAIT": "0", "OMP_NUM_THREADS": "1", "COLUMNS": "250",
+        "MLFLOW_TRACKING_URI": uri,
+        "OSFER_TRACKING_WAIT": "0",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "250",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    }  # fmt: skip
+    }
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 

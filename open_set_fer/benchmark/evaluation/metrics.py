@@ -122,9 +122,7 @@ def fpr_at_tpr95(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[
     return float(fpr[np.argmax(tpr >= 0.95)])
 
 
-def oscr(
-    is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]], correct: NDArray[np.bool_]
-) -> float:  # fmt: skip
+def oscr(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]], correct: NDArray[np.bool_]) -> float:
     """Area under correct classification rate against false positive rate (Dhamija et al. 2018).
 
     correct: (N,) prediction equals the truth; only closed faces count. Trapezoids between distinct thresholds.
@@ -177,10 +175,10 @@ def cell_metrics(
     if not np.isfinite(scores).all():
         raise SuiteError(
             f"{int((~np.isfinite(scores)).sum())} of {len(scores)} unknown scores are NaN or infinite",
-            "mend the method (often a diverged training: lower its learning rate)",
+            "fix the method (often a diverged training: lower its learning rate)",
         )
     if not np.issubdtype(predicted.dtype, np.integer) or predicted.min() < 0 or predicted.max() >= classes:
-        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "mend the method")
+        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "fix the method")
     is_open = truth < 0
     correct = predicted == truth
     with config_context(skip_parameter_validation=True, assume_finite=True):  # both known here; half of the time

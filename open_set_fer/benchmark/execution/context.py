@@ -193,9 +193,14 @@ class TaskContext:
             if state is None:
                 generator = torch.Generator().manual_seed(self._seed)
                 curves = train_closed_set(
-                    network, task.train_images, task.train_labels, self._settings, generator, self.progress,
+                    network,
+                    task.train_images,
+                    task.train_labels,
+                    self._settings,
+                    generator,
+                    self.progress,
                     task.train_votes,
-                )  # fmt: skip
+                )
                 write_state(self._path, network.state_dict(), curves)
                 # Always from the file: a first run and a resumed one then compute with the same bytes.
                 state = read_state(self._path)

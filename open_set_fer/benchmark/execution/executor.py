@@ -20,6 +20,7 @@ from typing import Any, Literal
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.worker import Answer, Job, in_own_process
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, summary
@@ -90,8 +91,27 @@ class Dispatch:
 
     def _remote(self) -> dict[str, Any]:
         return {
-            "num_cpus": self.threads, "num_gpus": self.gpus, "max_restarts": RAY_RETRIES, "max_task_retries": RAY_RETRIES,
-        }  # fmt: skip
+            "num_cpus": self.threads,
+            "num_gpus": self.gpus,
+            "max_restarts": RAY_RETRIES,
+            "max_task_retries": RAY_RETRIES,
+        }
+
+
+def dispatch_of(options: RunOptions) -> Dispatch | None:
+    """How cells are spread over processes, None for all of them in this one."""
+    jobs, threads = options.jobs, options.threads
+    if options.backend == "local" and jobs is None and options.cell_timeout is None:
+        return None
+    if options.backend == "ray":
+        return Dispatch(
+            jobs or 0, threads or 1, options.device, options.cell_timeout, "ray", options.address, options.gpus
+        )
+    jobs = jobs or 1
+    cores = threads_for(1)
+    if threads is not None and jobs > 1 and jobs * threads > cores:
+        log.warning("%d jobs of %d threads on %d cores: they wait for each other", jobs, threads, cores)
+    return Dispatch(jobs, threads or threads_for(jobs), options.device, options.cell_timeout)
 
 
 def threads_for(jobs: int) -> int:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import filelock
-import torch
 
 from open_set_fer.benchmark.evaluation.intermediate_scores import Listener, Pruned
-from open_set_fer.benchmark.execution.executor import Dispatch
+from open_set_fer.benchmark.execution.devices import choose_device
+from open_set_fer.benchmark.execution.executor import Dispatch, dispatch_of
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.signals import Stop, stopped_by_signals
 from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.execution.worker import Answer, Job
@@ -66,44 +67,27 @@ class Outcome:
 class Runner:
     """Computes and logs cells of one profile under `home`.
 
-    allow_face_artifacts: log pictures of faces of every data set, not of the rendered ones alone.
-    dispatch: how cells are spread over processes of their own; without it this process computes one after the other.
-    store: URL where closed-set models are shared with other homes.
-    keep_features: keep the features of each cell's own network on its test faces, for figures.
-    parent_tags: more tags of the parent run, which there is then even with nothing to compute.
-    listener: who hears of what the methods report while they train, and may stop them; only of cells computed here.
-    keep_models: keep what is left of each cell to score single faces, and log it with its closed-set model.
+    parent_tags: more tags of the parent run, which is then made even with nothing to compute.
+    listener: gets the intermediate scores of a cell, and may stop it.
     """
 
     def __init__(
         self,
         home: Path,
-        profile_name: str,
         profile: Profile,
-        profile_toml: str,
-        device: torch.device,
-        allow_face_artifacts: bool = False,
-        dispatch: Dispatch | None = None,
-        store: str = "",
-        keep_features: bool = False,
+        options: RunOptions = RunOptions(),  # noqa: B008 - frozen
         parent_tags: dict[str, str] | None = None,
         listener: Callable[[Cell], Listener | None] = lambda cell: None,
-        keep_models: bool = False,
     ) -> None:
         self.home = home
         self.results = home / "results"
-        self.profile_name = profile_name
         self.profile = profile
-        self.profile_toml = profile_toml
-        self.device = device
-        self.allow_face_artifacts = allow_face_artifacts
-        self.dispatch = dispatch
-        self.store = store
-        self.keep_features = keep_features
+        self.options = options
+        self.device = choose_device(options.device, options.threads)
+        self.dispatch = dispatch_of(options)
         self.parent_tags = parent_tags
         self.listener = listener
-        self.keep_models = keep_models
-        self.outbox = Outbox(home, profile_name)
+        self.outbox = Outbox(home, profile.name)
 
     @property
     def tracker(self) -> Tracker:
@@ -119,20 +103,25 @@ class Runner:
         device = str(self.device)
 
         def open_parent(tracker: Tracker) -> str:
-            outcome.run_id = tracker.start_benchmark(plan, self.profile_toml, command, device, self.parent_tags)
+            outcome.run_id = tracker.start_benchmark(plan, self.profile.text, command, device, self.parent_tags)
             return outcome.run_id
 
         if not left:
             if self.parent_tags:
                 self.outbox.ask(lambda tracker: tracker.end(open_parent(tracker), "FINISHED"), None)
             else:
-                self.outbox.ask(lambda tracker: tracker.record_plan(plan, self.profile_toml, command, device), None)
+                self.outbox.ask(lambda tracker: tracker.record_plan(plan, self.profile.text, command, device), None)
             return outcome
         self.results.mkdir(parents=True, exist_ok=True)
         logbook = Logbook(
-            self.outbox, self.results, self.profile_name, self.profile, self.profile_toml, face_sets,
-            open_parent, device, self.allow_face_artifacts,
-        )  # fmt: skip
+            self.outbox,
+            self.results,
+            self.profile,
+            face_sets,
+            open_parent,
+            device,
+            self.options.allow_face_artifacts,
+        )
         dispatch = self.dispatch and self.dispatch.started()  # before the handlers of signals: Ray sets one, too
         status = "KILLED"
         with stopped_by_signals() as stop:
@@ -194,8 +183,13 @@ class _Run:
         settled: Callable[[], None],
     ) -> None:
         """`settled` is called after each cell."""
-        self.home, self.results, self.device, self.store = runner.home, runner.results, runner.device, runner.store
-        self.keep_features, self.keep_models = runner.keep_features, runner.keep_models
+        self.home, self.results, self.device, self.store = (
+            runner.home,
+            runner.results,
+            runner.device,
+            runner.options.store,
+        )
+        self.keep_features, self.keep_models = runner.options.keep_features, runner.options.keep_models
         self.listener = runner.listener
         self.dispatch = dispatch
         self.outbox, self.logbook = runner.outbox, logbook
@@ -324,9 +318,11 @@ class _Run:
         """Count a computed cell and say its AUROC."""
         log.info(
             "%s · %s · seed %d: AUROC %.3f, FPR@TPR95 %.2f in %.0f s",
-            cell.label, cell.protocol.label, cell.seed,
+            cell.label,
+            cell.protocol.label,
+            cell.seed,
             *(metrics[name] for name in ("auroc", "fpr_at_tpr95", "seconds.total")),
-        )  # fmt: skip
+        )
         self.outcome.computed += 1
         self.logbook.new.add(cell.key)
 
@@ -391,8 +387,11 @@ class _Spread:
         if cells:
             log.info(
                 "%d closed-set models and %d cells to compute, %d at a time, %d thread(s) each",
-                len(models), len(cells), self.dispatch.jobs, self.dispatch.threads,
-            )  # fmt: skip
+                len(models),
+                len(cells),
+                self.dispatch.jobs,
+                self.dispatch.threads,
+            )
         failed: dict[str, Answer] = {}
         for job, answer in self._answers(list(models.values()), model_alone=True):
             if answer.state != "done":
@@ -409,10 +408,19 @@ class _Spread:
 
     def _answers(self, cells: list[Cell], model_alone: bool = False) -> Generator[tuple[Job, Answer]]:
         jobs = [
-            Job(cell, self.run.face_sets[cell.dataset], self.home, self.dispatch.device, self.dispatch.threads,
-                self.run.store, model_alone, self.run.keep_features, self.run.keep_models)
+            Job(
+                cell,
+                self.run.face_sets[cell.dataset],
+                self.home,
+                self.dispatch.device,
+                self.dispatch.threads,
+                self.run.store,
+                model_alone,
+                self.run.keep_features,
+                self.run.keep_models,
+            )
             for cell in cells
-        ]  # fmt: skip
+        ]
         with closing(self.dispatch.answers(jobs)) as answers:
             while True:
                 with self.run.stop.at_once():
@@ -433,7 +441,7 @@ class _Spread:
             return True
         if not (self.run.results / cell.key).is_dir():
             error = f"computed on another machine, but its result is not in {self.run.results}"
-            self._fail(cell, error, f"{error}\n  mend: a folder that all machines of the cluster share as --home")
+            self._fail(cell, error, f"{error}\n  fix: a folder that all machines of the cluster share as --home")
             return True
         self.run.count_computed(cell, answer.metrics)
         try:

@@ -85,7 +85,7 @@ class Workplace:
         origin = self.faces.split[test]
         metrics = cell_metrics(
             truth, detection.unknown_score, detection.predicted_class, answers, len(classes), given, origin
-        )  # fmt: skip
+        )
         metrics["seconds.total"] = total
         metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
         metrics |= {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
@@ -93,13 +93,17 @@ class Workplace:
         if notes:
             log.warning("%s: %s", cell, "; ".join(notes))
         result = CellResult(
-            metrics, checked_curves(detection.curves),
+            metrics,
+            checked_curves(detection.curves),
             host_tags(str(self.context.device))
             | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()}
             | ({FEATURES_TAG: "none" if features is None else "kept"} if keep_features else {})
             | ({MODELS_TAG: "none" if kept is None else "kept"} if keep_model else {}),
-            notes, started, started + total, cell_result.EVALUATION,
-        )  # fmt: skip
+            notes,
+            started,
+            started + total,
+            cell_result.EVALUATION,
+        )
         true_class = np.array(self.faces.classes)[self.faces.labels[test]]
         scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, answers, given, origin)
         scores = scores.assign(**columns_of(reading.kept))
@@ -114,14 +118,23 @@ class Workplace:
             log.info("%s: %s, so no model is kept", cell, why)
             return None
         source = Source(
-            dataset=cell.dataset, fingerprint=self.faces.fingerprint, open_classes=list(cell.protocol.open), seed=cell.seed,
-            key=cell.key, closed_set_key=cell.closed_set_key, demonstration=self.faces.demonstration,
-        )  # fmt: skip
+            dataset=cell.dataset,
+            fingerprint=self.faces.fingerprint,
+            open_classes=list(cell.protocol.open),
+            seed=cell.seed,
+            key=cell.key,
+            closed_set_key=cell.closed_set_key,
+            demonstration=self.faces.demonstration,
+        )
         try:
             described = describe_scorer(
-                detection.scorer, cell.method, cell.label, self.task.closed_classes, self.task.test_images.shape[1:],
+                detection.scorer,
+                cell.method,
+                cell.label,
+                self.task.closed_classes,
+                self.task.test_images.shape[1:],
                 source,
-            )  # fmt: skip
+            )
         except Exception as error:  # what another package's scorer holds is not worth the cell
             log.warning("%s: no model is kept: %s", cell, summary(error))
             return None

@@ -36,8 +36,13 @@ if TYPE_CHECKING:
 
 State = Literal["done", "held", "there", "failed", "ended"]
 COMMAND = (
-    sys.executable, "-P", "-X", "faulthandler", "-c", "from open_set_fer.benchmark.execution.worker import main; main()",
-)  # fmt: skip
+    sys.executable,
+    "-P",
+    "-X",
+    "faulthandler",
+    "-c",
+    "from open_set_fer.benchmark.execution.worker import main; main()",
+)
 THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -119,10 +124,14 @@ def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str)
             answer, printed = Path(place, "answer.json"), Path(place, "printed.txt")
             with printed.open("wb") as output:
                 process = subprocess.Popen(
-                    [*COMMAND, str(answer)], stdin=subprocess.PIPE, stdout=output, stderr=output,
-                    cwd=folder if os.path.isdir(folder) else None, start_new_session=True,
+                    [*COMMAND, str(answer)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    cwd=folder if os.path.isdir(folder) else None,
+                    start_new_session=True,
                     env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
-                )  # fmt: skip
+                )
             try:
                 _hand_over(process, job)
                 end = None if timeout is None else time.monotonic() + timeout

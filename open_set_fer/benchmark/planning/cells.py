@@ -51,9 +51,13 @@ class Cell:
     def coordinates(self) -> dict[str, Any]:
         """What plan.json keeps of a cell."""
         return {
-            "dataset": self.dataset, "protocol": self.protocol.family, "open_classes": self.protocol.label,
-            "method": self.label, "seed": self.seed, "cell_key": self.key,
-        }  # fmt: skip
+            "dataset": self.dataset,
+            "protocol": self.protocol.family,
+            "open_classes": self.protocol.label,
+            "method": self.label,
+            "seed": self.seed,
+            "cell_key": self.key,
+        }
 
     def regime_tags(self) -> dict[str, str]:
         """The tags that say which label regime it is of."""
@@ -97,9 +101,12 @@ class Selection:
     def arguments(self) -> list[str]:
         """The options of `osfer run` that make this selection."""
         lists = {
-            "--method": self.methods, "--open": self.open_classes, "--dataset": self.datasets, "--protocol": self.families,
+            "--method": self.methods,
+            "--open": self.open_classes,
+            "--dataset": self.datasets,
+            "--protocol": self.families,
             "--seed": self.seeds,
-        }  # fmt: skip
+        }
         options = [text for name, values in lists.items() if values for text in (name, ",".join(map(str, values)))]
         if self.regime is not None:
             options += ["--labels", self.regime.labels]
@@ -168,11 +175,13 @@ def _cells(
     face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
     enumerated = {
         name: enumerate_protocols(
-            faces.classes, families,
-            profile.protocols.all_pairs or selection.all_pairs, profile.protocols.all_triples or selection.all_triples,
+            faces.classes,
+            families,
+            profile.protocols.all_pairs or selection.all_pairs,
+            profile.protocols.all_triples or selection.all_triples,
         )
         for name, faces in face_sets.items()
-    }  # fmt: skip
+    }
     is_wanted = _opened(profile, selection, face_sets, enumerated)
     regime = selection.regime or profile.protocols.regime
     if selection.regime is not None:
@@ -191,9 +200,10 @@ def _cells(
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         controls = [
             protocol.under(control)
-            for protocol in enumerated[name] if controlled and is_wanted(protocol) and is_controlled(protocol)
+            for protocol in enumerated[name]
+            if controlled and is_wanted(protocol) and is_controlled(protocol)
             for control in profile.protocols.control_regimes
-        ]  # fmt: skip
+        ]
         for protocol in protocols + controls:
             able = controlled if protocol in controls else methods
             if protocol.pool and protocol.pool.scored == "others":
@@ -204,10 +214,15 @@ def _cells(
                 for label, method in able.items():
                     model = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
                     content = {
-                        "dataset": name, "protocol": protocol.content(), "closed_set": model,
-                        "method": method.name, "method_version": method.version, "settings": settings_of(method),
-                        **recipes[label].own_content(), **({"read_at": profile.read_at} if profile.read_at else {}),
-                    }  # fmt: skip
+                        "dataset": name,
+                        "protocol": protocol.content(),
+                        "closed_set": model,
+                        "method": method.name,
+                        "method_version": method.version,
+                        "settings": settings_of(method),
+                        **recipes[label].own_content(),
+                        **({"read_at": profile.read_at} if profile.read_at else {}),
+                    }
                     key = faces.fingerprint and digest(content)
                     cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(model), key, content))
     if not cells:
@@ -261,7 +276,7 @@ def _families(profile: Profile, wanted: tuple[str, ...]) -> tuple[Family, ...]:
     for name in wanted:
         if name not in FAMILIES:
             raise SuiteError(
-                f"unknown protocol {name!r}{nearest(name, FAMILIES)}", f"families: {', '.join(FAMILIES)}; "
-                "a single open class is chosen with --open",
-            )  # fmt: skip
+                f"unknown protocol {name!r}{nearest(name, FAMILIES)}",
+                f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open",
+            )
     return tuple(f for f in FAMILIES if f in wanted) if wanted else tuple(profile.protocols.families)

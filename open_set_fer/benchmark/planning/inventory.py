@@ -12,7 +12,7 @@ from open_set_fer.benchmark.protocols.protocol import FAMILIES, PAPER_PAIRS, PAP
 
 def inventory() -> dict[str, list[Any]]:
     """What `osfer list` shows; a package whose entry point cannot be used is under `broken`, with the reason."""
-    profiles = {name: load_profile(name)[1] for name in profile_names()}
+    profiles = {name: load_profile(name) for name in profile_names()}
     labels: dict[str, list[str]] = {}
     for name, profile in profiles.items():
         for label in profile.method_labels():

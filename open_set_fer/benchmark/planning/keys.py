@@ -52,8 +52,10 @@ class Recipe:
     def content(self) -> dict[str, Any]:
         """What keys have of the closed-set model; SuiteError where a checkpoint is not there."""
         return {
-            "backbone": _network_content(self.backbone), "closed_set": _training_content(self.closed_set), "version": VERSION,
-        }  # fmt: skip
+            "backbone": _network_content(self.backbone),
+            "closed_set": _training_content(self.closed_set),
+            "version": VERSION,
+        }
 
     def own_content(self) -> dict[str, Any]:
         """What a cell's keys have besides: nothing where the method's networks are of the closed-set model's kind."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.planning.settings import build_settings, describe, settings_of
@@ -152,6 +152,24 @@ class Profile(_Strict):
     """Epochs after which the scores of methods that report them are kept, too: one training is read off at each."""
     search: dict[str, dict[str, Space]] = {}
     """What `osfer tune` may change, by label: a setting, or closed_set.setting, and its values or range."""
+
+    _name: str = PrivateAttr("")
+    _text: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        """Its own name: that of its file, and of its MLflow experiment."""
+        return self._name
+
+    @property
+    def text(self) -> str:
+        """The TOML that it was read from."""
+        return self._text
+
+    def named(self, name: str, text: str) -> Profile:
+        """This profile with its name and TOML text."""
+        self._name, self._text = name, text
+        return self
 
     def backbone_settings(self) -> BackboneSettings:
         """The validated [backbone] table."""
@@ -343,13 +361,13 @@ def listed_in(*datasets: str) -> list[str]:
 
 
 def profiles_with(*datasets: str) -> str:
-    """Which built-in profiles list these data sets, as the mend of an error."""
+    """Which built-in profiles list these data sets, as the fix of an error."""
     names = ", ".join(listed_in(*datasets))
     return f"these profiles list it: {names} (--profile)" if names else "no built-in profile lists it"
 
 
-def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, str]:
-    """(name, profile, its TOML text) of a built-in profile or a TOML file; raises SuiteError naming file and key.
+def load_profile(name_or_path: str, weights: str = "") -> Profile:
+    """A built-in profile or one from a TOML file; raises SuiteError naming file and key.
 
     weights: a checkpoint that takes the place of [backbone] weights; `resnet50=PATH` is for every network of that name,
     and several of this form are separated by commas.
@@ -361,13 +379,13 @@ def load_profile(name_or_path: str, weights: str = "") -> tuple[str, Profile, st
         values = _on_base(_parse(text))
         if weights:
             _give_weights(values, weights)
-        profile = Profile.model_validate(values)
+        profile = Profile.model_validate(values).named(path.stem, text)
         _check(profile)
     except pydantic.ValidationError as error:
         raise SuiteError(f"{where}: {_fault(error)}") from error
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}") from error
-    return path.stem, profile, text
+    return profile
 
 
 def read_profile(text: str) -> Profile:
@@ -417,7 +435,7 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"not TOML: {error}", "mend the line it names") from error
+        raise SuiteError(f"not TOML: {error}", "fix the line it names") from error
 
 
 def _on_base(values: dict[str, Any]) -> dict[str, Any]:
@@ -480,14 +498,14 @@ def _check(profile: Profile) -> None:
 
 
 def _fault(error: pydantic.ValidationError) -> str:
-    """The fault to mend first: an unknown key, which explains a missing one, else the first; with how to mend it."""
+    """The fault to fix first: an unknown key, which explains a missing one, else the first; with how to fix it."""
     unknown = next((fault for fault in error.errors() if fault["type"] == "extra_forbidden"), None)
     if unknown is None:
-        return f"{describe(error, '')}\n  mend: give the key a value of the type and range named"
+        return f"{describe(error, '')}\n  fix: give the key a value of the type and range named"
     place = unknown["loc"]
     inner: dict[Any, type[pydantic.BaseModel]] = {"protocols": Pool if "pools" in place else Protocols}
     table = inner.get(place[0], Range) if len(place) > 1 else Profile
     key, known = str(place[-1]), [*table.model_fields, *["base"] * (table is Profile)]
     return (
-        f"unknown key {'.'.join(map(str, place))}{plugins.nearest(key, known)}\n  mend: known keys: {', '.join(known)}"
+        f"unknown key {'.'.join(map(str, place))}{plugins.nearest(key, known)}\n  fix: known keys: {', '.join(known)}"
     )

@@ -40,13 +40,20 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 OpenFrom = Literal["both", "test"]
 
 PAPER_PAIRS = (
-    ("surprise", "fear"), ("fear", "disgust"), ("disgust", "happiness"),
-    ("happiness", "sadness"), ("sadness", "anger"), ("anger", "neutral"),
-)  # fmt: skip
+    ("surprise", "fear"),
+    ("fear", "disgust"),
+    ("disgust", "happiness"),
+    ("happiness", "sadness"),
+    ("sadness", "anger"),
+    ("anger", "neutral"),
+)
 PAPER_TRIPLES = (
-    ("surprise", "fear", "disgust"), ("fear", "disgust", "happiness"), ("disgust", "happiness", "sadness"),
-    ("happiness", "sadness", "anger"), ("sadness", "anger", "neutral"),
-)  # fmt: skip
+    ("surprise", "fear", "disgust"),
+    ("fear", "disgust", "happiness"),
+    ("disgust", "happiness", "sadness"),
+    ("happiness", "sadness", "anger"),
+    ("sadness", "anger", "neutral"),
+)
 
 IN_MEMORY = 4 << 30
 """Bytes of gathered images above which they go to an unnamed temporary file instead of memory."""

@@ -26,9 +26,11 @@ SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "concentrated": 1.0,
 REFERENCE = "label-loss"
 """The method label whose control AUROC a label-based method must reach: it trains nothing."""
 _TEXTS: dict[Labels, str] = {
-    "released": "labels as released", "concentrated": "labels concentrated", "flipped": "labels flipped",
+    "released": "labels as released",
+    "concentrated": "labels concentrated",
+    "flipped": "labels flipped",
     "flipped-true": "true labels flipped",
-}  # fmt: skip
+}
 _POOL = re.compile(
     r"( \(open faces of the test split\))?( \(\d+ (images, \S+% open|closed faces, half with \w+)[^()]*\))?$"
 )

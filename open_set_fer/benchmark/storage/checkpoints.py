@@ -104,8 +104,13 @@ def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:
         network.load_state_dict(state)
         scorer = ConfidenceScorer({"classifier": network}, settings={"score": "msp"})
         source = Source(
-            dataset=cell.dataset, fingerprint=faces.fingerprint, open_classes=list(cell.protocol.open), seed=cell.seed,
-            key=cell.closed_set_key, closed_set_key=cell.closed_set_key, demonstration=faces.demonstration,
-        )  # fmt: skip
+            dataset=cell.dataset,
+            fingerprint=faces.fingerprint,
+            open_classes=list(cell.protocol.open),
+            seed=cell.seed,
+            key=cell.closed_set_key,
+            closed_set_key=cell.closed_set_key,
+            demonstration=faces.demonstration,
+        )
         write_detector(folder, describe_scorer(scorer, Baseline(), "closed-set", classes, shape, source), scorer)
     return folder

@@ -151,10 +151,17 @@ def describe_scorer(
     """What a scorer is of; `sha256` is filled in when it is written."""
     used = MethodUsed(name=method.name, version=method.version, label=label, settings=settings_of(method))
     channels, height, width = shape
-    return Description.model_validate({
-        "classes": classes, "shape": (channels, height, width), "method": used, "source": source,
-        "networks": plans(scorer), "scorer": dict(scorer.settings), "sha256": "",
-    })  # fmt: skip
+    return Description.model_validate(
+        {
+            "classes": classes,
+            "shape": (channels, height, width),
+            "method": used,
+            "source": source,
+            "networks": plans(scorer),
+            "scorer": dict(scorer.settings),
+            "sha256": "",
+        }
+    )
 
 
 def write_detector(folder: Path, description: Description, scorer: Scorer) -> None:
@@ -191,21 +198,21 @@ def load_detector(folder: Path, device: torch.device | None = None) -> Detector:
 
     The class of its scorer is that of the method which is installed here under its name, whatever the folder holds.
     """
-    description, weights, mend = read_description(folder), _read(folder, WEIGHTS), REBUILD
+    description, weights, fix = read_description(folder), _read(folder, WEIGHTS), REBUILD
     if hashlib.sha256(weights).hexdigest() != description.sha256:
-        raise SuiteError(f"{folder / WEIGHTS} is not the file that {DESCRIPTION} was written with", mend)
+        raise SuiteError(f"{folder / WEIGHTS} is not the file that {DESCRIPTION} was written with", fix)
     kind = plugins.load(plugins.METHODS, description.method.name)
     if kind.version != description.method.version:
         raise SuiteError(
             f"{folder} is of {kind.name} version {description.method.version}, installed is version {kind.version}",
-            mend,
+            fix,
         )
     scorer_kind = getattr(kind, "scorer", None)
     if not (isinstance(scorer_kind, type) and issubclass(scorer_kind, Scorer)):
-        raise SuiteError(f"{folder}: the installed method {kind.name!r} has no scorer", mend)
+        raise SuiteError(f"{folder}: the installed method {kind.name!r} has no scorer", fix)
     try:
         numbers = safetensors.numpy.load(weights)
         scorer = rebuild(scorer_kind, description.networks, numbers, description.scorer, device or torch.device("cpu"))
     except (safetensors.SafetensorError, SuiteError) as error:
-        raise SuiteError(f"{folder} cannot be used: {summary(error)}", mend) from error
+        raise SuiteError(f"{folder} cannot be used: {summary(error)}", fix) from error
     return Detector(description, scorer)

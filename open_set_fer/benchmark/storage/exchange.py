@@ -239,12 +239,17 @@ def _keys(tracker: Tracker, runs: list[Run], cache: Path) -> dict[str, str]:
             cells, _ = dry_plan(
                 read_profile(text),
                 Selection(
-                    (dataset,), (family,), tuple({choice_of(tag["open_classes"]) for tag in tags}),
-                    tuple({tag["method"] for tag in tags}), tuple({int(tag["seed"]) for tag in tags}), True, True,
+                    (dataset,),
+                    (family,),
+                    tuple({choice_of(tag["open_classes"]) for tag in tags}),
+                    tuple({tag["method"] for tag in tags}),
+                    tuple({int(tag["seed"]) for tag in tags}),
+                    True,
+                    True,
                     OWN if kind in (None, "own") else regime_of(kind, float(share) if share else None),
                 ),
                 cache,
-            )  # fmt: skip
+            )
             known = {cell.key: canonical(cell.content) for cell in cells if cell.key}
             keys |= {
                 run.info.run_id: known[run.data.tags["cell_key"]] for run in group if run.data.tags["cell_key"] in known
@@ -256,18 +261,36 @@ def _overview(result: CellResult) -> dict[str, Any]:
     """A cell's row of cells.parquet."""
     tags = result.tags
     return {
-        **{name: tags[name] for name in COORDINATES}, "seed": int(tags["seed"]),
-        **{name: tags.get(name, "") for name in (
-            "cell_key", "settings_key", "labels", "demonstration", "version", "git_commit", "python", "torch", "threads",
-            "device", "cpu", "gpu", "host", IMPORTED_FROM,
-        )},
+        **{name: tags[name] for name in COORDINATES},
+        "seed": int(tags["seed"]),
+        **{
+            name: tags.get(name, "")
+            for name in (
+                "cell_key",
+                "settings_key",
+                "labels",
+                "demonstration",
+                "version",
+                "git_commit",
+                "python",
+                "torch",
+                "threads",
+                "device",
+                "cpu",
+                "gpu",
+                "host",
+                IMPORTED_FROM,
+            )
+        },
         "evaluation": result.evaluation,
         "method_version": result.params.get("method.version", ""),
         "backbone_version": result.params.get("backbone.version", ""),
         "fingerprint": result.data.fingerprint if result.data else "",
-        "started": result.started, "ended": result.ended, "notes": json.dumps(result.notes),
+        "started": result.started,
+        "ended": result.ended,
+        "notes": json.dumps(result.notes),
         **dict(sorted(result.metrics.items())),
-    }  # fmt: skip
+    }
 
 
 # -- a folder, read ----------------------------------------------------------------------------------------------------
@@ -457,14 +480,18 @@ def _coordinates(cell: SharedCell) -> dict[str, Any]:
 
 def _log(tracker: Tracker, parent: str, folder: Path, cell: SharedCell, shared: Export) -> None:
     tags = {
-        name: text for name, text in cell.result.tags.items()
-        if re.fullmatch(r"[a-z][a-z_]{0,40}", name) and name not in ("error", "pid", "command", "planned", "plan_number")
-    }  # fmt: skip
+        name: text
+        for name, text in cell.result.tags.items()
+        if re.fullmatch(r"[a-z][a-z_]{0,40}", name)
+        and name not in ("error", "pid", "command", "planned", "plan_number")
+    }
     before = f" (who had it from {tags[IMPORTED_FROM]})" if IMPORTED_FROM in tags else ""
     tags |= {
-        IMPORTED_FROM: shared.index.name + before, IMPORTED_EXPORT: shared.digest[:16], "profile": tracker.profile,
+        IMPORTED_FROM: shared.index.name + before,
+        IMPORTED_EXPORT: shared.digest[:16],
+        "profile": tracker.profile,
         IMPORTED_KEY: "checked" if cell.content else "not checked",
-    }  # fmt: skip
+    }
     result = replace(cell.result, tags=tags)
     shutil.rmtree(folder, ignore_errors=True)
     write_result(folder, result, cell.scores)

@@ -40,9 +40,7 @@ class Logbook:
         self,
         outbox: Outbox,
         results: Path,
-        profile_name: str,
         profile: Profile,
-        profile_toml: str,
         face_sets: dict[str, FaceSet],
         open_parent: Callable[[Tracker], str],
         device: str,
@@ -56,7 +54,7 @@ class Logbook:
         self.logged_from_disk = 0
         self._outbox = outbox
         self._results = results
-        self._profile_name, self._profile, self._profile_toml = profile_name, profile, profile_toml
+        self._profile = profile
         self._face_sets = face_sets
         self._open_parent = open_parent
         self._device = device
@@ -161,10 +159,12 @@ class Logbook:
         faces, folder = self._face_sets[cell.dataset], self._results / cell.key
         result, scores = read_result(folder)
         result = replace(
-            result, tags=result.tags | self._tags(cell), params=self._params(cell),
+            result,
+            tags=result.tags | self._tags(cell),
+            params=self._params(cell),
             data=DataUsed(faces.name, faces.fingerprint, faces.counts()),
-        )  # fmt: skip
-        (folder / "profile.toml").write_text(self._profile_toml, "utf-8")
+        )
+        (folder / "profile.toml").write_text(self._profile.text, "utf-8")
         (folder / "key.json").write_text(canonical(cell.content), "utf-8")
         pictures = {"histogram.png": score_histogram(scores, result.title(), names_of(result)).draw()}
         # A licence for faces seldom covers a tracking server; the rendered ones are nobody's.
@@ -211,7 +211,7 @@ class Logbook:
             | {fact: str(states(cell.method, fact)).lower() for fact in FACTS}
             | {
                 "settings_key": cell.settings_key(),
-                "profile": self._profile_name,
+                "profile": self._profile.name,
                 "selection": self._profile.selection,
                 "demonstration": str(self._face_sets[cell.dataset].demonstration).lower(),
             }

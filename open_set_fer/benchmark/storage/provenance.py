@@ -81,10 +81,14 @@ def _torch_version() -> str:
 def host_tags(device: str = "cpu") -> dict[str, str]:
     """Tags that say where a run was computed and with what; `gpu` only for a CUDA device."""
     tags = {
-        "version": __version__, "git_commit": git_commit(), "python": platform.python_version(),
-        "torch": _torch_version(), "cpu": cpu_model(), "host": socket.gethostname(),
+        "version": __version__,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": _torch_version(),
+        "cpu": cpu_model(),
+        "host": socket.gethostname(),
         "device": f"{device} ({platform.machine()})",
-    }  # fmt: skip
+    }
     if device.startswith("cuda"):
         import torch
 

@@ -46,20 +46,24 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
 
     has_pseudo_labels = "closed_set_class" in scores
     values = metrics.cell_metrics(
-        np.where(is_open, -1, indices("truth")), scores["unknown_score"].to_numpy(dtype=np.float64),
-        indices("predicted_class"), indices("closed_set_class") if has_pseudo_labels else None, len(classes),
+        np.where(is_open, -1, indices("truth")),
+        scores["unknown_score"].to_numpy(dtype=np.float64),
+        indices("predicted_class"),
+        indices("closed_set_class") if has_pseudo_labels else None,
+        len(classes),
         indices("given_class") if "given_class" in scores else None,
         scores["origin"].to_numpy(dtype=np.str_) if "origin" in scores else None,
-    )  # fmt: skip
+    )
     values |= epoch_metrics(scores)
     unchanged = {
-        name: value for name, value in result.metrics.items()
+        name: value
+        for name, value in result.metrics.items()
         if name.startswith(metrics.OF_THE_RUN) or (name in OF_PSEUDO_LABELS and not has_pseudo_labels)
-    }  # fmt: skip
+    }
     lacking = [NO_ORIGIN] if "origin" not in scores and NO_ORIGIN not in result.notes else []
     return replace(
         result, metrics=values | unchanged, evaluation=cell_result.EVALUATION, notes=[*result.notes, *lacking]
-    )  # fmt: skip
+    )
 
 
 def restore(tracker: Tracker, run: Run, folder: Path) -> None:

@@ -28,8 +28,16 @@ from open_set_fer.files import sync, write_whole
 from open_set_fer.methods.contract import Detection
 
 COLUMNS = (
-    "id", "truth", "true_class", "is_open", "unknown_score", "predicted_class", "closed_set_class", "given_class", "origin",
-)  # fmt: skip
+    "id",
+    "truth",
+    "true_class",
+    "is_open",
+    "unknown_score",
+    "predicted_class",
+    "closed_set_class",
+    "given_class",
+    "origin",
+)
 """What scores.parquet has; a method's extras come after and cannot take these names."""
 YOUNGER = {"closed_set_class", "given_class", "origin"}
 """Columns that those of older suites lack."""
@@ -80,8 +88,9 @@ def checked_extras(extras: Any, count: int) -> dict[str, Any]:
         if array.shape != (count,) or array.dtype.kind not in "biufU":
             raise SuiteError(
                 f"extra {name!r} has shape {array.shape} and type {array.dtype}, not one value for each of {count} "
-                "test images", "numbers, booleans or strings of shape (N,)",
-            )  # fmt: skip
+                "test images",
+                "numbers, booleans or strings of shape (N,)",
+            )
         checked[name] = array
     return checked
 
@@ -108,18 +117,20 @@ def score_table(
     closed-set model's. given_labels: (N,) 0..K-1, those of the label regime. origin: (N,) the split that a face is from.
     """
     names = np.array(closed_classes)
-    table = pd.DataFrame({
-        "id": ids,
-        "truth": np.where(truth < 0, "open", names[truth]),
-        "true_class": true_class,
-        "is_open": truth < 0,
-        "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
-        "predicted_class": names[np.asarray(detection.predicted_class)],
-        "closed_set_class": names[answers],
-        "given_class": names[given_labels],
-        "origin": origin,
-        **checked_extras(detection.extras, len(truth)),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "id": ids,
+            "truth": np.where(truth < 0, "open", names[truth]),
+            "true_class": true_class,
+            "is_open": truth < 0,
+            "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
+            "predicted_class": names[np.asarray(detection.predicted_class)],
+            "closed_set_class": names[answers],
+            "given_class": names[given_labels],
+            "origin": origin,
+            **checked_extras(detection.extras, len(truth)),
+        }
+    )
     table.attrs["closed_classes"] = list(closed_classes)  # one of them may be in no row
     return table
 

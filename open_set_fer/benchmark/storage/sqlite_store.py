@@ -1,6 +1,6 @@
 """The default MLflow store of a home: the SQLite file <home>/mlflow.db and the folder <home>/artifacts.
 
-MLflow's own way would leave a home unusable in two cases, mended here:
+MLflow's own way would leave a home unusable in two cases, fixed here:
 
 * Its tables are made in dozens of steps. A kill between two of them leaves a file that MLflow can neither use nor complete,
   so the store is made under another name and renamed when it is whole.
@@ -171,9 +171,12 @@ def _rows(database: Path, query: str, values: tuple[object, ...]) -> list[Any]:
 def damage(home: Path, error: BaseException) -> SuiteError | None:
     """One sentence for an error that says that mlflow.db is damaged, locked or out of room, None for any other."""
     signs = (
-        "database disk image is malformed", "file is not a database", "malformed database schema", "database is locked",
+        "database disk image is malformed",
+        "file is not a database",
+        "malformed database schema",
+        "database is locked",
         *FULL,
-    )  # fmt: skip
+    )
     for sign in signs:
         if sign in str(error):
             return _clear(home.resolve() / DATABASE, sqlite3.DatabaseError(sign))

@@ -276,11 +276,15 @@ class Tracker:
             return [Finished(row[0], row[1] or "1", *row[2:]) for row in rows]
         return [
             Finished(
-                run.data.tags["cell_key"], run.data.tags.get(EVALUATION, "1"), run.data.tags["dataset"],
-                run.data.tags["method"], run.data.metrics["auroc"], run.data.metrics.get("seconds.total"),
+                run.data.tags["cell_key"],
+                run.data.tags.get(EVALUATION, "1"),
+                run.data.tags["dataset"],
+                run.data.tags["method"],
+                run.data.metrics["auroc"],
+                run.data.metrics.get("seconds.total"),
             )
             for run in self._finished()
-        ]  # fmt: skip
+        ]
 
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """cell_key of every finished cell with its metrics; without those of another evaluation."""
@@ -336,10 +340,15 @@ class Tracker:
                 if run.data.tags.get("mlflow.parentRunId") not in running:
                     self.client.delete_run(run.info.run_id)
             tags = host_tags(device) | {
-                KIND: "benchmark", EVALUATION: str(cell_result.EVALUATION), "profile": self.profile, "pid": str(os.getpid()), "command": command,
+                KIND: "benchmark",
+                EVALUATION: str(cell_result.EVALUATION),
+                "profile": self.profile,
+                "pid": str(os.getpid()),
+                "command": command,
                 PLAN_NUMBER: str(1 + max(map(_plan_number, parents), default=0)),
-                "mlflow.runName": f"benchmark {time.strftime('%F %T')}", **{k: masked(v) for k, v in (more_tags or {}).items()},
-            }  # fmt: skip
+                "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
+                **{k: masked(v) for k, v in (more_tags or {}).items()},
+            }
             run_id = str(self.client.create_run(self.experiment_id, tags=tags).info.run_id)
             self.client.log_text(run_id, json.dumps(plan, indent=1), "plan.json")
             self.client.log_text(run_id, profile_toml, "profile.toml")
@@ -462,9 +471,11 @@ class Tracker:
             described = own | {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
             # All with the run itself, so that no other process sees one without its key, and in one commit.
             tags = {name: masked(str(value))[:5000] for name, value in described.items()} | {
-                KIND: "cell", "mlflow.parentRunId": parent, "mlflow.runName": run_name(result.tags),
+                KIND: "cell",
+                "mlflow.parentRunId": parent,
+                "mlflow.runName": run_name(result.tags),
                 "mlflow.note.content": masked(result.description())[:5000],
-            }  # fmt: skip
+            }
             now = time.time()
             started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
             # Beside MLflow's own work.
@@ -602,25 +613,28 @@ class Tracker:
         tags, metrics = run.data.tags, run.data.metrics
         curves = {
             name.removeprefix("curve."): [
-                point.value for point in sorted(
-                    self.client.get_metric_history(run.info.run_id, name), key=lambda point: point.step
-                )
+                point.value
+                for point in sorted(self.client.get_metric_history(run.info.run_id, name), key=lambda point: point.step)
             ]
-            for name in metrics if with_curves and name.startswith("curve.")
-        }  # fmt: skip
+            for name in metrics
+            if with_curves and name.startswith("curve.")
+        }
         inputs = [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
         return CellResult(
             metrics={name: value for name, value in metrics.items() if not name.startswith("curve.")},
             curves=curves,
-            tags={name: text for name, text in tags.items()
-                  if not name.startswith("mlflow.") and name not in (KIND, EVALUATION, "notes")},
+            tags={
+                name: text
+                for name, text in tags.items()
+                if not name.startswith("mlflow.") and name not in (KIND, EVALUATION, "notes")
+            },
             notes=read_notes(tags.get("notes", "")),
             started=run.info.start_time / 1000,
             ended=run.info.end_time / 1000,
             evaluation=int(tags.get(EVALUATION, "1")),
             params={name: text for name, text in run.data.params.items() if not name.startswith("cell.")},
             data=DataUsed(inputs[0].name, inputs[0].digest, json.loads(inputs[0].profile or "{}")) if inputs else None,
-        )  # fmt: skip
+        )
 
     def read_text(self, run_id: str, artifact: str) -> str:
         """A text artifact of a run."""
@@ -680,9 +694,11 @@ def experiment_link(base: str, experiment_id: str, search: str = f"tags.`{KIND}`
     Without workflowType MLflow 3 opens on language-model traces; sorted by time it folds cells into their parent runs.
     """
     options = {
-        "workflowType": "machine_learning", "searchFilter": search,
-        "orderByKey": "metrics.`auroc`", "orderByAsc": "false",
-    }  # fmt: skip
+        "workflowType": "machine_learning",
+        "searchFilter": search,
+        "orderByKey": "metrics.`auroc`",
+        "orderByAsc": "false",
+    }
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(options, quote_via=quote)}"
 
 
@@ -742,9 +758,12 @@ def _dataset_input(data: DataUsed) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
-        name=data.name, digest=data.fingerprint[:DIGEST_LENGTH], source_type="local", source=json.dumps({"name": data.name}),
+        name=data.name,
+        digest=data.fingerprint[:DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"name": data.name}),
         profile=json.dumps(data.counts),
-    )  # fmt: skip
+    )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "benchmark")])
 
 

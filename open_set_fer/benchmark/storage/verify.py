@@ -33,21 +33,27 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
     protocol = Protocol.of_content(content["protocol"], tuple(model["closed_classes"]))
     own = content.get("own_backbone")
     said = {
-        "dataset": content["dataset"], "protocol": protocol.family, "open_classes": protocol.label,
-        "seed": str(model["seed"]), "labels": protocol.regime.labels,
+        "dataset": content["dataset"],
+        "protocol": protocol.family,
+        "open_classes": protocol.label,
+        "seed": str(model["seed"]),
+        "labels": protocol.regime.labels,
         "settings_key": settings_key(content),
-    }  # fmt: skip
+    }
     said = {name: text for name, text in said.items() if name in result.tags}
     parts = {
         "method": {"name": content["method"], "version": content["method_version"], **content["settings"]},
-        "closed_set": model["closed_set"], "backbone": model["backbone"], **({"own_backbone": own} if own else {}),
-    }  # fmt: skip
+        "closed_set": model["closed_set"],
+        "backbone": model["backbone"],
+        **({"own_backbone": own} if own else {}),
+    }
     settings = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     logged = {name: text for name, text in result.params.items() if not name.startswith(("dataset.", "cell."))}
     faults = [
         f"its tag {name} is {result.tags[name]!r}, its key says {text!r}"
-        for name, text in said.items() if result.tags[name] != text
-    ]  # fmt: skip
+        for name, text in said.items()
+        if result.tags[name] != text
+    ]
     faults += [
         f"its setting {name} is {logged.get(name)!r}, its key says {settings.get(name)!r}"
         for name in sorted(logged.keys() | settings.keys())

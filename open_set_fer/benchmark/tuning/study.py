@@ -197,9 +197,15 @@ class Study:
         retried = taken_up(trials)
         read = [_read(trial, study.user_attrs.get("choices", {})) for trial in trials if trial.number not in retried]
         return cls(
-            study.study_name, attrs["profile"], attrs["label"], attrs["objective"], attrs["own"], attrs["chosen"],
-            attrs.get("run_id", ""), read,
-        )  # fmt: skip
+            study.study_name,
+            attrs["profile"],
+            attrs["label"],
+            attrs["objective"],
+            attrs["own"],
+            attrs["chosen"],
+            attrs.get("run_id", ""),
+            read,
+        )
 
     @property
     def finished(self) -> list[Trial]:
@@ -291,9 +297,10 @@ def stored_studies(storage: Storage, profile: str, labels: tuple[str, ...] = ())
 
     backend = storage.open(create=False)
     found = [
-        item for item in optuna.get_all_study_summaries(backend)
+        item
+        for item in optuna.get_all_study_summaries(backend)
         if item.user_attrs.get("profile") == profile and (not labels or item.user_attrs.get("label") in labels)
-    ]  # fmt: skip
+    ]
     if not found:
         of = f" of {', '.join(labels)}" if labels else ""
         raise SuiteError(
@@ -334,9 +341,13 @@ def _read(trial: FrozenTrial, choices: dict[str, list[Any]]) -> Trial:
     state = states[trial.state.name]
     attrs = trial.user_attrs
     return Trial(
-        trial.number, values, state, trial.value if state == "finished" else None, attrs.get("cells", []),
+        trial.number,
+        values,
+        state,
+        trial.value if state == "finished" else None,
+        attrs.get("cells", []),
         attrs.get("error", ""),
-    )  # fmt: skip
+    )
 
 
 @contextmanager

@@ -51,9 +51,10 @@ from open_set_fer.errors import SuiteError, masked, summary
 
 if TYPE_CHECKING:
     import optuna
-    import torch
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, TrialState
+
+    from open_set_fer.benchmark.execution.options import RunOptions
 
 
 Sampler = Literal["tpe", "random", "gp", "grid"]
@@ -211,15 +212,13 @@ def reported_study(faces: FaceSet, profile: Profile, opened: tuple[str, ...]) ->
 
 def tune(
     profile: Profile,
-    profile_name: str,
-    profile_toml: str,
     label: str,
     search: Search,
     dataset: str,
     opened: tuple[str, ...],
     seeds: tuple[int, ...],
     home: Path,
-    device: torch.device,
+    options: RunOptions,
     command: str,
     objective: Objective = "auroc",
     storage: Storage | None = None,
@@ -231,9 +230,18 @@ def tune(
     Other processes may work on the same study; of one that died the trial is taken up.
     """
     worker = _Worker(
-        profile, profile_name, profile_toml, label, search, dataset, opened, seeds, home, device, command, objective,
+        profile,
+        label,
+        search,
+        dataset,
+        opened,
+        seeds,
+        home,
+        options,
+        command,
+        objective,
         storage or Storage.of("", home),
-    )  # fmt: skip
+    )
     with stopped_by_signals() as stop:
         try:
             worker.work(stop)
@@ -252,15 +260,13 @@ class _Worker:
     def __init__(
         self,
         profile: Profile,
-        profile_name: str,
-        profile_toml: str,
         label: str,
         search: Search,
         dataset: str,
         opened: tuple[str, ...],
         seeds: tuple[int, ...],
         home: Path,
-        device: torch.device,
+        options: RunOptions,
         command: str,
         objective: Objective,
         storage: Storage,
@@ -288,11 +294,11 @@ class _Worker:
         self.only = Selection((dataset,), methods=(label,), seeds=seeds)
         self.profile, self.protocols, self.label = profile, protocols, label
         self.search, self.objective = search, objective
-        self.profile_name, self.profile_toml, self.command = profile_name, profile_toml, command
-        self.home, self.device, self.storage = home, device, storage
+        self.command = command
+        self.home, self.options, self.storage = home, options, storage
         self.sampler = _ByNumber(search.sampler, self.space)
-        self.name = f"{profile_name}.{label}.{objective}.{self._digest()}"
-        self.tracker = Tracker(home, f"{profile_name}-tuning")
+        self.name = f"{profile.name}.{label}.{objective}.{self._digest()}"
+        self.tracker = Tracker(home, f"{profile.name}-tuning")
         self.lock: filelock.BaseFileLock | None = None
         self.is_silent: bool | None = None
         """Whether the trial's first cell has reported nothing while it trained; None where nobody listened."""
@@ -302,22 +308,41 @@ class _Worker:
         with storage.asking(backend):
             self._say_other_studies(backend)
             self.study = optuna.create_study(
-                storage=backend, study_name=self.name, sampler=self.sampler, pruner=self._pruner(), direction="maximize",
+                storage=backend,
+                study_name=self.name,
+                sampler=self.sampler,
+                pruner=self._pruner(),
+                direction="maximize",
                 load_if_exists=True,
-            )  # fmt: skip
+            )
             with unwarned():
                 self.study.set_metric_names([AREAS[objective]])  # else optuna-dashboard says "Objective 0"
-            self.parent = self.tracker.open_study(self.name, {
-                "study": self.name, "objective": objective, "profile": profile_name, "method": label,
-                "selection": self.chosen, "command": command, **({"stamp": STAMP} if objective == "test" else {}),
-                "mlflow.note.content": self._description(),  # the run's page shows tags cut short
-            })  # fmt: skip
+            self.parent = self.tracker.open_study(
+                self.name,
+                {
+                    "study": self.name,
+                    "objective": objective,
+                    "profile": profile.name,
+                    "method": label,
+                    "selection": self.chosen,
+                    "command": command,
+                    **({"stamp": STAMP} if objective == "test" else {}),
+                    "mlflow.note.content": self._description(),  # the run's page shows tags cut short
+                },
+            )
             for key, value in {
-                "profile": profile_name, "label": label, "objective": objective, "own": self.start, "chosen": self.chosen,
-                "run_id": self.parent, "dataset": dataset, "started": time.time(), "experiment": f"{profile_name}-tuning",
+                "profile": profile.name,
+                "label": label,
+                "objective": objective,
+                "own": self.start,
+                "chosen": self.chosen,
+                "run_id": self.parent,
+                "dataset": dataset,
+                "started": time.time(),
+                "experiment": f"{profile.name}-tuning",
                 "choices": {key: space for key, space in self.space.items() if isinstance(space, list)},
                 **({"stamp": STAMP} if objective == "test" else {}),  # optuna-dashboard shows it
-            }.items():  # fmt: skip
+            }.items():
                 self.study.set_user_attr(key, value)
             if search.sampler != "grid":
                 self._queue_own()
@@ -362,12 +387,14 @@ class _Worker:
         import optuna
 
         names = optuna.get_all_study_names(backend)
-        same = [name for name in names if name.startswith(f"{self.profile_name}.{self.label}.{self.objective}.")]
+        same = [name for name in names if name.startswith(f"{self.profile.name}.{self.label}.{self.objective}.")]
         if same and self.name not in same:
             log.warning(
                 "%s: the profile, its [search] table, the data or the chosen cells changed since %s: this is a new study, %s",
-                self.label, same[-1], self.name,
-            )  # fmt: skip
+                self.label,
+                same[-1],
+                self.name,
+            )
 
     def _queue_own(self) -> None:
         """The profile's own values are tried first, where they were not yet."""
@@ -461,17 +488,23 @@ class _Worker:
             values = {key: _suggest(trial, key, space) for key, space in self.space.items()}
             tried, cells, face_sets = self._cells(values)
             tags = {
-                "study": self.name, "trial": str(trial.number), "objective": self.objective,
-                "mlflow.parentRunId": self.parent, "mlflow.runName": f"trial {trial.number} · {self.label}",
+                "study": self.name,
+                "trial": str(trial.number),
+                "objective": self.objective,
+                "mlflow.parentRunId": self.parent,
+                "mlflow.runName": f"trial {trial.number} · {self.label}",
                 **({"stamp": STAMP} if self.objective == "test" else {}),
-            }  # fmt: skip
-            trial.set_user_attr("cells", [
-                {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed} for cell in cells
-            ])  # fmt: skip
+            }
+            trial.set_user_attr(
+                "cells", [{"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed} for cell in cells]
+            )
             runner = Runner(
-                self.home, f"{self.profile_name}-tuning", tried, self.profile_toml, self.device, parent_tags=tags,
+                self.home,
+                tried.named(f"{self.profile.name}-tuning", self.profile.text),
+                self.options,
+                parent_tags=tags,
                 listener=lambda cell: self._listener(trial, values) if cell.key == cells[0].key else None,
-            )  # fmt: skip
+            )
             try:
                 outcome = runner.run(cells, face_sets, self.command)
                 runs = {
@@ -494,10 +527,16 @@ class _Worker:
                 )
                 raise optuna.TrialPruned
             measured = [
-                {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed, "run_id": runs[cell.key].info.run_id}
+                {
+                    "cell_key": cell.key,
+                    "protocol": cell.protocol.label,
+                    "seed": cell.seed,
+                    "run_id": runs[cell.key].info.run_id,
+                }
                 | {name: runs[cell.key].data.metrics.get(name) for name in ("auroc", "auroc_low", "auroc_high")}
-                for cell in cells if cell.key in runs
-            ]  # fmt: skip
+                for cell in cells
+                if cell.key in runs
+            ]
             trial.set_user_attr("cells", measured)
             trial.set_user_attr("run_id", outcome.run_id)
             if len(measured) < len(cells):

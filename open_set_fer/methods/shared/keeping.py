@@ -48,8 +48,9 @@ def tensors(scorer: Scorer) -> dict[str, NDArray[Any]]:
     """All numbers of a scorer by name."""
     found = {
         f"{NETWORK}{name}.{key}": tensor.detach().cpu().contiguous().numpy()
-        for name, network in scorer.networks.items() for key, tensor in network.state_dict().items()
-    }  # fmt: skip
+        for name, network in scorer.networks.items()
+        for key, tensor in network.state_dict().items()
+    }
     return found | {f"{ARRAY}{name}": np.ascontiguousarray(array) for name, array in scorer.arrays.items()}
 
 

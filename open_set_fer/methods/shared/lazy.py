@@ -29,7 +29,7 @@ else:
 
     torch, nn, F = (_Module(name) for name in ("torch", "torch.nn", "torch.nn.functional"))
     augmentation, backbones, learners, seeds, training = (
-        _Module(f"open_set_fer.methods.{name}")
+        _Module(f"open_set_fer.methods.shared.{name}")
         for name in ("augmentation", "backbones", "learners", "seeds", "training")
     )
 

@@ -10,21 +10,41 @@ from open_set_fer.datasets.faceset import facts
 from open_set_fer.errors import SuiteError
 
 METHODS = {
-    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "label-loss": "Label loss", "eow": "EOW", "proser": "PROSER", "dias": "DIAS",
-    "ours": "Ours", "ours-online": "Ours (online)", "ours-balanced": "Ours (balanced)",
-    "ours-attention-only": "Ours (attention only)", "ours-attention-resets": "Ours (attention, resets)", "ours-plus": "Ours-plus",
+    "baseline": "Baseline (MSP)",
+    "max-logit": "MaxLogit",
+    "label-loss": "Label loss",
+    "eow": "EOW",
+    "proser": "PROSER",
+    "dias": "DIAS",
+    "ours": "Ours",
+    "ours-online": "Ours (online)",
+    "ours-balanced": "Ours (balanced)",
+    "ours-attention-only": "Ours (attention only)",
+    "ours-attention-resets": "Ours (attention, resets)",
+    "ours-plus": "Ours-plus",
     "ours-plus-plain": "Ours-plus (plain pictures)",
-    "energy": "Energy", "entropy": "Entropy",
-    "openmax": "OpenMax", "mahalanobis": "Mahalanobis", "relative-mahalanobis": "Relative Mahalanobis", "knn": "KNN",
-    "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
-    "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
-}  # fmt: skip
+    "energy": "Energy",
+    "entropy": "Entropy",
+    "openmax": "OpenMax",
+    "mahalanobis": "Mahalanobis",
+    "relative-mahalanobis": "Relative Mahalanobis",
+    "knn": "KNN",
+    "vim": "ViM",
+    "react": "ReAct",
+    "kl-matching": "KL matching",
+    "she": "SHE",
+    "dice": "DICE",
+    "odin": "ODIN",
+    "o2u": "O2U-Net",
+    "co-teaching": "Co-teaching",
+    "cleanlab": "Cleanlab",
+}
 
 
 LIMITS = {
     "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool, and whatever else sets "
     "the pool apart, such as blurred or darker closed faces, looks unknown to it as well: docs/ours_plus.md has it measured",
-}  # fmt: skip
+}
 """What a reader must know beside the row of a method and its variants, by the method's label."""
 
 
@@ -33,8 +53,9 @@ def limit_notes(labels: Iterable[str]) -> list[str]:
     shown = list(labels)
     return [
         f"{method_name(method)} {limit}."
-        for method, limit in LIMITS.items() if any(f"{label}-".startswith(f"{method}-") for label in shown)
-    ]  # fmt: skip
+        for method, limit in LIMITS.items()
+        if any(f"{label}-".startswith(f"{method}-") for label in shown)
+    ]
 
 
 def method_name(label: str) -> str:

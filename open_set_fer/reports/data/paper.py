@@ -14,9 +14,11 @@ USUAL_DATASET, DATASET_OF_FAMILY = "rafdb", {"contempt": "affectnet"}
 """Whose numbers stand beside a data set for which the paper prints none."""
 
 ABLATION = {
-    "baseline": "none", "ours-attention-only": "attention", "ours-attention-resets": "attention+cycle_lr",
+    "baseline": "none",
+    "ours-attention-only": "attention",
+    "ours-attention-resets": "attention+cycle_lr",
     "ours": "attention+cycle_lr+cycle_training",
-}  # fmt: skip
+}
 """The four rows of Table 5: the label, and what paper_results.csv calls the row, which parts are switched on."""
 
 PRINTED_AS = {"rafdb_compound": "rafdb"}

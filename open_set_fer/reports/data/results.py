@@ -123,7 +123,7 @@ class Results:
         )  # fmt: skip  # an empty list would choose columns
         return replace(
             self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out, whole=self.every_cell
-        )  # fmt: skip
+        )
 
     @property
     def shifted(self) -> pd.DataFrame:
@@ -233,8 +233,11 @@ def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
     for run in sorted(runs, key=lambda run: run.info.status == "FINISHED"):  # a finished one overwrites a failed one
         by_key[run.data.tags.get("cell_key", "")] = run
         loose[_key(run)] = run
-    shown = {place: by_key[key] if key else loose[place] for place, key in plan.items()
-             if (key in by_key if key else place in loose)}  # fmt: skip
+    shown = {
+        place: by_key[key] if key else loose[place]
+        for place, key in plan.items()
+        if (key in by_key if key else place in loose)
+    }
     used = {run.info.run_id for run in shown.values()}
     return shown | {key: run for key, run in loose.items() if key not in plan and run.info.run_id not in used}
 

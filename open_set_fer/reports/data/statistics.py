@@ -128,8 +128,10 @@ def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
     lacking = cells[(cells["status"] != FINISHED) | cells[AUROC.name].isna()]
     if lacking.empty:
         return ""
-    named = [f"{method_name(cell['method'])}, {cell['open_classes']} seed {cell['seed']}"
-             for cell in lacking.head(3).to_dict("records")]  # fmt: skip
+    named = [
+        f"{method_name(cell['method'])}, {cell['open_classes']} seed {cell['seed']}"
+        for cell in lacking.head(3).to_dict("records")
+    ]
     more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
     return f"it needs every cell, and {len(lacking)} of {len(cells)} have no result ({'; '.join(named)}{more})"
 
@@ -146,11 +148,16 @@ def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) 
     several = len(ranks) > 2
     nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(ordered.reset_index(drop=True)) if several else None
     return Comparison(
-        [str(label) for label in means.index.get_level_values("choice")], seeds, dict(ranks),
+        [str(label) for label in means.index.get_level_values("choice")],
+        seeds,
+        dict(ranks),
         _friedman(values) if several else None,
         critical_difference(len(ranks), len(means)) if several else None,
-        nemenyi, _pairs(ordered, wilcoxon, nemenyi), left_out, pools,
-    )  # fmt: skip
+        nemenyi,
+        _pairs(ordered, wilcoxon, nemenyi),
+        left_out,
+        pools,
+    )
 
 
 def _friedman(values: NDArray[np.float64]) -> Friedman:

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 COLUMN_WIDTH, PAGE_WIDTH = 239 / 72.27, 504 / 72.27
 """Inches: a column and a page of the paper's format, so that no font is scaled in print. None is below 7 pt."""
 FILES: dict[Any, Any] = {
-    "pdf.fonttype": 42, "ps.fonttype": 42,  # publishers refuse Type 3 fonts
-    "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"],
-}  # fmt: skip
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,  # publishers refuse Type 3 fonts
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],
+}
 SOFT = 0.65
 """Opacity of black for what matters less: a grey on white and on a dark page."""
 SCORES_GONE = "scores not found"
@@ -95,10 +97,15 @@ class ReportFigure:
             element.text = text
             root.insert(place, element)
         root.attrib = {
-            "viewBox": root.attrib["viewBox"], "width": str(self.width), "style": "max-width: 100%; height: auto",
-            "role": "img", "aria-labelledby": f"{self.name}-title {self.name}-desc",
-            "fill": "currentColor", "stroke-linejoin": "round", "stroke-linecap": "butt",
-        }  # fmt: skip
+            "viewBox": root.attrib["viewBox"],
+            "width": str(self.width),
+            "style": "max-width: 100%; height: auto",
+            "role": "img",
+            "aria-labelledby": f"{self.name}-title {self.name}-desc",
+            "fill": "currentColor",
+            "stroke-linejoin": "round",
+            "stroke-linecap": "butt",
+        }
         return ET.tostring(root, encoding="unicode")
 
     def _themed(self, name: str, text: str) -> str:

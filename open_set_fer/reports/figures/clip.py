@@ -187,8 +187,16 @@ def _panel(axes: Axes, images: _Images) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_alpha(0.3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, frameon=False, fontsize=7, handletextpad=0.1,
-                columnspacing=0.8, markerscale=2)  # fmt: skip
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+        ncols=3,
+        frameon=False,
+        fontsize=7,
+        handletextpad=0.1,
+        columnspacing=0.8,
+        markerscale=2,
+    )
 
 
 def _auroc_table(axes: Axes, results: Results, datasets: list[str]) -> str:

@@ -128,8 +128,11 @@ def _score_contrast(pair: Pair, methods: list[str]) -> ReportFigure:
 def _pooled_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
     """Draw the finished cells' scores together; returns what the title says of their AUROC."""
     done = cells[cells["status"] == FINISHED]
-    read = [(float(value), scores) for value, run_id in zip(done[AUROC.name], done["run_id"], strict=True)
-            if (scores := grouped_scores(results, run_id))]  # fmt: skip
+    read = [
+        (float(value), scores)
+        for value, run_id in zip(done[AUROC.name], done["run_id"], strict=True)
+        if (scores := grouped_scores(results, run_id))
+    ]
     if not read:
         draw_word(axes, SCORES_GONE)
         return SCORES_GONE
@@ -203,9 +206,17 @@ def _share_bar(axes: Axes, place: int, results: Results, cell: pd.Series[Any]) -
         axes.barh(place, share, left=start, height=0.8, color=colour, edgecolor="white", linewidth=0.8)
         fitting = [text for text in (f"{name}: {share:.0%}", name) if (len(text) + 1) * LETTER_SHARE < share]
         if fitting:  # on a patch of the segment's colour, so that the dashed line does not cross it
-            axes.text(start + share / 2, place, fitting[0], ha="center", va="center", fontsize=7, zorder=4,
-                      color="#111111",  # dark on a dark page too: the segments are light
-                      bbox={"facecolor": colour, "edgecolor": "none", "pad": 1})  # fmt: skip
+            axes.text(
+                start + share / 2,
+                place,
+                fitting[0],
+                ha="center",
+                va="center",
+                fontsize=7,
+                zorder=4,
+                color="#111111",  # dark on a dark page too: the segments are light
+                bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+            )
         start += share
     axes.plot([1 / len(shares)] * 2, [place - 0.5, place + 0.5], color="black", linewidth=1.2, linestyle="--")
     entropy = float(cell["pseudo_label_entropy_open"])

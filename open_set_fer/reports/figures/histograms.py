@@ -38,9 +38,12 @@ if TYPE_CHECKING:
 
 METHODS_PER_FIGURE, ROWS_PER_FIGURE = 6, 8
 FAMILY_STYLES = {
-    "single": ("o", "#0072B2"), "pairs": ("s", "#E69F00"), "triples": ("^", "#009E73"),
-    "compound": ("D", "#CC79A7"), "contempt": ("v", "#D55E00"),
-}  # fmt: skip
+    "single": ("o", "#0072B2"),
+    "pairs": ("s", "#E69F00"),
+    "triples": ("^", "#009E73"),
+    "compound": ("D", "#CC79A7"),
+    "contempt": ("v", "#D55E00"),
+}
 
 
 def all_figures(results: Results) -> Iterator[ReportFigure]:
@@ -92,21 +95,44 @@ def _method_line(axes: Axes, place: int, cells: pd.DataFrame, families: list[str
         marker, colour = FAMILY_STYLES[family]
         x = values[values.index.get_level_values("protocol") == family]
         offset = 0.12 * (rank - (len(families) - 1) / 2)
-        axes.plot(x, [place + offset] * len(x), marker, color=colour, markersize=4, alpha=0.9, markeredgewidth=0,
-                  label=family if place == 0 else None, zorder=2)  # fmt: skip
+        axes.plot(
+            x,
+            [place + offset] * len(x),
+            marker,
+            color=colour,
+            markersize=4,
+            alpha=0.9,
+            markeredgewidth=0,
+            label=family if place == 0 else None,
+            zorder=2,
+        )
     if values.empty:
         return "no finished cell"
     mean = statistics.fmean(values)
-    axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=2.2, zorder=3,
-              label="mean" if place == 0 else None)  # fmt: skip
+    axes.plot(
+        [mean, mean],
+        [place - 0.36, place + 0.36],
+        color="black",
+        linewidth=2.2,
+        zorder=3,
+        label="mean" if place == 0 else None,
+    )
     return f"{mean:.3f} (n = {len(values)}" + (")" if len(values) == len(choices) else f" of {len(choices)})")
 
 
 def _style_auroc_axes(axes: Axes, methods: list[str], lowest: float) -> None:
     axes.set_xlim(min(0.45, lowest - 0.03), 1.01)
     axes.axvline(0.5, color="black", alpha=0.5, linewidth=1, linestyle=":", zorder=1)
-    axes.annotate("chance", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
-                  fontsize=7, color="black", alpha=SOFT)  # fmt: skip
+    axes.annotate(
+        "chance",
+        (0.5, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize=7,
+        color="black",
+        alpha=SOFT,
+    )
     axes.set_yticks(range(len(methods)), list(map(method_name, methods)), fontsize=8)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.grid(axis="x", color="black", alpha=0.12)

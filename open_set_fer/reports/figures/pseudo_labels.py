@@ -73,8 +73,11 @@ def _figure(results: Results, dataset: str, opened: str, by_group: list[pd.DataF
     for axes in (left, right):
         axes.tick_params(labelsize=7, length=2)
         axes.spines[["top", "right"]].set_visible(False)
-    printed = [f"{value:.3f} ({text})" for group, text in ((0, "own"), (1, "concentrated"))
-               if (value := figure6_value(GROUPS[group].regime.labels)) is not None]  # fmt: skip
+    printed = [
+        f"{value:.3f} ({text})"
+        for group, text in ((0, "own"), (1, "concentrated"))
+        if (value := figure6_value(GROUPS[group].regime.labels)) is not None
+    ]
     about = f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}." if dataset in results.demonstrations else ""
     caption = (
         f"{dataset_name(dataset)}, {opened} open: the labels that the open faces are given, and AUROC of {method_name(METHOD)} on "
@@ -142,16 +145,38 @@ def _aurocs(axes: Axes, by_group: list[pd.DataFrame], opened: str) -> bool:
             text = f"{values.mean():.3f}{spread}"
             axes.barh(place, values.mean(), height=0.6, color=group.colour)
         inside = len(values) > 0 and values.mean() > 0.3
-        axes.text(0.02, place, text, va="center", fontsize=8, color="white" if inside else "black",
-                  fontweight="bold" if inside else "normal")  # fmt: skip
+        axes.text(
+            0.02,
+            place,
+            text,
+            va="center",
+            fontsize=8,
+            color="white" if inside else "black",
+            fontweight="bold" if inside else "normal",
+        )
         if printed is not None:
             has_printed = True
             axes.plot([printed], [place], "D", color="black", markersize=4.5, clip_on=False, zorder=4)
-            axes.annotate(f"{printed:.3f}", (printed, place), xytext=(0, 8), textcoords="offset points", ha="center",
-                          fontsize=7, color="black")  # fmt: skip
+            axes.annotate(
+                f"{printed:.3f}",
+                (printed, place),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+                color="black",
+            )
     axes.axvline(0.5, color="black", alpha=0.5, linewidth=1, linestyle=":", zorder=3)
-    axes.annotate("chance", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
-                  fontsize=7, color="black", alpha=SOFT)  # fmt: skip
+    axes.annotate(
+        "chance",
+        (0.5, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize=7,
+        color="black",
+        alpha=SOFT,
+    )
     axes.set_yticks(range(len(GROUPS)), [group.name for group in GROUPS], fontsize=8)
     axes.set_ylim(len(GROUPS) - 0.4, -0.6)
     axes.set_xlim(0, 1)

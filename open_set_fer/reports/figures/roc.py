@@ -71,9 +71,7 @@ def roc_figures(results: Results, dataset: str) -> Iterator[ReportFigure]:
             yield ReportFigure(f"roc_{slug(dataset)}_{slug(family)}{suffix}", title, caption, alternative, figure)
 
 
-def _draw(
-    results: Results, cells: pd.DataFrame, choices: list[str], methods: list[str]
-) -> tuple[Figure, list[str]]:  # fmt: skip
+def _draw(results: Results, cells: pd.DataFrame, choices: list[str], methods: list[str]) -> tuple[Figure, list[str]]:
     """The panels, and each one's AUROCs in words."""
     columns = min(COLUMNS, len(choices))
     rows = math.ceil(len(choices) / columns)
@@ -94,8 +92,15 @@ def _draw(
             axes.set_xlabel("open faces accepted", fontsize=7)
             axes.tick_params(labelbottom=True)
     handles = {line.get_label(): line for axes in grid.flat for line in axes.get_lines() if line.get_label()[0] != "_"}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2 if width == COLUMN_WIDTH else 4,
-                  frameon=False, fontsize=8, handlelength=3)  # fmt: skip
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper center",
+        ncols=2 if width == COLUMN_WIDTH else 4,
+        frameon=False,
+        fontsize=8,
+        handlelength=3,
+    )
     return figure, said
 
 

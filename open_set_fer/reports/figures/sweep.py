@@ -49,11 +49,18 @@ def _readings(results: Results) -> pd.DataFrame:
         settings = {key.removeprefix("method."): text for key, text in params.items() if key.startswith("method.")}
         for epoch, column in epochs.items():
             if np.isfinite(cell[column]):
-                rows.append({
-                    "dataset": cell["dataset"], "open_classes": cell["open_classes"], "seed": cell["seed"],
-                    "demonstration": cell["demonstration"], "network": network, "settings": settings, "epochs": epoch,
-                    "auroc": cell[column],
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "dataset": cell["dataset"],
+                        "open_classes": cell["open_classes"],
+                        "seed": cell["seed"],
+                        "demonstration": cell["demonstration"],
+                        "network": network,
+                        "settings": settings,
+                        "epochs": epoch,
+                        "auroc": cell[column],
+                    }
+                )
     names = ("dataset", "open_classes", "seed", "demonstration", "network", "settings", "epochs", "auroc")
     return pd.DataFrame(rows, columns=list(names))
 
@@ -127,6 +134,9 @@ def _figure(dataset: str, opened: str, setting: str, rows: pd.DataFrame, demonst
     said += " Rendered faces: a demonstration." * demonstration
     span = f"from {low:.2f} to {high:.2f}, the highest with {name} {best['value']:g} after {best['epochs']} epochs ({best['network']})"
     return ReportFigure(
-        f"sweep_{slug(dataset)}_{slug(opened)}_{setting}", f"{name} and epochs (the paper's Figure 5): {dataset_name(dataset)}", said,
-        f"AUROC over {name} and epochs for {', '.join(networks)}: {span}.", figure,
-    )  # fmt: skip
+        f"sweep_{slug(dataset)}_{slug(opened)}_{setting}",
+        f"{name} and epochs (the paper's Figure 5): {dataset_name(dataset)}",
+        said,
+        f"AUROC over {name} and epochs for {', '.join(networks)}: {span}.",
+        figure,
+    )

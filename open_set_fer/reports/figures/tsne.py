@@ -87,10 +87,21 @@ def _chosen(results: Results, dataset: str) -> _Chosen | None:
 def _command(results: Results, dataset: str) -> str:
     cells = results.of(dataset)
     opened = protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))[0][1].partition(" (")[0]
-    return shlex.join([
-        "osfer", "run", "--profile", results.profile, "--dataset", dataset, "--open", opened, "--method", ",".join(METHODS),
-        "--keep-features",
-    ])  # fmt: skip
+    return shlex.join(
+        [
+            "osfer",
+            "run",
+            "--profile",
+            results.profile,
+            "--dataset",
+            dataset,
+            "--open",
+            opened,
+            "--method",
+            ",".join(METHODS),
+            "--keep-features",
+        ]
+    )
 
 
 def _faces(results: Results, run_id: str) -> Faces | None:
@@ -116,8 +127,13 @@ def _figure(results: Results, dataset: str, chosen: _Chosen, faces: dict[str, Fa
         axes.set_title(f"{method_name(method)}\n", fontsize=8, fontweight="bold", loc="left")
         sentences.append(f"{method_name(method)}: {_panel(axes, faces.get(method), colours)}")
     legend = [_handle("o", colour, name) for name, colour in colours.items()] or [_handle("o", GREY, "closed")]
-    figure.legend(handles=[*legend, _handle("x", OPEN_RED, f"open: {chosen.opened}")], loc="outside lower center", ncols=4,
-                  frameon=False, fontsize=8)  # fmt: skip
+    figure.legend(
+        handles=[*legend, _handle("x", OPEN_RED, f"open: {chosen.opened}")],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+    )
     total = max(given.total for given in drawn)
     some = f"{min(FACES, total)} of {total} test faces, drawn at random" if total > FACES else f"All {total} test faces"
     missing = [method for method in METHODS if faces.get(method) is None]

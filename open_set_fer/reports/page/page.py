@@ -38,9 +38,17 @@ LOST_CLASS = re.compile(r"a class without a clean sample was kept whole in (\d+)
 OLD_NOTE = re.compile(r"network \d+, epoch \d+: selection kept no sample.*: all samples used")
 """What older versions wrote of each single selection that fell back."""
 WHERE = {
-    "selection": "Hyperparameters", "version": "Suite", "git_commit": "Git commit", "torch": "torch", "python": "Python",
-    "device": "Device", "cpu": "Processor", "gpu": "GPU", "threads": "Threads", "host": "Host",
-}  # fmt: skip
+    "selection": "Hyperparameters",
+    "version": "Suite",
+    "git_commit": "Git commit",
+    "torch": "torch",
+    "python": "Python",
+    "device": "Device",
+    "cpu": "Processor",
+    "gpu": "GPU",
+    "threads": "Threads",
+    "host": "Host",
+}
 """What the page says of where the cells shown come from, by the tags' names."""
 
 
@@ -65,9 +73,14 @@ class SettingsGroup:
 
 
 def build_page(
-    results: Results, tables: list[Table], figures: list[ReportFigure], ui: str = "", not_drawn: Iterable[str] = (),
-    forms: Iterable[Table] = (), studies: Mapping[str, str] | None = None,
-) -> str:  # fmt: skip
+    results: Results,
+    tables: list[Table],
+    figures: list[ReportFigure],
+    ui: str = "",
+    not_drawn: Iterable[str] = (),
+    forms: Iterable[Table] = (),
+    studies: Mapping[str, str] | None = None,
+) -> str:
     """The page as HTML.
 
     ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
@@ -75,34 +88,45 @@ def build_page(
     studies: links to what was written of hyperparameter studies, by name.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     ran = results.results
     return environment.get_template("page.html.jinja").render(
         profile=results.profile,
         status=_status(results.cells),
         cards=[_card(results, dataset) for dataset in results.datasets],
         demonstration_only=results.demonstrations == set(results.datasets),
-        first=ran["logged"].min(), last=ran["logged"].max(),
+        first=ran["logged"].min(),
+        last=ran["logged"].max(),
         hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
         where={title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))},
-        summaries=summaries(results.under(results.regimes[0])), below={table.name: _below(table) for table in tables},
-        dataset_name=dataset_name, method_name=method_name,
-        numbers=Numbers(results, ui), forms=list(forms), library=table_library(), tip_note=TIP_NOTE, difference_note=DIFFERENCE_NOTE,
+        summaries=summaries(results.under(results.regimes[0])),
+        below={table.name: _below(table) for table in tables},
+        dataset_name=dataset_name,
+        method_name=method_name,
+        numbers=Numbers(results, ui),
+        forms=list(forms),
+        library=table_library(),
+        tip_note=TIP_NOTE,
+        difference_note=DIFFERENCE_NOTE,
         experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_runs(results, ui) if ui else [],
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
         tables=[table for table in tables if not table.is_side],
         side_tables=[table for table in tables if table.is_side],
-        figures=figures, not_drawn=list(not_drawn),
+        figures=figures,
+        not_drawn=list(not_drawn),
         failures=ran[ran["status"] == FAILED].to_dict("records"),
         missing=_missing(results.cells),
         notes=_notes(ran),
         studies=studies or {},
         settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
         citation=CITATION,
-    )  # fmt: skip
+    )
 
 
 @cache

@@ -134,9 +134,15 @@ def _summary(results: Results, dataset: str) -> Summary:
     heads = [column.head for column in columns]
     low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
     return Summary(
-        dataset, heads, rows, _finding(rows, dataset), _basis(rows) + demonstration(results, dataset),
-        ", ".join(map(method_name, low)), _below(results, cells), control_notes(results, dataset, methods),
-    )  # fmt: skip
+        dataset,
+        heads,
+        rows,
+        _finding(rows, dataset),
+        _basis(rows) + demonstration(results, dataset),
+        ", ".join(map(method_name, low)),
+        _below(results, cells),
+        control_notes(results, dataset, methods),
+    )
 
 
 def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
@@ -145,9 +151,7 @@ def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
         return ()
     texts = []
     for control in controls_of(results, dataset, method):
-        value, reference = (
-            "—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference)
-        )  # fmt: skip
+        value, reference = ("—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference))
         texts.append(f"{value} (label-loss {reference}): {control.what}, {control.counted}")
     return tuple(texts) or ("not run",)
 
@@ -187,9 +191,15 @@ def _mean(column: Column, method: str) -> Mean | None:
     complete = len(done) == len(planned) and len(by_choice) == n_planned
     std = statistics.stdev(by_seed) if complete and len(by_seed) > 1 else None
     return Mean(
-        float(by_choice.mean()), float(by_choice.min()), float(by_choice.max()), std, len(by_seed), len(by_choice),
-        n_planned, complete,
-    )  # fmt: skip
+        float(by_choice.mean()),
+        float(by_choice.min()),
+        float(by_choice.max()),
+        std,
+        len(by_seed),
+        len(by_choice),
+        n_planned,
+        complete,
+    )
 
 
 def _marked(means: list[Mean | None], metric: Metric) -> list[Mean | None]:

@@ -128,24 +128,40 @@ TABLES = (
     TableSpec("table1", "one open class", "the paper's Table 1", ("single",)),
     TableSpec("table2", "two and three open classes", "the paper's Table 2", ("pairs", "triples")),
     TableSpec(
-        "table3", "compound expressions and contempt as open classes", "the paper's Table 3", ("compound", "contempt"),
+        "table3",
+        "compound expressions and contempt as open classes",
+        "the paper's Table 3",
+        ("compound", "contempt"),
         has_mean=False,
     ),
     TableSpec(
-        "table4", "ours on the whole test pool and online, one image at a time", "the paper's Table 4", FAMILY_ORDER,
-        is_column=lambda label: label in ("ours", "ours-online"), is_subject=lambda label: label == "ours-online",
+        "table4",
+        "ours on the whole test pool and online, one image at a time",
+        "the paper's Table 4",
+        FAMILY_ORDER,
+        is_column=lambda label: label in ("ours", "ours-online"),
+        is_subject=lambda label: label == "ours-online",
         printed=Printed.SHARED_ROWS,
     ),
     TableSpec(
-        "table5", "the parts of ours switched on one after the other", "the paper's Table 5", FAMILY_ORDER,
-        is_column=lambda label: label in ABLATION, is_subject=_is_ablation, printed_as=ABLATION,
+        "table5",
+        "the parts of ours switched on one after the other",
+        "the paper's Table 5",
+        FAMILY_ORDER,
+        is_column=lambda label: label in ABLATION,
+        is_subject=_is_ablation,
+        printed_as=ABLATION,
     ),
     TableSpec(
-        "variants", "further variants of ours", "", FAMILY_ORDER,
+        "variants",
+        "further variants of ours",
+        "",
+        FAMILY_ORDER,
         is_column=lambda label: label in ("baseline", "ours") or _is_further_variant(label),
-        is_subject=_is_further_variant, printed=Printed.NONE,
+        is_subject=_is_further_variant,
+        printed=Printed.NONE,
     ),
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -263,10 +279,20 @@ def _result_table(
     laboratory += [f"Hyperparameters: {selection}." for selection in cells["selection"].dropna().unique()]
     reference = spec.reference if is_printed else ""
     return Table(
-        f"{spec.name}_{slug(dataset)}{_suffix(results)}", spec.title + _regime(results), reference, state(cells) + demonstration(results, dataset),
-        dataset, "open classes", methods, blocks, [*dict.fromkeys(notes), *laboratory], laboratory,
-        marks=_marks(results, dataset, methods), sees=sees, printed_as=spec.printed_as,
-    )  # fmt: skip
+        f"{spec.name}_{slug(dataset)}{_suffix(results)}",
+        spec.title + _regime(results),
+        reference,
+        state(cells) + demonstration(results, dataset),
+        dataset,
+        "open classes",
+        methods,
+        blocks,
+        [*dict.fromkeys(notes), *laboratory],
+        laboratory,
+        marks=_marks(results, dataset, methods),
+        sees=sees,
+        printed_as=spec.printed_as,
+    )
 
 
 def metric_block(
@@ -296,8 +322,12 @@ def coverage_notes(block: Block, methods: list[str]) -> list[str]:
     if means:
         over = "; ".join(_coverage(entry, rows, methods.index(entry.method)) for entry in means)
         notes.append(f"† mean over {over}.")
-    partial = [f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}"
-               for row in rows for e in row.entries if e.mark]  # fmt: skip
+    partial = [
+        f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}"
+        for row in rows
+        for e in row.entries
+        if e.mark
+    ]
     if partial:
         notes.append(f"‡ fewer seeds than planned: {'; '.join(partial)}.")
     return notes
@@ -352,9 +382,18 @@ def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
     notes = [SHIFT_NOTE, *_sees_note(results, methods), *limit_notes(methods)]
     laboratory = _warnings(results, dataset, methods)
     return Table(
-        f"shift_{slug(dataset)}", "closed faces with a shift, no open ones", "", state(cells) + demonstration(results, dataset),
-        dataset, "faces", methods, blocks, notes + laboratory, laboratory, sees=_sees(results, methods),
-    )  # fmt: skip
+        f"shift_{slug(dataset)}",
+        "closed faces with a shift, no open ones",
+        "",
+        state(cells) + demonstration(results, dataset),
+        dataset,
+        "faces",
+        methods,
+        blocks,
+        notes + laboratory,
+        laboratory,
+        sees=_sees(results, methods),
+    )
 
 
 # -- side measurements -------------------------------------------------------------------------------------------------
@@ -393,11 +432,21 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups, met
         footnotes.append(f"{TEXTS[NOT_MEASURED]}: the method has no such measurement.")
     laboratory = _warnings(results, dataset, methods)
     return Table(
-        f"side_{slug(dataset)}_{slug(family)}{_suffix(results)}", f"side measurements, family {family}{_regime(results)}", "",
-        state(cells, "Mean") + demonstration(results, dataset), dataset, "method",
-        [metric.title for metric in metrics], blocks, footnotes + laboratory, laboratory, "right", is_side=True,
-        marks=marks, sees=_sees(results, methods),
-    )  # fmt: skip
+        f"side_{slug(dataset)}_{slug(family)}{_suffix(results)}",
+        f"side measurements, family {family}{_regime(results)}",
+        "",
+        state(cells, "Mean") + demonstration(results, dataset),
+        dataset,
+        "method",
+        [metric.title for metric in metrics],
+        blocks,
+        footnotes + laboratory,
+        laboratory,
+        "right",
+        is_side=True,
+        marks=marks,
+        sees=_sees(results, methods),
+    )
 
 
 # -- what captions and notes say ---------------------------------------------------------------------------------------
@@ -427,9 +476,7 @@ def state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") -
 def demonstration(results: Results, dataset: str) -> str:
     """The sentences that every caption on a demonstration data set or on other labels than own ends with, else nothing."""
     said = f" {REGIMES[results.labels][1]}." if results.labels in REGIMES else ""
-    return said + (
-        f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}." if dataset in results.demonstrations else ""
-    )  # fmt: skip
+    return said + (f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}." if dataset in results.demonstrations else "")
 
 
 def _metrics(results: Results) -> tuple[Metric, ...]:

@@ -141,8 +141,13 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
     if not any(results.states(method, "label_based") for method in methods):
         return []
     of = {method: controls_of(results, dataset, method) for method in methods}
-    regimes = [control.regime for labels in CONTROLS for controls in of.values() for control in controls
-               if control.regime.labels == labels]  # fmt: skip
+    regimes = [
+        control.regime
+        for labels in CONTROLS
+        for controls in of.values()
+        for control in controls
+        if control.regime.labels == labels
+    ]
     if not regimes:
         entries = [_entries(results, method, None, "control")[0] for method in methods]
         return [Block("Positive control (higher is better)", [Row("the method", entries)], "positive control ↑")]
@@ -202,7 +207,18 @@ def control_command(results: Results, dataset: str, methods: list[str], labels: 
     opened = cells.loc[cells["open_classes"].map(labels_of) == "own", "open_classes"]
     chosen = ["--open", str(opened.iloc[0])] if len(opened) and " (" not in str(opened.iloc[0]) else []
     labelled = list(dict.fromkeys([*methods, REFERENCE]))
-    return shlex.join([
-        "osfer", "run", "--profile", results.profile, "--dataset", dataset, *chosen, "--method", ",".join(labelled),
-        "--labels", labels,
-    ])  # fmt: skip
+    return shlex.join(
+        [
+            "osfer",
+            "run",
+            "--profile",
+            results.profile,
+            "--dataset",
+            dataset,
+            *chosen,
+            "--method",
+            ",".join(labelled),
+            "--labels",
+            labels,
+        ]
+    )

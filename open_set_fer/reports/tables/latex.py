@@ -35,14 +35,34 @@ SCRIPT = 7.97
 """Points of Computer Modern at 10 pt scaled to \\scriptsize, in which deviations are set."""
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "—": "---",
+    "·": r"$\cdot$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     "§": r"\textsuperscript{\S}",
-    "λ": r"$\lambda$", "χ": r"$\chi$", "²": r"$^2$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "λ": r"$\lambda$",
+    "χ": r"$\chi$",
+    "²": r"$^2$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
     # Behind the \\ of the row before it a bare one would be taken for an argument.
-    "[": "{[}", "*": "{*}",
-}  # fmt: skip
+    "[": "{[}",
+    "*": "{*}",
+}
 
 
 @dataclass(frozen=True)

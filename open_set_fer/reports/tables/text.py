@@ -68,15 +68,25 @@ def to_frame(table: Table) -> pd.DataFrame:
     measured = [entry for entry in table.entries() if entry.status != NOT_ASKED]
     rows = [
         {
-            "table": table.name, "dataset": table.dataset, "protocol": entry.protocol,
-            "open_classes": entry.open_classes, "method": entry.method, "metric": entry.metric.name,
-            "value": entry.value, "std": entry.std, "n_seeds": len(entry.by_seed), "n_cells": entry.n_cells,
-            "n_planned": entry.n_planned, "status": entry.status, "best": entry.best,
-            "paper": printed_value(table, entry), "sees": table.sees.get(entry.method, ""),
+            "table": table.name,
+            "dataset": table.dataset,
+            "protocol": entry.protocol,
+            "open_classes": entry.open_classes,
+            "method": entry.method,
+            "metric": entry.metric.name,
+            "value": entry.value,
+            "std": entry.std,
+            "n_seeds": len(entry.by_seed),
+            "n_cells": entry.n_cells,
+            "n_planned": entry.n_planned,
+            "status": entry.status,
+            "best": entry.best,
+            "paper": printed_value(table, entry),
+            "sees": table.sees.get(entry.method, ""),
             "not_informative": entry.method in table.marks,
         }
         for entry in measured
-    ]  # fmt: skip
+    ]
     return spreadsheet_safe(pd.DataFrame(rows))
 
 
@@ -94,8 +104,21 @@ def printed_value(table: Table, entry: Entry) -> float | None:
 
 def cells_frame(results: Results) -> pd.DataFrame:
     """Every planned cell with its status, error, tags and metrics as logged, texts as spreadsheet_safe gives them."""
-    leading = [*COORDINATES, "status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device",
-               "demonstration", "fingerprint", "reads_labels", *FACTS]  # fmt: skip
+    leading = [
+        *COORDINATES,
+        "status",
+        "error",
+        "run_id",
+        "cell_key",
+        "settings_key",
+        "git_commit",
+        "host",
+        "device",
+        "demonstration",
+        "fingerprint",
+        "reads_labels",
+        *FACTS,
+    ]
     skipped = {*leading, "notes", "counts", "logged", "features"}
     metrics = sorted(str(name) for name in results.cells.columns if name not in skipped)
     frame = results.cells[[*leading, *metrics]].copy()

@@ -36,9 +36,11 @@ from open_set_fer.reports.tables.text import spreadsheet_safe
 PAPER = f"paper ({dataset_name(USUAL_DATASET)})"
 """Heading of the printed numbers' column: of that data set in every row, whatever the row's own is."""
 PARTS = {
-    "baseline": "none: baseline", "ours-attention-only": "attention", "ours-attention-resets": "attention, cyclic rate",
+    "baseline": "none: baseline",
+    "ours-attention-only": "attention",
+    "ours-attention-resets": "attention, cyclic rate",
     "ours": "attention, cyclic rate, cycle training",
-}  # fmt: skip
+}
 """Rows of Table 5: which parts of ours are switched on."""
 HEADS = {"table4": {"ours": "offline", "ours-online": "online"}}
 """Of columns whose methods have another name in one of the paper's tables."""
@@ -68,9 +70,21 @@ FORMS = (
     Form(_SPECS["table1"], "open-set detection with one open class", ("rafdb", "ferplus")),
     Form(_SPECS["table2"], "open-set detection with two and three open classes", ("rafdb", "ferplus")),
     Form(_SPECS["table3"], "open-set detection of compound expressions and of contempt", ("rafdb", "affectnet")),
-    Form(_SPECS["table4"], "ours offline, on the whole test pool, and online", ("rafdb", "ferplus"), ("ours", "ours-online"), True),
-    Form(_SPECS["table5"], "the parts of ours, switched on one after the other", ("rafdb", "ferplus"), tuple(ABLATION), True),
-)  # fmt: skip
+    Form(
+        _SPECS["table4"],
+        "ours offline, on the whole test pool, and online",
+        ("rafdb", "ferplus"),
+        ("ours", "ours-online"),
+        True,
+    ),
+    Form(
+        _SPECS["table5"],
+        "the parts of ours, switched on one after the other",
+        ("rafdb", "ferplus"),
+        tuple(ABLATION),
+        True,
+    ),
+)
 
 
 @dataclass
@@ -205,10 +219,13 @@ def _missing(form: Form, name: str) -> list[_Section]:
         if form.spec.has_mean:
             rows = [*rows, ("+".join(dict.fromkeys(family for family, _ in rows)), "mean")]
         lines = [
-            Row(opened, dashes(family, opened, form.methods) + (_printed(form, family, opened) if form.paper else []),
-                opened == "mean")
+            Row(
+                opened,
+                dashes(family, opened, form.methods) + (_printed(form, family, opened) if form.paper else []),
+                opened == "mean",
+            )
             for family, opened in rows
-        ]  # fmt: skip
+        ]
         sections.append(_Section(name, dataset_name(name), lines))
     for section in sections:
         section.said = "not run."
@@ -263,8 +280,17 @@ def _finished(results: Results, form: Form, sections: list[_Section], present: l
         notes.append("·: not planned here, or not printed.")
     datasets = list(dict.fromkeys(dataset_name(section.dataset) for section in sections))
     return Table(
-        f"printed_{form.spec.name}", form.caption, form.spec.reference, said[0] if len(said) == 1 else " ".join(by_dataset),
-        " and ".join(datasets), "parts of ours" if is_ablation else "open classes", list(names),
-        [Block(section.heading, section.rows, section.heading) for section in sections], notes, [],
-        sees=names if not is_ablation else {}, group_head="", named=heads,
-    )  # fmt: skip
+        f"printed_{form.spec.name}",
+        form.caption,
+        form.spec.reference,
+        said[0] if len(said) == 1 else " ".join(by_dataset),
+        " and ".join(datasets),
+        "parts of ours" if is_ablation else "open classes",
+        list(names),
+        [Block(section.heading, section.rows, section.heading) for section in sections],
+        notes,
+        [],
+        sees=names if not is_ablation else {},
+        group_head="",
+        named=heads,
+    )

@@ -71,9 +71,11 @@ def write_effect_study(home: Path, out: Path) -> Path:
     factors, pools, final = (
         cell_rows(Tracker(home, name), families, warnings)
         for name, families in (
-            ("effect-study", ("contempt",)), ("effect-study-pool", ("single",)), ("ferplus-cpu", ("single",))
+            ("effect-study", ("contempt",)),
+            ("effect-study-pool", ("single",)),
+            ("ferplus-cpu", ("single",)),
         )
-    )  # fmt: skip
+    )
     _figure(factors, final).savefig(out / "effect_study.png", dpi=130)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("open_set_fer.studies.effect_study", "."),

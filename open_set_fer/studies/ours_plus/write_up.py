@@ -117,9 +117,7 @@ def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float | None
         values["told_apart"].append(area)
         fell_back += bool(cell["notes"])
         values["untested"].append(_untested(results, cell) if cell["notes"] else cell[AUROC.name])
-    return Arm(
-        planned, list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), fell_back=fell_back, **values
-    )  # fmt: skip
+    return Arm(planned, list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), fell_back=fell_back, **values)
 
 
 def _untested(results: Results, cell: dict[Hashable, Any]) -> float:

@@ -87,9 +87,11 @@ def printed_auroc(dataset: str) -> pd.DataFrame:
     """The paper's AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open."""
     printed = paper_results()
     rows = printed[
-        (printed["dataset"] == dataset) & printed["table"].isin(["table1", "table2"])
-        & (printed["metric"] == "auroc") & (printed["open_classes"] != "mean")
-    ]  # fmt: skip
+        (printed["dataset"] == dataset)
+        & printed["table"].isin(["table1", "table2"])
+        & (printed["metric"] == "auroc")
+        & (printed["open_classes"] != "mean")
+    ]
     shares = [truly_open(dataset, name) for name in rows["open_classes"]]
     return rows[["open_classes", "method", "value"]].assign(truly_open=shares)
 

@@ -106,9 +106,11 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
         for method in method_order(whole["method"]):
             of = whole[(whole["open"] == opened) & (whole["method"] == method)]
             dataset = str(whole["dataset"].iloc[0])
-            rows.append({"open": opened, "method": method} | {
-                labels: _mean(of[of["labels"] == labels]) for labels in ("own", "released")
-            } | {"printed": paper_value(dataset, "single", opened, method, AUROC.name)})  # fmt: skip
+            rows.append(
+                {"open": opened, "method": method}
+                | {labels: _mean(of[of["labels"] == labels]) for labels in ("own", "released")}
+                | {"printed": paper_value(dataset, "single", opened, method, AUROC.name)}
+            )
     return rows
 
 
@@ -134,10 +136,16 @@ def share_curve(cells: pd.DataFrame) -> pd.DataFrame:
         if values.shape[1] > 2:
             by_seed = values.groupby(level="seed").mean()
             rows += [
-                {"method": method, "share": share, "mean": by_seed[share].mean(), "std": by_seed[share].std(),
-                 "seeds": len(by_seed), "cells": len(values)}
+                {
+                    "method": method,
+                    "share": share,
+                    "mean": by_seed[share].mean(),
+                    "std": by_seed[share].std(),
+                    "seeds": len(by_seed),
+                    "cells": len(values),
+                }
                 for share in values.columns
-            ]  # fmt: skip
+            ]
     return pd.DataFrame(rows, columns=["method", "share", "mean", "std", "seeds", "cells"])
 
 
@@ -156,9 +164,13 @@ def _printed_figure() -> Figure:
     for axes, dataset in zip(figure.subplots(1, len(PRINTED), sharey=True), PRINTED, strict=True):
         for method, rows in pairing.printed_auroc(dataset).groupby("method", sort=False):
             axes.scatter(
-                100 * rows["truly_open"], rows["value"], s=22, label=method_name(str(method)),
-                marker=markers[str(method)], color=colours.get(str(method), "0.5"),
-            )  # fmt: skip
+                100 * rows["truly_open"],
+                rows["value"],
+                s=22,
+                label=method_name(str(method)),
+                marker=markers[str(method)],
+                color=colours.get(str(method), "0.5"),
+            )
         axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
         axes.set_title(dataset_name(dataset))
     figure.axes[0].set_ylabel("printed AUROC")

@@ -104,15 +104,15 @@ def test_a_listener_hears_auroc_and_stops_and_the_truth_is_out_of_reach():
 
 def profile_with(tmp_path, more):
     path = tmp_path / "own.toml"
-    text = without_controls(load_profile("smoke")[2]).replace("seeds = [0]", f"seeds = [0]\n{more}")
+    text = without_controls(load_profile("smoke").text).replace("seeds = [0]", f"seeds = [0]\n{more}")
     path.write_text(text, "utf-8")
     return load_profile(str(path))
 
 
 def test_scores_at_epochs_are_kept_measured_and_checked(tmp_path):
-    _, profile, _ = profile_with(tmp_path, "read_at = [1, 2]")
+    profile = profile_with(tmp_path, "read_at = [1, 2]")
     (cell,), faces = make_plan(profile, Selection(methods=("ours",)), tmp_path / "cache")
-    plain = load_profile("smoke")[1]
+    plain = load_profile("smoke")
     (without, *_), _ = make_plan(plain, Selection(methods=("ours",)), tmp_path / "cache")
     assert cell.key != without.key, "a cell without these scores is not done"
     place = Workplace.of(cell, faces["synthetic"], tmp_path, torch.device("cpu"))
@@ -129,17 +129,17 @@ def test_scores_at_epochs_are_kept_measured_and_checked(tmp_path):
 
 
 def test_a_pruned_cell_is_marked_ends_its_run_and_is_in_no_table(tmp_path, home):
-    name, profile, text = profile_with(tmp_path, "")
+    profile = profile_with(tmp_path, "")
     cells, faces = make_plan(profile, Selection(methods=("ours", "baseline")), tmp_path / "cache")
     ours, baseline = sorted(cells, key=lambda cell: cell.label != "ours")
-    runner = Runner(
-        home, name, profile, text, torch.device("cpu"), listener=lambda cell: lambda epoch, auroc: epoch == 1
-    )
+    runner = Runner(home, profile, listener=lambda cell: lambda epoch, auroc: epoch == 1)
     outcome = runner.run([ours, baseline], faces, "osfer run")
     assert ([(cell.label, epoch) for cell, epoch in outcome.pruned], outcome.computed, outcome.failed) == (
-        [("ours", 1)], 0, [],
-    )  # fmt: skip
-    tracker = Tracker(home, name)
+        [("ours", 1)],
+        0,
+        [],
+    )
+    tracker = Tracker(home, profile.name)
     (run,) = tracker._search("tags.`osfer.kind` = 'cell'")
     assert (run.info.status, run.data.tags["pruned"]) == ("KILLED", "epoch 1")
     assert tracker.cells() == []

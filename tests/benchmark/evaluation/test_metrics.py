@@ -87,9 +87,13 @@ def test_an_oracle_scores_one_and_its_reverse_zero():
 
 @pytest.mark.parametrize(
     ("scores", "classes", "match"),
-    [([0.1, np.nan, 0.2], [0, 0, 0], "NaN or infinite"), ([0.1, np.inf, 0.2], [0, 0, 0], "NaN or infinite"),
-     ([0.1, 0.2], [0, 0], "for \\(3,\\) test images"), ([0.1, 0.2, 0.3], [0, 0, 5], "integers in 0..1")],
-)  # fmt: skip
+    [
+        ([0.1, np.nan, 0.2], [0, 0, 0], "NaN or infinite"),
+        ([0.1, np.inf, 0.2], [0, 0, 0], "NaN or infinite"),
+        ([0.1, 0.2], [0, 0], "for \\(3,\\) test images"),
+        ([0.1, 0.2, 0.3], [0, 0, 5], "integers in 0..1"),
+    ],
+)
 def test_a_broken_detection_fails_its_cell(scores, classes, match):
     with pytest.raises(SuiteError, match=match):
         cell_metrics(np.array([0, 1, -1]), np.array(scores), np.array(classes), None, 2)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import joblib
 import pytest
 
-from open_set_fer.benchmark.execution.executor import Dispatch, threads_for
-from open_set_fer.cli.options import read_dispatch
+from open_set_fer.benchmark.execution.executor import Dispatch, dispatch_of, threads_for
+from open_set_fer.benchmark.execution.options import RunOptions
+from open_set_fer.cli.options import run_options
 from open_set_fer.errors import SuiteError
 from tests.benchmark.execution.test_worker import JOB
 
@@ -19,22 +20,26 @@ from tests.benchmark.execution.test_worker import JOB
 def test_the_cores_are_divided_among_the_jobs(monkeypatch, cores, jobs, each):
     monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
     assert threads_for(jobs) == each
-    assert read_dispatch(jobs, "local", "", 0, None, None, "cpu") == Dispatch(jobs, each, "cpu")
-    assert read_dispatch(jobs, "local", "", 0, 60, 3, "cpu") == Dispatch(jobs, 3, "cpu", 60)
+    assert dispatch_of(RunOptions("cpu", jobs=jobs)) == Dispatch(jobs, each, "cpu")
+    assert dispatch_of(RunOptions("cpu", 3, jobs, 60)) == Dispatch(jobs, 3, "cpu", 60)
 
 
 def test_without_jobs_this_process_computes():
-    assert read_dispatch(None, "local", "", 0, None, 1, "cpu") is None
-    assert read_dispatch(None, "local", "", 0, 60, 1, "cpu") == Dispatch(1, 1, "cpu", 60)  # a limit needs a process
+    assert dispatch_of(RunOptions("cpu", 1)) is None
+    assert dispatch_of(RunOptions("cpu", 1, cell_timeout=60)) == Dispatch(1, 1, "cpu", 60)  # a limit needs a process
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [(("slurm", "", 0), "unknown backend 'slurm'"), (("local", "host:1", 0), "for a Ray cluster"),
-                          (("local", "", 0.5), "for a Ray cluster")],
-)  # fmt: skip
+    ("options", "said"),
+    [
+        (("slurm", "", 0), "unknown backend 'slurm'"),
+        (("local", "host:1", 0), "for a Ray cluster"),
+        (("local", "", 0.5), "for a Ray cluster"),
+    ],
+)
 def test_options_that_do_not_fit(options, said):
     with pytest.raises(SuiteError, match=said):
-        read_dispatch(None, *options, None, None, "cpu")
+        run_options("cpu", None, None, *options, None, "")
 
 
 @pytest.mark.slow

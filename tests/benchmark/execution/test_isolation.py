@@ -64,11 +64,11 @@ class Vandal:
 def run(home, vandals, monkeypatch):
     """Outcome of smoke with `vandals` in front, and the scores of the others by label."""
     monkeypatch.chdir(home.parent)
-    _, profile, text = load_profile("smoke")
+    profile = load_profile("smoke")
     chosen = Selection(methods=("ours", "proser", "energy"), regime=OWN)
     cells, face_sets = make_plan(profile, chosen, home.parent / "cache")
     bad = [replace(cells[0], label=f"vandal {i}", method=Vandal(i), key=f"vandal{int(i)}") for i in vandals]
-    runner = Runner(home, "smoke", profile, text, torch.device("cpu"))
+    runner = Runner(home, profile)
     outcome = runner.run([*bad, *cells], face_sets, "test")
     return outcome, {c.label: pd.read_parquet(home / "results" / c.key / "scores.parquet") for c in cells}
 
@@ -150,7 +150,7 @@ def test_a_damaged_model_is_set_aside_and_named(tmp_path, caplog, what, damage):
 
 
 def test_a_damaged_model_is_trained_again_to_the_same_numbers(tmp_path):
-    cells, face_sets = make_plan(load_profile("smoke")[1], Selection(), tmp_path / "cache")
+    cells, face_sets = make_plan(load_profile("smoke"), Selection(), tmp_path / "cache")
 
     def logits():
         place = Workplace.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
@@ -169,6 +169,6 @@ def test_a_damaged_model_is_trained_again_to_the_same_numbers(tmp_path):
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seeds_that_torch_takes_for_others_are_refused(tmp_path, seed):
-    _, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
     with pytest.raises(SuiteError, match=f"seed {seed} is not between 0 and 4294967295"):
         make_plan(profile, Selection(seeds=(seed,)), tmp_path)

@@ -12,9 +12,9 @@ from open_set_fer.methods.ours import Ours
 
 
 def test_a_labels_own_backbone_is_for_its_own_networks_alone(tmp_path, monkeypatch):
-    text = load_profile("smoke")[2].replace("[methods.ours]\n", "[methods.ours]\nbackbone = { width = 4 }\n")
+    text = load_profile("smoke").text.replace("[methods.ours]\n", "[methods.ours]\nbackbone = { width = 4 }\n")
     (tmp_path / "own.toml").write_text(text, "utf-8")
-    profile = load_profile(str(tmp_path / "own.toml"))[1]
+    profile = load_profile(str(tmp_path / "own.toml"))
     cells, face_sets = make_plan(profile, Selection(methods=("ours", "baseline")), tmp_path / "cache")
     seen = {}
 

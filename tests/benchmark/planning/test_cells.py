@@ -49,9 +49,14 @@ def test_an_outline_tells_what_loading_will_give_and_writes_nothing(tmp_path, fe
 
 @pytest.mark.parametrize(
     ("dataset", "classes"),
-    [(FerPlus, (*BASIC, CONTEMPT)), (RafDb, BASIC), (RafDbCompound, (*BASIC, *COMPOUND)), (AffectNet, (*BASIC, CONTEMPT)),
-     (Cifar10, CLASSES)],
-)  # fmt: skip
+    [
+        (FerPlus, (*BASIC, CONTEMPT)),
+        (RafDb, BASIC),
+        (RafDbCompound, (*BASIC, *COMPOUND)),
+        (AffectNet, (*BASIC, CONTEMPT)),
+        (Cifar10, CLASSES),
+    ],
+)
 def test_the_classes_are_known_without_the_data(tmp_path, monkeypatch, dataset, classes):
     monkeypatch.setenv("OSFER_DATA", str(tmp_path))
     outline = dataset().outline(tmp_path / "cache")
@@ -89,7 +94,7 @@ def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, cap
 def planned(name, tmp_path, monkeypatch):
     """The cells of a built-in profile, without its data."""
     monkeypatch.chdir(tmp_path)
-    return dry_plan(load_profile(name)[1], Selection(), tmp_path / "cache")[0]
+    return dry_plan(load_profile(name), Selection(), tmp_path / "cache")[0]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +120,9 @@ def test_figure_5_varies_one_setting_at_a_time_and_reads_each_training_off(
     assert {settings["cycle_length"] for settings in second} == {10}
     lambdas = [settings for settings in first if settings["cycle_length"] == 10]
     assert [settings["consistency_weight"] for settings in lambdas] == ten
-    assert [(settings["cycle_length"], settings["consistency_weight"]) for settings in first if settings not in lambdas] == [
-        (2, 5.0), (5, 5.0), (25, 5.0), (50, 5.0)
-    ]  # fmt: skip
+    assert [
+        (settings["cycle_length"], settings["consistency_weight"]) for settings in first if settings not in lambdas
+    ] == [(2, 5.0), (5, 5.0), (25, 5.0), (50, 5.0)]
     varied = {"consistency_weight", "cycle_length"}
     assert len({str({k: v for k, v in s.items() if k not in varied}) for s in first + second}) == 1
 
@@ -148,14 +153,16 @@ def test_table_5_switches_the_parts_of_ours_on_one_after_the_other(tmp_path, mon
     assert baseline.label == "baseline"
     parts = ("attention", "cycle_lr", "cycle_training")
     assert [tuple(settings_of(cell.method)[part] for part in parts) for cell in rest] == [
-        (True, False, False), (True, True, False), (True, True, True)
-    ]  # fmt: skip
+        (True, False, False),
+        (True, True, False),
+        (True, True, True),
+    ]
     assert {(cell.protocol.label, cell.seed) for cell in (baseline, *rest)} == {("surprise", 0)}
     assert len({str({k: v for k, v in settings_of(cell.method).items() if k not in parts}) for cell in rest}) == 1
 
 
 def test_prepared_a_dry_plan_is_the_plan(tmp_path):
-    _, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
     cache = tmp_path / "cache"
     assert {cell.key for cell in dry_plan(profile, Selection(), cache)[0]} == {""}
     cells, _ = make_plan(profile, Selection(), cache)
@@ -167,7 +174,7 @@ def test_another_packages_data_set_without_an_outline_is_loaded(tmp_path, monkey
         def load(self, cache):
             return Synthetic(2, 2, 2, 2, image_size=16).load(cache)
 
-    _, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
     monkeypatch.setattr(Profile, "dataset", lambda self, name: Plain())
     cells, outlines = dry_plan(profile, Selection(), tmp_path / "cache")
     assert outlines["synthetic"].classes == EXPRESSIONS
@@ -175,7 +182,7 @@ def test_another_packages_data_set_without_an_outline_is_loaded(tmp_path, monkey
 
 
 def test_a_misspelt_method_is_told_before_any_data_is_read(tmp_path, monkeypatch):
-    _, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
     monkeypatch.setattr(Synthetic, "load", None)
     with pytest.raises(SuiteError, match="unknown method 'basline'"):
         make_plan(profile, Selection(methods=("basline",)), tmp_path)
@@ -200,7 +207,8 @@ def test_no_store_is_made_to_be_read(tmp_path, monkeypatch):
 
 def test_a_plan_shows_what_is_done(tmp_path, capsys):
     home = tmp_path / "home"
-    name, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
+    name = profile.name
     cells, _ = make_plan(profile, Selection(), home / "cache")
     tracker = Tracker(home, name)
     tags = {"osfer.kind": "cell", "cell_key": cells[0].key, "dataset": "synthetic", "method": cells[0].label}
@@ -223,22 +231,34 @@ def places(cells):
 
 
 def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_and_label_loss(tmp_path):
-    profile, cache = load_profile("smoke")[1], tmp_path / "cache"
+    profile, cache = load_profile("smoke"), tmp_path / "cache"
     flipped = "surprise (20% of labels flipped)"
     cells, _ = make_plan(profile, Selection(), cache)
     assert places(cells) == [
-        ("baseline", "surprise"), ("ours", "surprise"), ("ours", flipped), ("label-loss", flipped),
-    ]  # fmt: skip
+        ("baseline", "surprise"),
+        ("ours", "surprise"),
+        ("ours", flipped),
+        ("label-loss", flipped),
+    ]
     typed, _ = make_plan(profile, Selection(methods=("ours", "label-loss"), regime=Regime("flipped", 0.2)), cache)
     assert [cell.key for cell in cells[2:]] == [cell.key for cell in typed], "the cells that --labels flipped makes"
     everyone = make_plan(profile, Selection(methods=("all",)), cache)[0]
     assert {cell.label for cell in everyone if cell.protocol.regime.is_control} == {
-        "label-loss", "ours", "ours-online", "ours-balanced", "ours-warm", "ours-attention-only", "ours-attention-resets", "o2u", "co-teaching", "cleanlab",
-    }  # fmt: skip
+        "label-loss",
+        "ours",
+        "ours-online",
+        "ours-balanced",
+        "ours-warm",
+        "ours-attention-only",
+        "ours-attention-resets",
+        "o2u",
+        "co-teaching",
+        "cleanlab",
+    }
 
 
 def test_controls_are_left_out_where_nothing_is_asked_of_the_methods_or_something_else_was_asked_for(tmp_path):
-    profile, cache = load_profile("smoke")[1], tmp_path / "cache"
+    profile, cache = load_profile("smoke"), tmp_path / "cache"
     for selection in (
         Selection(methods=("baseline", "knn", "ours-plus")),
         Selection(open_classes=("fear",)),
@@ -263,21 +283,28 @@ def test_controls_are_left_out_where_nothing_is_asked_of_the_methods_or_somethin
 )
 def test_a_wrong_control_is_named(tmp_path, lines, match):
     path, last = tmp_path / "own.toml", 'open_classes = ["surprise"]'
-    path.write_text(without_controls(load_profile("smoke")[2]).replace(last, f"{last}\n{lines}"), "utf-8")
+    path.write_text(without_controls(load_profile("smoke").text).replace(last, f"{last}\n{lines}"), "utf-8")
     with pytest.raises(SuiteError, match=match):
-        make_plan(load_profile(str(path))[1], Selection(), tmp_path / "cache")
+        make_plan(load_profile(str(path)), Selection(), tmp_path / "cache")
 
 
 def test_a_control_that_failed_is_retried_alone(tmp_path):
-    cells, _ = make_plan(load_profile("smoke")[1], Selection(), tmp_path / "cache")
+    cells, _ = make_plan(load_profile("smoke"), Selection(), tmp_path / "cache")
     assert Selection().only(cells[2:3]).arguments() == [
-        "--method", "ours", "--open", "surprise", "--labels", "flipped", "--label-share", "0.2",
-    ]  # fmt: skip
+        "--method",
+        "ours",
+        "--open",
+        "surprise",
+        "--labels",
+        "flipped",
+        "--label-share",
+        "0.2",
+    ]
     assert "--labels" not in Selection().only(cells[1:3]).arguments()
 
 
 def test_controls_have_a_column_of_their_own_and_are_in_no_mean(tmp_path):
-    cells, _ = make_plan(load_profile("smoke")[1], Selection(seeds=(0, 1)), tmp_path / "cache")
+    cells, _ = make_plan(load_profile("smoke"), Selection(seeds=(0, 1)), tmp_path / "cache")
     auroc = {cell.key: 1.0 if cell.protocol.regime.is_control else 0.5 for cell in cells}
     table = auroc_table(cells, auroc)
     assert [column.header for column in table.columns] == ["method", "surprise", "control: (20% of labels flipped)"]

@@ -11,14 +11,14 @@ from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, Outline
 from open_set_fer.datasets.synthetic.dataset import Synthetic
 
-STORED = Path(__file__).parent / "smoke_keys.json"
+STORED = Path(__file__).parents[1] / "smoke_keys.json"
 
 
 def test_smokes_cells_have_the_keys_that_they_always_had(tmp_path, monkeypatch):
     """Stored keys by label, for a data set whose fingerprint is 64 zeros. A key may change only with a raised version."""
     outline = Outline((*BASIC, *COMPOUND, CONTEMPT), "0" * 64, 100)
     monkeypatch.setattr(Synthetic, "outline", lambda self, cache: outline)
-    cells, _ = dry_plan(load_profile("smoke")[1], Selection(methods=("all",)), tmp_path)
+    cells, _ = dry_plan(load_profile("smoke"), Selection(methods=("all",)), tmp_path)
     stored = json.loads(STORED.read_text("utf-8"))
     assert len(stored) == 28
     assert {cell.label: [cell.key, cell.settings_key()] for cell in cells if cell.protocol.regime == OWN} == stored

@@ -13,7 +13,7 @@ from open_set_fer.methods.dias import Dias
 from open_set_fer.methods.shared.recipe import BackboneSettings
 from tests.conftest import without_controls
 
-SMOKE = without_controls(load_profile("smoke")[2])
+SMOKE = without_controls(load_profile("smoke").text)
 
 
 def write(tmp_path, text):
@@ -24,7 +24,7 @@ def write(tmp_path, text):
 
 def test_built_in_profiles_are_valid_and_the_paper_one_has_its_settings():
     assert {"smoke", "demo", "paper", "ferplus-cpu"} <= set(profile_names())
-    _, paper, _ = load_profile("paper")
+    paper = load_profile("paper")
     ours = paper.method("ours")
     assert (ours.epochs, ours.cycle_length, ours.consistency_weight, ours.learning_rate) == (40, 10, 5.0, 2e-4)
     assert (ours.attention, ours.cycle_lr, ours.cycle_training) == (True, True, True)
@@ -40,15 +40,26 @@ def test_built_in_profiles_are_valid_and_the_paper_one_has_its_settings():
         ("seeds = [0]", 'seeds = ["0"]', r"seeds\.0: Input should be a valid integer \(got '0'\)"),
         ('families = ["single"]', 'families = ["singel"]', r"protocols\.families\.0: .*'single'.*got 'singel'"),
         ("[protocols]", "[protocols]\nall_pair = true", r"unknown key protocols\.all_pair, did you mean 'all_pairs'"),
-        ("cycle_length = 1", "cycle_lenght = 1", r"unknown key methods\.ours\.cycle_lenght, did you mean 'cycle_length'"),
+        (
+            "cycle_length = 1",
+            "cycle_lenght = 1",
+            r"unknown key methods\.ours\.cycle_lenght, did you mean 'cycle_length'",
+        ),
         ("cycle_length = 1", "cycle_length = 1.5", r"methods\.ours\.cycle_length: .*valid integer.*got 1\.5"),
         ("width = 8", "widht = 8", r"unknown key backbone\.widht, did you mean 'width'"),
-        ('name = "small"', 'name = "smal"', r"backbone\.name: Input should be 'small', 'shallow', 'resnet18' or 'resnet50'"),
+        (
+            'name = "small"',
+            'name = "smal"',
+            r"backbone\.name: Input should be 'small', 'shallow', 'resnet18' or 'resnet50'",
+        ),
         ("train_per_class", "train_per_clas", r"unknown key datasets\.synthetic\.train_per_clas, did you mean"),
         ("[methods.ours]", "[methods.our]", r"unknown method 'our', did you mean 'ours'"),
         ("[methods.ours]", "[methods.ours]\nclosed_set = 3", r"methods\.ours\.closed_set is no table"),
-        ("[methods.baseline]", "[[protocols.pools]]\nsize = 9\nopen_share = 0.5\nhue = 1\n[methods.baseline]",
-         r"unknown key protocols\.pools\.0\.hue\n.*known keys: size, open_share"),
+        (
+            "[methods.baseline]",
+            "[[protocols.pools]]\nsize = 9\nopen_share = 0.5\nhue = 1\n[methods.baseline]",
+            r"unknown key protocols\.pools\.0\.hue\n.*known keys: size, open_share",
+        ),
         ("[datasets.synthetic]", "[datasets.synthetics]", r"unknown dataset 'synthetics', did you mean 'synthetic'"),
         ("seeds = [0]", "seeds = [0", "not TOML: Unclosed"),
         ("seeds = [0]", "seedz = [0]", r"unknown key seedz, did you mean 'seeds'"),
@@ -77,7 +88,7 @@ def test_built_in_profiles_are_valid_and_the_paper_one_has_its_settings():
         ("seeds = [0]", "seeds = [0]\nbase = 3", r"base: 3 is not a name"),
         ("seeds = [0]", 'seeds = [0]\nbase = "effect-study"', r"base: effect-study has a base itself"),
     ],
-)  # fmt: skip
+)
 def test_a_fault_names_itself_and_the_nearest_right_key(tmp_path, old, new, message):
     assert old in SMOKE
     with pytest.raises(SuiteError, match=message):
@@ -85,7 +96,7 @@ def test_a_fault_names_itself_and_the_nearest_right_key(tmp_path, old, new, mess
 
 
 def test_weights_for_the_small_network_are_refused_before_anything_is_computed():
-    with pytest.raises(SuiteError, match=r"profile smoke: backbone 'small' has no pretrained weights\n  mend: remove"):
+    with pytest.raises(SuiteError, match=r"profile smoke: backbone 'small' has no pretrained weights\n  fix: remove"):
         load_profile("smoke", weights="checkpoint.pth")
 
 
@@ -94,13 +105,13 @@ def test_unknown_profile_method_protocol():
         load_profile("dmeo")
     with pytest.raises(SuiteError, match=r"no profile file absent\.toml"):
         load_profile("absent.toml")
-    _, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
     with pytest.raises(SuiteError, match="unknown method 'basline', did you mean 'baseline'"):
         profile.method("basline")
 
 
 def plan_of(tmp_path, text=SMOKE, **selection):
-    _, profile, _ = load_profile(write(tmp_path, text))
+    profile = load_profile(write(tmp_path, text))
     return make_plan(profile, Selection(**selection), tmp_path / "cache")[0]
 
 
@@ -143,7 +154,7 @@ def test_selection_of_the_command_line(tmp_path):
 
 
 def test_settings_are_frozen():
-    _, profile, _ = load_profile("smoke")
+    profile = load_profile("smoke")
     for label in profile.methods:
         with pytest.raises(dataclasses.FrozenInstanceError):
             profile.method(label).new = 1
@@ -180,7 +191,7 @@ def test_open_classes_of_several_data_sets(tmp_path):
 
 @pytest.mark.parametrize("family", ["single", "pairs", "triples", "compound", "contempt"])
 def test_the_demo_profile_has_every_family(tmp_path, family):
-    text = load_profile("demo")[2]
+    text = load_profile("demo").text
     small = text.replace("train_per_class = 400", "train_per_class = 4").replace(
         "test_per_class = 100", "test_per_class = 2"
     )
@@ -197,15 +208,15 @@ def test_a_profile_that_is_not_utf8_says_so(tmp_path, encoding):
 
 def test_a_byte_order_mark_and_a_suffix_in_capitals_do_no_harm(tmp_path):
     path = tmp_path / "OWN.TOML"
-    path.write_text(load_profile("smoke")[2], "utf-8-sig")
-    name, profile, _ = load_profile(str(path))
-    assert (name, profile) == ("OWN", load_profile("smoke")[1])
+    path.write_text(load_profile("smoke").text, "utf-8-sig")
+    profile = load_profile(str(path))
+    assert (profile.name, profile.model_dump()) == ("OWN", load_profile("smoke").model_dump())
 
 
 def test_an_own_profile_does_not_take_the_name_of_a_built_in_one(tmp_path):
     path = tmp_path / "smoke.toml"
-    path.write_text(load_profile("smoke")[2], "utf-8")
-    assert load_profile(str(path))[1] == load_profile("smoke")[1]  # a copy is the same profile
+    path.write_text(load_profile("smoke").text, "utf-8")
+    assert load_profile(str(path)) == load_profile("smoke")  # a copy is the same profile
     path.write_text(SMOKE.replace("seeds = [0]", "seeds = [1]"), "utf-8")
     with pytest.raises(SuiteError, match="named like the built-in profile smoke: their results would share"):
         load_profile(str(path))
@@ -213,23 +224,23 @@ def test_an_own_profile_does_not_take_the_name_of_a_built_in_one(tmp_path):
 
 def test_every_profile_has_every_label_of_the_suite_and_all_means_the_same():
     for name in profile_names():
-        profile = load_profile(name)[1]
+        profile = load_profile(name)
         assert set(built_in_labels()) <= set(profile.method_labels())
         for label in profile.method_labels():
             assert profile.method(label) is not None
             assert profile.about(label)
-    labels = {name: load_profile(name)[1].method_labels() for name in ("smoke", "demo", "ferplus-cpu", "contrast")}
+    labels = {name: load_profile(name).method_labels() for name in ("smoke", "demo", "ferplus-cpu", "contrast")}
     assert labels["smoke"] == labels["demo"] == labels["ferplus-cpu"] == labels["contrast"]
     assert {"energy", "knn", "vim", "max-logit", "o2u"} <= set(labels["smoke"])
 
 
 def test_a_built_in_label_takes_what_the_profile_says_of_it_and_of_what_it_is_like(tmp_path):
     text = SMOKE + "[methods.knn]\nknn_k = 3\n"
-    profile = load_profile(write(tmp_path, text))[1]
+    profile = load_profile(write(tmp_path, text))
     assert (profile.method("knn").detector, profile.method("knn").knn_k) == ("knn", 3)
     assert profile.method("ours-online") == dataclasses.replace(profile.method("ours"), variant="online")
     assert profile.about("knn").startswith("post-hoc")
-    changed = load_profile(write(tmp_path, SMOKE + '[methods.x]\nlike = "ours"\nepochs = 9\n'))[1]
+    changed = load_profile(write(tmp_path, SMOKE + '[methods.x]\nlike = "ours"\nepochs = 9\n'))
     assert changed.about("x") == "ours with epochs = 9"
 
 
@@ -248,7 +259,7 @@ method = "ours"
 
 
 def test_a_base_gives_what_the_profile_does_not_say(tmp_path):
-    base, own = load_profile("ferplus-cpu")[1], load_profile(write(tmp_path, BASED))[1]
+    base, own = load_profile("ferplus-cpu"), load_profile(write(tmp_path, BASED))
     assert list(own.datasets) == ["synthetic"]
     assert own.closed_set_settings() == dataclasses.replace(base.closed_set_settings(), epochs=3)
     assert own.method("ours") == dataclasses.replace(base.method("ours"), epochs=5)
@@ -263,12 +274,12 @@ OTHER = SMOKE.replace("[methods.ours]\n", "[methods.ours]\nbackbone = { width = 
 
 
 def test_a_label_may_have_networks_of_its_own_kind_and_shares_the_closed_set_model(tmp_path):
-    profile = load_profile(write(tmp_path, OTHER))[1]
+    profile = load_profile(write(tmp_path, OTHER))
     shared = profile.backbone_settings()
     assert profile.own_backbone("ours") == dataclasses.replace(shared, width=4)
     assert profile.own_backbone("ours-online") == profile.own_backbone("ours")  # it is like ours
     assert profile.own_backbone("baseline") is None
-    assert profile.method("ours") == load_profile("smoke")[1].method("ours")
+    assert profile.method("ours") == load_profile("smoke").method("ours")
     before, after = ({c.label: c for c in plan_of(tmp_path, text)} for text in (SMOKE, OTHER))
     assert before["baseline"].key == after["baseline"].key
     assert before["ours"].key != after["ours"].key
@@ -286,15 +297,15 @@ def test_a_label_may_have_networks_of_its_own_kind_and_shares_the_closed_set_mod
 
 def test_checkpoints_go_to_the_networks_that_they_are_named_for(tmp_path):
     """And until they are given, each label says what it is that it starts without."""
-    paper = load_profile("paper")[1]
+    paper = load_profile("paper")
     assert paper.own_backbone("ours-notebook") == BackboneSettings("resnet50", stem="face")
     one, two = paper.fresh_starts(["baseline", "ours-notebook", "ours"])
     assert "resnet18_msceleb.pth: baseline, ours cannot" in one
     assert "resnet50_ft_weight.pkl: ours-notebook cannot" in two
-    alone = load_profile("paper", "a,b=c.pth")[1]
+    alone = load_profile("paper", "a,b=c.pth")
     assert (alone.backbone_settings().weights, alone.own_backbone("ours-notebook").weights) == ("a,b=c.pth", "")
     assert len(alone.fresh_starts(["baseline", "ours-notebook"])) == 1
-    both = load_profile("paper", "resnet50=x,y.pkl,resnet18=z.pth")[1]
+    both = load_profile("paper", "resnet50=x,y.pkl,resnet18=z.pth")
     assert (both.backbone_settings().weights, both.own_backbone("ours-notebook").weights) == ("z.pth", "x,y.pkl")
     assert both.own_backbone("ours") is None
     assert both.fresh_starts(both.method_labels()) == []
@@ -303,7 +314,7 @@ def test_checkpoints_go_to_the_networks_that_they_are_named_for(tmp_path):
 
 
 def test_a_label_may_have_other_settings_on_a_checkpoint(tmp_path):
-    fresh, trained = load_profile("paper")[1], load_profile("paper", "x.pth")[1]
+    fresh, trained = load_profile("paper"), load_profile("paper", "x.pth")
     assert fresh.method("dias") == Dias()  # as published
     assert trained.method("dias") == Dias(epochs=60, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, lr_step=30)
     assert trained.method("eow") == fresh.method("eow")
@@ -320,7 +331,7 @@ def test_a_data_set_that_the_profile_does_not_list_is_an_error_with_its_mend(tmp
 
 def test_the_papers_data_sets_have_its_size_and_only_ferplus_runs_unasked(tmp_path, monkeypatch):
     monkeypatch.setenv("OSFER_DATA", str(tmp_path))
-    paper = load_profile("paper")[1]
+    paper = load_profile("paper")
     assert {name: paper.dataset(name).image_size for name in paper.datasets} == dict.fromkeys(
         ("ferplus", "rafdb", "rafdb_compound", "affectnet"), 224
     )
@@ -328,4 +339,4 @@ def test_the_papers_data_sets_have_its_size_and_only_ferplus_runs_unasked(tmp_pa
     compound = Selection(datasets=("rafdb_compound",), families=("compound",))
     assert {cell.protocol.label for cell in dry_plan(paper, compound, tmp_path)[0]} == {"compound"}
     own = 'base = "paper"\ndescription = "mine"\nselection = "none"\n[datasets.synthetic]\n'
-    assert load_profile(write(tmp_path, own))[1].default_datasets == []
+    assert load_profile(write(tmp_path, own)).default_datasets == []

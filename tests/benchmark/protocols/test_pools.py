@@ -7,7 +7,6 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-import torch
 from rich.console import Console
 
 from open_set_fer.benchmark.execution.runner import Runner
@@ -38,7 +37,7 @@ shift = "blur"
 
 @pytest.fixture
 def profile(tmp_path):
-    text = load_profile("smoke")[2].replace('controls = ["flipped"]\ncontrol_classes = ["surprise"]\n', "")
+    text = load_profile("smoke").text.replace('controls = ["flipped"]\ncontrol_classes = ["surprise"]\n', "")
     path = tmp_path / "pools.toml"
     path.write_text(text.replace('open_classes = ["surprise"]\n', 'open_classes = ["surprise"]\n' + POOLS), "utf-8")
     return load_profile(str(path))
@@ -46,7 +45,7 @@ def profile(tmp_path):
 
 def test_a_method_that_scores_its_pool_alone_is_left_out_where_others_are_scored(profile, tmp_path, caplog):
     selection = Selection(methods=("baseline", "ours", "ours-plus"))
-    cells, _ = dry_plan(profile[1], selection, tmp_path / "cache")
+    cells, _ = dry_plan(profile, selection, tmp_path / "cache")
     by_pool = {
         label: [c.label for c in cells if c.protocol.label == label] for label in {c.protocol.label for c in cells}
     }
@@ -77,8 +76,8 @@ def test_every_label_tells_its_choice_of_open_classes(pool, regime):
 
 def test_regimes_of_open_faces_do_not_go_with_pools_that_have_none(profile, tmp_path):
     with pytest.raises(SuiteError, match="of open faces in the pool"):
-        profile[1].protocols.check(profile[1].protocols.model_copy(update={"labels": "released"}).regime)
-    text = profile[2].replace('shift = "blur"', 'shfit = "blur"')
+        profile.protocols.check(profile.protocols.model_copy(update={"labels": "released"}).regime)
+    text = profile.text.replace('shift = "blur"', 'shfit = "blur"')
     (tmp_path / "odd.toml").write_text(text, "utf-8")
     with pytest.raises(SuiteError, match="did you mean 'shift'"):
         load_profile(str(tmp_path / "odd.toml"))
@@ -87,9 +86,9 @@ def test_regimes_of_open_faces_do_not_go_with_pools_that_have_none(profile, tmp_
 @pytest.mark.slow
 def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    name, settings, text = profile
+    settings = profile
     cells, face_sets = make_plan(settings, Selection(methods=("baseline", "ours-plus")), tmp_path / "cache")
-    runner = Runner(tmp_path, name, settings, text, torch.device("cpu"))
+    runner = Runner(tmp_path, settings)
     assert not runner.run(cells, face_sets, "test").failed
     tracker = runner.tracker
     for run in tracker.cells():
@@ -122,6 +121,11 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     console = Console(width=200, file=StringIO())
     console.print(auroc_table(cells, runner.auroc(cells)))
     assert "shift: blur" in console.file.getvalue()
-    assert sorted(tracker._means(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].info.run_id)) == [
-        f"{what}.{shift}{method}" for what in ("auroc", "cells") for shift in ("", "shift.") for method in ("baseline", "ours-plus")
-    ]  # fmt: skip
+    assert sorted(
+        tracker._means(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].info.run_id)
+    ) == [
+        f"{what}.{shift}{method}"
+        for what in ("auroc", "cells")
+        for shift in ("", "shift.")
+        for method in ("baseline", "ours-plus")
+    ]

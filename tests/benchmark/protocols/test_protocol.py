@@ -34,9 +34,16 @@ def index_of(images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("family", "all_pairs", "all_triples", "count"),
-    [("single", False, False, 7), ("pairs", False, False, 6), ("pairs", True, False, 21), ("triples", False, False, 5),
-     ("triples", False, True, 35), ("compound", False, False, 1), ("contempt", False, False, 1)],
-)  # fmt: skip
+    [
+        ("single", False, False, 7),
+        ("pairs", False, False, 6),
+        ("pairs", True, False, 21),
+        ("triples", False, False, 5),
+        ("triples", False, True, 35),
+        ("compound", False, False, 1),
+        ("contempt", False, False, 1),
+    ],
+)
 def test_counts_of_the_paper_and_of_every_combination(family, all_pairs, all_triples, count):
     found = enumerate_protocols(ALL, (family,), all_pairs, all_triples)
     assert len(found) == len({p.label for p in found}) == count
@@ -239,9 +246,14 @@ def test_a_shift_changes_half_of_a_pool_of_closed_faces():
 def test_kinds_of_pools_have_names_and_keys_of_their_own_and_older_ones_keep_theirs():
     whole = enumerate_protocols((*BASIC, *COMPOUND), ("single", "compound"))
     kinds = [
-        {}, {"scored": "others"}, {"against": "valid"}, {"against": "train"}, {"open_from": "test"},
-        {"scored": "others", "open_from": "test"}, {"scored": "others", "against": "valid"},
-    ]  # fmt: skip
+        {},
+        {"scored": "others"},
+        {"against": "valid"},
+        {"against": "train"},
+        {"open_from": "test"},
+        {"scored": "others", "open_from": "test"},
+        {"scored": "others", "against": "valid"},
+    ]
     pools = [Pool(size=40, open_share=0.25, **kind) for kind in kinds]
     pools += [Pool(size=40, open_share=0.0, scored="others")]
     pools += [Pool(size=40, open_share=0.0, shift=shift) for shift in ("blur", "jpeg", "brightness")]

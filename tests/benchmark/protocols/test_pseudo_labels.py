@@ -152,7 +152,7 @@ def test_logits_are_lent_as_a_copy():
 
 
 def test_too_few_faces_to_flip_one_are_an_error(faces):
-    with pytest.raises(SuiteError, match=r"0 of 120 labels would be flipped\n  mend: change label_share"):
+    with pytest.raises(SuiteError, match=r"0 of 120 labels would be flipped\n  fix: change label_share"):
         split_faces(faces, SURPRISE.under(Regime("flipped", 0.001)), 0)
 
 
@@ -197,7 +197,7 @@ def test_keys_of_own_labels_stay_and_every_regime_and_share_has_its_own():
 def test_a_wrong_key_is_named(tmp_path, lines, match):
     path = tmp_path / "own.toml"
     last = 'open_classes = ["surprise"]'
-    path.write_text(without_controls(load_profile("smoke")[2]).replace(last, f"{last}\n{lines}"), "utf-8")
+    path.write_text(without_controls(load_profile("smoke").text).replace(last, f"{last}\n{lines}"), "utf-8")
     with pytest.raises(SuiteError, match=match):
         load_profile(str(path))
 
@@ -209,8 +209,8 @@ def test_a_profile_chooses_the_splits_of_open_faces_and_pools_go_with_labels_as_
         ('open_from = "test"', "surprise (open faces of the test split)"),
         (f'labels = "released"\n{pool}', "surprise (20 images, 50% open) (labels as released)"),
     ):
-        path.write_text(without_controls(load_profile("smoke")[2]).replace(last, f"{last}\n{lines}"), "utf-8")
-        plan, face_sets = make_plan(load_profile(str(path))[1], Selection(), tmp_path / "cache")
+        path.write_text(without_controls(load_profile("smoke").text).replace(last, f"{last}\n{lines}"), "utf-8")
+        plan, face_sets = make_plan(load_profile(str(path)), Selection(), tmp_path / "cache")
         assert {cell.protocol.label for cell in plan} == {label}
         split = split_faces(face_sets["synthetic"], plan[0].protocol, 0)
         from_train = face_sets["synthetic"].split[split.test] == "train"
@@ -227,9 +227,7 @@ def cells(tmp_path_factory):
     methods = ("baseline", "max-logit", "label-loss", "knn", "proser")
     found = {}
     for regime in (OWN, RELEASED, CONCENTRATED, FLIPPED, TRUE):
-        plan, face_sets = make_plan(
-            load_profile("smoke")[1], Selection(methods=methods, regime=regime), home / "cache"
-        )  # fmt: skip
+        plan, face_sets = make_plan(load_profile("smoke"), Selection(methods=methods, regime=regime), home / "cache")
         place = Workplace.of(plan[0], face_sets["synthetic"], home, torch.device("cpu"))
         (home / "results").mkdir(exist_ok=True)
         for cell in plan:
@@ -244,8 +242,10 @@ def test_all_regimes_share_one_closed_set_model(cells):
 
 
 def test_whether_a_method_read_the_labels_is_noted(cells):
-    reads = {label: cells["released", label][1].tags["reads_labels"] for label in
-             ("baseline", "max-logit", "label-loss", "knn", "proser")}  # fmt: skip
+    reads = {
+        label: cells["released", label][1].tags["reads_labels"]
+        for label in ("baseline", "max-logit", "label-loss", "knn", "proser")
+    }
     assert reads == {"baseline": "true", "max-logit": "true", "label-loss": "true", "knn": "false", "proser": "false"}
 
 

@@ -41,7 +41,7 @@ def reachable(root: Any, depth: int = 8) -> Iterator[Any]:
 
 @pytest.fixture
 def shared(tmp_path):
-    cells, face_sets = make_plan(load_profile("smoke")[1], Selection(), tmp_path / "cache")
+    cells, face_sets = make_plan(load_profile("smoke"), Selection(), tmp_path / "cache")
     place = Workplace.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
     return place.faces, place.task, place.split, place.context
 

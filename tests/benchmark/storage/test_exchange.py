@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.execution.runner import Runner
@@ -22,7 +21,7 @@ from open_set_fer.benchmark.storage import exchange
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.pictures import group_names
 from open_set_fer.benchmark.storage.tracking import Tracker
-from open_set_fer.cli import app
+from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 
 
@@ -38,9 +37,9 @@ def ran(tmp_path_factory, empty_store):
     shutil.copyfile(empty_store, home / store.DATABASE)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        name, profile, text = load_profile("smoke")
+        profile = load_profile("smoke")
         cells, faces = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1)), home / "cache")
-        Runner(home, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run")
+        Runner(home, profile).run(cells, faces, "osfer run")
     return home
 
 
@@ -133,23 +132,24 @@ def test_what_is_imported_is_what_was_exported_and_only_once(ran, exported, home
         assert run.data.tags["host"] == theirs[key].data.tags["host"]
         pd.testing.assert_frame_equal(
             tracker.read_scores(run.info.run_id),
-            Tracker(ran, "smoke", create=False).read_scores(theirs[key].info.run_id), check_exact=True,
-        )  # fmt: skip
+            Tracker(ran, "smoke", create=False).read_scores(theirs[key].info.run_id),
+            check_exact=True,
+        )
     second = exchange.import_export(tracker, home / "results", exchange.read_export(exported), "osfer import")
     assert (second.new, len(second.known)) == ([], 2)
     assert len(tracker.cells()) == 2
     # and a run of the same cells finds nothing to do
-    name, profile, text = load_profile("smoke")
+    profile = load_profile("smoke")
     cells, faces = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1)), ran / "cache")
-    assert Runner(home, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run").already_done == 2
+    assert Runner(home, profile).run(cells, faces, "osfer run").already_done == 2
 
 
 def test_an_imported_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, monkeypatch):
     source = Path(shutil.copytree(ran, tmp_path / "control"))
-    name, profile, text = load_profile("smoke")
+    profile = load_profile("smoke")
     chosen = Selection(methods=("label-loss",), regime=Regime("flipped", 0.2))
     cells, faces = make_plan(profile, chosen, source / "cache")
-    Runner(source, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run")
+    Runner(source, profile).run(cells, faces, "osfer run")
     exchange.export(Tracker(source, "smoke", create=False), tmp_path / "ada", "Ada", source / "cache")
     drawn = {}
     draw = exchange.score_histogram
@@ -202,9 +202,13 @@ def lower_score(path):
 
 
 FORGERIES = {
-    "a metric": (lambda cell: change_json(cell / "result.json", lambda v: v["metrics"].update(auroc=0.99)), "its auroc is 0.99"),
+    "a metric": (
+        lambda cell: change_json(cell / "result.json", lambda v: v["metrics"].update(auroc=0.99)),
+        "its auroc is 0.99",
+    ),
     "a metric that there is none of": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["metrics"].update(better=1.0)), "its better is 1.0",
+        lambda cell: change_json(cell / "result.json", lambda v: v["metrics"].update(better=1.0)),
+        "its better is 1.0",
     ),
     "the scores": (lambda cell: lower_score(cell / "scores.parquet"), "its scores give"),
     "a setting in the key": (
@@ -215,32 +219,41 @@ FORGERIES = {
         lambda cell: change_json(cell / "result.json", lambda v: v["params"].update({"closed_set.epochs": "99"})),
         "its setting closed_set.epochs is '99'",
     ),
-    "the seed": (lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(seed="7")), "its tag seed is '7'"),
+    "the seed": (
+        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(seed="7")),
+        "its tag seed is '7'",
+    ),
     "the open class": (
         lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(open_classes="fear")),
         "its tag open_classes is 'fear'",
     ),
     "the data set": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["data"].update(fingerprint="0" * 64)), "fingerprint",
+        lambda cell: change_json(cell / "result.json", lambda v: v["data"].update(fingerprint="0" * 64)),
+        "fingerprint",
     ),
     "a later evaluation": (
-        lambda cell: change_json(cell / "result.json", lambda v: v.update(evaluation=99)), "evaluation 99 measured it",
+        lambda cell: change_json(cell / "result.json", lambda v: v.update(evaluation=99)),
+        "evaluation 99 measured it",
     ),
     "a name with escape codes": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(method="\x1b[2J")), "control characters",
+        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(method="\x1b[2J")),
+        "control characters",
     ),
     "another cell's folder": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(cell_key="0" * 64)), "name of its folder",
+        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(cell_key="0" * 64)),
+        "name of its folder",
     ),
     "a folder as data set": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(dataset="../../x")), "names no cell",
+        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(dataset="../../x")),
+        "names no cell",
     ),
     "a pickle for the scores": (
-        lambda cell: (cell / "scores.parquet").write_bytes(pickle.dumps(Path("x"))), "scores.parquet is damaged",
+        lambda cell: (cell / "scores.parquet").write_bytes(pickle.dumps(Path("x"))),
+        "scores.parquet is damaged",
     ),
     "no result": (lambda cell: (cell / "result.json").write_text("[]"), "result.json is damaged"),
     "no scores": (lambda cell: (cell / "scores.parquet").unlink(), "lacks scores.parquet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", FORGERIES)

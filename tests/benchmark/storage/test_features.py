@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from open_set_fer.benchmark.execution.executor import Dispatch
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
@@ -25,18 +25,18 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def smoke(tmp_path):
     """Profile, its text, cells of baseline and ours-plus, faces; the smallest there are."""
-    text = without_controls(load_profile("smoke")[2])
+    text = without_controls(load_profile("smoke").text)
     text = text.replace("train_per_class = 40", "train_per_class = 8").replace(
         "test_per_class = 20", "test_per_class = 6"
     )
     (tmp_path / "few.toml").write_text(text, "utf-8")
-    name, profile, text = load_profile(str(tmp_path / "few.toml"))
+    profile = load_profile(str(tmp_path / "few.toml"))
     cells, face_sets = make_plan(profile, Selection(methods=("baseline", "ours-plus")), tmp_path / "cache")
-    return name, profile, text, cells, face_sets
+    return profile, cells, face_sets
 
 
 def test_features_are_those_of_the_cells_network_and_change_nothing(tmp_path, smoke):
-    _, _, _, (cell, _), face_sets = smoke
+    _, (cell, _), face_sets = smoke
     workplace = Workplace.of(cell, face_sets["synthetic"], tmp_path, CPU)
     kept = workplace.compute(cell, tmp_path / "kept", keep_features=True)
     plain = workplace.compute(cell, tmp_path / "plain")
@@ -53,7 +53,7 @@ def test_features_are_those_of_the_cells_network_and_change_nothing(tmp_path, sm
 
 
 def test_a_network_that_cannot_be_asked_costs_no_cell(tmp_path, smoke, monkeypatch, caplog):
-    _, _, _, (cell, _), face_sets = smoke
+    _, (cell, _), face_sets = smoke
     workplace = Workplace.of(cell, face_sets["synthetic"], tmp_path, CPU)
     detect = type(cell.method).detect
     monkeypatch.setattr(type(cell.method), "detect", lambda *given: _broken(detect(*given)))
@@ -82,11 +82,8 @@ def test_what_half_precision_cannot_hold_is_kept_whole(tmp_path):
 @pytest.mark.parametrize("jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_artifact_and_the_cells_that_lack_it(home, smoke, jobs):
     """Computed here or in processes of their own; a measured-again cell gets its features back from MLflow."""
-    name, profile, text, cells, face_sets = smoke
-    dispatch = Dispatch(jobs, 1) if jobs else None
-    first, second = (
-        Runner(home, name, profile, text, CPU, dispatch=dispatch, keep_features=keep) for keep in (False, True)
-    )
+    profile, cells, face_sets = smoke
+    first, second = (Runner(home, profile, RunOptions(jobs=jobs, keep_features=keep)) for keep in (False, True))
     assert first.run(cells[:1], face_sets, "").computed == 1
     assert second.run(cells, face_sets, "").computed == 1
     assert second.without(cells, FEATURES_TAG) == cells[:1]  # ours-plus was asked, and has no network to show

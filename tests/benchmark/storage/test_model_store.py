@@ -50,5 +50,5 @@ def test_a_store_that_fails_is_a_warning(tmp_path, model, caplog):
 def test_an_address_of_no_known_kind_names_the_mend_and_no_password():
     with pytest.raises(SuiteError, match="cannot be used") as caught:
         ModelStore("nosuch://me:secret@host/models")
-    assert "s3://bucket/models" in caught.value.mend
+    assert "s3://bucket/models" in caught.value.fix
     assert "secret" not in str(caught.value)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from open_set_fer.benchmark.evaluation.result import CellResult
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
@@ -67,7 +67,7 @@ def test_the_sheet_shows_the_faces_of_its_rows(channels):
 def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch):
     """Three results on disk, logged by processes that differ in the data set and in the flag."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    name, profile, text = load_profile("smoke")
+    profile = load_profile("smoke")
     cells, face_sets = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1, 2)), tmp_path / "cache")
     rendered = face_sets["synthetic"]
     real = replace(rendered, name="ferplus", demonstration=False)
@@ -82,7 +82,7 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
         scores = scores.assign(id=rendered.ids[split.test], truth=scores["true_class"], predicted_class="fear")
         scores.to_parquet(folder / "scores.parquet", index=False)
         (folder / "result.json").write_text(CellResult({"auroc": 0.5}, {}, {}).to_json(), "utf-8")
-        runner = Runner(tmp_path, name, profile, text, torch.device("cpu"), allowed)
+        runner = Runner(tmp_path, profile, RunOptions(allow_face_artifacts=allowed))
         assert runner.run([cell], {"synthetic": faces}, "osfer run").logged_from_disk == 1
         (run,) = (run for run in runner.tracker.cells() if run.data.tags["cell_key"] == cell.key)
         paths = {item.path for item in runner.tracker.client.list_artifacts(run.info.run_id)}

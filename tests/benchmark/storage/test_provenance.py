@@ -41,9 +41,13 @@ def commit_seen(site: Path, **environment: str) -> str:
         "print(git_commit())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(site), **environment}, cwd=site,
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(site), **environment},
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     place, commit = done.stdout.splitlines()
     assert Path(place).is_relative_to(site)
     return commit

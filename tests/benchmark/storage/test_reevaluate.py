@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.evaluation import metrics
@@ -21,7 +20,7 @@ from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.reevaluate import NO_ORIGIN, measured
 from open_set_fer.benchmark.storage.results_dir import read_result, score_table
 from open_set_fer.benchmark.storage.tracking import Tracker
-from open_set_fer.cli import app
+from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
 from open_set_fer.reports.data.results import load
@@ -62,7 +61,7 @@ def made_scores(seed=0):
     scores = score_table(ids, truth, ids, CLASSES, detection, pseudo_labels, given, origin)
     return scores, metrics.cell_metrics(
         truth, detection.unknown_score, predicted, pseudo_labels, len(CLASSES), given, origin
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -73,18 +72,31 @@ def store(home):
     folder.mkdir()
     (folder / "profile.toml").write_text("seeds = [0]\n")
     coordinates = [
-        {"dataset": "synthetic", "protocol": "single", "open_classes": "surprise", "method": method, "seed": 0,
-         "cell_key": f"key-{method}"} for method in ("baseline", "ours")
-    ]  # fmt: skip
+        {
+            "dataset": "synthetic",
+            "protocol": "single",
+            "open_classes": "surprise",
+            "method": method,
+            "seed": 0,
+            "cell_key": f"key-{method}",
+        }
+        for method in ("baseline", "ours")
+    ]
     parent = tracker.start_benchmark(coordinates, "", "osfer run")
     for number, cell in enumerate(coordinates):
         scores, values = made_scores(number)
         scores.to_parquet(folder / "scores.parquet")
         tags = {name: str(value) for name, value in cell.items()} | {"host": "far", "demonstration": "true"}
         result = CellResult(
-            values | {"seconds.total": 2.5}, {"loss": [2.0, 1.0, 0.5]}, tags, ["a note"], 1000.0, 1002.5,
-            params={"method.epochs": "3"}, data=DataUsed("synthetic", "f" * 36, {"test": {"fear": 10}}),
-        )  # fmt: skip
+            values | {"seconds.total": 2.5},
+            {"loss": [2.0, 1.0, 0.5]},
+            tags,
+            ["a note"],
+            1000.0,
+            1002.5,
+            params={"method.epochs": "3"},
+            data=DataUsed("synthetic", "f" * 36, {"test": {"fear": 10}}),
+        )
         tracker.log_cell(parent, result, folder, {})
     tracker.end(parent, "FINISHED")
     return tracker
@@ -175,19 +187,21 @@ def test_a_report_never_has_old_numbers_beside_new_ones(home, store, monkeypatch
     store.log_cell(parent, measured(store.read_cell(old), store.read_scores(old.info.run_id)), home / "elsewhere", {})
     found = load(store)
     assert dict(zip(found.cells["method"], found.cells["status"], strict=True)) == {
-        "baseline": "missing", "ours": "finished"
-    }  # fmt: skip
+        "baseline": "missing",
+        "ours": "finished",
+    }
     (warning,) = (warn for warn in found.warnings if "evaluation" in warn.text)
     assert (warning.methods, "surprise seed 0" in warning.text) == (("baseline",), True)
     assert "osfer measure --profile smoke" in warning.text
 
 
 def test_the_next_run_measures_what_it_would_otherwise_count_as_done(home, monkeypatch):
-    name, profile, text = load_profile("smoke")
+    profile = load_profile("smoke")
+    name = profile.name
     cells, faces = make_plan(profile, Selection(methods=("baseline",)), home / "cache")
 
     def run():
-        return Runner(home, name, profile, text, torch.device("cpu")).run(cells, faces, "osfer run")
+        return Runner(home, profile).run(cells, faces, "osfer run")
 
     assert run().computed == 1
     old = Tracker(home, name).finished_cells()[cells[0].key]

@@ -25,10 +25,15 @@ from open_set_fer.methods.contract import Detection
 
 
 def test_numbers_of_any_kind_are_a_curve():
-    found = checked_curves({
-        "loss": [np.float32(0.5), 1], "a/b c:d": np.arange(2), "nan": [float("nan"), float("inf")], "empty": [],
-        "tensor": torch.tensor([1.5]),
-    })  # fmt: skip
+    found = checked_curves(
+        {
+            "loss": [np.float32(0.5), 1],
+            "a/b c:d": np.arange(2),
+            "nan": [float("nan"), float("inf")],
+            "empty": [],
+            "tensor": torch.tensor([1.5]),
+        }
+    )
     assert found["loss"] == [0.5, 1.0]
     assert found["a/b c:d"] == [0.0, 1.0]
     assert found["tensor"] == [1.5]
@@ -36,9 +41,22 @@ def test_numbers_of_any_kind_are_a_curve():
 
 
 @pytest.mark.parametrize(
-    "curves", [{"x<>": [1.0]}, {"a/../b": [1.0]}, {"": [1.0]}, {3: [1.0]}, {"x": ["a"]}, {"x": ["1.5"]}, {"x": 1.0},
-               {"x": [[1.0], [2.0]]}, {"x": [[1.0], [2.0, 3.0]]}, {"x": [None]}, {"x": "abc"}, {"n" * 300: [1.0]}]
-)  # fmt: skip
+    "curves",
+    [
+        {"x<>": [1.0]},
+        {"a/../b": [1.0]},
+        {"": [1.0]},
+        {3: [1.0]},
+        {"x": ["a"]},
+        {"x": ["1.5"]},
+        {"x": 1.0},
+        {"x": [[1.0], [2.0]]},
+        {"x": [[1.0], [2.0, 3.0]]},
+        {"x": [None]},
+        {"x": "abc"},
+        {"n" * 300: [1.0]},
+    ],
+)
 def test_a_curve_that_mlflow_refuses_is_named(curves):
     with pytest.raises(SuiteError, match=f"curve {next(iter(curves))!r}"):
         checked_curves(curves)
@@ -52,9 +70,17 @@ def test_mlflow_takes_what_passes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "extras", [{"unknown_score": np.zeros(3)}, {"is_open": np.zeros(3)}, {"x": np.zeros(2)}, {"x": np.zeros((3, 2))},
-               {"x": np.array([{}, {}, {}])}, {"": np.zeros(3)}, {"x": [[1], [2, 3], []]}]
-)  # fmt: skip
+    "extras",
+    [
+        {"unknown_score": np.zeros(3)},
+        {"is_open": np.zeros(3)},
+        {"x": np.zeros(2)},
+        {"x": np.zeros((3, 2))},
+        {"x": np.array([{}, {}, {}])},
+        {"": np.zeros(3)},
+        {"x": [[1], [2, 3], []]},
+    ],
+)
 def test_an_extra_that_is_no_column_of_its_own_is_named(extras):
     with pytest.raises(SuiteError, match=f"extra {next(iter(extras))!r}"):
         checked_extras(extras, 3)
@@ -97,7 +123,7 @@ def test_a_result_that_cannot_be_written_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (SuiteError("1 of 180 scores are NaN", "mend the method"), "1 of 180 scores are NaN (mend: mend the method)"),
+        (SuiteError("1 of 180 scores are NaN", "fix the method"), "1 of 180 scores are NaN (fix: fix the method)"),
         (ValueError("\n\nsecond\nthird"), "ValueError: second"),
         (RuntimeError(), "RuntimeError (no message)"),
         (SystemExit(3), "SystemExit: 3"),

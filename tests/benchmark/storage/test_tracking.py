@@ -24,9 +24,13 @@ def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def result(seed: int = 0, auroc: float = 0.75, method: str = "ours", **more: Any) -> CellResult:
     tags = {
-        "cell_key": f"{method}-{seed}", "dataset": "synthetic", "protocol": "pairs", "open_classes": "fear+anger",
-        "method": method, "seed": str(seed),
-    }  # fmt: skip
+        "cell_key": f"{method}-{seed}",
+        "dataset": "synthetic",
+        "protocol": "pairs",
+        "open_classes": "fear+anger",
+        "method": method,
+        "seed": str(seed),
+    }
     data = DataUsed("synthetic", "f" * 64, {"test": {"fear": 3}})
     metrics = {"auroc": auroc, "seconds.total": 20.0}
     return CellResult(metrics, {}, tags, params={"method.epochs": 3}, data=data, **more)
@@ -56,9 +60,13 @@ def test_a_cell_has_its_own_time_name_and_coordinates(tmp_path, home):
     assert (run.info.start_time, run.info.end_time) == (1000500, 1012750)
     assert run.info.run_name == "ours · fear+anger · s0 · synthetic"
     assert run.data.params == {
-        "cell.dataset": "synthetic", "cell.protocol": "pairs", "cell.open_classes": "fear+anger", "cell.method": "ours",
-        "cell.seed": "0", "method.epochs": "3",
-    }  # fmt: skip
+        "cell.dataset": "synthetic",
+        "cell.protocol": "pairs",
+        "cell.open_classes": "fear+anger",
+        "cell.method": "ours",
+        "cell.seed": "0",
+        "method.epochs": "3",
+    }
 
 
 def test_an_experiment_that_another_process_makes_meanwhile_is_taken(home, monkeypatch):
@@ -179,8 +187,9 @@ def test_a_store_in_a_file_is_asked_what_mlflow_would_say(tmp_path, home):
     assert local[1] == by_search[1]
     assert [run.info.run_id for run in local[2]] == [run.info.run_id for run in by_search[2]] == [old.info.run_id]
     assert {cell.key: (cell.auroc, cell.is_current) for cell in local[0]} == {
-        "ours-0": (0.25, True), "ours-1": (0.75, False),
-    }  # fmt: skip
+        "ours-0": (0.25, True),
+        "ours-1": (0.75, False),
+    }
 
 
 def test_what_a_request_taken_twice_has_left_is_removed_at_the_runs_end(tmp_path, home):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
@@ -24,7 +25,7 @@ from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.benchmark.tuning import tune as tuning
 from open_set_fer.benchmark.tuning.study import STAMP, Storage, Study, Trial, Verdict, choice
 from open_set_fer.benchmark.tuning.tune import Search, grid_of, study_protocols, tune, validation_faces
-from open_set_fer.cli import app
+from open_set_fer.cli.main import app
 from open_set_fer.cli.tune import _dashboard
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
@@ -46,7 +47,7 @@ def made_store(home):
 
 def write(tmp_path, search):
     path = tmp_path / "own.toml"
-    path.write_text(load_profile("smoke")[2] + search, "utf-8")
+    path.write_text(load_profile("smoke").text + search, "utf-8")
     return str(path)
 
 
@@ -74,7 +75,7 @@ def test_a_study_uses_no_face_of_the_test_split(rows):
 
 
 def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_class):
-    profile = load_profile("ferplus-cpu")[1]
+    profile = load_profile("ferplus-cpu")
     chosen, words = study_protocols(every_class, profile, ())
     assert [p.family for p in chosen] == ["compound", "contempt"]
     assert "reported" not in words
@@ -83,7 +84,7 @@ def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_cl
     assert "surprise: open in the tables as well" in words
     assert "(fear, surprise: open in the tables" in study_protocols(every_class, profile, ("surprise+fear",))[1]
     with pytest.raises(SuiteError, match="name one with --open"):
-        study_protocols(every_class, load_profile("demo")[1], ())
+        study_protocols(every_class, load_profile("demo"), ())
 
 
 def trial(number, *aurocs, state="finished", values=None, interval=None):
@@ -154,7 +155,7 @@ def test_a_place_that_is_no_storage_is_named(tmp_path):
 
 
 def test_a_grid_has_every_listed_value_and_short_ranges_of_whole_numbers():
-    low_high = load_profile("ferplus-cpu")[1].search["ours"]["learning_rate"]
+    low_high = load_profile("ferplus-cpu").search["ours"]["learning_rate"]
     whole = low_high.model_copy(update={"low": 2, "high": 4, "log": False})
     assert grid_of({"a": [1, [4, 5]], "b": whole}) == {"a": [1, "[4, 5]"], "b": [2, 3, 4]}
     assert choice({"x": 1}) == '{"x": 1}'
@@ -163,23 +164,33 @@ def test_a_grid_has_every_listed_value_and_short_ranges_of_whole_numbers():
 
 
 def tuned(tmp_path, trials, search=SEARCH, label="ours", objective="auroc", opened=(CONTEMPT,), **more):
-    import torch
-
-    name, profile, text = load_profile(write(tmp_path, search))
-    return tune(profile, name, text, label, Search(trials, **more), "synthetic", opened, (0,), tmp_path / "home",
-                torch.device("cpu"), "osfer tune", objective)  # fmt: skip
+    profile = load_profile(write(tmp_path, search))
+    return tune(
+        profile,
+        label,
+        Search(trials, **more),
+        "synthetic",
+        opened,
+        (0,),
+        tmp_path / "home",
+        RunOptions(),
+        "osfer tune",
+        objective,
+    )
 
 
 def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
     import optuna
 
     two = tuned(tmp_path, 2)
-    _, profile, _ = load_profile(str(tmp_path / "own.toml"))
+    profile = load_profile(str(tmp_path / "own.toml"))
     own = profile.method("ours")
     assert two.trials[0].values == {
-        "learning_rate": own.learning_rate, "epochs": own.epochs, "consistency_weight": own.consistency_weight,
+        "learning_rate": own.learning_rate,
+        "epochs": own.epochs,
+        "consistency_weight": own.consistency_weight,
         "closed_set.erase_probability": profile.closed_set_settings().erase_probability,
-    }  # fmt: skip
+    }
     assert two.trials[1].values != two.trials[0].values
     results = sorted((tmp_path / "home" / "results").glob("*/result.json"))
     written = [path.stat().st_mtime_ns for path in results]
@@ -214,8 +225,10 @@ def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
     assert shown.exit_code == 0, shown.output
     (said,) = json.loads(shown.stdout)["studies"]
     assert (said["name"], said["best"]["number"], said["best"]["value"]) == (
-        study.study_name, study.best_trial.number, study.best_value,
-    )  # fmt: skip
+        study.study_name,
+        study.best_trial.number,
+        study.best_value,
+    )
     assert [(t["number"], t["value"]) for t in said["trials"]] == [(t.number, t.value) for t in study.trials]
     kept = {artifact.path for artifact in tracker.client.list_artifacts(parent.info.run_id, "study")}
     assert {"study/study.md", "study/history.png", "study/slice.png", "study/contour.svg"} <= kept
@@ -225,14 +238,26 @@ def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
 def test_other_values_of_the_profile_are_tried_in_the_same_study_and_another_space_is_another(tmp_path):
     search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
     first = tuned(tmp_path, 1, search, "baseline")
-    import torch
-
     changed = write(tmp_path, search)
-    Path(changed).write_text(Path(changed).read_text().replace("epochs = 2\nbatch_size = 64\n\n[methods.baseline]",
-                             "epochs = 1\nbatch_size = 64\n\n[methods.baseline]"))  # fmt: skip
-    name, profile, text = load_profile(changed)
-    second = tune(profile, name, text, "baseline", Search(2), "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
-                  torch.device("cpu"), "osfer tune")  # fmt: skip
+    Path(changed).write_text(
+        Path(changed)
+        .read_text()
+        .replace(
+            "epochs = 2\nbatch_size = 64\n\n[methods.baseline]", "epochs = 1\nbatch_size = 64\n\n[methods.baseline]"
+        )
+    )
+    profile = load_profile(changed)
+    second = tune(
+        profile,
+        "baseline",
+        Search(2),
+        "synthetic",
+        (CONTEMPT,),
+        (0,),
+        tmp_path / "home",
+        RunOptions(),
+        "osfer tune",
+    )
     assert second.name == first.name
     assert [trial.values["closed_set.epochs"] for trial in second.trials] == [2, 1]
     assert second.own_trial().number == 1
@@ -283,7 +308,7 @@ def test_two_workers_may_make_the_tables_of_a_server_at_once(tmp_path, monkeypat
     import optuna
     from sqlalchemy.exc import IntegrityError
 
-    from open_set_fer.benchmark.tuning.tune import study as studies
+    from open_set_fer.benchmark.tuning import study as studies
 
     made, real = [], optuna.storages.RDBStorage
 
@@ -356,19 +381,28 @@ def test_a_study_on_a_server_has_a_heartbeat(tmp_path, monkeypatch):
     import time
 
     import optuna
-    import torch
 
-    from open_set_fer.benchmark.tuning.tune import study as studies
+    from open_set_fer.benchmark.tuning import study as studies
 
     monkeypatch.setattr(studies, "HEARTBEAT", 1)
     monkeypatch.setattr(studies, "GRACE", 2)
     search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
     server = Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False)
-    name, profile, text = load_profile(write(tmp_path, search))
+    profile = load_profile(write(tmp_path, search))
 
     def work(trials):
-        return tune(profile, name, text, "baseline", Search(trials), "synthetic", (CONTEMPT,), (0,), tmp_path / "home",
-                    torch.device("cpu"), "osfer tune", storage=server)  # fmt: skip
+        return tune(
+            profile,
+            "baseline",
+            Search(trials),
+            "synthetic",
+            (CONTEMPT,),
+            (0,),
+            tmp_path / "home",
+            RunOptions(),
+            "osfer tune",
+            storage=server,
+        )
 
     study = work(1)
     backend = server.open()
@@ -468,7 +502,7 @@ def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tm
     assert scores["is_open"].mean() == pytest.approx(0.2, abs=0.01)
     assert set(scores["true_class"]) == set(BASIC), "every class is closed, none left out"
     assert np.array_equal(scores["closed_set_class"] != scores["given_class"], scores["is_open"])
-    faces = load_profile("smoke")[1].dataset("synthetic").load(tmp_path / "home" / "cache")
+    faces = load_profile("smoke").dataset("synthetic").load(tmp_path / "home" / "cache")
     assert set(faces.split[np.isin(faces.ids, scores["id"])]) == {"train"}, "no split valid: held-out training images"
 
 
@@ -480,21 +514,19 @@ def test_what_the_control_cannot_tune_is_said(tmp_path):
         control(tmp_path, "proser", search)
     path, last = tmp_path / "flipped.toml", 'open_classes = ["surprise"]'
     path.write_text(
-        (without_controls(load_profile("smoke")[2]) + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8"
+        (without_controls(load_profile("smoke").text) + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8"
     )
-    name, profile, text = load_profile(str(path))
+    profile = load_profile(str(path))
     with pytest.raises(SuiteError, match="tune with --objective control"):
         tune(
             profile,
-            name,
-            text,
             "ours",
             Search(1),
             "synthetic",
             (CONTEMPT,),
             (0,),
             tmp_path / "home",
-            None,
+            RunOptions(),
             "osfer tune",
         )
 
@@ -520,14 +552,14 @@ def test_a_wrong_search_entry_names_itself(tmp_path, old, new, message):
 
 
 def test_like_starts_from_another_entry(tmp_path):
-    _, profile, _ = load_profile(write(tmp_path, '[methods.ours-short]\nlike = "ours"\nepochs = 1\n'))
+    profile = load_profile(write(tmp_path, '[methods.ours-short]\nlike = "ours"\nepochs = 1\n'))
     own, like = profile.method("ours"), profile.method("ours-short")
     assert like.epochs == 1
     assert (like.cycle_length, like.learning_rate) == (own.cycle_length, own.learning_rate)
     chain = (
         '[methods.ours-short]\nlike = "ours"\nepochs = 1\n[methods.ours-x]\nlike = "ours-short"\nattention = false\n'
     )
-    last = load_profile(write(tmp_path, chain))[1].method("ours-x")
+    last = load_profile(write(tmp_path, chain)).method("ours-x")
     assert (last.epochs, last.attention) == (1, False)
     with pytest.raises(SuiteError, match=r"methods\.ours-x\.like: 'ours-shrt' is no label, did you mean 'ours-short'"):
         load_profile(write(tmp_path, chain.replace('"ours-short"', '"ours-shrt"')))
@@ -536,7 +568,7 @@ def test_like_starts_from_another_entry(tmp_path):
 
 
 def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
-    _, profile, _ = load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epochs = 7 }\n'))
+    profile = load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epochs = 7 }\n'))
     assert profile.closed_set_settings("weak").epochs == 7
     assert profile.closed_set_settings("ours") == profile.closed_set_settings()
     cells, _ = make_plan(profile, Selection(methods=("ours", "weak"), regime=OWN), tmp_path / "cache")
@@ -546,13 +578,11 @@ def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
 
 
 def test_a_run_with_two_closed_set_recipes_trains_two_models(tmp_path):
-    import torch
-
     text = '[methods.weak]\nlike = "baseline"\nclosed_set = { epochs = 1 }\n'
-    name, profile, toml = load_profile(write(tmp_path, text))
+    profile = load_profile(write(tmp_path, text))
     cells, face_sets = make_plan(profile, Selection(methods=("baseline", "weak")), tmp_path / "cache")
     home = tmp_path / "home"
-    outcome = Runner(home, name, profile, toml, torch.device("cpu")).run(cells, face_sets, "osfer run")
+    outcome = Runner(home, profile).run(cells, face_sets, "osfer run")
     assert outcome.computed == 2
     assert len(list((home / "closed_set").glob("*.safetensors"))) == 2
     scores = [pd.read_parquet(home / "results" / cell.key / "scores.parquet")["unknown_score"] for cell in cells]
@@ -574,7 +604,7 @@ def test_tune_on_the_command_line(tmp_path):
 
 
 def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, monkeypatch):
-    def tuned(profile, name, text, label, *_):
+    def tuned(profile, label, *_):
         if label == "baseline":
             raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
         return study_of(trial(0, 0.5))

@@ -13,9 +13,13 @@ from open_set_fer.methods.shared.recipe import BackboneSettings
 
 @pytest.mark.parametrize(
     ("backbone", "size", "map_size"),
-    [(BackboneSettings("small", width=8), 48, 6), (BackboneSettings("resnet18"), 224, 7),
-     (BackboneSettings("resnet18", stem="face"), 224, 7), (BackboneSettings("resnet50"), 64, 2)],
-)  # fmt: skip
+    [
+        (BackboneSettings("small", width=8), 48, 6),
+        (BackboneSettings("resnet18"), 224, 7),
+        (BackboneSettings("resnet18", stem="face"), 224, 7),
+        (BackboneSettings("resnet50"), 64, 2),
+    ],
+)
 def test_mean_of_the_map_plus_bias_is_the_logit(backbone, size, map_size):
     network = build_network(backbone, classes=6, channels=1, seed=3).eval()
     torch.nn.init.normal_(network.fc.bias)

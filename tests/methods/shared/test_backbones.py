@@ -36,8 +36,11 @@ KINDS = ("small", "shallow", "gan", "resnet18", "resnet50")
 def test_gradients_with_two_threads_are_those_of_float64(kind, batches, bound):
     done = subprocess.run(
         [sys.executable, "-m", "tests.methods.gradients", kind, batches],
-        env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}, capture_output=True, text=True, timeout=550,
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
     assert done.returncode == 0, f"died with {done.returncode}: {done.stderr}"
     errors = json.loads(done.stdout)
     assert errors

@@ -199,6 +199,11 @@ def test_notes_cut_at_the_tags_length_are_kept() -> None:
 
 def test_orders() -> None:
     assert method_order(["x", "ours", "dias", "a", "baseline"]) == ["baseline", "dias", "ours", "x", "a"]
-    rows = [("pairs", "fear+disgust"), ("single", "neutral"), ("pairs", "surprise+fear"), ("single", "zeal"),
-            ("single", "fear")]  # fmt: skip
+    rows = [
+        ("pairs", "fear+disgust"),
+        ("single", "neutral"),
+        ("pairs", "surprise+fear"),
+        ("single", "zeal"),
+        ("single", "fear"),
+    ]
     assert [label for _, label in protocol_order(rows)] == ["fear", "neutral", "zeal", "surprise+fear", "fear+disgust"]

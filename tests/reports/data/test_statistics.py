@@ -20,22 +20,31 @@ from tests.reports.page.test_summary import made
 
 CLASSES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 METHODS = ("baseline", "ours", "proser", "dias")
-SCORES = np.array([
-    [0.70, 0.91, 0.80, 0.60], [0.72, 0.93, 0.81, 0.74], [0.65, 0.88, 0.64, 0.62], [0.80, 0.95, 0.85, 0.85],
-    [0.66, 0.89, 0.70, 0.62], [0.71, 0.60, 0.70, 0.50], [0.68, 0.92, 0.88, 0.67],
-])  # fmt: skip
+SCORES = np.array(
+    [
+        [0.70, 0.91, 0.80, 0.60],
+        [0.72, 0.93, 0.81, 0.74],
+        [0.65, 0.88, 0.64, 0.62],
+        [0.80, 0.95, 0.85, 0.85],
+        [0.66, 0.89, 0.70, 0.62],
+        [0.71, 0.60, 0.70, 0.50],
+        [0.68, 0.92, 0.88, 0.67],
+    ]
+)
 """AUROC, choices of open classes by methods: the mean over the seeds."""
 
 
 def cells(scores: NDArray[np.float64] = SCORES, seeds: int = 2, methods: tuple[str, ...] = METHODS) -> pd.DataFrame:
     """Cells whose means over seeds are the scores."""
     offsets = np.linspace(-0.01, 0.01, seeds) if seeds > 1 else np.zeros(1)
-    return made({
-        ("single", opened, method, seed): float(scores[row, column] + offsets[seed])
-        for row, opened in enumerate(CLASSES[: len(scores)])
-        for column, method in enumerate(methods)
-        for seed in range(seeds)
-    }).cells  # fmt: skip
+    return made(
+        {
+            ("single", opened, method, seed): float(scores[row, column] + offsets[seed])
+            for row, opened in enumerate(CLASSES[: len(scores)])
+            for column, method in enumerate(methods)
+            for seed in range(seeds)
+        }
+    ).cells
 
 
 def compared(frame: pd.DataFrame) -> Comparison:
@@ -88,8 +97,11 @@ def test_ranks_and_friedman_are_those_of_the_formula() -> None:
 def test_wilcoxon_is_that_of_every_choice_of_signs_and_holm_is_step_down() -> None:
     found = compared(cells())
     columns = {method: SCORES[:, place] for place, method in enumerate(METHODS)}
-    without_zeros = {pair: columns[pair.first] - columns[pair.second] for pair in found.pairs
-                     if (columns[pair.first] != columns[pair.second]).all()}  # fmt: skip
+    without_zeros = {
+        pair: columns[pair.first] - columns[pair.second]
+        for pair in found.pairs
+        if (columns[pair.first] != columns[pair.second]).all()
+    }
     assert len(without_zeros) == len(found.pairs) - 1  # proser and dias are equal once
     exact = {pair: enumerated_wilcoxon(difference) for pair, difference in without_zeros.items()}
     strongest = min(exact.values())
@@ -116,9 +128,12 @@ def test_nemenyi_is_the_range_of_normal_variables() -> None:
 def test_what_is_said_names_ranks_tests_and_assumption() -> None:
     said = sentences(compared(cells()))
     for part in (
-        "over 7 choices of open classes (each the mean over 2 seeds): Ours 1.3, PROSER 2.2", "Friedman: χ²(3) = ",
-        "Nemenyi: critical difference 1.77 at 5 %", "6 pairs over 7 blocks cannot have p below 0.094", "share faces",
-    ):  # fmt: skip
+        "over 7 choices of open classes (each the mean over 2 seeds): Ours 1.3, PROSER 2.2",
+        "Friedman: χ²(3) = ",
+        "Nemenyi: critical difference 1.77 at 5 %",
+        "6 pairs over 7 blocks cannot have p below 0.094",
+        "share faces",
+    ):
         assert part in said
     two = sentences(compared(cells(SCORES[:, :2], methods=("baseline", "ours"))))
     assert "Friedman" not in two
@@ -144,7 +159,7 @@ def test_refused_with_a_sentence() -> None:
     assert few == (
         "No test of differences between methods: 5 choices of open classes; with fewer than 6 even a method that always wins "
         "has a Wilcoxon p above 0.05."
-    )  # fmt: skip
+    )
     frame = cells()
     frame.loc[frame["run_id"].isin(["run3", "run11"]), ["status", "auroc"]] = "missing", np.nan
     said = compare(frame)
@@ -158,12 +173,16 @@ def test_refused_with_a_sentence() -> None:
 def pooled(classes: tuple[str, ...], pools: int) -> pd.DataFrame:
     """Cells of several pools of each class; the scores' mean over a class's pools is its row of SCORES."""
     offsets = np.linspace(-0.01, 0.01, pools)
-    return made({
-        ("single", f"{opened} (600 images, {10 * pool + 5}% open)", method, 0): float(SCORES[row, column] + offsets[pool])
-        for row, opened in enumerate(classes)
-        for pool in range(pools)
-        for column, method in enumerate(METHODS)
-    }).cells  # fmt: skip
+    return made(
+        {
+            ("single", f"{opened} (600 images, {10 * pool + 5}% open)", method, 0): float(
+                SCORES[row, column] + offsets[pool]
+            )
+            for row, opened in enumerate(classes)
+            for pool in range(pools)
+            for column, method in enumerate(METHODS)
+        }
+    ).cells
 
 
 def test_pools_of_one_choice_are_no_blocks_of_their_own() -> None:

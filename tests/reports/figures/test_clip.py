@@ -21,8 +21,11 @@ OF_CLASS = np.arange(30) % 3
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> Results:
     """FERPlus and CIFAR-10, whose images have the same ids."""
-    cells = {(d, "single", "fear", m, 0): (0.5 + 0.25 * (m == "ours"), 0.9)
-             for d in ("ferplus", "cifar10") for m in ("baseline", "ours")}  # fmt: skip
+    cells = {
+        (d, "single", "fear", m, 0): (0.5 + 0.25 * (m == "ours"), 0.9)
+        for d in ("ferplus", "cifar10")
+        for m in ("baseline", "ours")
+    }
     scores = pd.DataFrame({"id": IDS, "true_class": np.array(CLASSES)[OF_CLASS]})
     monkeypatch.setattr(Results, "scores", lambda *_: scores)
     return results_of(cells)
@@ -48,8 +51,19 @@ def test_the_contrast_stands_beside_the_faces_with_how_near_images_of_a_class_ar
         assert [len(points.get_offsets()) for points in axes.collections] == [10, 10, 10]
         assert [text.get_text() for text in axes.get_legend().get_texts()] == list(CLASSES)
     texts = [text.get_text() for text in table.texts]
-    assert texts == ["AUROC, mean", "CIFAR-10", "DIAS", "—", "Ours", "0.750 (n = 1)", "FERPlus", "DIAS", "—", "Ours",
-                     "0.750 (n = 1)"]  # fmt: skip
+    assert texts == [
+        "AUROC, mean",
+        "CIFAR-10",
+        "DIAS",
+        "—",
+        "Ours",
+        "0.750 (n = 1)",
+        "FERPlus",
+        "DIAS",
+        "—",
+        "Ours",
+        "0.750 (n = 1)",
+    ]
 
 
 def test_a_file_of_faces_alone_is_drawn_alone_from_either_format(results, tmp_path):

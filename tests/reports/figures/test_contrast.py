@@ -51,17 +51,26 @@ def drawn_scores(closed: tuple[str, ...], rng: np.random.Generator) -> tuple[pd.
     predicted = np.where(truth < 0, rng.choice(len(closed) - 1, 90), truth)
     scores = rng.normal(size=90) + (truth < 0)
     names = np.array([*closed, "open"])
-    frame = pd.DataFrame({
-        "id": [f"face_{i}" for i in range(90)], "truth": names[truth], "is_open": truth < 0, "unknown_score": scores,
-        "predicted_class": names[predicted],
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "id": [f"face_{i}" for i in range(90)],
+            "truth": names[truth],
+            "is_open": truth < 0,
+            "unknown_score": scores,
+            "predicted_class": names[predicted],
+        }
+    )
     return frame, cell_metrics(truth, scores, predicted, predicted, len(closed))
 
 
 def make(
-    home: Path, datasets: tuple[str, ...], methods: tuple[str, ...] = ("proser", "baseline"), *,
-    failed: frozenset[Cell] = frozenset(), missing: frozenset[Cell] = frozenset(),
-) -> Made:  # fmt: skip
+    home: Path,
+    datasets: tuple[str, ...],
+    methods: tuple[str, ...] = ("proser", "baseline"),
+    *,
+    failed: frozenset[Cell] = frozenset(),
+    missing: frozenset[Cell] = frozenset(),
+) -> Made:
     """A new experiment in the store of `home`: a cell for each of these data sets, its opened classes and methods."""
     made = Made(Tracker(home, f"contrast-{next(NUMBERS)}"), {})
     cells = [(dataset, opened, method) for dataset in datasets for opened in OPENED[dataset] for method in methods]
@@ -214,8 +223,10 @@ def test_scores_that_are_gone_are_said_to_be(both: Made, monkeypatch: pytest.Mon
 
 def test_they_come_first_on_the_page_and_as_files(both: Made, tmp_path: Path) -> None:
     page = render(both.tracker, tmp_path).read_text("utf-8")
-    places = [page.index(f'<figure id="{name}">') for name in
-              ("figure1_synthetic_digits", "figure2_synthetic_digits", "auroc_synthetic")]  # fmt: skip
+    places = [
+        page.index(f'<figure id="{name}">')
+        for name in ("figure1_synthetic_digits", "figure2_synthetic_digits", "auroc_synthetic")
+    ]
     assert places == sorted(places)
     for number in (1, 2):
         for suffix in ("png", "pdf", "svg"):

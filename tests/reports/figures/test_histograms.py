@@ -22,8 +22,12 @@ from tests.reports.figures.test_contrast import make
 @pytest.fixture(scope="module")
 def figures(store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[ReportFigure]:
     """Every kind of figure, with empty panels too."""
-    made = make(tmp_path_factory.mktemp("contrast"), ("synthetic", "digits"), ("baseline", "ours", "eow"),
-                failed=frozenset({("synthetic", "fear", "ours")}))  # fmt: skip
+    made = make(
+        tmp_path_factory.mktemp("contrast"),
+        ("synthetic", "digits"),
+        ("baseline", "ours", "eow"),
+        failed=frozenset({("synthetic", "fear", "ours")}),
+    )
     contrast = list(all_figures(load(made.tracker)))
     return contrast[:2] + list(all_figures(load(store.tracker)))
 

@@ -42,10 +42,13 @@ def with_labels(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     def scores(self: Results, run_id: str) -> pd.DataFrame:
         labels = GIVEN[opened[run_id]]
         closed = ["fear", "anger", "neutral"]
-        return pd.DataFrame({
-            "is_open": [True] * 12 + [False] * 3, "truth": ["open"] * 12 + closed,
-            "given_class": labels * (12 // len(labels)) + closed,
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "is_open": [True] * 12 + [False] * 3,
+                "truth": ["open"] * 12 + closed,
+                "given_class": labels * (12 // len(labels)) + closed,
+            }
+        )
 
     monkeypatch.setattr(Results, "scores", scores)
 

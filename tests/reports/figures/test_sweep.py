@@ -15,15 +15,25 @@ def results(cells):
     """Of cells (method, network or None, settings, seed, AUROC by epoch)."""
     rows, params = [], {}
     for number, (network, settings, seed, read) in enumerate(cells):
-        rows.append({
-            "dataset": "ferplus", "open_classes": "surprise", "seed": seed, "status": "finished", "demonstration": False,
-            "run_id": str(number), **{f"auroc.epoch_{epoch}": value for epoch, value in read.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "dataset": "ferplus",
+                "open_classes": "surprise",
+                "seed": seed,
+                "status": "finished",
+                "demonstration": False,
+                "run_id": str(number),
+                **{f"auroc.epoch_{epoch}": value for epoch, value in read.items()},
+            }
+        )
         own = {"own_backbone.name": network, "own_backbone.width": "8"} if network else {}
         params[str(number)] = {
-            "backbone.name": "shallow", "backbone.width": "16", **own, "method.name": "ours",
+            "backbone.name": "shallow",
+            "backbone.width": "16",
+            **own,
+            "method.name": "ours",
             **{f"method.{name}": str(value) for name, value in settings.items()},
-        }  # fmt: skip
+        }
     return SimpleNamespace(cells=pd.DataFrame(rows), params=params)
 
 
@@ -33,8 +43,12 @@ def settings(weight=5.0, cycle=10):
 
 @pytest.fixture
 def figures():
-    cells = [(network, settings(float(weight)), seed, {10: 0.5 + weight / 100 + seed / 10, 20: 0.62, 30: np.nan})
-             for network in (None, "small") for weight in (1, 2, 5) for seed in (0, 1)]  # fmt: skip
+    cells = [
+        (network, settings(float(weight)), seed, {10: 0.5 + weight / 100 + seed / 10, 20: 0.62, 30: np.nan})
+        for network in (None, "small")
+        for weight in (1, 2, 5)
+        for seed in (0, 1)
+    ]
     cells.append((None, settings(cycle=50), 0, {20: 0.7}))
     return {figure.name: figure for figure in sweep_figures(results(cells))}
 

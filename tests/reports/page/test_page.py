@@ -66,10 +66,25 @@ def test_page_is_self_contained_and_whole(rendered: Path, tables: dict[str, Tabl
 def test_page_says_what_was_run(rendered: Path) -> None:
     text = (rendered / "index.html").read_text("utf-8")
     for said in (
-        "<b>20</b> cells finished", "<b>4</b> failed", "<b>4</b> missing", "unknown: no cell finished", "f" * 36, "1,234", "c0ffee-dirty", "node-1",
-        "cpu (x86_64)", "ValueError: &lt;diverged&gt; &amp; more", "few epochs", "osfer report --profile test",
-        "also finished with other settings", "my_method &amp; 50% #1", "3 | 5", "closed_set.epochs", "AAAI 2024", "EOW: disgust seed 0, disgust seed 1",
-    ):  # fmt: skip
+        "<b>20</b> cells finished",
+        "<b>4</b> failed",
+        "<b>4</b> missing",
+        "unknown: no cell finished",
+        "f" * 36,
+        "1,234",
+        "c0ffee-dirty",
+        "node-1",
+        "cpu (x86_64)",
+        "ValueError: &lt;diverged&gt; &amp; more",
+        "few epochs",
+        "osfer report --profile test",
+        "also finished with other settings",
+        "my_method &amp; 50% #1",
+        "3 | 5",
+        "closed_set.epochs",
+        "AAAI 2024",
+        "EOW: disgust seed 0, disgust seed 1",
+    ):
         assert said in text, said
 
 
@@ -103,17 +118,26 @@ def test_selections_that_lost_a_class_are_one_line() -> None:
         return {"dataset": "ferplus", "method": "ours", "notes": notes}
 
     fell = "a class without a clean sample was kept whole in {} of 3 selections (lost: {})"
-    ran = pd.DataFrame([
-        cell(fell.format(3, "fear, disgust")), cell(fell.format(2, "fear")), cell(fell.format(3, "fear, disgust"), "other"),
-        cell("network 1, epoch 3: selection kept no sample of class 1, 2: all samples used",
-             "network 2, epoch 3: selection kept no sample: all samples used"),
-    ])  # fmt: skip
+    ran = pd.DataFrame(
+        [
+            cell(fell.format(3, "fear, disgust")),
+            cell(fell.format(2, "fear")),
+            cell(fell.format(3, "fear, disgust"), "other"),
+            cell(
+                "network 1, epoch 3: selection kept no sample of class 1, 2: all samples used",
+                "network 2, epoch 3: selection kept no sample: all samples used",
+            ),
+        ]
+    )
     assert _notes(ran) == [
-        ("FERPlus: Ours", "A class without a clean sample was kept whole in 8 of 9 selections: fear in 3 cells, disgust in 2 "
-                          "cells.", 3),
+        (
+            "FERPlus: Ours",
+            "A class without a clean sample was kept whole in 8 of 9 selections: fear in 3 cells, disgust in 2 cells.",
+            3,
+        ),
         ("FERPlus: Ours", "other", 1),
         ("FERPlus: Ours", "a selection lost a class: all samples used", 1),
-    ]  # fmt: skip
+    ]
 
 
 def test_the_page_links_studies_that_lie_beside_it(tmp_path: Path) -> None:

@@ -19,14 +19,38 @@ def made(values: dict[tuple[str, str, str, int], float | None], methods: dict[st
     """Results with AUROCs by (family, open classes, label, seed); None: planned without a run."""
     rows = []
     for number, ((family, opened, method, seed), auroc) in enumerate(values.items()):
-        rows.append({
-            "dataset": "ferplus", "protocol": family, "open_classes": opened, "method": method, "seed": seed,
-            "status": "missing" if auroc is None else "finished", "run_id": f"run{number}", "auroc": auroc,
-            "fpr_at_tpr95": None if auroc is None else 1 - auroc, "error": "", "notes": (), "counts": "", "fingerprint": "f",
-            "demonstration": False, "logged": pd.Timestamp("2026-01-01"), "selection": "own", "git_commit": "c", "host": "h",
-            "device": "cpu", "cell_key": "k", "settings_key": "s", "version": "9.8", "python": "3.13", "torch": "2.99",
-            "cpu": "A processor", "gpu": "unknown", "threads": "2", **LOSSES,
-        })  # fmt: skip
+        rows.append(
+            {
+                "dataset": "ferplus",
+                "protocol": family,
+                "open_classes": opened,
+                "method": method,
+                "seed": seed,
+                "status": "missing" if auroc is None else "finished",
+                "run_id": f"run{number}",
+                "auroc": auroc,
+                "fpr_at_tpr95": None if auroc is None else 1 - auroc,
+                "error": "",
+                "notes": (),
+                "counts": "",
+                "fingerprint": "f",
+                "demonstration": False,
+                "logged": pd.Timestamp("2026-01-01"),
+                "selection": "own",
+                "git_commit": "c",
+                "host": "h",
+                "device": "cpu",
+                "cell_key": "k",
+                "settings_key": "s",
+                "version": "9.8",
+                "python": "3.13",
+                "torch": "2.99",
+                "cpu": "A processor",
+                "gpu": "unknown",
+                "threads": "2",
+                **LOSSES,
+            }
+        )
     cells = pd.DataFrame(rows)
     names = methods or {}
     params = {row["run_id"]: {"method.name": names.get(row["method"], row["method"])} for row in rows}
@@ -34,12 +58,14 @@ def made(values: dict[tuple[str, str, str, int], float | None], methods: dict[st
     return Results("p", "7", cells[cells["status"] == "finished"], places, cells, params, (), cast(Tracker, None))
 
 
-SEEDS = made({
-    ("single", opened, method, seed): base + step + 0.02 * seed
-    for method, base in (("ours", 0.3), ("baseline", 0.7))
-    for opened, step in (("fear", 0.0), ("anger", 0.1))
-    for seed in (0, 1)
-})  # fmt: skip
+SEEDS = made(
+    {
+        ("single", opened, method, seed): base + step + 0.02 * seed
+        for method, base in (("ours", 0.3), ("baseline", 0.7))
+        for opened, step in (("fear", 0.0), ("anger", 0.1))
+        for seed in (0, 1)
+    }
+)
 
 
 def test_means_ranges_and_deviations_are_those_of_the_cells() -> None:
@@ -62,11 +88,16 @@ def test_the_sentence_names_the_best_method_and_where_ours_stands() -> None:
 
 
 def test_a_mean_over_fewer_choices_is_last_and_never_best() -> None:
-    results = made({
-        ("single", "fear", "baseline", 0): 0.6, ("single", "anger", "baseline", 0): 0.6,
-        ("single", "fear", "eow", 0): 0.9, ("single", "anger", "eow", 0): None,
-        ("single", "fear", "dias", 0): None, ("single", "anger", "dias", 0): None,
-    })  # fmt: skip
+    results = made(
+        {
+            ("single", "fear", "baseline", 0): 0.6,
+            ("single", "anger", "baseline", 0): 0.6,
+            ("single", "fear", "eow", 0): 0.9,
+            ("single", "anger", "eow", 0): None,
+            ("single", "fear", "dias", 0): None,
+            ("single", "anger", "dias", 0): None,
+        }
+    )
     (summary,) = summaries(results)
     assert [row.method for row in summary.standings] == ["baseline", "eow", "dias"]
     short = summary.standings[1].means[0]

@@ -54,11 +54,21 @@ def made(tmp_path_factory):
         store = Marked(Tracker(home, "made"), home)
         (home / "profile.toml").write_text("seeds = [0]\n")
         own = [("ferplus", "single", "surprise", method, 0) for method in METHODS]
-        controls = [("ferplus", "single", opened, method, seed) for opened, method, seed in (
-            (FLIPPED, "ours", 0), (FLIPPED, "ours", 1), (FLIPPED, "ours", 2), (OTHER, "ours", 0), (TRUE, "ours", 0),
-            (FLIPPED, "their method", 0), (FLIPPED, "baseline", 0),
-            (FLIPPED, "label-loss", 0), (FLIPPED, "label-loss", 1), (TRUE, "label-loss", 0),
-        )]  # fmt: skip
+        controls = [
+            ("ferplus", "single", opened, method, seed)
+            for opened, method, seed in (
+                (FLIPPED, "ours", 0),
+                (FLIPPED, "ours", 1),
+                (FLIPPED, "ours", 2),
+                (OTHER, "ours", 0),
+                (TRUE, "ours", 0),
+                (FLIPPED, "their method", 0),
+                (FLIPPED, "baseline", 0),
+                (FLIPPED, "label-loss", 0),
+                (FLIPPED, "label-loss", 1),
+                (TRUE, "label-loss", 0),
+            )
+        ]
         store.make_plan([*own, *controls])
         strong = {
             (FLIPPED, "label-loss"): 3.0,
@@ -120,9 +130,13 @@ def test_a_table_has_the_control_beside_its_numbers(made, results, table):
     }
     ours = controls_of(results, "ferplus", "ours")[0]
     assert texts["the method"] == {
-        "baseline": "", "knn": "", "their method": f"{made.control(FLIPPED, 'their method', 0):.3f}", "cleanlab": "not run",
-        "ours": f"{ours.value:.3f} ± {ours.std:.3f}§", "ours-plus": "",
-    }  # fmt: skip
+        "baseline": "",
+        "knn": "",
+        "their method": f"{made.control(FLIPPED, 'their method', 0):.3f}",
+        "cleanlab": "not run",
+        "ours": f"{ours.value:.3f} ± {ours.std:.3f}§",
+        "ours-plus": "",
+    }
     assert texts["label loss"]["ours"] == f"{ours.reference:.3f}"
     assert "20% of true labels flipped" in true.heading
     assert other.printed

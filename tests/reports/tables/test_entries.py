@@ -46,8 +46,12 @@ def test_no_bold_where_the_best_mean_covers_fewer_rows() -> None:
         return Entry("single", "mean", "m", metric, "partial", value, coverage=frozenset(rows))
 
     def best(metric: Metric) -> list[bool]:
-        means = [mean(metric, 0.7, "fear", "anger"), mean(metric, 0.6, "fear", "anger"), mean(metric, 0.8, "fear"),
-                 mean(metric, None)]  # fmt: skip
+        means = [
+            mean(metric, 0.7, "fear", "anger"),
+            mean(metric, 0.6, "fear", "anger"),
+            mean(metric, 0.8, "fear"),
+            mean(metric, None),
+        ]
         mark_best(means)
         return [entry.best for entry in means]
 

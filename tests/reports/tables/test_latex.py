@@ -21,8 +21,25 @@ from tests.reports.data.test_statistics import cells
 from tests.reports.tables.test_wide import forms
 
 PAPER_METHODS = ["baseline", "eow", "proser", "dias", "ours"]
-POST_HOC = ["energy", "relative-mahalanobis", "kl-matching", "knn", "vim", "react", "she", "dice", "odin", "ours-plus",
-            "co-teaching", "cleanlab", "o2u", "ours-no-attention", "mahalanobis", "openmax", "entropy"]  # fmt: skip
+POST_HOC = [
+    "energy",
+    "relative-mahalanobis",
+    "kl-matching",
+    "knn",
+    "vim",
+    "react",
+    "she",
+    "dice",
+    "odin",
+    "ours-plus",
+    "co-teaching",
+    "cleanlab",
+    "o2u",
+    "ours-no-attention",
+    "mahalanobis",
+    "openmax",
+    "entropy",
+]
 SPECIAL = [
     string.punctuation,
     "[a]",
@@ -51,10 +68,18 @@ def table(methods: list[str], rows: list[str], seeds: int = 1, align: str = "lef
         made = []
         for place, label in enumerate([*rows, "mean"]):
             entries = [
-                Entry("single", label, method, metric, "finished", 0.5 + 0.013 * ((place + 3 * k) % 11),
-                      0.0123 if seeds > 1 else None, mark="†" if label == "mean" and k == 1 else "")
+                Entry(
+                    "single",
+                    label,
+                    method,
+                    metric,
+                    "finished",
+                    0.5 + 0.013 * ((place + 3 * k) % 11),
+                    0.0123 if seeds > 1 else None,
+                    mark="†" if label == "mean" and k == 1 else "",
+                )
                 for k, method in enumerate(methods)
-            ]  # fmt: skip
+            ]
             entries[0] = Entry("single", label, methods[0], metric, MISSING)
             mark_best(entries)
             made.append(Row(label, entries, is_mean=label == "mean"))
@@ -62,8 +87,19 @@ def table(methods: list[str], rows: list[str], seeds: int = 1, align: str = "lef
         blocks.append(Block(long, made, "RAF-DB as printed: AUROC ↑", "RAF-DB as printed: of another data set."))
     footnotes = ["† mean over 2 of 3 rows for EOW.", "Hyperparameters: settings for speed."]
     state = f"Mean ± standard deviation over {seeds} seeds."
-    return Table(name, "one open class", "the paper's Table 1", state, "ferplus", "open classes", methods, blocks,
-                 footnotes, footnotes[1:], align)  # fmt: skip
+    return Table(
+        name,
+        "one open class",
+        "the paper's Table 1",
+        state,
+        "ferplus",
+        "open classes",
+        methods,
+        blocks,
+        footnotes,
+        footnotes[1:],
+        align,
+    )
 
 
 def compared() -> Table:
@@ -74,8 +110,18 @@ def compared() -> Table:
 
 
 def side_table() -> Table:
-    heads = ["model accuracy", "closed accuracy", "OSCR", "AUPR open", "AUPR closed", "entropy open", "entropy closed",
-             "open faces", "closed faces", "seconds"]  # fmt: skip
+    heads = [
+        "model accuracy",
+        "closed accuracy",
+        "OSCR",
+        "AUPR open",
+        "AUPR closed",
+        "entropy open",
+        "entropy closed",
+        "open faces",
+        "closed faces",
+        "seconds",
+    ]
     made = table(heads, ["happiness+sadness+anger", "Ours (online)"], align="right", name="side_made")
     return made
 
@@ -210,10 +256,17 @@ def compile_tables(folder: Path, texts: dict[str, str], where: str) -> tuple[str
             (folder / f"{name}-{number}-box.tex").write_text(tabular + "%\n", "utf-8")
             boxes.append(f"{{{size}\\sbox0{{\\input{{{name}-{number}-box}}}}\\typeout{{NATURAL {name} \\the\\wd0}}}}")
     source = [
-        f"\\documentclass[{options}]{{{document_class}}}", preamble, "\\usepackage[T1]{fontenc}", "\\usepackage{booktabs}",
-        "\\begin{document}", "\\typeout{WIDTH column \\the\\columnwidth}\\typeout{WIDTH page \\the\\textwidth}",
-        *boxes, "Text.", *(f"\\input{{{name}}}\\clearpage" for name in texts), "\\end{document}",
-    ]  # fmt: skip
+        f"\\documentclass[{options}]{{{document_class}}}",
+        preamble,
+        "\\usepackage[T1]{fontenc}",
+        "\\usepackage{booktabs}",
+        "\\begin{document}",
+        "\\typeout{WIDTH column \\the\\columnwidth}\\typeout{WIDTH page \\the\\textwidth}",
+        *boxes,
+        "Text.",
+        *(f"\\input{{{name}}}\\clearpage" for name in texts),
+        "\\end{document}",
+    ]
     (folder / "all.tex").write_text("\n".join(source), "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=120)

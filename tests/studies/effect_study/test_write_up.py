@@ -46,10 +46,16 @@ def test_numbers_as_displayed():
 
 def test_a_mean_rests_on_the_seeds_that_have_every_class_and_says_so():
     rows = pd.DataFrame(
-        [("anger", "ours", 0, 0.5), ("fear", "ours", 0, 0.7), ("anger", "ours", 1, 0.6), ("fear", "ours", 1, 1.0),
-         ("anger", "ours", 2, 0.1), ("fear", "baseline", 0, 0.4)],
+        [
+            ("anger", "ours", 0, 0.5),
+            ("fear", "ours", 0, 0.7),
+            ("anger", "ours", 1, 0.6),
+            ("fear", "ours", 1, 1.0),
+            ("anger", "ours", 2, 0.1),
+            ("fear", "baseline", 0, 0.4),
+        ],
         columns=["open_classes", "method", "seed", "auroc"],
-    )  # fmt: skip
+    )
     baseline, ours = _means(rows)
     assert (ours["method"], ours["seeds"], ours["begun"]) == ("ours", 2, 3)
     assert ours["mean"] == pytest.approx(0.7)
@@ -121,17 +127,25 @@ def log(home, profile, family, opened, method, seed, trial, unknown_score):
     auroc = float(roc_auc_score(is_open, unknown_score))
     result = CellResult(
         tags={
-            "dataset": "ferplus", "protocol": family, "open_classes": opened, "method": method, "seed": str(seed),
-            "cell_key": f"{profile}{opened}{method}{seed}{trial}", "settings_key": f"{method}{trial}",
+            "dataset": "ferplus",
+            "protocol": family,
+            "open_classes": opened,
+            "method": method,
+            "seed": str(seed),
+            "cell_key": f"{profile}{opened}{method}{seed}{trial}",
+            "settings_key": f"{method}{trial}",
             "git_commit": "abc-dirty",
         },
         params={"method.learning_rate": str(0.001 * (trial + 1)), "method.epochs": "3"},
         metrics={
-            "auroc": auroc, "closed_set_accuracy": 0.7, "seconds.total": 1.0, "pseudo_label_entropy_open": 0.5,
+            "auroc": auroc,
+            "closed_set_accuracy": 0.7,
+            "seconds.total": 1.0,
+            "pseudo_label_entropy_open": 0.5,
         },
         curves={},
         data=DataUsed("ferplus", "f", {}),
-    )  # fmt: skip
+    )
     parent = tracker.start_benchmark([], "", "")
     tracker.log_cell(parent, result, folder, {})
     tracker.end(parent, "FINISHED")

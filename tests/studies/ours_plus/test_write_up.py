@@ -26,14 +26,23 @@ def log(tracker: Tracker, parent: str, folder, family: str, pool: str, method: s
     auroc = float(roc_auc_score(is_open, scores["unknown_score"]))
     opened = f"surprise ({pool})"
     tags = {
-        "dataset": "ferplus", "protocol": family, "open_classes": opened, "method": method, "seed": str(seed),
-        "cell_key": f"{opened}{method}{seed}", "settings_key": method, "git_commit": "abc",
-    }  # fmt: skip
+        "dataset": "ferplus",
+        "protocol": family,
+        "open_classes": opened,
+        "method": method,
+        "seed": str(seed),
+        "cell_key": f"{opened}{method}{seed}",
+        "settings_key": method,
+        "git_commit": "abc",
+    }
     result = CellResult(
         {"auroc": auroc, "fpr_at_tpr95": 0.9, "seconds.total": 1.0},
         {"held_out_auroc": [0.6 + seed / 10]} if method != "energy" else {},
-        tags, [NOTE] if fell_back else [], params={"method.energy_weight": "0.5"}, data=DataUsed("ferplus", "f", {}),
-    )  # fmt: skip
+        tags,
+        [NOTE] if fell_back else [],
+        params={"method.energy_weight": "0.5"},
+        data=DataUsed("ferplus", "f", {}),
+    )
     tracker.log_cell(parent, result, folder, {})
     both = scores["pool_logit"] + 0.5 * scores["unknown_score"]
     return {"auroc": auroc, "untested": float(roc_auc_score(is_open, both))}
@@ -45,10 +54,17 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
         write_ours_plus_study(tmp_path, tmp_path / "out")
     tracker = Tracker(tmp_path, PROFILE)
     plan = [
-        {"dataset": "ferplus", "protocol": "single", "open_classes": "surprise (9 images, 5% open)", "method": method,
-         "seed": seed, "cell_key": f"surprise (9 images, 5% open){method}{seed}"}
-        for method in ("energy", "ours-plus") for seed in range(3)
-    ]  # fmt: skip
+        {
+            "dataset": "ferplus",
+            "protocol": "single",
+            "open_classes": "surprise (9 images, 5% open)",
+            "method": method,
+            "seed": seed,
+            "cell_key": f"surprise (9 images, 5% open){method}{seed}",
+        }
+        for method in ("energy", "ours-plus")
+        for seed in range(3)
+    ]
     parent = tracker.start_benchmark(plan, "", "")
     pool, shift = "9 images, 5% open", "8 closed faces, half with blur"
     plus = [
@@ -63,9 +79,14 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     cells = [cell.strip() for cell in inside.strip("|").split("|")]
     both, untested = [x["auroc"] for x in plus], [plus[0]["auroc"], plus[1]["untested"]]
     assert cells == [
-        pool, f"{energy['auroc']:.3f}", f"{np.mean(both):.3f} ± {np.std(both, ddof=1):.3f}",
-        f"{np.mean(untested):.3f} ± {np.std(untested, ddof=1):.3f}", "0.650 ± 0.071", "1", "1 of 3 / 2 of 3",
-    ]  # fmt: skip
+        pool,
+        f"{energy['auroc']:.3f}",
+        f"{np.mean(both):.3f} ± {np.std(both, ddof=1):.3f}",
+        f"{np.mean(untested):.3f} ± {np.std(untested, ddof=1):.3f}",
+        "0.650 ± 0.071",
+        "1",
+        "1 of 3 / 2 of 3",
+    ]
     cells = [cell.strip() for cell in outside.strip("|").split("|")]
     assert cells[0] == shift
     assert cells[3:7] == [f"{moved['auroc']:.3f}", "0.100", "0.600", "0"]

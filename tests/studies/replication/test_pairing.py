@@ -63,7 +63,10 @@ def test_the_printed_baseline_follows_it_and_methods_that_see_images_do_not(data
 
 def test_every_printed_row_is_used_once():
     printed = paper_results()
-    wanted = printed[(printed["metric"] == "auroc") & printed["table"].isin(["table1", "table2"])
-                     & (printed["open_classes"] != "mean")]  # fmt: skip
+    wanted = printed[
+        (printed["metric"] == "auroc")
+        & printed["table"].isin(["table1", "table2"])
+        & (printed["open_classes"] != "mean")
+    ]
     used = pd.concat([pairing.printed_auroc(name) for name in ("rafdb", "ferplus")])
     assert len(used) == len(wanted)

@@ -35,12 +35,16 @@ def test_without_a_store_the_evidence_is_written_and_what_lacks_is_said(tmp_path
 
 
 def test_rows_of_both_regimes_stand_beside_the_printed_number():
-    found = regime_rows(cells(
-        ("surprise", "own", 0.0, "baseline", 0, 0.70), ("surprise", "own", 0.0, "baseline", 1, 0.68),
-        ("surprise", "released", 1.0, "baseline", 0, 0.54), ("surprise", "released", 0.5, "baseline", 0, 0.60),
-        ("surprise", "own", 0.0, "knn", 0, 0.9),  # never under released labels: it does not read them
-        ("fear", "released", 1.0, "baseline", 0, 0.50),
-    ))  # fmt: skip
+    found = regime_rows(
+        cells(
+            ("surprise", "own", 0.0, "baseline", 0, 0.70),
+            ("surprise", "own", 0.0, "baseline", 1, 0.68),
+            ("surprise", "released", 1.0, "baseline", 0, 0.54),
+            ("surprise", "released", 0.5, "baseline", 0, 0.60),
+            ("surprise", "own", 0.0, "knn", 0, 0.9),  # never under released labels: it does not read them
+            ("fear", "released", 1.0, "baseline", 0, 0.50),
+        )
+    )
     assert [(row["open"], row["method"]) for row in found] == [("surprise", "baseline"), ("fear", "baseline")]
     assert found[0]["own"]["mean"] == pytest.approx(0.69)
     assert found[0]["own"]["cells"] == "2"
@@ -50,10 +54,13 @@ def test_rows_of_both_regimes_stand_beside_the_printed_number():
 
 
 def test_what_is_planned_and_not_there_is_shown_as_missing():
-    (row,) = regime_rows(cells(
-        ("fear", "own", 0.0, "ours-mine", 0, 0.5), ("fear", "own", 0.0, "ours-mine", 1, None),
-        ("fear", "released", 1.0, "ours-mine", 0, None),
-    ))  # fmt: skip
+    (row,) = regime_rows(
+        cells(
+            ("fear", "own", 0.0, "ours-mine", 0, 0.5),
+            ("fear", "own", 0.0, "ours-mine", 1, None),
+            ("fear", "released", 1.0, "ours-mine", 0, None),
+        )
+    )
     assert (row["own"]["mean"], row["own"]["cells"]) == (0.5, "1 of 2")
     assert pd.isna(row["released"]["mean"])
     assert row["released"]["cells"] == "0 of 1"
@@ -68,8 +75,10 @@ def test_the_curve_needs_three_shares_and_compares_like_with_like():
         "fear has one share alone"
     )
     assert curve["std"].isna().all()
-    rows += [("surprise", labels, share, "label-loss", 1, 0.5) for labels, share in
-             (("own", 0.0), ("released", 0.5), ("released", 1.0))]  # fmt: skip
+    rows += [
+        ("surprise", labels, share, "label-loss", 1, 0.5)
+        for labels, share in (("own", 0.0), ("released", 0.5), ("released", 1.0))
+    ]
     several = share_curve(cells(*rows))
     assert several["mean"].tolist() == pytest.approx([0.6, 0.65, 0.7])
     assert several["std"].tolist() == pytest.approx([0.2 / 2**0.5, 0.3 / 2**0.5, 0.4 / 2**0.5])
@@ -83,10 +92,18 @@ def test_the_page_has_controls_curve_seeds_and_what_is_missing_of_any_label(tmp_
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = Marked(Tracker(tmp_path, "made"), tmp_path)
     (tmp_path / "profile.toml").write_text("seeds = [0, 1]\n")
-    regimes = ["surprise", "surprise (50% of labels as released)", "surprise (labels as released)",
-               "surprise (20% of labels flipped)"]  # fmt: skip
-    planned = [("ferplus", "single", opened, method, seed)
-               for opened in regimes for method in ("baseline", "label-loss", "ours-best") for seed in (0, 1)]  # fmt: skip
+    regimes = [
+        "surprise",
+        "surprise (50% of labels as released)",
+        "surprise (labels as released)",
+        "surprise (20% of labels flipped)",
+    ]
+    planned = [
+        ("ferplus", "single", opened, method, seed)
+        for opened in regimes
+        for method in ("baseline", "label-loss", "ours-best")
+        for seed in (0, 1)
+    ]
     made.make_plan(planned)
     for cell in planned:
         if cell[2:] != ("surprise", "ours-best", 1):

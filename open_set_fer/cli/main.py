@@ -1,0 +1,62 @@
+"""The command `osfer`. Heavy imports (torch, mlflow: seconds) stay inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from open_set_fer import __version__
+from open_set_fer.cli import data, report, run, share, show, tune
+from open_set_fer.cli.options import examples
+from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
+from open_set_fer.errors import SuiteError
+from open_set_fer.photos import command as detect
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Benchmark suite for open-set facial expression recognition.\n\nFirst steps: `osfer list`, `osfer plan`, "
+    "`osfer run`, `osfer report`, `osfer ui`.",
+    epilog=examples("osfer run --help", "osfer run -p demo", "osfer report -p demo"),
+    pretty_exceptions_enable=False,
+)
+for part in (run, show, report, share, detect):
+    app.add_typer(part.app)
+app.add_typer(data.app, name="data")
+app.add_typer(detect.detector_app, name="detector")
+app.add_typer(tune.app, name="tune")
+app.add_typer(show.profile_app, name="profile")
+
+
+def main() -> None:
+    """Entry point: a SuiteError is one clear message."""
+    print_what_the_terminal_can()
+    set_up_logging()
+    sys.excepthook = print_traceback
+    try:
+        app()
+    except SuiteError as error:
+        console.print("error:", style="red", end=" ")
+        console.print(str(error), highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from open_set_fer.benchmark.storage.provenance import git_commit
+
+        print(f"osfer {__version__} (commit {git_commit()})")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version and commit of the suite.")
+    ] = False,
+) -> None:
+    pass
