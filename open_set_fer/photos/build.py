@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.execution.task_run import Workplace
+from open_set_fer.benchmark.execution.task_run import TaskRun
 from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.protocols.protocol import (
@@ -81,8 +81,7 @@ def build_detector(
     cell: Cell, faces: FaceSet, folder: Path, home: Path, device: torch.device, share: float, store: str = ""
 ) -> Description:
     """Train what is not there yet, calibrate, and write the detector in one move; SuiteError where the method has no scorer."""
-    workplace = Workplace.of(cell, faces, home, device, store)
-    workplace.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
+    run = TaskRun.of(cell, faces, home, device, store=store)
     closed = cell.protocol.closed
     names = np.array(faces.classes)[faces.labels]
     known = np.flatnonzero((faces.split == "valid") & np.isin(names, closed))
@@ -91,20 +90,19 @@ def build_detector(
             f"{faces.name} has {len(known)} known faces in split `valid`, too few to set a threshold on",
             f"at least {FEWEST_KNOWN}",
         )
-    with workplace.context.cell(cell.method.name, workplace.task):
-        detection = cell.method.detect(workplace.task, workplace.context)
-        made = workplace.kept(cell, detection)
-    if made is None:
+    detection, _ = run.detect()
+    try:
+        description, scorer = run.fitted_scorer(detection)
+    except SuiteError as error:
         raise SuiteError(
             f"method {cell.label!r} scores a pool of faces, none by itself",
             "one that scores single faces: baseline, knn, vim, eow, proser, ours-online, ours-plus, ...",
-        )
-    description, scorer = made
+        ) from error
     log.info("%s: setting the threshold on %d known faces of split valid", cell.label, len(known))
     threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
     # Not by the scorer: parts of it may have been trained on these faces.
     accepted = detection.unknown_score <= threshold
-    is_open = workplace.split.truth < 0
+    is_open = run.split.truth < 0
     calibration = Calibration(
         split="valid",
         share=share,
@@ -112,7 +110,7 @@ def build_detector(
         accepted_known=float(accepted[~is_open].mean()) if (~is_open).any() else None,
         rejected_open=float((~accepted)[is_open].mean()) if is_open.any() else None,
     )
-    rule = measure_rule(workplace.task.train_images)
+    rule = measure_rule(run.task.train_images)
     whole = description.model_copy(update={"threshold": threshold, "calibration": calibration, "crop": rule})
     write_detector(folder, whole, scorer)
     return whole

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.execution.isolation import ProcessState, content_digest, isolated
-from open_set_fer.benchmark.storage.results_dir import checked_curves, checked_extras, checked_notes
+from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_extras, checked_notes
+from open_set_fer.benchmark.execution.isolation import content_digest, seeded
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, states
 from open_set_fer.methods.shared.backbones import Network, build_network
@@ -156,7 +156,7 @@ def _detect(method: Method, task: OpenSetTask, model: ClosedSetModel, global_see
     """What the method answers when the global random numbers start from `global_seed`."""
     before = content_digest(task)
     context = PlainContext(copy.deepcopy(model.network), model.test_logits)
-    with isolated(ProcessState(), global_seed):
+    with seeded(global_seed):
         detection = method.detect(task, context)
     if content_digest(task) != before:
         _task_with_an_open_class.cache_clear()

@@ -13,9 +13,9 @@ import time
 import urllib.request
 
 import pytest
+from open_set_fer.benchmark.storage.outbox import Outbox
 
 from open_set_fer.benchmark.storage.connection import brief_requests, public_address, tracking_wait
-from open_set_fer.benchmark.storage.outbox import Outbox
 from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.errors import SuiteError, TrackingAway
 from tests.faults.test_processes import computed, harmful, wait_until

@@ -1,4 +1,4 @@
-"""The result of a cell: one type between the runner, the disk and MLflow; and the version of its evaluation."""
+"""Result of a cell, one type for the runner, the disk and MLflow; the version of its evaluation."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class DataUsed:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What is known of a computed cell besides its scores; the one shape between the runner, the disk and MLflow.
+    """A computed cell, without its scores.
 
     metrics, curves: numbers by name; a curve has one an epoch.
-    tags: where and with what it was computed; when it is logged also what names the cell.
+    tags: what names the cell, where and with what it was computed.
     notes: what a reader must know.
     started, ended: seconds since 1970.
     evaluation: the version of the evaluation (EVALUATION) that measured it.
-    params, data: the settings by name and the data set; known when it is logged.
+    params, data: the settings by name and the data set.
     """
 
     metrics: dict[str, float]
@@ -83,12 +83,8 @@ class CellResult:
 
     @classmethod
     def from_json(cls, text: str) -> CellResult:
-        """A result from the text of result.json, of an older suite too; ValueError where it is none."""
-        values = json.loads(text)
-        if "notes" not in values:  # an older suite kept them as a tag
-            values["notes"] = json.loads(values["tags"].pop("notes", "[]"))
-        values.setdefault("evaluation", 1)  # not yet counted
-        result = _reader().validate_python(values)
+        """The result in the text of result.json; ValueError for any other text."""
+        result = _reader().validate_python(json.loads(text))
         if "auroc" not in result.metrics:
             raise ValueError("lacks the metric auroc")
         return result

@@ -1,4 +1,4 @@
-"""The shared closed-set models: trained once per key, kept as safetensors, and the context that lends them to methods."""
+"""What a cell's method is lent: the shared closed-set model, its outputs, random numbers, clocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import filelock
 import numpy as np
@@ -16,24 +16,22 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation.intermediate_scores import Reading
-from open_set_fer.benchmark.execution.isolation import ProcessState, content_digest, isolated
+from open_set_fer.benchmark.execution.isolation import content_digest, seeded
 from open_set_fer.benchmark.planning.keys import Recipe
-from open_set_fer.benchmark.storage.checkpoints import read_state, write_state
+from open_set_fer.benchmark.storage.checkpoints import read_state, shared_output, write_state
 from open_set_fer.benchmark.storage.model_store import ModelStore
-from open_set_fer.console import track
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network
 from open_set_fer.methods.shared.training import evaluate, pooled_features, train_closed_set
 
-if TYPE_CHECKING:
-    pass
-
 T = TypeVar("T")
+Progress = Callable[[Iterable[Any], str], Iterator[Any]]
+"""Iterates over steps, and shows a description and how many are done."""
 
 
 class _Lent(ClosedSetModel):
-    """The model as a cell gets it: it remembers whether the outputs that follow the label regime were read."""
+    """The model as a method gets it: it remembers whether the outputs that pseudo-label settings change were read."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "test_logits":
@@ -42,78 +40,56 @@ class _Lent(ClosedSetModel):
 
 
 class TaskContext:
-    """What the methods of one task share: implements `methods.contract.Context`.
-
-    One object serves every method of a (data set, protocol, seed); `cell()` gives each fresh random numbers, clocks and
-    process-wide state and its own copy of the network, so that no method's result depends on which ran before it.
-    """
+    """What the method of one cell is lent: implements `methods.contract.Context`."""
 
     def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        seed: int,
-        device: torch.device,
-        store: ModelStore | None = None,
+        self, path: Path, recipe: Recipe, seed: int, device: torch.device, progress: Progress, store: ModelStore | None
     ) -> None:
         """`path`: the file of the closed-set model, trained by `recipe` where neither it nor `store` has it."""
-        self.backbone = recipe.backbone  # for the method's own networks: a cell may set another
-        self._backbone = recipe.backbone
+        self.backbone = recipe.own_backbone or recipe.backbone
         self.device = device
-        self.generator = torch.Generator()
+        self.generator = torch.Generator().manual_seed(seed)
         self.seconds: dict[str, float] = {}
         self.peak_mib: dict[str, float] = {}
-        self._settings = recipe.closed_set
-        self._seed = seed
-        self._path = path
-        self._store = store
-        self._model: ClosedSetModel | None = None
+        self.progress = progress
+        self._recipe, self._seed, self._path, self._store = recipe, seed, path, store
+        self._content = ""
+        self._network: Network | None = None
+        self._outputs: dict[str, NDArray[np.float32]] = {}
         self._lent: _Lent | None = None
         self._lent_logits: NDArray[np.float32] | None = None
-        self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self._reading: Reading | None = None
-        self._state = ProcessState()
-        self._content = ""
 
     @contextmanager
-    def cell(
+    def lent(
         self,
         method: str,
         task: OpenSetTask,
-        lend: Callable[[ClosedSetModel], NDArray[np.float32]] | None = None,
-        reading: Reading | None = None,
+        lend: Callable[[ClosedSetModel], NDArray[np.float32]],
+        reading: Reading,
     ) -> Iterator[None]:
-        """A cell of `method`: random numbers from the seed alone (variants of a method stay comparable), fresh clocks.
+        """Inside, `method` works on the task: global random numbers from the seed, the closed-set model ready.
 
-        lend: the logits (N, K) that methods get, from the model with its own; asked once, and not kept: it knows the truth.
-        reading: what becomes of the scores that the method reports while it trains.
+        lend: the logits (N, K) that the method gets, from the model with its own; not kept, since it knows the truth.
+        reading: takes the scores that the method reports while it trains.
 
-        Raises SuiteError when the method wrote to the task's arrays. They are spoilt then: make another task.
+        Raises:
+            SuiteError: the method wrote to the task's arrays.
         """
-        self.generator = torch.Generator().manual_seed(self._seed)
-        self.seconds, self.peak_mib = {}, {}
-        self._lent = None
         self._reading = reading
-        with isolated(self._state, self._seed):
-            self._content = self._content or content_digest(task)
-            model = self._trained(task)  # before the method can do anything to its images
-            if self._lent_logits is None:
-                self._lent_logits = _read_only(lend(model) if lend else model.test_logits)
+        with seeded(self._seed):
+            self._content = content_digest(task)
+            network = self._trained(task)  # before the method can do anything to its images
+            self._lent_logits = _read_only(lend(ClosedSetModel(network, self._output("test_logits", task))))
             del lend
             yield
         if content_digest(task) != self._content:
-            raise SuiteError(
-                f"method {method!r} wrote to the task's arrays, which other methods share", "let it copy them first"
-            )
+            raise SuiteError(f"method {method!r} wrote to the task's arrays", "let it copy them first")
 
     def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
-        """The scores of the test images after `epoch` epochs, for whoever reads them."""
+        """Report the scores of the test images after `epoch` epochs."""
         if self._reading is not None:
             self._reading(epoch, scores)
-
-    def progress(self, steps: Iterable[T], description: str) -> Iterator[T]:
-        """Iterate with a progress bar."""
-        return track(steps, description)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -131,64 +107,56 @@ class TaskContext:
                 self.peak_mib[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
     def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Pooled features (M, D) and (N, D) of training and test images by the model itself, read-only; computed once."""
-        if self._features is None:
-            network = self._trained(task).network
-            train, test = (_read_only(pooled_features(network, x)) for x in (task.train_images, task.test_images))
-            self._features = train, test
-        return self._features
+        """Pooled features (M, D) and (N, D) of training and test images by the closed-set model, read-only."""
+        return self._output("train_features", task), self._output("test_features", task)
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
-        """The closed-set model of the task; the network is this cell's own copy."""
+        """The closed-set model of the task, with the outputs of the cell's pseudo-label setting."""
         if self._lent is None:
-            model = self._trained(task)
-            logits = model.test_logits if self._lent_logits is None else self._lent_logits
-            answers = model.pseudo_labels
-            answers.flags.writeable = False
-            self._lent = _Lent(copy.deepcopy(model.network), _read_only(logits.copy()), answers)
+            predictions = self.predictions(task)
+            predictions.flags.writeable = False
+            logits = self._output("test_logits", task) if self._lent_logits is None else self._lent_logits
+            self._lent = _Lent(copy.deepcopy(self._trained(task)), _read_only(logits.copy()), predictions)
         return self._lent
 
     @property
     def was_read(self) -> bool:
-        """Whether this cell's method read the outputs that follow the label regime."""
+        """Whether the method read the outputs that pseudo-label settings change."""
         return self._lent is not None and getattr(self._lent, "was_read", False)
 
-    def answers(self, task: OpenSetTask) -> NDArray[np.int64]:
-        """(N,) classes that the model itself gives the test images, whatever a method did to its copy."""
-        return self._trained(task).pseudo_labels
+    def predictions(self, task: OpenSetTask) -> NDArray[np.int64]:
+        """(N,) classes that the model itself gives the test images, whatever the method did to it."""
+        classes: NDArray[np.int64] = self._output("test_logits", task).argmax(axis=1)
+        return classes
 
-    def given_labels(self, task: OpenSetTask) -> NDArray[np.int64]:
-        """(N,) the labels that this task's methods get: the answers, but for what the label regime changes."""
+    def assigned_labels(self, task: OpenSetTask) -> NDArray[np.int64]:
+        """(N,) labels that the method gets: the predictions, changed by the pseudo-label setting."""
         if self._lent_logits is None:
-            return self.answers(task)
+            return self.predictions(task)
         labels: NDArray[np.int64] = self._lent_logits.argmax(axis=1)
         return labels
 
-    def _trained(self, task: OpenSetTask) -> ClosedSetModel:
-        """From memory, from the store, or trained now."""
-        if self._model is None:
-            with self.phase("closed_set"):
-                self._model = self._load_or_train(task)
-        return self._model
-
     def make_closed_set_model(self, task: OpenSetTask) -> None:
         """Have the closed-set model on disk, as a cell would."""
-        with isolated(self._state, self._seed):
-            self._with_state(task)
+        with seeded(self._seed):
+            self._trained(task)
 
-    def _load_or_train(self, task: OpenSetTask) -> ClosedSetModel:
-        network = self._with_state(task).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        return ClosedSetModel(network, evaluate(network, task.test_images))
+    def _trained(self, task: OpenSetTask) -> Network:
+        """The network with its weights from the file, which is fetched or trained if missing."""
+        if self._network is None:
+            with self.phase("closed_set"):
+                network = self._with_state(task)
+                self._network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return self._network
 
     def _with_state(self, task: OpenSetTask) -> Network:
-        """The network with its weights from the file, which is fetched or trained where it is not there."""
         channels = task.train_images.shape[1]
-        network = build_network(self._backbone, len(task.closed_classes), channels, self._seed).to(self.device)
+        network = build_network(self._recipe.backbone, len(task.closed_classes), channels, self._seed).to(self.device)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{self._path}.lock"):
             state = read_state(self._path)
             if state is None and self._store and self._store.fetch(self._path):
-                state = read_state(self._path)  # a damaged one is None, and replaced by what is trained now
+                state = read_state(self._path)  # a damaged one is None, and replaced by a newly trained one
             is_new = state is None
             if state is None:
                 generator = torch.Generator().manual_seed(self._seed)
@@ -196,7 +164,7 @@ class TaskContext:
                     network,
                     task.train_images,
                     task.train_labels,
-                    self._settings,
+                    self._recipe.closed_set,
                     generator,
                     self.progress,
                     task.train_votes,
@@ -210,6 +178,22 @@ class TaskContext:
                 self._store.share(self._path, replace=is_new)
         network.load_state_dict(state)
         return network
+
+    def _output(self, name: str, task: OpenSetTask) -> NDArray[np.float32]:
+        """An output of the model on the task: from memory, from the file that its cells share, or computed now."""
+        if name not in self._outputs:
+            network = self._trained(task)
+
+            def compute() -> NDArray[np.float32]:
+                if name == "test_logits":
+                    return evaluate(network, task.test_images)
+                return pooled_features(network, task.train_images if name == "train_features" else task.test_images)
+
+            with self.phase("closed_set"):
+                place = f"{self._content or content_digest(task)} {self.device.type} {torch.get_num_threads()}"
+                values = shared_output(self._path, f"{name} {place}", compute)
+            self._outputs[name] = _read_only(values)
+        return self._outputs[name]
 
 
 def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,8 @@ class RunOptions:
     cell_timeout: seconds, after which a cell is ended and fails.
     backend, address, gpus: 'local', or 'ray' with the cluster's address and the GPUs of each cell.
     store: fsspec URL where closed-set models are shared with other homes.
-    keep_features: keep the features of each cell's network on its test faces. keep_models: keep each cell's fitted scorer.
+    keep_features: keep the features of each cell's network on its test faces.
+    keep_models: keep each cell's fitted scorer.
     allow_face_artifacts: log pictures of faces of every data set, not of the rendered ones alone.
     """
 

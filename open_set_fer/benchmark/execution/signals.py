@@ -1,11 +1,8 @@
-"""SIGTERM and SIGHUP, which end a run as Ctrl-C does, and what a signal may interrupt."""
+"""SIGINT, SIGTERM and SIGHUP: a run comes to its next safe point, and stops there."""
 
 from __future__ import annotations
 
-import math
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,89 +11,62 @@ from types import FrameType
 
 from open_set_fer.errors import Stopped
 
-SENT_AGAIN_AFTER = 3.0
-"""Seconds: what a signal raises may be swallowed, in torch's imports for one, and what it waits for may hang."""
+PATIENCE = 3.0
+"""Seconds in which further signals change nothing, so that a write to MLflow or Optuna comes to its end."""
+CLOSING = 10.0
+"""The same, once the run is closing."""
 
 
 class Stop:
-    """Whether a signal asked the run to stop, and whether its closing has begun.
-
-    What is computed is interrupted `at_once`. All else, above all a write to MLflow or Optuna, comes to its end first, for
-    SENT_AGAIN_AFTER at most: one interrupted within SQLAlchemy leaves a transaction open that keeps this process, too, from the
-    store. An impatient second Ctrl-C changes nothing in that.
-    """
+    """Whether a signal asked the run to stop, and whether its closing has begun."""
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.closing = False
-        self._last = -math.inf
-        self._at_once = False
-        self._waits_until = math.inf
+        self._since = 0.0
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:
-        """The handler of the signals; once the closing has begun, it does not disturb that for ten seconds."""
-        if self.closing and time.monotonic() - self._last < 10:
-            return
-        self._last, self.number = time.monotonic(), number
-        if not self._at_once:
-            self._waits_until = min(self._waits_until, self._last + SENT_AGAIN_AFTER)
-        if not self.closing:
-            again = threading.Timer(SENT_AGAIN_AFTER, self._send_again)
-            again.daemon = True
-            again.start()
-        if self._at_once or self._last >= self._waits_until:
+        """Handle a signal: the first one is kept for `check`, one after PATIENCE interrupts what hangs."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._since = number, now
+        elif now - self._since > (CLOSING if self.closing else PATIENCE):
             raise Stopped(number)
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What may be interrupted anywhere."""
-        self.again()
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
-    def again(self) -> None:
-        """Raise what waits, or what somebody has swallowed."""
+    def check(self) -> None:
+        """Raise Stopped if a signal asked for it; call it where nothing is half done."""
         if self.number is not None and not self.closing:
             raise Stopped(self.number)
 
-    def _send_again(self) -> None:
-        if self.number is not None and not self.closing:
-            os.kill(os.getpid(), self.number)
+
+_stop: Stop | None = None
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """SIGTERM and SIGHUP stop the run as Ctrl-C does, by raising Stopped; set `closing` of what is yielded when it closes.
+    """Inside, SIGINT, SIGTERM and SIGHUP are kept for `Stop.check`; raised at the end if nothing has raised them.
 
-    The handlers stay after a stop, for the closing. A signal that nothing has raised by the end is raised then.
+    Set `closing` when the closing begins. Nested uses share the outer one. The handlers stay after a stop.
     """
-    stop = Stop()
+    global _stop
+    if _stop is not None:
+        yield _stop
+        return
+    stop = _stop = Stop()
     # Python admits handlers in the main thread alone; a signal that is ignored (nohup) stays so.
-    wanted = (
-        (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
-    )
-    before = {number: signal.getsignal(number) for number in wanted}
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_main else ()
+    before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if handler not in (signal.SIG_IGN, None):
             signal.signal(number, stop)
-    say_unraisable = sys.unraisablehook
-
-    def say_others(fault: sys.UnraisableHookArgs) -> None:
-        """A signal may come where Python can raise nothing, as in a destructor: it is sent again, and no fault."""
-        if not isinstance(fault.exc_value, Stopped):
-            say_unraisable(fault)
-
-    sys.unraisablehook = say_others
     try:
         yield stop
     finally:
+        _stop = None
         if stop.number is None:
-            sys.unraisablehook = say_unraisable
-        for number, handler in before.items() if stop.number is None else ():
-            if handler is not None:
-                signal.signal(number, handler)
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
     if stop.number is not None:
         raise Stopped(stop.number)

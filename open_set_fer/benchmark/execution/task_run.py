@@ -1,33 +1,43 @@
-"""One cell: its method is run on its task, what it returns is measured, and the result is written to disk."""
+"""Computation of one cell: task, closed-set model, method, metrics, a complete result on disk."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import result as cell_result
-from open_set_fer.benchmark.evaluation.intermediate_scores import Listener, Reading, columns_of, epoch_metrics, listened
+from open_set_fer.benchmark.evaluation.intermediate_scores import (
+    Listener,
+    Reading,
+    columns_of,
+    epoch_metrics,
+    listened,
+)
 from open_set_fer.benchmark.evaluation.metrics import cell_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
-from open_set_fer.benchmark.execution.context import TaskContext
+from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_notes, score_table
+from open_set_fer.benchmark.execution.context import Progress, TaskContext
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.protocols.protocol import Split, make_task, split_faces
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
-from open_set_fer.benchmark.storage.checkpoints import closed_set_path
+from open_set_fer.benchmark.storage.checkpoints import closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
 from open_set_fer.benchmark.storage.features import FEATURES_TAG
 from open_set_fer.benchmark.storage.kept import MODELS_TAG
 from open_set_fer.benchmark.storage.model_store import ModelStore
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.results_dir import checked_curves, checked_notes, score_table, write_result
-from open_set_fer.console import log
+from open_set_fer.benchmark.storage.records import Record
+from open_set_fer.benchmark.storage.results_dir import write_result
+from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.errors import summary
+from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import ClosedSetModel, Detection, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.methods.shared.scorer import Scorer
@@ -35,88 +45,131 @@ from open_set_fer.methods.shared.training import evaluate, pooled_features
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """What the cells of one (data set, protocol, seed) share in memory: the task, its truth, and the lent context."""
+class TaskRun:
+    """One cell at work: its task and truth, and the context that its method is lent."""
 
+    cell: Cell
+    home: Path
     faces: FaceSet
     split: Split
     task: OpenSetTask
     context: TaskContext
 
     @classmethod
-    def of(cls, cell: Cell, faces: FaceSet, home: Path, device: torch.device, store: str = "") -> Workplace:
-        """The workplace of the cell and of all others of its group; store: URL where closed-set models are shared."""
+    def of(
+        cls, cell: Cell, faces: FaceSet, home: Path, device: torch.device, progress: Progress = track, store: str = ""
+    ) -> TaskRun:
+        """The task of a cell; store: URL where closed-set models are shared."""
         split = split_faces(faces, cell.protocol, cell.seed)
         task = make_task(faces, cell.protocol, split, cell.seed)
         shared = ModelStore(store) if store else None
-        return cls(faces, split, task, TaskContext(closed_set_path(home, cell), cell.recipe, cell.seed, device, shared))
+        context = TaskContext(closed_set_path(home, cell), cell.recipe, cell.seed, device, progress, shared)
+        return cls(cell, home, faces, split, task, context)
 
-    def make_closed_set_model(self) -> None:
-        """Train the closed-set model, where its file is not there yet."""
-        self.context.make_closed_set_model(self.task)
+    def detect(self, listener: Listener | None = None) -> tuple[Detection, Reading]:
+        """Let the method score the task; the listener hears its intermediate scores and may stop it (Pruned)."""
+        reading = Reading(len(self.split.truth), self.cell.read_at, listener is not None)
+        with (
+            listened(reading, self.split.truth < 0, listener),
+            self.context.lent(self.cell.method.name, self.task, self._lent_logits, reading),
+        ):
+            return self.cell.method.detect(self.task, self.context), reading
 
     def compute(
         self,
-        cell: Cell,
         folder: Path,
+        record: Record,
         keep_features: bool = False,
+        keep_models: bool = False,
         listener: Listener | None = None,
-        keep_model: bool = False,
     ) -> CellResult:
-        """Detect, measure, and write the result into `folder` in one move.
+        """Detect, measure, and write the complete result into `folder` in one move.
 
-        keep_features: with the features of the method's network. keep_model: with what scores single faces.
-        listener: hears of what the method reports while it trains, and may stop it: Pruned is raised then.
+        keep_features: with the features of the method's network. keep_models: with the fitted scorer.
         """
-        self.context.backbone = cell.recipe.own_backbone or cell.recipe.backbone
         started, start = time.time(), time.perf_counter()
-        reading = Reading(len(self.split.truth), cell.read_at, listener is not None)
-        with (
-            listened(reading, self.split.truth < 0, listener),
-            self.context.cell(cell.method.name, self.task, self._lent_logits, reading),
-        ):
-            detection = cell.method.detect(self.task, self.context)
-            total = time.perf_counter() - start
-            features = self._features(cell, detection.network) if keep_features else None
-            kept = self.kept(cell, detection) if keep_model else None
-        truth, classes = self.split.truth, self.task.closed_classes
-        answers, given = self.context.answers(self.task), self.context.given_labels(self.task)
-        test = self.split.test
-        origin = self.faces.split[test]
+        detection, reading = self.detect(listener)
+        total = time.perf_counter() - start
+        features = self._features(detection.network) if keep_features else None
+        kept = self._kept(detection) if keep_models else None
+        notes = checked_notes(detection.notes)
+        if notes:
+            log.warning("%s: %s", self.cell, "; ".join(notes))
+        scores = self._scores(detection).assign(**columns_of(reading.kept))
+        asked = {FEATURES_TAG: features} if keep_features else {}
+        result = CellResult(
+            metrics=self._metrics(detection, total) | epoch_metrics(scores),
+            curves=checked_curves(detection.curves),
+            tags=record.tags
+            | host_tags(str(self.context.device))
+            | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()}
+            | {tag: "none" if value is None else "kept" for tag, value in asked.items()}
+            | ({MODELS_TAG: "none" if kept is None else "kept"} if keep_models else {}),
+            notes=notes,
+            started=started,
+            ended=started + total,
+            evaluation=cell_result.EVALUATION,
+            params=record.params,
+            data=record.data,
+        )
+        write_model = _writer(*kept) if kept else None
+        write_result(folder, result, scores, record, features, write_model)
+        return result
+
+    def _metrics(self, detection: Detection, total: float) -> dict[str, float]:
+        """Every metric of the cell, with the seconds and memory that it took."""
         metrics = cell_metrics(
-            truth, detection.unknown_score, detection.predicted_class, answers, len(classes), given, origin
+            self.split.truth,
+            detection.unknown_score,
+            detection.predicted_class,
+            self.context.predictions(self.task),
+            len(self.task.closed_classes),
+            self.context.assigned_labels(self.task),
+            self.faces.split[self.split.test],
         )
         metrics["seconds.total"] = total
         metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
-        metrics |= {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
-        notes = checked_notes(detection.notes)
-        if notes:
-            log.warning("%s: %s", cell, "; ".join(notes))
-        result = CellResult(
-            metrics,
-            checked_curves(detection.curves),
-            host_tags(str(self.context.device))
-            | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()}
-            | ({FEATURES_TAG: "none" if features is None else "kept"} if keep_features else {})
-            | ({MODELS_TAG: "none" if kept is None else "kept"} if keep_model else {}),
-            notes,
-            started,
-            started + total,
-            cell_result.EVALUATION,
-        )
-        true_class = np.array(self.faces.classes)[self.faces.labels[test]]
-        scores = score_table(self.faces.ids[test], truth, true_class, classes, detection, answers, given, origin)
-        scores = scores.assign(**columns_of(reading.kept))
-        metrics |= epoch_metrics(scores)
-        write_result(folder, result, scores, features, kept and (lambda place: write_detector(place, *kept)))
-        return result
+        return metrics | {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
 
-    def kept(self, cell: Cell, detection: Detection) -> tuple[Description, Scorer] | None:
-        """What a detector of the cell is made of; None, with a word, where its method scores no single face."""
-        if detection.scorer is None or cell.protocol.regime != OWN:
-            why = "its labels are not the model's own" if detection.scorer else "its method scores no single face"
-            log.info("%s: %s, so no model is kept", cell, why)
-            return None
+    def _scores(self, detection: Detection) -> pd.DataFrame:
+        """The table of scores, one row a test image."""
+        test = self.split.test
+        return score_table(
+            self.faces.ids[test],
+            self.split.truth,
+            np.array(self.faces.classes)[self.faces.labels[test]],
+            self.task.closed_classes,
+            detection,
+            self.context.predictions(self.task),
+            self.context.assigned_labels(self.task),
+            self.faces.split[test],
+        )
+
+    def _kept(self, detection: Detection) -> tuple[Description, Scorer] | None:
+        """Description and fitted scorer for a detector; None, with a log line, if the method scores no single face.
+
+        The closed-set model is kept beside its own file.
+        """
+        cell = self.cell
+        try:
+            kept_closed_set(self.home, cell, self.faces)
+        except (SuiteError, OSError) as error:
+            log.warning("%s: its closed-set model is not kept: %s", cell, summary(error))
+        try:
+            return self.fitted_scorer(detection)
+        except SuiteError as error:
+            log.info("%s: %s, so no model is kept", cell, error.message)
+        except Exception as error:  # what another package's scorer holds is not worth the cell
+            log.warning("%s: no model is kept: %s", cell, summary(error))
+        return None
+
+    def fitted_scorer(self, detection: Detection) -> tuple[Description, Scorer]:
+        """Description and fitted scorer for a detector; SuiteError if the method scores no single face."""
+        cell = self.cell
+        if detection.scorer is None:
+            raise SuiteError("its method scores no single face")
+        if cell.protocol.regime != OWN:
+            raise SuiteError("its labels are not the model's own")
         source = Source(
             dataset=cell.dataset,
             fingerprint=self.faces.fingerprint,
@@ -126,33 +179,27 @@ class Workplace:
             closed_set_key=cell.closed_set_key,
             demonstration=self.faces.demonstration,
         )
-        try:
-            described = describe_scorer(
-                detection.scorer,
-                cell.method,
-                cell.label,
-                self.task.closed_classes,
-                self.task.test_images.shape[1:],
-                source,
-            )
-        except Exception as error:  # what another package's scorer holds is not worth the cell
-            log.warning("%s: no model is kept: %s", cell, summary(error))
-            return None
+        shape = self.task.test_images.shape[1:]
+        described = describe_scorer(detection.scorer, cell.method, cell.label, self.task.closed_classes, shape, source)
         return described, detection.scorer
 
-    def _features(self, cell: Cell, network: Network | None) -> NDArray[np.float32] | None:
+    def _features(self, network: Network | None) -> NDArray[np.float32] | None:
         """(N, D) pooled features of the test images by the network that the method named."""
         if network is None:
-            log.info("%s: the method names no network, so no features are kept", cell)
+            log.info("%s: the method names no network, so no features are kept", self.cell)
             return None
         try:
             return pooled_features(network, self.task.test_images)
         except Exception as error:  # a figure is not worth the cell
-            log.warning("%s: no features are kept: %s", cell, summary(error))
+            log.warning("%s: no features are kept: %s", self.cell, summary(error))
             return None
 
     def _lent_logits(self, model: ClosedSetModel) -> NDArray[np.float32]:
-        """What the cells' label regime makes of the model's logits."""
+        """The model's logits as the pseudo-label setting changes them."""
         return lent_logits(
             model.test_logits, self.split.change, lambda rows: evaluate(model.network, self.faces.images[rows])
         )
+
+
+def _writer(description: Description, scorer: Scorer) -> Callable[[Path], None]:
+    return lambda place: write_detector(place, description, scorer)

@@ -1,48 +1,47 @@
-"""A cell in a process of its own: what ends that process, whatever it is, is that cell's failure and nobody else's.
+"""One job in its own process: whatever ends that process is that job's failure alone.
 
-The process reads its job from standard input and ends when that is closed, that is, with the process that started it.
-Imported by workers, which only start and watch such processes: free of torch until a job runs.
+The process is forked from a server that has imported torch and nothing of the run's state (`spawn` where fork is
+unsafe). It ends when its starter closes the pipe between them, or dies.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import json
+import faulthandler
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
-from open_set_fer.benchmark.storage.marks import mark_path, write_mark
-from open_set_fer.console import log
+from open_set_fer.benchmark.storage.results_dir import mark_path, write_mark
+from open_set_fer.console import bars, log
 from open_set_fer.errors import summary
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.planning.cells import Cell
+    from open_set_fer.benchmark.storage.records import Record
     from open_set_fer.datasets.faceset import FaceSet
 
-State = Literal["done", "held", "there", "failed", "ended"]
-COMMAND = (
-    sys.executable,
-    "-P",
-    "-X",
-    "faulthandler",
-    "-c",
-    "from open_set_fer.benchmark.execution.worker import main; main()",
-)
+State = Literal["done", "held", "there", "failed", "pruned"]
+PRELOADED = ["open_set_fer.benchmark.execution.preloaded"]
 THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -52,18 +51,19 @@ THREADS = (
 )
 WATCHED_EVERY = 0.1
 """Seconds between two looks at the process."""
+SHOWN_EVERY = 0.2
+"""Seconds between two reports of progress."""
 KEPT_OUTPUT = 4000
-"""Characters of what a process that died had printed last."""
-_SIZE = 8
+"""Characters kept of what a process that died had printed last."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class JobResult:
     """What became of a job.
 
-    state: 'done'; 'held' by another process; 'there': its result was on disk already; 'failed': the method raised; 'ended':
-    the process did not end by itself. error, text: in one line, and the traceback or what the process printed last.
-    said: its log records, (level, message). metrics: of a computed cell.
+    state: 'done'; 'held' by another process; 'there': its result was on disk already; 'failed': the method raised, or
+    the process died; 'pruned': the listener stopped it. error, text: in one line, and the traceback or what the process
+    printed last. said: its log records, (level, message). metrics: of a computed cell.
     """
 
     state: State
@@ -73,133 +73,280 @@ class Answer:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+class Talk:
+    """The process's end of the pipe: progress and intermediate scores go up, a decision comes back.
+
+    When the starter is gone, the run was stopped: the cell did nothing wrong, so its mark goes and the process ends.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self.mark: Path | None = None
+        self._pipe = pipe
+        self._sending = threading.Lock()
+        self._decisions: SimpleQueue[bool] = SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def send(self, kind: str, *content: Any) -> None:
+        """Send a message; a starter that is gone ends this process."""
+        with self._sending, contextlib.suppress(BrokenPipeError):
+            self._pipe.send((kind, *content))
+
+    def progress(self, steps: Iterable[Any], description: str) -> Iterator[Any]:
+        """Iterate, and show it in the run's bars."""
+        total = len(steps) if isinstance(steps, Sized) else None
+        shown = 0.0
+        for number, step in enumerate(steps):
+            if time.monotonic() - shown > SHOWN_EVERY:
+                shown = time.monotonic()
+                self.send("progress", description, number, total)
+            yield step
+
+    def is_to_stop(self, epoch: int, auroc: float) -> bool:
+        """Whether the run wants the method to stop after this epoch."""
+        self.send("epoch", epoch, auroc)
+        return self._decisions.get()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._decisions.put(self._pipe.recv())
+        if self.mark:
+            self.mark.unlink(missing_ok=True)
+        _end_group(os.getpid())
+
+
 @dataclass(frozen=True)
 class Job:
-    """A cell to compute, or with `model_alone` only its closed-set model, and where."""
+    """A cell to compute, or with `model_alone` only its closed-set model.
+
+    threads: CPU threads; None for torch's own choice. listens: a listener hears the intermediate scores.
+    """
 
     cell: Cell
     faces: FaceSet
     home: Path
-    device: str
-    threads: int
-    store: str = ""
+    options: RunOptions
+    record: Record
+    threads: int | None = None
     model_alone: bool = False
-    keep_features: bool = False
-    keep_model: bool = False
+    listens: bool = False
 
-    def run(self) -> Answer:
-        """In this process; exceptions are part of the answer."""
+    def run(self, talk: Talk) -> JobResult:
+        """Do the job in this process."""
+        from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned
         from open_set_fer.benchmark.execution.devices import choose_device
-        from open_set_fer.benchmark.execution.task_run import Workplace
+        from open_set_fer.benchmark.execution.task_run import TaskRun
 
-        gc.enable()
-        device = choose_device(self.device, self.threads)
+        device = choose_device(self.options.device, self.threads)
         results, key = self.home / "results", self.cell.key
+
+        def task_run() -> TaskRun:
+            return TaskRun.of(self.cell, self.faces, self.home, device, talk.progress, self.options.store)
+
         if self.model_alone:
-            Workplace.of(self.cell, self.faces, self.home, device, self.store).make_closed_set_model()
-            return Answer("done")
+            run = task_run()
+            run.context.make_closed_set_model(run.task)
+            return JobResult("done")
         try:
             with filelock.FileLock(results / f"{key}.lock", blocking=False):
                 if (results / key).is_dir():
-                    return Answer("there")
-                with _marked(mark_path(results, key)):
-                    workplace = Workplace.of(self.cell, self.faces, self.home, device, self.store)
-                    return Answer(
-                        "done",
-                        metrics=workplace.compute(
-                            self.cell, results / key, self.keep_features, keep_model=self.keep_model
-                        ).metrics,
+                    return JobResult("there")
+                with _marked(talk, mark_path(results, key)):
+                    options, listener = self.options, talk.is_to_stop if self.listens else None
+                    result = task_run().compute(
+                        results / key, self.record, options.keep_features, options.keep_models, listener
                     )
+                    return JobResult("done", metrics=result.metrics)
         except filelock.Timeout:
-            return Answer("held")
+            return JobResult("held")
+        except Pruned as pruned:
+            return JobResult("pruned", metrics={"epoch": float(pruned.epoch)})
 
 
-def in_own_process(job: bytes, threads: int, timeout: float | None, folder: str) -> Answer:
-    """Run a pickled job in a new process with that many threads, and wait for it.
+@contextlib.contextmanager
+def _marked(talk: Talk, path: Path) -> Iterator[None]:
+    write_mark(path)
+    talk.mark = path
+    try:
+        yield
+    finally:
+        talk.mark = None
+        path.unlink(missing_ok=True)
 
-    timeout: seconds, then it is ended. folder: where paths start, if this machine has it.
+
+def in_child(
+    job: Any,
+    timeout: float | None = None,
+    stopping: threading.Event | None = None,
+    listener: Callable[[int, float], bool] | None = None,
+    folder: str = "",
+) -> JobResult:
+    """Run `job.run(talk)` in a process of its own, and wait for its result.
+
+    timeout: seconds, then the process is ended. stopping: ends it once it is set. listener: decides after an epoch.
+    folder: working directory, if this machine has it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="osfer-") as place:
-            answer, printed = Path(place, "answer.json"), Path(place, "printed.txt")
-            with printed.open("wb") as output:
-                process = subprocess.Popen(
-                    [*COMMAND, str(answer)],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    cwd=folder if os.path.isdir(folder) else None,
-                    start_new_session=True,
-                    env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
-                )
+            printed = Path(place, "printed.txt")
+            pipe, process = _started(job, str(printed), folder or os.getcwd())
             try:
-                _hand_over(process, job)
-                end = None if timeout is None else time.monotonic() + timeout
-                while process.poll() is None:
-                    if end is not None and time.monotonic() > end:
-                        error = f"not done after {timeout:g} s (--cell-timeout), so its process was ended"
-                        return Answer("ended", error, _last(printed) or error)
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(WATCHED_EVERY)
+                result = _watched(pipe, process, timeout, stopping or threading.Event(), listener)
             finally:
-                _end(process)
-            if answer.exists():
-                values = json.loads(answer.read_text("utf-8"))
-                return Answer(**values | {"said": [(level, text) for level, text in values["said"]]})
-            error = f"its process {_how(process.returncode)}"
-            return Answer("ended", error, f"{error}\n{_last(printed)}")
+                pipe.close()
+                code = _ended(process)
+            if result is not None:
+                if result.state == "failed" and not result.text:
+                    return JobResult("failed", result.error, _last(printed) or result.error)
+                return result
+            error = f"its process {_how(code)}"
+            return JobResult("failed", error, f"{error}\n{_last(printed)}")
     except Exception as error:  # no room for the process or its output
-        return Answer("failed", f"its process could not be started: {summary(error)}", traceback.format_exc())
+        return JobResult("failed", f"its process could not be started: {summary(error)}", traceback.format_exc())
 
 
-def main() -> None:
-    """The process: read the job, run it, write the answer."""
+_starting = threading.Lock()
+"""Held while a process is started or reaped: multiprocessing keeps its list of children without a lock."""
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    if sys.platform in ("win32", "darwin"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _started(job: Any, printed: str, folder: str) -> tuple[Connection, BaseProcess]:
+    """The starter's end of the pipe, and the process."""
+    threads = getattr(job, "threads", None)
+    environment = {**os.environ, **(dict.fromkeys(THREADS, str(threads)) if threads else {})}
+    content = pickle.dumps(job)
+    with _starting, _without_main():
+        context = _context()
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_main, args=(theirs, content, environment, folder, printed), daemon=False)  # type: ignore[attr-defined]
+        try:
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+    return ours, process
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """The process does not run the caller's script a second time: what it needs lies in modules."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _watched(
+    pipe: Connection,
+    process: BaseProcess,
+    timeout: float | None,
+    stopping: threading.Event,
+    listener: Callable[[int, float], bool] | None,
+) -> JobResult | None:
+    """The job's result; None if the process ended without one."""
+    end = None if timeout is None else time.monotonic() + timeout
+    with _Bar() as bar, contextlib.suppress(EOFError, ConnectionResetError):
+        while not stopping.is_set():
+            if end is not None and time.monotonic() > end:
+                return JobResult("failed", f"not done after {timeout:g} s (--cell-timeout), so its process was ended")
+            if not pipe.poll(WATCHED_EVERY):
+                continue
+            kind, *content = pipe.recv()
+            if kind == "progress":
+                bar.show(*content)
+            elif kind == "epoch":
+                pipe.send(bool(listener and listener(*content)))
+            else:
+                result: JobResult = content[0]
+                return result
+    return None
+
+
+class _Bar:
+    """The progress bar of one job."""
+
+    def __enter__(self) -> _Bar:
+        self._bars = contextlib.ExitStack()
+        self._tasks: dict[str, Any] = {}
+        return self
+
+    def show(self, description: str, done: int, total: int | None) -> None:
+        """Show how many steps are done; another description takes the bar's place."""
+        if not self._tasks:
+            self._progress = self._bars.enter_context(bars())
+        if description not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.remove_task(task)
+            self._tasks = {description: self._progress.add_task(description, total=total)}
+        self._progress.update(self._tasks[description], completed=done)
+
+    def __exit__(self, *error: object) -> None:
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._bars.close()
+
+
+def _ended(process: BaseProcess) -> int | None:
+    """End the process with everything that it started; its exit code, negative for a signal."""
+    _end_group(process.pid)
+    with _starting:
+        process.kill()  # if it has not yet a group of its own
+        process.join(10)
+        code = process.exitcode
+        with contextlib.suppress(ValueError):
+            process.close()
+    return code
+
+
+def _end_group(number: int | None) -> None:
+    if number is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(number, signal.SIGKILL)
+
+
+def _main(pipe: Connection, content: bytes, environment: Mapping[str, str], folder: str, printed: str) -> None:
+    """The process: set what it must not inherit, run the job, send its result."""
+    os.setsid()
     with contextlib.suppress(OSError):  # Linux: where memory ends, this process is to go, not the run
         Path("/proc/self/oom_score_adj").write_text("500")
-    given = sys.stdin.buffer
-    job = given.read(int.from_bytes(given.read(_SIZE), "big"))
-    gc.disable()  # while modules are imported, which leave no garbage: a seventh of that time
-    threading.Thread(target=_end_with_starter, args=(given.fileno(),), daemon=True).start()
+    output = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faulthandler.enable(2)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     records = _Records()
     log.addHandler(records)
     log.setLevel(logging.WARNING)
     log.propagate = False
+    talk = Talk(pipe)
     try:
-        answer = pickle.loads(job).run()
+        result = pickle.loads(content).run(talk)
     except BaseException as error:  # sys.exit() in a method is that cell's failure
-        answer = Answer("failed", summary(error), traceback.format_exc())
-    path = Path(sys.argv[1])
-    path.with_suffix(".new").write_text(json.dumps({**asdict(answer), "said": records.said}), "utf-8")
-    os.replace(path.with_suffix(".new"), path)
+        result = JobResult("failed", summary(error), traceback.format_exc())
+    talk.send("result", JobResult(result.state, result.error, result.text, records.said, result.metrics))
+    sys.stdout.flush()
     os._exit(0)  # what a method left running must not keep the process
 
 
-_mark: list[Path] = []
-"""Of the cell that this process computes."""
-
-
-@contextlib.contextmanager
-def _marked(path: Path) -> Iterator[None]:
-    write_mark(path)
-    _mark.append(path)
-    try:
-        yield
-    finally:
-        _mark.clear()
-        path.unlink(missing_ok=True)
-
-
-def _end_with_starter(handle: int) -> None:
-    """When the process that started this one is gone, the run was stopped: the cell did nothing wrong, so no mark stays."""
-    while os.read(handle, 1):
-        pass
-    for mark in _mark:
-        mark.unlink(missing_ok=True)
-    os.killpg(0, signal.SIGKILL)
-
-
 class _Records(logging.Handler):
-    """Keeps what is logged, for the answer."""
+    """Keeps what is logged, for the result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,29 +356,18 @@ class _Records(logging.Handler):
         self.said.append((record.levelno, record.getMessage()))
 
 
-def _hand_over(process: subprocess.Popen[bytes], job: bytes) -> None:
-    if process.stdin:
-        with contextlib.suppress(BrokenPipeError):  # it died at once: told by its exit code
-            process.stdin.write(len(job).to_bytes(_SIZE, "big") + job)
-            process.stdin.flush()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and those that it started, if any are left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    if process.stdin:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"ended itself with exit code {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-    return f"was killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
+def _how(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None or code >= 0:
+        return f"ended itself with exit code {code}" if code else "ended without an answer"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + " (out of memory?)" * (code == -signal.SIGKILL)
 
 
 def _last(printed: Path) -> str:
-    return printed.read_text("utf-8", errors="replace")[-KEPT_OUTPUT:].strip()
+    with contextlib.suppress(OSError):
+        return printed.read_text("utf-8", errors="replace")[-KEPT_OUTPUT:].strip()
+    return ""

@@ -1,16 +1,19 @@
-"""Files of closed-set models: safetensors with a digest, in training or there."""
+"""Files of closed-set models and of their outputs: safetensors with a digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import filelock
 import numpy as np
 import safetensors.torch
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from open_set_fer.benchmark.storage.detectors import Source, describe_scorer, write_detector
@@ -29,19 +32,6 @@ if TYPE_CHECKING:
 def closed_set_path(home: Path, cell: Cell) -> Path:
     """The file of the cell's closed-set model."""
     return home / "closed_set" / f"{cell.closed_set_key}.safetensors"
-
-
-def in_training(path: Path) -> bool:
-    """Whether another process is training the closed-set model of this file right now."""
-    if path.exists() or not path.parent.is_dir():
-        return False
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[float]]) -> None:
@@ -70,7 +60,7 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
         reason = str(error)
     aside = path.with_suffix(".damaged")
     os.replace(path, aside)
-    log.warning("closed-set model %s is damaged (%s): kept as %s, training it again", path, reason, aside.name)
+    log.warning("%s is damaged (%s): kept as %s, computing it again", path, reason, aside.name)
     return None
 
 
@@ -82,6 +72,24 @@ def _digest(tensors: dict[str, Tensor], curves: str) -> str:
         content.update(f"{name} {array.dtype} {array.shape}".encode())
         content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()
+
+
+def shared_output(path: Path, name: str, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """An output of the closed-set model in the file `path`, computed once and kept for the other cells of the model.
+
+    name: everything that the output depends on besides the model: what it is, the images, device and threads.
+    """
+    folder = path.parent / "outputs"
+    folder.mkdir(exist_ok=True)
+    kept = folder / f"{path.stem[:32]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+    with filelock.FileLock(f"{kept}.lock"):
+        state = read_state(kept)
+        if state is None:
+            write_state(kept, {"output": torch.from_numpy(compute())}, {})
+            state = read_state(kept)
+    if state is None:
+        raise SuiteError(f"{kept} cannot be read back", "check the disk that holds --home")
+    return state["output"].numpy()
 
 
 def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:

@@ -17,6 +17,7 @@ from open_set_fer.benchmark.evaluation.intermediate_scores import epoch_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.storage.features import FEATURES_TAG
 from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
+from open_set_fer.benchmark.storage.records import Record
 from open_set_fer.benchmark.storage.results_dir import read_result, set_aside, update_result, write_result
 from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker
 from open_set_fer.console import log, track
@@ -71,7 +72,12 @@ def restore(tracker: Tracker, run: Run, folder: Path) -> None:
     result = tracker.read_cell(run)
     kept = result.tags.get(FEATURES_TAG) == "kept"
     features = tracker.read_features(run.info.run_id)[1] if kept else None
-    write_result(folder, result, tracker.read_scores(run.info.run_id), features)
+    assert result.data is not None
+    run_id = run.info.run_id
+    record = Record(
+        result.tags, result.params, result.data, tracker.read_key(run_id), tracker.read_text(run_id, "profile.toml")
+    )
+    write_result(folder, result, tracker.read_scores(run_id), record, features)
 
 
 def measure_again(

@@ -1,17 +1,22 @@
-"""Results: what a method returned is checked, written in one move that survives a power cut, and read back.
+"""Results folder: one folder a cell, complete and whole; beside it what is known of cells without a result.
 
-A result is a folder with scores.parquet (one row a test image), result.json (a CellResult) and, where they were asked for,
-features.npz (`ids` and float16 `features`, in the order of the scores) and the folder model (a detector).
+<key>/              scores.parquet (one row a test image), result.json (a CellResult), key.json (what the key is the
+                    digest of), profile.toml, histogram.png; on request features.npz and the folder model
+<key>.lock          held while the cell is computed or logged
+<key>.started       the cell is being computed; left behind only by a process that died in it
+<key>.failed.json   a failure that MLflow does not have yet
+<key>.damaged/      a result that could not be read
 """
 
 from __future__ import annotations
 
+import json
 import os
-import posixpath
-import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,156 +24,59 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.evaluation.intermediate_scores import PREFIX
 from open_set_fer.benchmark.evaluation.result import CellResult
+from open_set_fer.benchmark.evaluation.scores import COLUMNS
 from open_set_fer.benchmark.storage.features import FEATURES, write_features
 from open_set_fer.benchmark.storage.kept import MODEL
+from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
+from open_set_fer.benchmark.storage.records import Record
 from open_set_fer.errors import SuiteError, summary
-from open_set_fer.files import sync, write_whole
-from open_set_fer.methods.contract import Detection
+from open_set_fer.files import whole_folder, write_whole
 
-COLUMNS = (
-    "id",
-    "truth",
-    "true_class",
-    "is_open",
-    "unknown_score",
-    "predicted_class",
-    "closed_set_class",
-    "given_class",
-    "origin",
-)
-"""What scores.parquet has; a method's extras come after and cannot take these names."""
-YOUNGER = {"closed_set_class", "given_class", "origin"}
-"""Columns that those of older suites lack."""
-
-
-def checked_curves(curves: Any) -> dict[str, list[float]]:
-    """Curves as lists of floats; SuiteError naming the curve that MLflow would refuse."""
-    if not isinstance(curves, Mapping):
-        raise SuiteError(f"curves are a {type(curves).__name__}, not values by name", "return a dict of lists")
-    checked: dict[str, list[float]] = {}
-    for name, values in curves.items():
-        # MLflow's rule for a metric's name, the prefix `curve.` included.
-        if (
-            not isinstance(name, str)
-            or not re.fullmatch(r"[/\w.\- :]{1,240}", name)
-            or posixpath.normpath(name) != name
-        ):
-            raise SuiteError(
-                f"curve {name!r} has a name that MLflow refuses",
-                "use letters, digits, '_', '-', '.', ':', '/' and spaces",
-            )
-        try:
-            numbers = np.asarray(values)
-        except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors on a GPU
-            raise SuiteError(
-                f"curve {name!r} is no list of numbers: {summary(error)}", "one number an epoch"
-            ) from error
-        if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
-            raise SuiteError(
-                f"curve {name!r} is no list of numbers (shape {numbers.shape}, {numbers.dtype})", "one number an epoch"
-            )
-        checked[name] = [float(value) for value in numbers]
-    return checked
-
-
-def checked_extras(extras: Any, count: int) -> dict[str, Any]:
-    """Per-image arrays as columns beside the scores; SuiteError naming the one that cannot be such a column."""
-    if not isinstance(extras, Mapping):
-        raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
-    checked: dict[str, Any] = {}
-    for name, values in extras.items():
-        if not isinstance(name, str) or not name or name in COLUMNS or name.startswith(PREFIX):
-            raise SuiteError(f"extra {name!r} cannot be a column beside {', '.join(COLUMNS)}", "give it another name")
-        try:
-            array = np.asarray(values)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise SuiteError(f"extra {name!r} is no array: {summary(error)}", "one value a test image") from error
-        if array.shape != (count,) or array.dtype.kind not in "biufU":
-            raise SuiteError(
-                f"extra {name!r} has shape {array.shape} and type {array.dtype}, not one value for each of {count} "
-                "test images",
-                "numbers, booleans or strings of shape (N,)",
-            )
-        checked[name] = array
-    return checked
-
-
-def checked_notes(notes: Any) -> list[str]:
-    """Notes as strings; a lone string is one note."""
-    listed = [notes] if isinstance(notes, str) or not isinstance(notes, Iterable) else notes
-    return [str(note) for note in listed]
-
-
-def score_table(
-    ids: NDArray[np.str_],
-    truth: NDArray[np.int64],
-    true_class: NDArray[np.str_],
-    closed_classes: tuple[str, ...],
-    detection: Detection,
-    answers: NDArray[np.int64],
-    given_labels: NDArray[np.int64],
-    origin: NDArray[np.str_],
-) -> pd.DataFrame:
-    """scores.parquet: one row a test image, in the order of the task; `attrs` name the closed classes.
-
-    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names. answers: (N,) 0..K-1, the
-    closed-set model's. given_labels: (N,) 0..K-1, those of the label regime. origin: (N,) the split that a face is from.
-    """
-    names = np.array(closed_classes)
-    table = pd.DataFrame(
-        {
-            "id": ids,
-            "truth": np.where(truth < 0, "open", names[truth]),
-            "true_class": true_class,
-            "is_open": truth < 0,
-            "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
-            "predicted_class": names[np.asarray(detection.predicted_class)],
-            "closed_set_class": names[answers],
-            "given_class": names[given_labels],
-            "origin": origin,
-            **checked_extras(detection.extras, len(truth)),
-        }
-    )
-    table.attrs["closed_classes"] = list(closed_classes)  # one of them may be in no row
-    return table
+HISTOGRAM = "histogram.png"
 
 
 def write_result(
     folder: Path,
     result: CellResult,
     scores: pd.DataFrame,
+    record: Record,
     features: NDArray[np.floating[Any]] | None = None,
     write_model: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a result so that `folder` is there as a whole or not at all, after a power cut too.
+    """Write a complete result in one move that survives a power cut.
 
     write_model: writes the cell's detector into the folder that it is given.
     """
-    text = result.to_json()  # before anything is created
-    partial = folder.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as partial:
         scores.to_parquet(partial / "scores.parquet", index=False)
-        (partial / "result.json").write_text(text, "utf-8")
+        describe_result(partial, result, scores, record)
         if features is not None:
             write_features(partial / FEATURES, scores["id"].to_numpy(dtype=np.str_), features)
         if write_model:
             write_model(partial / MODEL)
-        for path in (*partial.rglob("*"), partial):
-            sync(path)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    sync(folder.parent)
 
 
 def update_result(folder: Path, result: CellResult) -> None:
-    """Put another result.json in place of the one that is there, in one move."""
+    """Put another result.json in place of the present one, in one move."""
     write_whole(folder / "result.json", result.to_json().encode())
+
+
+def relabel(folder: Path, record: Record) -> CellResult:
+    """Give a result the record of the plan that wants it now; another plan may have computed it."""
+    result, scores = read_result(folder)
+    labelled = replace(result, tags=result.tags | record.tags, params=record.params, data=record.data)
+    if labelled.to_json() != result.to_json() or (folder / "profile.toml").read_text("utf-8") != record.profile:
+        describe_result(folder, labelled, scores, record)
+    return labelled
+
+
+def describe_result(folder: Path, result: CellResult, scores: pd.DataFrame, record: Record) -> None:
+    """Write what says which cell a result is of, and its numbers; result.json last."""
+    (folder / "key.json").write_text(record.key, "utf-8")
+    (folder / "profile.toml").write_text(record.profile, "utf-8")
+    score_histogram(scores, result.title(), names_of(result)).draw().save(folder / HISTOGRAM)
+    update_result(folder, result)
 
 
 def read_result(folder: Path) -> tuple[CellResult, pd.DataFrame]:
@@ -176,12 +84,9 @@ def read_result(folder: Path) -> tuple[CellResult, pd.DataFrame]:
     path = folder / "result.json"
     try:
         result = CellResult.from_json(path.read_text("utf-8"))
-        if result.started is None:  # of an older suite, which kept no times
-            ended = path.stat().st_mtime
-            result = replace(result, started=ended - result.metrics.get("seconds.total", 0.0), ended=ended)
         path = folder / "scores.parquet"
         scores = pd.read_parquet(path)
-        if absent := set(COLUMNS) - YOUNGER - set(scores.columns):
+        if absent := set(COLUMNS) - set(scores.columns):
             raise ValueError(f"lacks the columns {', '.join(sorted(absent))}")
     except PermissionError:
         raise
@@ -196,3 +101,54 @@ def set_aside(folder: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     return aside
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell without a result: why, and the traceback; status KILLED where a study stopped it."""
+
+    tags: dict[str, str]
+    error: str
+    text: str
+    status: str = "FAILED"
+
+
+def failure_path(results: Path, key: str) -> Path:
+    """The file of a cell's failure that MLflow does not have yet."""
+    return results / f"{key}.failed.json"
+
+
+def write_failure(path: Path, failure: Failure) -> None:
+    """Keep a failure on disk until it is logged."""
+    write_whole(path, json.dumps(asdict(failure)).encode())
+
+
+def read_failure(path: Path) -> Failure | None:
+    """A failure that waits to be logged; None for no such file, or a damaged one."""
+    try:
+        return Failure(**json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def mark_path(results: Path, key: str) -> Path:
+    """The mark of a cell that is being computed."""
+    return results / f"{key}.started"
+
+
+def write_mark(path: Path) -> None:
+    """Say that this process computes the cell."""
+    content = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def read_mark(path: Path) -> str:
+    """Who left the mark: 'process 12 on host, since 14:03:05'; '' without a mark."""
+    try:
+        mark = json.loads(path.read_text("utf-8"))
+        since = time.strftime("%F %T", time.localtime(mark["time"]))
+        return f"process {mark['pid']} on {mark['host']}, since {since}"
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

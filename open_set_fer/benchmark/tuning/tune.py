@@ -11,7 +11,7 @@ import hashlib
 import math
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -409,7 +409,7 @@ class _Worker:
         end = None if self.search.timeout is None else time.monotonic() + self.search.timeout
         waited = False
         while end is None or time.monotonic() < end:
-            stop.again()
+            stop.check()
             with ExitStack() as self._asking:
                 self._asking.enter_context(self.storage.asking(self.backend))
                 self._take_up_lost()
@@ -424,7 +424,7 @@ class _Worker:
             if not waited:
                 waited = True
                 log.info("%s: nothing else to do: waiting for trials %s of other workers", self.label, running)
-            with stop.at_once():
+            with nullcontext():
                 time.sleep(POLL_SECONDS)
         log.info("%s: the time of --timeout is over", self.label)
 

@@ -1,0 +1,121 @@
+"""Scores of a cell: what a method returned, checked, as a table with one row a test image."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from open_set_fer.benchmark.evaluation.intermediate_scores import PREFIX
+from open_set_fer.errors import SuiteError, summary
+from open_set_fer.methods.contract import Detection
+
+COLUMNS = (
+    "id",
+    "truth",
+    "true_class",
+    "is_open",
+    "unknown_score",
+    "predicted_class",
+    "closed_set_class",
+    "given_class",
+    "origin",
+)
+"""What scores.parquet has; a method's extras come after and cannot take these names."""
+
+
+def checked_curves(curves: Any) -> dict[str, list[float]]:
+    """Curves as lists of floats; SuiteError naming the curve that MLflow would refuse."""
+    if not isinstance(curves, Mapping):
+        raise SuiteError(f"curves are a {type(curves).__name__}, not values by name", "return a dict of lists")
+    checked: dict[str, list[float]] = {}
+    for name, values in curves.items():
+        # MLflow's rule for a metric's name, the prefix `curve.` included.
+        if (
+            not isinstance(name, str)
+            or not re.fullmatch(r"[/\w.\- :]{1,240}", name)
+            or posixpath.normpath(name) != name
+        ):
+            raise SuiteError(
+                f"curve {name!r} has a name that MLflow refuses",
+                "use letters, digits, '_', '-', '.', ':', '/' and spaces",
+            )
+        try:
+            numbers = np.asarray(values)
+        except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors on a GPU
+            raise SuiteError(
+                f"curve {name!r} is no list of numbers: {summary(error)}", "one number an epoch"
+            ) from error
+        if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
+            raise SuiteError(
+                f"curve {name!r} is no list of numbers (shape {numbers.shape}, {numbers.dtype})", "one number an epoch"
+            )
+        checked[name] = [float(value) for value in numbers]
+    return checked
+
+
+def checked_extras(extras: Any, count: int) -> dict[str, Any]:
+    """Per-image arrays as columns beside the scores; SuiteError naming the one that cannot be such a column."""
+    if not isinstance(extras, Mapping):
+        raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
+    checked: dict[str, Any] = {}
+    for name, values in extras.items():
+        if not isinstance(name, str) or not name or name in COLUMNS or name.startswith(PREFIX):
+            raise SuiteError(f"extra {name!r} cannot be a column beside {', '.join(COLUMNS)}", "give it another name")
+        try:
+            array = np.asarray(values)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise SuiteError(f"extra {name!r} is no array: {summary(error)}", "one value a test image") from error
+        if array.shape != (count,) or array.dtype.kind not in "biufU":
+            raise SuiteError(
+                f"extra {name!r} has shape {array.shape} and type {array.dtype}, not one value for each of {count} "
+                "test images",
+                "numbers, booleans or strings of shape (N,)",
+            )
+        checked[name] = array
+    return checked
+
+
+def checked_notes(notes: Any) -> list[str]:
+    """Notes as strings; a lone string is one note."""
+    listed = [notes] if isinstance(notes, str) or not isinstance(notes, Iterable) else notes
+    return [str(note) for note in listed]
+
+
+def score_table(
+    ids: NDArray[np.str_],
+    truth: NDArray[np.int64],
+    true_class: NDArray[np.str_],
+    closed_classes: tuple[str, ...],
+    detection: Detection,
+    answers: NDArray[np.int64],
+    given_labels: NDArray[np.int64],
+    origin: NDArray[np.str_],
+) -> pd.DataFrame:
+    """scores.parquet: one row a test image, in the order of the task; `attrs` name the closed classes.
+
+    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names. answers: (N,) 0..K-1, the
+    closed-set model's. given_labels: (N,) 0..K-1, those of the label regime. origin: (N,) the split that a face is from.
+    """
+    names = np.array(closed_classes)
+    table = pd.DataFrame(
+        {
+            "id": ids,
+            "truth": np.where(truth < 0, "open", names[truth]),
+            "true_class": true_class,
+            "is_open": truth < 0,
+            "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
+            "predicted_class": names[np.asarray(detection.predicted_class)],
+            "closed_set_class": names[answers],
+            "given_class": names[given_labels],
+            "origin": origin,
+            **checked_extras(detection.extras, len(truth)),
+        }
+    )
+    table.attrs["closed_classes"] = list(closed_classes)  # one of them may be in no row
+    return table
