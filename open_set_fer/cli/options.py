@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from open_set_fer import plugins
-from open_set_fer.console import log
+from open_set_fer.console import console
 from open_set_fer.errors import SuiteError, masked
-
-if TYPE_CHECKING:
-    from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.planning.cells import Selection
 
 
 def examples(*commands: str) -> str:
@@ -145,45 +142,34 @@ StoreOption = Annotated[
         "or file:///shared/models.",
     ),
 ]
+KeepFeaturesOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-features",
+        help="Keep the features of each cell's own network on its test faces as the artifact features.npz, for Figure 7.",
+    ),
+]
+KeepModelsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-models",
+        help="Keep the fitted scorer of each cell, and log it with its closed-set model as MLflow models, for "
+        "`mlflow models serve` and the registry.",
+    ),
+]
+FaceArtifactsOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-face-artifacts",
+        help="Log pictures of faces of every data set, not of `synthetic` alone: pictures of real people then go to "
+        "the tracking server, and the data set's licence must allow it.",
+    ),
+]
 HOME = Path("runs")
 
 
 def parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def read_selection(
-    dataset: str,
-    protocol: str,
-    opened: str,
-    method: str,
-    seed: str,
-    all_pairs: bool,
-    all_triples: bool,
-    labels: str = "",
-    label_share: float | None = None,
-) -> Selection:
-    """The cells that the options choose; raises SuiteError for a seed that is no number and for labels that are none."""
-    from open_set_fer.benchmark.planning.cells import Selection
-    from open_set_fer.benchmark.planning.profile import regime_of
-    from open_set_fer.benchmark.protocols.pseudo_labels import LABELS
-
-    try:
-        seeds = tuple(int(part) for part in parts(seed))
-    except ValueError as error:
-        raise SuiteError(f"--seed {seed!r} is not a list of whole numbers", "for example --seed 0,1,2") from error
-    methods = parts(method)
-    if "all" in methods:
-        for fault in plugins.broken(plugins.METHODS).values():
-            log.warning("left out: %s", fault)
-    kind = next((known for known in LABELS if known == labels), None)
-    if kind is None and (labels or label_share is not None):
-        fault = f"--labels {labels!r}{plugins.nearest(labels, LABELS)}" if labels else "--label-share without --labels"
-        raise SuiteError(fault, f"--labels is one of {', '.join(LABELS)}")
-    if label_share is not None and not 0 < label_share <= 1:
-        raise SuiteError(f"--label-share {label_share:g} is not above 0 and at most 1", "for example --label-share 0.5")
-    regime = None if kind is None else regime_of(kind, label_share)
-    return Selection(parts(dataset), parts(protocol), parts(opened), methods, seeds, all_pairs, all_triples, regime)
 
 
 def default_profile(profile: str, dataset: str) -> str:
@@ -216,22 +202,13 @@ def print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=1))
 
 
-def run_options(
-    device: str,
-    threads: int | None,
-    jobs: int | None,
-    backend: str,
-    address: str,
-    gpus: float,
-    cell_timeout: float | None,
-    store: str,
-) -> RunOptions:
-    """What the options say of how cells are run; SuiteError where they do not fit together."""
-    from open_set_fer.benchmark.execution.options import RunOptions
+def say(text: str) -> None:
+    """One line on standard error, never broken."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    if backend not in ("local", "ray"):
-        raise SuiteError(f"unknown backend {backend!r}", "choose local or ray")
-    if backend == "local" and (address or gpus):
-        raise SuiteError("--address and --gpus are for a Ray cluster", "add --backend ray, or leave them out")
-    kind: Literal["local", "ray"] = "ray" if backend == "ray" else "local"
-    return RunOptions(device, threads, jobs, cell_timeout, kind, address, gpus, store)
+
+def exit_stopped(stop: KeyboardInterrupt, kept: str) -> NoReturn:
+    """End a command that a signal stopped, and say what is kept."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not kill the exit, which Python makes by default
+    say(f"stopped; {kept}")
+    sys.exit(128 + getattr(stop, "signal", signal.SIGINT))

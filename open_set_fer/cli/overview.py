@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
-from open_set_fer.benchmark.planning.cells import Cell
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.planning.cells import Cell
 
 
 def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:

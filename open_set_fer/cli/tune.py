@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 from open_set_fer import plugins
+from open_set_fer.cli.groups import CellOptions
 from open_set_fer.cli.options import (
     HOME,
     DatasetOption,
@@ -27,7 +28,6 @@ from open_set_fer.cli.options import (
     examples,
     parts,
     print_json,
-    read_selection,
     writable,
 )
 from open_set_fer.console import console, log, out
@@ -114,7 +114,7 @@ def tune(
     options = RunOptions(device, threads)
     loaded = load_profile(default_profile(profile, dataset))
     name = loaded.name
-    selection = read_selection(dataset, "", opened, method, seed, False, False)
+    selection = CellOptions(dataset=dataset, open_classes=opened, method=method, seed=seed).selection()
     faces = selection.datasets or tuple(loaded.default_datasets or loaded.datasets)
     if len(faces) > 1:
         raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")

@@ -6,14 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cloudpickle
 import pytest
 
+from open_set_fer import plugins
 from open_set_fer.benchmark.execution.runner import Outcome, Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.methods.contract import Detection
 
 PROFILE = """
 description = "faults"
@@ -33,11 +38,15 @@ width = 4
 epochs = 1
 batch_size = 32
 [methods.baseline]
+method = "harmful"
+what = "act"
+only = "fear"
 """
 PLUGIN = '''
-import ctypes, os, resource, signal, time
+import ctypes, os, resource, signal, subprocess, time
 from dataclasses import dataclass
 from pathlib import Path
+import cloudpickle
 import numpy as np
 from open_set_fer.methods.contract import Detection
 
@@ -55,6 +64,14 @@ class Harmful:
         model = context.closed_set_model(task)
         what = self.what
         if self.only in ("", *task.closed_classes) and "OSFER_HARMLESS" not in os.environ:
+            if what == "act" and "OSFER_ACT" in os.environ:
+                detection = Detection(-model.test_logits.max(axis=1), model.pseudo_labels)
+                return cloudpickle.loads(Path(os.environ["OSFER_ACT"]).read_bytes())(detection)
+            if what == "machine":  # as where the whole machine dies: the cell and its run, in this order
+                run = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
+                os.kill(int(run), signal.SIGSTOP)
+                subprocess.Popen(["sh", "-c", f"kill -9 {os.getpid()}; kill -9 {run}"], start_new_session=True)
+                time.sleep(300)
             if what == "exit":
                 os._exit(7)
             if what == "segfault":
@@ -102,12 +119,21 @@ class Place:
         points = "[open_set_fer.methods]\nharmful = harmful:Harmful\n"
         (plugin / "harmful-1.dist-info" / "entry_points.txt").write_text(points)
 
+    def let(self, monkeypatch: pytest.MonkeyPatch, act: Callable[[Detection], Any]) -> None:
+        """Let `act(detection)` change or replace what `baseline` returns where `fear` is closed, until it is undone.
+
+        The other cell is left alone.
+        """
+        path = self.root / "act.pickle"
+        path.write_bytes(cloudpickle.dumps(act))
+        monkeypatch.setenv("OSFER_ACT", str(path))
+
     def write(self, more: str, old: str = "", new: str = "") -> None:
         """The profile with `old` replaced by `new` and `more` at its end."""
         self.profile.write_text(PROFILE.replace(old, new) + more, "utf-8")
 
     def run(self) -> Outcome:
-        """Run the profile in this process."""
+        """Run the profile from this process."""
         profile = load_profile(str(self.profile))
         cells, faces = make_plan(profile, Selection(), self.cache)
         return Runner(self.home, profile).run(cells, faces, "osfer run")
@@ -140,6 +166,12 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, cache, empty_store, monkeypatch) -> Place:
+def place(tmp_path, cache, empty_store, monkeypatch) -> Iterator[Place]:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Place(tmp_path, cache, empty_store)
+    made = Place(tmp_path, cache, empty_store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "plugin"))
+        patch.delitem(sys.modules, "harmful", raising=False)
+        plugins._registered.cache_clear()
+        yield made
+    plugins._registered.cache_clear()

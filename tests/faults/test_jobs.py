@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.alive import alive
-from tests.faults.test_processes import computed, harmful, wait_until
+from tests.faults.test_processes import computed, harmful, results, wait_until
 
 pytestmark = pytest.mark.slow
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -109,29 +109,39 @@ def test_cells_that_end_their_process_or_hang_take_themselves_alone(place):
     assert place.statuses() == ["FINISHED"] * (len(ENDS) + 1)
 
 
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def cells_and_servers(place, process):
+    """Ids of the processes that compute cells, and of the servers that they are forked from."""
+    forked = processes("multiprocessing.forkserver", process.pid)
+    cells = [pid for pid in forked if parent(pid) in forked]
+    return cells, {parent(pid) for pid in cells}
+
+
 @LINUX
-def test_a_killed_worker_loses_nothing(place):
-    place.write(*harmful("sleep4", numbers=2))
-    process = place.start("run", "--jobs", "2")
-    wait_until(started(place, 2))
-    workers = processes("loky", process.pid)
-    cells = processes("cell_process", process.pid)
-    assert len(workers) >= 2
-    assert len(cells) == 2
-    os.kill(max(workers, key=lambda pid: len(processes("cell_process", pid))), signal.SIGKILL)
-    text, _ = process.communicate(timeout=300)
+def test_a_killed_server_of_processes_loses_nothing(place):
+    place.write(*harmful("gate", numbers=3))
+    gate = place.root / "gate"
+    process = place.start("run", "--jobs", "2", OSFER_GATE=str(gate))
+    wait_until(lambda: results(place) == 6 and started(place, 2)())  # two cells wait for the gate
+    cells, servers = cells_and_servers(place, process)
+    assert (len(cells), len(servers)) == (2, 1)
+    os.kill(servers.pop(), signal.SIGKILL)
+    gate.touch()
+    text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
-    assert "a worker process was lost" in text
-    assert place.statuses() == ["FINISHED"] * 6
+    assert place.statuses() == ["FINISHED"] * 8
     nothing_left(place)
-    assert not any(alive(pid) for pid in cells)
+    assert not any(alive(pid, 30) for pid in cells)
 
 
 @LINUX
 def test_a_killed_runner_leaves_no_process_and_the_same_command_goes_on(place):
     place.write(*harmful("sleep300", only="fear"))
     process = place.start("run", "--jobs", "2")
-    wait_until(lambda: len(list((place.home / "results").glob("*/result.json"))) == 3 and started(place)())
+    wait_until(lambda: results(place) == 3 and started(place)())
     below = processes("", process.pid)
     process.kill()
     process.communicate(timeout=60)
@@ -169,17 +179,16 @@ def test_a_stopped_run_ends_its_processes_and_blames_no_cell(place, signals, cod
 @LINUX
 def test_a_killed_ray_worker_loses_nothing(place):
     pytest.importorskip("ray")
-    place.write(*harmful("sleep6"))
-    process = place.start("run", "--backend", "ray", "--jobs", "2", "--threads", "1")
-    wait_until(started(place, 2), 300)
-    starters = {
-        int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-        for pid in processes("cell_process", process.pid)
-    }
-    os.kill(starters.pop(), signal.SIGKILL)
-    text, _ = process.communicate(timeout=400)
+    place.write(*harmful("gate", numbers=3))
+    gate = place.root / "gate"
+    process = place.start("run", "--backend", "ray", "--jobs", "2", "--threads", "1", OSFER_GATE=str(gate))
+    wait_until(lambda: results(place) == 6 and started(place, 2)())  # two cells wait for the gate
+    _, servers = cells_and_servers(place, process)
+    os.kill(parent(servers.pop()), signal.SIGKILL)
+    gate.touch()
+    text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
-    assert place.statuses() == ["FINISHED"] * 4
+    assert place.statuses() == ["FINISHED"] * 8
     nothing_left(place)
 
 

@@ -13,9 +13,9 @@ import time
 import urllib.request
 
 import pytest
-from open_set_fer.benchmark.storage.outbox import Outbox
 
 from open_set_fer.benchmark.storage.connection import brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.storage.sync import Connection
 from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.errors import SuiteError, TrackingAway
 from tests.faults.test_processes import computed, harmful, wait_until
@@ -106,15 +106,15 @@ def test_a_server_that_comes_back_without_its_store_is_still_away(place, address
     monkeypatch.setenv("OSFER_TRACKING_WAIT", "0.5")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    outbox = Outbox(place.home, "own")
-    assert outbox.away
+    connection = Connection(place.home, "own")
+    assert connection.away
     handler = type("Handler", (Refusing,), {"status": 500})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(address.rpartition(":")[2])), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        outbox.knock()
-        assert outbox.away
-        assert outbox.ask(lambda tracker: "told", "kept") == "kept"
+        connection.ask(lambda tracker: tracker.ping(), None, now=True)
+        assert connection.away
+        assert connection.ask(lambda tracker: "told", "kept") == "kept"
         outcome = place.run()
         assert (outcome.computed, len(outcome.waiting), outcome.failed) == (2, 2, [])
     finally:

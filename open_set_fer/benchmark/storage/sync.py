@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -169,7 +170,7 @@ class Sync:
         self._log(cell)
 
     def fail(self, cell: Cell, error: str, text: str, device: str, counts: bool = True, pruned: int = 0) -> None:
-        """Keep a failure on disk and log it; `text`: its traceback.
+        """Log a failure; it waits on disk while the server is away. text: its traceback.
 
         counts: whether it is the cell's last word in this run. pruned: the epoch after which a study stopped the cell.
         """
@@ -177,13 +178,15 @@ class Sync:
             self.failed.append((cell, error))
             log.error("failed: %s: %s", cell, error)
         tags = self.record(cell).tags | host_tags(device) | ({"pruned": f"epoch {pruned}"} if pruned else {})
-        path = failure_path(self._results, cell.key)
+        failure = Failure(tags, error, text, "KILLED" if pruned else "FAILED")
         try:
-            write_failure(path, Failure(tags, error, text, "KILLED" if pruned else "FAILED"))
-        except OSError as full:
-            log.error("the failure of %s cannot be kept: %s", cell, summary(full))
+            if self._connection.ask(lambda tracker: self._send_failure(failure, tracker), False):
+                return
+            write_failure(failure_path(self._results, cell.key), failure)
+        except Exception as refusal:
+            log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
             return
-        self._log(cell)
+        self.waiting[cell.key] = cell
 
     def again(self) -> None:
         """Log what waits, if the server has answered the last time it was asked."""
@@ -204,14 +207,9 @@ class Sync:
             cell = self.waiting.pop(key)
             self.failed.append((cell, f"computed, but cannot be logged: {error}"))
             log.error("failed: %s: %s", cell, self.failed[-1][1])
-            tags, said = self.record(cell).tags | host_tags("cpu"), self.failed[-1][1]
+            failure = Failure(self.record(cell).tags | host_tags("cpu"), self.failed[-1][1], text)
             try:
-                self._connection.ask(
-                    lambda tracker, tags=tags, said=said, text=text: tracker.log_failure(  # type: ignore[misc]
-                        self.parent_in(tracker), tags, text, said
-                    ),
-                    None,
-                )
+                self._connection.ask(partial(self._send_failure, failure), False)
             except Exception as refusal:
                 log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
 
@@ -240,9 +238,13 @@ class Sync:
             result = relabel(folder, self.record(cell))
             pictures = self._pictures(cell, folder, result)
             tracker.log_cell(self.parent_in(tracker), result, folder, pictures, self._models(cell, folder, result))
-        elif told := read_failure(failure):
-            tracker.log_failure(self.parent_in(tracker), told.tags, told.text, told.error, told.status)
+        elif kept := read_failure(failure):
+            self._send_failure(kept, tracker)
         failure.unlink(missing_ok=True)
+        return True
+
+    def _send_failure(self, failure: Failure, tracker: Tracker) -> bool:
+        tracker.log_failure(self.parent_in(tracker), failure.tags, failure.text, failure.error, failure.status)
         return True
 
     def _pictures(self, cell: Cell, folder: Path, result: CellResult) -> dict[str, Image]:

@@ -7,12 +7,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned, Reading, epoch_metrics, listened
 from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.results_dir import read_result
@@ -23,6 +21,7 @@ from open_set_fer.methods.noisy_label import NoisyLabel
 from open_set_fer.methods.ours import Ours
 from open_set_fer.testing.methods import task_and_context
 from tests.benchmark.protocols.test_truth import reachable
+from tests.computing import compute
 from tests.conftest import without_controls
 
 QUICK = {"cycle_length": 2, "batch_size": 32}
@@ -115,8 +114,7 @@ def test_scores_at_epochs_are_kept_measured_and_checked(tmp_path):
     plain = load_profile("smoke")
     (without, *_), _ = make_plan(plain, Selection(methods=("ours",)), tmp_path / "cache")
     assert cell.key != without.key, "a cell without these scores is not done"
-    place = Workplace.of(cell, faces["synthetic"], tmp_path, torch.device("cpu"))
-    place.compute(cell, tmp_path / "result")
+    compute(cell, profile, faces["synthetic"], tmp_path, tmp_path / "result")
     result, scores = read_result(tmp_path / "result")
     assert json.loads((tmp_path / "result" / "result.json").read_text())["metrics"]["auroc.epoch_2"]
     assert result.metrics["auroc.epoch_2"] == result.metrics["auroc"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
-from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.ours import Ours
+from tests.computing import compute
 
 
 def test_a_labels_own_backbone_is_for_its_own_networks_alone(tmp_path, monkeypatch):
@@ -29,7 +27,6 @@ def test_a_labels_own_backbone_is_for_its_own_networks_alone(tmp_path, monkeypat
 
     record(Ours)
     record(Baseline)
-    workplace = Workplace.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
     for cell in cells:
-        workplace.compute(cell, tmp_path / "results" / cell.key)
+        compute(cell, profile, face_sets["synthetic"], tmp_path)
     assert seen == {"ours": (4, 8), "baseline": (8, 8)}

@@ -1,22 +1,31 @@
-"""A job in a process of its own: whatever ends that process becomes the job's answer."""
+"""A job in its own process: whatever ends that process becomes the job's result, and it inherits nothing of the run."""
 
 from __future__ import annotations
 
+import json
 import logging
-import pickle
+import os
+import random
 import sys
+import threading
 import time
+import warnings
 
+import numpy as np
 import pytest
+import torch
 
-from open_set_fer.benchmark.execution.worker import THREADS, in_own_process
+from open_set_fer.benchmark.execution import worker
+from open_set_fer.benchmark.execution.worker import THREADS, in_child
 from tests.alive import alive
 
 JOB = """
-import logging, os, signal, subprocess, sys, time
+import json, os, random, signal, subprocess, sys, threading, time, warnings
 from dataclasses import dataclass
 from pathlib import Path
-from open_set_fer.benchmark.execution.worker import Answer
+import numpy as np
+import torch
+from open_set_fer.benchmark.execution.worker import JobResult
 from open_set_fer.console import log
 
 @dataclass
@@ -24,17 +33,40 @@ class Job:
     act: str
     place: str = ""
     ballast: bytes = b""
+    threads: int | None = 1
+    listens: bool = False
 
-    def run(self):
+    def run(self, talk):
+        self.talk = talk
         return getattr(self, self.act)()
 
     def done(self):
         log.warning("careful")
         log.info("not kept")
-        return Answer("done", metrics={"auroc": 0.5, "length": float(len(self.ballast))})
+        return JobResult("done", metrics={"auroc": 0.5, "length": float(len(self.ballast))})
 
-    def threads(self):
-        return Answer("done", text=" ".join(os.environ[name] for name in self.place.split()))
+    def environment(self):
+        return JobResult("done", text=" ".join(os.environ.get(name, "-") for name in self.place.split()))
+
+    def inherited(self):
+        return JobResult("done", text=json.dumps({
+            "threads": threading.active_count(),
+            "cuda": torch.cuda.is_initialized(),
+            "random": [random.random(), float(np.random.rand()), float(torch.rand(1))],
+            "filters": [str(entry) for entry in warnings.filters if entry[0] == "error"],
+            "environment": os.environ.get("OSFER_INHERITED"),
+            "folder": os.getcwd(),
+            "dtype": str(torch.get_default_dtype()),
+            "grad": torch.is_grad_enabled(),
+            "main": getattr(sys.modules["__main__"], "MINE", None),
+            "group": os.getpgrp() == os.getpid(),
+        }))
+
+    def epochs(self):
+        return JobResult("done", text=str([self.talk.is_to_stop(epoch, 0.5) for epoch in range(3)]))
+
+    def steps(self):
+        return JobResult("done", text=str(sum(self.talk.progress(range(5), "counting"))))
 
     def raises(self):
         raise ValueError("no such face")
@@ -57,62 +89,128 @@ class Job:
 
 
 @pytest.fixture
-def answer(tmp_path, monkeypatch):
-    """`answer(act, ...)`: what the job's process answers."""
+def job(tmp_path, monkeypatch):
+    """The class of jobs, in a module that processes can import."""
     (tmp_path / "a_job.py").write_text(JOB, "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delitem(sys.modules, "a_job", raising=False)
     from a_job import Job
 
-    def run(act, place="", ballast=b"", timeout=None, threads=1):
-        return in_own_process(pickle.dumps(Job(act, place, ballast)), threads, timeout, str(tmp_path))
-
-    return run
+    return Job
 
 
-def test_the_answer_comes_with_warnings_and_metrics_and_a_job_of_any_size_goes_in(answer):
-    found = answer("done", ballast=bytes(3_000_000))  # more than a pipe holds
-    assert (found.state, found.metrics) == ("done", {"auroc": 0.5, "length": 3e6})
-    assert found.said == [(logging.WARNING, "careful")]
+def test_the_result_comes_with_warnings_and_metrics_and_a_job_of_any_size_goes_in(job):
+    result = in_child(job("done", ballast=bytes(3_000_000)))  # more than a pipe holds
+    assert (result.state, result.metrics) == ("done", {"auroc": 0.5, "length": 3e6})
+    assert result.said == [(logging.WARNING, "careful")]
 
 
-def test_a_folder_that_this_machine_does_not_have_is_gone_without(answer, tmp_path):
+def test_a_folder_that_this_machine_does_not_have_is_gone_without(job, tmp_path):
     """Of the runner, on another node of a cluster."""
-    from a_job import Job
-
-    assert in_own_process(pickle.dumps(Job("done", "", b"")), 1, None, str(tmp_path / "elsewhere")).state == "done"
+    assert in_child(job("done"), folder=str(tmp_path / "elsewhere")).state == "done"
 
 
-def test_every_library_is_told_how_many_threads_there_are(answer):
-    assert answer("threads", " ".join(THREADS), threads=3).text == " ".join("3" for _ in THREADS)
+def test_every_library_is_told_how_many_threads_there_are(job):
+    assert in_child(job("environment", " ".join(THREADS), threads=3)).text == " ".join("3" for _ in THREADS)
+    for name in THREADS:
+        assert in_child(job("environment", name, threads=None)).text == os.environ.get(name, "-")
+
+
+def test_a_process_inherits_neither_threads_nor_cuda_nor_state_but_environment_and_folder(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "MINE", 1, raising=False)
+    plain = json.loads(in_child(job("inherited")).text)
+    monkeypatch.setenv("OSFER_INHERITED", "as it is now, not as it was when the server of processes started")
+    monkeypatch.chdir(tmp_path)
+    running = threading.Event()
+    thread = threading.Thread(target=running.wait, daemon=True)
+    thread.start()
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("error")
+            random.seed(1)
+            np.random.seed(1)  # noqa: NPY002
+            torch.manual_seed(1)
+            dirty = json.loads(in_child(job("inherited")).text)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        random.setstate(state[0])
+        np.random.set_state(state[1])  # noqa: NPY002
+        torch.set_rng_state(state[2])
+        running.set()
+    assert dirty["environment"] == os.environ["OSFER_INHERITED"]
+    assert dirty["folder"] == str(tmp_path)
+    assert plain["threads"] == dirty["threads"] == 2  # its own, and the one that hears when the starter is gone
+    assert not dirty["cuda"]
+    assert dirty["filters"] == plain["filters"]
+    assert (dirty["dtype"], dirty["grad"], dirty["main"], dirty["group"]) == ("torch.float32", True, None, True)
+    random.seed(1)
+    assert dirty["random"][0] != random.random()
+    random.setstate(state[0])
+
+
+def test_a_listener_decides_after_each_epoch(job):
+    heard = []
+
+    def listener(epoch, auroc):
+        heard.append((epoch, auroc))
+        return epoch == 1
+
+    assert in_child(job("epochs", listens=True), listener=listener).text == "[False, True, False]"
+    assert heard == [(0, 0.5), (1, 0.5), (2, 0.5)]
+
+
+def test_steps_are_counted_through_the_pipe(job):
+    assert in_child(job("steps")).text == "10"
 
 
 @pytest.mark.parametrize(
-    ("act", "state", "error", "text"),
+    ("act", "error", "text"),
     [
-        ("raises", "failed", "ValueError: no such face", "Traceback"),
-        ("exits", "failed", "SystemExit: 4", "Traceback"),
-        ("leaves", "ended", "its process ended itself with exit code 7", "last words"),
-        ("killed", "ended", "its process was killed by SIGKILL (out of memory?)", "SIGKILL"),
+        ("raises", "ValueError: no such face", "Traceback"),
+        ("exits", "SystemExit: 4", "Traceback"),
+        ("leaves", "its process ended itself with exit code 7", "last words"),
+        ("killed", "its process was killed by SIGKILL (out of memory?)", "SIGKILL"),
     ],
 )
-def test_what_ends_the_process_is_the_answer(answer, act, state, error, text):
-    found = answer(act)
-    assert (found.state, found.error) == (state, error)
-    assert text in found.text
+def test_what_ends_the_process_is_the_result(job, act, error, text):
+    result = in_child(job(act))
+    assert (result.state, result.error) == ("failed", error)
+    assert text in result.text
 
 
-def test_a_process_over_its_time_is_ended_with_what_it_started(answer, tmp_path):
-    start = time.monotonic()
-    found = answer("hangs", str(tmp_path / "pids"), timeout=3)
-    assert time.monotonic() - start < 30
-    assert (found.state, found.error) == ("ended", "not done after 3 s (--cell-timeout), so its process was ended")
-    assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+def pids(path):
+    end = time.monotonic() + 100
+    while not path.exists() or len(path.read_text().split()) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return [int(pid) for pid in path.read_text().split()]
 
 
-def test_no_room_for_a_process_fails_its_job_alone(answer, monkeypatch):
-    monkeypatch.setattr("open_set_fer.benchmark.execution.worker.COMMAND", ("/no/such/python",))
-    found = answer("done")
-    assert found.state == "failed"
-    assert found.error.startswith("its process could not be started: FileNotFoundError")
+def test_a_process_over_its_time_is_ended_with_what_it_started(job, tmp_path):
+    result = in_child(job("hangs", str(tmp_path / "pids")), timeout=5)
+    assert (result.state, result.error) == ("failed", "not done after 5 s (--cell-timeout), so its process was ended")
+    assert not any(alive(pid, 30) for pid in pids(tmp_path / "pids"))
+
+
+def test_a_process_is_ended_with_what_it_started_once_the_run_stops(job, tmp_path):
+    stopping = threading.Event()
+    watcher = threading.Thread(target=in_child, args=(job("hangs", str(tmp_path / "pids")), None, stopping))
+    watcher.start()
+    started = pids(tmp_path / "pids")
+    assert all(alive(pid, 0.2) for pid in started)
+    stopping.set()
+    watcher.join(60)
+    assert not watcher.is_alive()
+    assert not any(alive(pid, 30) for pid in started)
+
+
+def test_no_room_for_a_process_fails_its_job_alone(job, monkeypatch):
+    def full(*_):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(worker, "_context", full)
+    result = in_child(job("done"))
+    assert result.state == "failed"
+    assert result.error.startswith("its process could not be started: BlockingIOError")

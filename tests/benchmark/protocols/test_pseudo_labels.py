@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile, regime_of
 from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, make_task, split_faces
@@ -33,6 +32,7 @@ from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from tests.benchmark.protocols.test_truth import reachable
+from tests.computing import compute
 from tests.conftest import face_set, without_controls
 
 K = 6
@@ -227,11 +227,11 @@ def cells(tmp_path_factory):
     methods = ("baseline", "max-logit", "label-loss", "knn", "proser")
     found = {}
     for regime in (OWN, RELEASED, CONCENTRATED, FLIPPED, TRUE):
-        plan, face_sets = make_plan(load_profile("smoke"), Selection(methods=methods, regime=regime), home / "cache")
-        place = Workplace.of(plan[0], face_sets["synthetic"], home, torch.device("cpu"))
+        profile = load_profile("smoke")
+        plan, face_sets = make_plan(profile, Selection(methods=methods, regime=regime), home / "cache")
         (home / "results").mkdir(exist_ok=True)
         for cell in plan:
-            place.compute(cell, home / "results" / cell.key)
+            place = compute(cell, profile, face_sets["synthetic"], home)
             found[regime.labels, cell.label] = (cell, *read_result(home / "results" / cell.key))
         found[regime.labels] = place
     return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.benchmark.execution.task_run import Workplace
+from open_set_fer.benchmark.execution.task_run import TaskRun
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 
@@ -42,7 +42,7 @@ def reachable(root: Any, depth: int = 8) -> Iterator[Any]:
 @pytest.fixture
 def shared(tmp_path):
     cells, face_sets = make_plan(load_profile("smoke"), Selection(), tmp_path / "cache")
-    place = Workplace.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
+    place = TaskRun.of(cells[0], face_sets["synthetic"], tmp_path, torch.device("cpu"))
     return place.faces, place.task, place.split, place.context
 
 

@@ -10,16 +10,14 @@ import torch
 
 from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.features import FEATURES, FEATURES_TAG, read_features, write_features
 from open_set_fer.benchmark.storage.reevaluate import restore
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.errors import SuiteError
+from tests.computing import compute
 from tests.conftest import without_controls
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -36,28 +34,27 @@ def smoke(tmp_path):
 
 
 def test_features_are_those_of_the_cells_network_and_change_nothing(tmp_path, smoke):
-    _, (cell, _), face_sets = smoke
-    workplace = Workplace.of(cell, face_sets["synthetic"], tmp_path, CPU)
-    kept = workplace.compute(cell, tmp_path / "kept", keep_features=True)
-    plain = workplace.compute(cell, tmp_path / "plain")
+    profile, (cell, _), face_sets = smoke
+    run = compute(cell, profile, face_sets["synthetic"], tmp_path, tmp_path / "kept", keep_features=True)
+    compute(cell, profile, face_sets["synthetic"], tmp_path, tmp_path / "plain")
+    (kept, scores), (plain, _) = (read_result(tmp_path / name) for name in ("kept", "plain"))
     assert kept.metrics["auroc"] == plain.metrics["auroc"]
     assert (kept.tags["features"], plain.tags.get("features")) == ("kept", None)
     assert not (tmp_path / "plain" / FEATURES).exists()
     ids, features = read_features(tmp_path / "kept" / FEATURES)
-    _, scores = read_result(tmp_path / "kept")
     assert list(ids) == list(scores["id"])
-    model = workplace.context.closed_set_model(workplace.task)
+    model = run.context.closed_set_model(run.task)
     with torch.no_grad():  # the linear layer makes the model's logits of them
         logits = model.network.fc(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(logits, model.test_logits, atol=2e-2)
 
 
 def test_a_network_that_cannot_be_asked_costs_no_cell(tmp_path, smoke, monkeypatch, caplog):
-    _, (cell, _), face_sets = smoke
-    workplace = Workplace.of(cell, face_sets["synthetic"], tmp_path, CPU)
+    profile, (cell, _), face_sets = smoke
     detect = type(cell.method).detect
     monkeypatch.setattr(type(cell.method), "detect", lambda *given: _broken(detect(*given)))
-    assert workplace.compute(cell, tmp_path / "kept", keep_features=True).tags["features"] == "none"
+    compute(cell, profile, face_sets["synthetic"], tmp_path, tmp_path / "kept", keep_features=True)
+    assert read_result(tmp_path / "kept")[0].tags["features"] == "none"
     assert (tmp_path / "kept" / "scores.parquet").exists()
     assert "no features are kept" in caplog.text
 
