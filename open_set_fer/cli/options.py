@@ -73,8 +73,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         "-m",
-        help="Method labels, comma-separated (see `osfer list`); `all`: those of the suite, of installed packages and of "
-        "the profile.",
+        help="Method labels, comma-separated (see `osfer list`); `all`: those of the suite, of installed packages and "
+        "of the profile.",
     ),
 ]
 SeedOption = Annotated[str, typer.Option("--seed", help="Seeds, comma-separated (default: profile's).")]
@@ -146,7 +146,7 @@ KeepFeaturesOption = Annotated[
     bool,
     typer.Option(
         "--keep-features",
-        help="Keep the features of each cell's own network on its test faces as the artifact features.npz, for Figure 7.",
+        help="Keep the features of each cell's own network on its test faces as features.npz, for Figure 7.",
     ),
 ]
 KeepModelsOption = Annotated[

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 
 def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
-    """Mean AUROC by method; a column for each open class where they are few, else for each family of protocols.
+    """Mean AUROC by method; a column for each open class if they are few, else for each family of protocols.
 
-    Controls and shifts have columns of their own and are in no other mean. '(2/3)' beside a number: so many of the cells that it
-    should be the mean of are there; '-': none.
+    Controls and shifts stand apart and are in no other mean. '(2/3)': the mean of two of three cells; '-': of none.
     """
     main = [cell for cell in cells if cell.protocol.has_open] or cells
     shown = {(cell.protocol.regime, cell.protocol.has_open) for cell in main}

@@ -55,8 +55,8 @@ def run(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON on standard output: profile, home, cells, computed, logged_from_disk, measured, already_done, "
-            "failed (cells with error), results (cells with auroc), retry and report (commands).",
+            help="Print JSON on standard output: profile, home, cells, computed, logged_from_disk, measured, "
+            "already_done, failed (cells with error), results (cells with auroc), retry and report (commands).",
         ),
     ] = False,
     home: HomeOption = HOME,
@@ -142,8 +142,8 @@ def plan(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON on standard output: profile, home, cells (each with its cell_key, null where the data set is "
-            "not prepared, and its state, `done`, `to measure` or `to do`), to_do, estimate.",
+            help="Print JSON on standard output: profile, home, cells (each with its cell_key, null where the data set "
+            "is not prepared, and its state, `done`, `to measure` or `to do`), to_do, estimate.",
         ),
     ] = False,
     home: HomeOption = HOME,
@@ -198,7 +198,7 @@ def _row(cell: Cell) -> tuple[str, str, str, str, str]:
 
 
 def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
-    """What stands between a data set and its cells, one line at most; which of them are done shows once it is prepared."""
+    """One line if a data set has to be prepared before its cells, or cannot be read."""
     from open_set_fer.datasets.cache import in_words
 
     if outline.missing:

@@ -1,4 +1,4 @@
-"""Scores that a method reports while it trains: kept after chosen epochs, or measured at once for who may stop it.
+"""Intermediate scores of a training: kept after chosen epochs, or measured at once for a pruner.
 
 Truth is never in reach of the method: a thread that it has no hold of measures, and says no more than whether to stop.
 """
@@ -28,7 +28,7 @@ PREFIX = "unknown_score.epoch_"
 
 
 class Pruned(BaseException):
-    """The listener stops a method; no Exception, so that no method takes it for a fault of its own."""
+    """The listener stops a method; no Exception, so that `except Exception` in a method does not swallow it."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"stopped after epoch {epoch}")
@@ -36,7 +36,7 @@ class Pruned(BaseException):
 
 
 class Reading:
-    """What becomes of a method's reports. kept: scores by epoch."""
+    """Intermediate scores of one cell. kept: by epoch."""
 
     def __init__(self, count: int, epochs: tuple[int, ...] = (), asks: bool = False) -> None:
         """count: of test images. epochs: after which scores are kept. asks: whether a listener is asked each time."""
@@ -46,7 +46,7 @@ class Reading:
         self.answers: SimpleQueue[bool | BaseException] = SimpleQueue()
 
     def __call__(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
-        """A report; `scores` is called where somebody reads them. Raises Pruned, and SuiteError for scores that are none."""
+        """Take a report; calls `scores` only if they are used. Raises Pruned, and SuiteError for invalid scores."""
         if epoch not in self._epochs and self.questions is None:
             return
         values = np.array(scores(), dtype=np.float64)
@@ -68,7 +68,7 @@ class Reading:
 
 @contextmanager
 def listened(reading: Reading, is_open: NDArray[np.bool_], listener: Listener | None) -> Iterator[None]:
-    """Inside: a thread measures what is reported and asks the listener."""
+    """Let a thread measure what is reported and ask the listener."""
     questions = reading.questions
     if questions is None or listener is None:
         yield
@@ -93,12 +93,12 @@ def listened(reading: Reading, is_open: NDArray[np.bool_], listener: Listener | 
 
 
 def columns_of(kept: dict[int, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """Columns of scores.parquet."""
+    """Intermediate scores as columns of scores.parquet."""
     return {f"{PREFIX}{epoch}": values for epoch, values in sorted(kept.items())}
 
 
 def epoch_metrics(scores: pd.DataFrame) -> dict[str, float]:
-    """`auroc.epoch_N` of the columns that there are."""
+    """`auroc.epoch_N` of each column of intermediate scores."""
     is_open = scores["is_open"].to_numpy(dtype=bool)
     found = {int(m[1]): name for name in scores.columns if (m := re.fullmatch(rf"{re.escape(PREFIX)}(\d+)", str(name)))}
     return {

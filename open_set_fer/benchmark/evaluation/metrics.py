@@ -1,7 +1,7 @@
-"""Metrics of one cell from its truth and its Detection, and what is known of each: its title and which way is better.
+"""Metrics of one cell, each with its title and direction.
 
-Sign: the unknown score is higher for faces that the method takes for unknown; it is fixed by the method and never chosen
-by what gives the higher AUROC.
+The unknown score is higher for faces that the method takes for unknown. The method fixes the sign; it is never chosen
+by the higher AUROC.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ OF_THE_RUN = ("seconds.", "peak_mib.")
 
 @dataclass(frozen=True)
 class Metric:
-    """What is known of a metric.
+    """Name and display of a metric.
 
-    name: as logged. title: as displayed. higher_is_better: None where neither direction is. decimals: as displayed.
+    name: as logged. title: as displayed. higher_is_better: None if neither direction is. decimals: as displayed.
 
     >>> FPR_AT_TPR95.heading, FPR_AT_TPR95.short
     ('FPR@TPR95 (lower is better)', 'FPR@TPR95 ↓')
@@ -44,7 +44,7 @@ class Metric:
 
     @property
     def short(self) -> str:
-        """The heading where there is no room."""
+        """Title and arrow, for narrow places."""
         return self.title + {None: "", True: " ↑", False: " ↓"}[self.higher_is_better]
 
 
@@ -88,14 +88,14 @@ def auroc(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) 
 
 
 def auroc_interval(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of AUROC: open and closed faces drawn again, each among their own; seeded.
+    """95 % percentile bootstrap interval of AUROC, open and closed faces resampled apart; seeded.
 
-    Two faces of each at least. What other faces of the same kind would give, with the same model: not what another seed would.
+    Needs two faces of each. It covers other faces of the same kind under the same model, not another seed.
     """
 
-    def area(opened: NDArray[np.float64], closed: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        ranks = rankdata(np.concatenate([opened, closed], axis=axis), axis=axis)  # Mann and Whitney's form
-        n, m = opened.shape[axis], closed.shape[axis]
+    def area(positive: NDArray[np.float64], closed: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        ranks = rankdata(np.concatenate([positive, closed], axis=axis), axis=axis)  # Mann and Whitney's form
+        n, m = positive.shape[axis], closed.shape[axis]
         of_open = np.take(ranks, np.arange(n), axis=axis).sum(axis=axis)
         return np.asarray((of_open - n * (n + 1) / 2) / (n * m))
 
@@ -150,23 +150,9 @@ def normalised_entropy(labels: NDArray[np.integer[Any]], classes: int) -> float:
     return float(entropy(np.bincount(labels, minlength=classes)) / np.log(classes)) if len(labels) else float("nan")
 
 
-def cell_metrics(
-    truth: NDArray[np.int64],
-    unknown_score: NDArray[np.floating[Any]],
-    predicted_class: NDArray[np.integer[Any]],
-    answers: NDArray[np.int64] | None,
-    classes: int,
-    given_labels: NDArray[np.int64] | None = None,
-    origin: NDArray[np.str_] | None = None,
-) -> dict[str, float]:
-    """The metrics of a cell by name: those of METRICS, without `seconds.total` and what there are no faces for.
-
-    truth: (N,) 0..K-1 for closed faces, -1 for open ones. answers: (N,) the closed-set model's. given_labels: (N,) those of
-    the label regime, whose entropy is measured; None: the answers. origin: (N,) the split that a face is from. Raises SuiteError for non-finite scores, wrong lengths or
-    classes: such a cell fails, nothing is dropped.
-    """
-    scores = np.asarray(unknown_score, dtype=np.float64)
-    predicted = np.asarray(predicted_class)
+def _check(truth: NDArray[np.int64], unknown_score: Any, predicted_class: Any, classes: int) -> None:
+    """Raise SuiteError for what a method must not return."""
+    scores, predicted = np.asarray(unknown_score, dtype=np.float64), np.asarray(predicted_class)
     if scores.shape != truth.shape or predicted.shape != truth.shape:
         raise SuiteError(
             f"the method returned {scores.shape} scores and {predicted.shape} classes for {truth.shape} test images",
@@ -179,6 +165,29 @@ def cell_metrics(
         )
     if not np.issubdtype(predicted.dtype, np.integer) or predicted.min() < 0 or predicted.max() >= classes:
         raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "fix the method")
+
+
+def cell_metrics(
+    truth: NDArray[np.int64],
+    unknown_score: NDArray[np.floating[Any]],
+    predicted_class: NDArray[np.integer[Any]],
+    predictions: NDArray[np.int64] | None,
+    classes: int,
+    assigned_labels: NDArray[np.int64] | None = None,
+    origin: NDArray[np.str_] | None = None,
+) -> dict[str, float]:
+    """Metrics of a cell by name: those of METRICS without `seconds.total`, as far as it has faces for them.
+
+    truth: (N,) 0..K-1 for closed faces, -1 for open ones. predictions: (N,) of the closed-set model.
+    assigned_labels: (N,) of the pseudo-label setting, whose entropy is measured; None: the predictions.
+    origin: (N,) the split that a face is from.
+
+    Raises:
+        SuiteError: non-finite scores, wrong lengths or classes; the cell fails, nothing is dropped.
+    """
+    _check(truth, unknown_score, predicted_class, classes)
+    scores = np.asarray(unknown_score, dtype=np.float64)
+    predicted = np.asarray(predicted_class)
     is_open = truth < 0
     correct = predicted == truth
     with config_context(skip_parameter_validation=True, assume_finite=True):  # both known here; half of the time
@@ -202,9 +211,9 @@ def cell_metrics(
             of_split = is_open & (origin == split)
             if of_split.any():
                 metrics[f"auroc_open_{split}"] = auroc(is_open[of_split | ~is_open], scores[of_split | ~is_open])
-    if answers is not None:
-        given = answers if given_labels is None else given_labels
-        metrics["closed_set_accuracy"] = float((answers == truth)[~is_open].mean())
-        metrics["pseudo_label_entropy_open"] = normalised_entropy(given[is_open], classes)
-        metrics["pseudo_label_entropy_closed"] = normalised_entropy(given[~is_open], classes)
+    if predictions is not None:
+        assigned = predictions if assigned_labels is None else assigned_labels
+        metrics["closed_set_accuracy"] = float((predictions == truth)[~is_open].mean())
+        metrics["pseudo_label_entropy_open"] = normalised_entropy(assigned[is_open], classes)
+        metrics["pseudo_label_entropy_closed"] = normalised_entropy(assigned[~is_open], classes)
     return metrics

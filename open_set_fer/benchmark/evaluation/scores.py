@@ -93,14 +93,15 @@ def score_table(
     true_class: NDArray[np.str_],
     closed_classes: tuple[str, ...],
     detection: Detection,
-    answers: NDArray[np.int64],
-    given_labels: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+    assigned_labels: NDArray[np.int64],
     origin: NDArray[np.str_],
 ) -> pd.DataFrame:
-    """scores.parquet: one row a test image, in the order of the task; `attrs` name the closed classes.
+    """Table of scores: one row a test image, in the order of the task; `attrs` name the closed classes.
 
-    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names. answers: (N,) 0..K-1, the
-    closed-set model's. given_labels: (N,) 0..K-1, those of the label regime. origin: (N,) the split that a face is from.
+    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names.
+    predictions: (N,) 0..K-1, of the closed-set model. assigned_labels: (N,) 0..K-1, of the pseudo-label setting.
+    origin: (N,) the split that a face is from.
     """
     names = np.array(closed_classes)
     table = pd.DataFrame(
@@ -111,8 +112,8 @@ def score_table(
             "is_open": truth < 0,
             "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
             "predicted_class": names[np.asarray(detection.predicted_class)],
-            "closed_set_class": names[answers],
-            "given_class": names[given_labels],
+            "closed_set_class": names[predictions],
+            "given_class": names[assigned_labels],
             "origin": origin,
             **checked_extras(detection.extras, len(truth)),
         }

@@ -11,7 +11,7 @@ from open_set_fer.files import write_whole
 
 
 class ModelStore:
-    """Files by name under one URL. A store that does not answer costs a warning, never a cell: models are trained here then."""
+    """Files by name under one URL. A store that does not answer costs a warning: models are trained here then."""
 
     def __init__(self, url: str) -> None:
         """SuiteError: fsspec knows no such kind of address, or lacks the package for it."""

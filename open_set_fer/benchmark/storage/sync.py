@@ -119,8 +119,8 @@ class Connection:
 class Sync:
     """Brings the cells of one run from disk to MLflow, under its parent run.
 
-    failed: cells without a result, or with one that MLflow refuses, with the error. waiting: cells whose result or failure
-    is on disk and not in MLflow, by key. from_disk: how many results of earlier computations were logged.
+    failed: cells that have no result or whose result MLflow refuses, with the error. waiting: cells whose result or
+    failure is on disk and not in MLflow, by key. from_disk: how many results of earlier computations were logged.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Sync:
                 log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
 
     def _log(self, cell: Cell, timeout: float = 60) -> None:
-        """Log a cell's result or failure; it waits on disk if the server is away, refuses it, or another process has it."""
+        """Log a result or failure; it waits on disk if the server is away or refuses it, or another process has it."""
         self.waiting[cell.key] = cell
         try:
             with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=timeout):
@@ -248,7 +248,7 @@ class Sync:
         return True
 
     def _pictures(self, cell: Cell, folder: Path, result: CellResult) -> dict[str, Image]:
-        """The histogram, and a sheet of faces where that is allowed: a licence for faces seldom covers a tracking server."""
+        """The histogram, and a sheet of faces if allowed: a licence for faces seldom covers a tracking server."""
         from PIL import Image
 
         faces = self._face_sets[cell.dataset]
