@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
-from open_set_fer.benchmark.storage.results_dir import mark_path, write_mark
+from open_set_fer.benchmark.storage.results_dir import mark_path, remove_mark, write_mark
 from open_set_fer.console import bars, log
 from open_set_fer.errors import summary
 
@@ -131,6 +131,11 @@ class Job:
     model_alone: bool = False
     listens: bool = False
 
+    @property
+    def mark(self) -> Path:
+        """The mark of the cell while it is computed."""
+        return mark_path(self.home / "results", self.cell.key)
+
     def run(self, talk: Talk) -> JobResult:
         """Do the job in this process."""
         from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned
@@ -151,7 +156,7 @@ class Job:
             with filelock.FileLock(results / f"{key}.lock", blocking=False):
                 if (results / key).is_dir():
                     return JobResult("there")
-                with _marked(talk, mark_path(results, key)):
+                with _marked(talk, self.mark):
                     options, listener = self.options, talk.is_to_stop if self.listens else None
                     result = task_run().compute(
                         results / key, self.record, options.keep_features, options.keep_models, listener
@@ -194,7 +199,10 @@ def in_child(
                 result = _watched(pipe, process, timeout, stopping or threading.Event(), listener)
             finally:
                 pipe.close()
+                number = process.pid
                 code = _ended(process)
+                if mark := getattr(job, "mark", None):
+                    remove_mark(mark, number)
             if result is not None:
                 if result.state == "failed" and not result.text:
                     return JobResult("failed", result.error, _last(printed) or result.error)

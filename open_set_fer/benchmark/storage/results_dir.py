@@ -16,6 +16,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,13 @@ def write_mark(path: Path) -> None:
     """Say that this process computes the cell."""
     content = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
     path.write_text(json.dumps(content), "utf-8")
+
+
+def remove_mark(path: Path, number: int | None) -> None:
+    """Remove the mark of a process that was ended; another process's stays."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads(path.read_text("utf-8"))["pid"] == number:
+            path.unlink()
 
 
 def read_mark(path: Path) -> str:
