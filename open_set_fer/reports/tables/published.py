@@ -15,14 +15,14 @@ def paper_blocks(
     rows: list[tuple[str, str]],
     methods: list[str],
     shared_only: bool = False,
-    printed_as: Mapping[str, str] | None = None,
+    published_as: Mapping[str, str] | None = None,
 ) -> list[Block]:
-    """The paper's rows for the data set, or for the one that the paper uses, said to be another.
+    """The paper's rows for the data set, or for the paper's data set, marked as another one.
 
-    rows: (family, open classes) of the table. shared_only: those of the paper's rows that are in `rows` and have a number
-    of every method; else of any. printed_as: what paper_results.csv calls a method in this table.
+    rows: (family, open classes) of the table. shared_only: only the paper's rows that are in `rows` and have a number
+    of every method; else of any. published_as: methods' names in paper_results.csv.
     """
-    names = {method: (printed_as or {}).get(method, method) for method in methods}
+    names = {method: (published_as or {}).get(method, method) for method in methods}
     printed: dict[str, list[tuple[str, str]]] = {}
     for family in dict.fromkeys(family for family, _ in rows):
         source = dataset if paper_rows(dataset, [family]) else DATASET_OF_FAMILY.get(family, USUAL_DATASET)
@@ -39,14 +39,14 @@ def paper_blocks(
 
 
 def _classes(rows: list[tuple[str, str]]) -> set[str]:
-    """Every class named in (family, open classes) pairs."""
+    """The classes of (family, open classes) pairs."""
     return {part for _, open_classes in rows for part in open_classes.split("+")}
 
 
 def _rows(
     source: str, chosen: list[tuple[str, str]], names: dict[str, str], metric: Metric, whole_only: bool
 ) -> list[Row]:
-    """The rows with enough numbers, and the printed mean where it averages them all. names: as printed, by method."""
+    """The rows with enough numbers, and the published mean if it averages them all. names: as published, by method."""
 
     def entries(family: str, open_classes: str) -> list[Entry]:
         values = {m: paper_value(source, family, open_classes, name, metric.name) for m, name in names.items()}

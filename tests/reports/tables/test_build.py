@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from open_set_fer.reports.data.results import Results, load
-from open_set_fer.reports.tables.build import DEMONSTRATION, TABLES, Table, all_tables, is_variant
+from open_set_fer.reports.tables.build import DEMONSTRATION, Table, all_tables
 from open_set_fer.reports.tables.entries import Entry
 from open_set_fer.reports.tables.latex import to_latex
+from open_set_fer.reports.tables.specs import TABLES, is_variant
 from tests.reports.conftest import ODD, Store
 
 PAPER = 3
@@ -130,10 +131,10 @@ def test_the_reader_is_told_what_bold_and_underlined_mean(store: Store):
     made = next(t for t in all_tables(load(store.tracker)) if t.name == "table1_synthetic")
     [note] = [note for note in made.footnotes if "Bold" in note]
     assert "says nothing of significance; methods of both kinds taken together; no mean over fewer rows" in note
-    assert note not in made.laboratory
+    assert note not in made.provenance_notes
     assert [
         note
-        for note in made.laboratory
+        for note in made.provenance_notes
         if not note.startswith(("Warning: ", "Hyperparameters: ", "No test of differences"))
     ] == []
 
