@@ -48,8 +48,9 @@ def test_wide_tables_need_booktabs_and_graphicx_and_nothing_else(opening: str, t
     tables = forms()
     for name, table in tables.items():
         (tmp_path / f"{name}.tex").write_text(to_latex(table), "utf-8")
+    packages = "\\usepackage{booktabs,graphicx}"
     inputs = "\\clearpage\n".join(f"\\input{{{name}}}" for name in tables)
-    source = f"\\documentclass{opening}\n\\usepackage{{booktabs,graphicx}}\n\\begin{{document}}\nText.\n{inputs}\n\\end{{document}}\n"
+    source = f"\\documentclass{opening}\n{packages}\n\\begin{{document}}\nText.\n{inputs}\n\\end{{document}}\n"
     (tmp_path / "all.tex").write_text(source, "utf-8")
     log = compiled(tmp_path, "all.tex")
     assert len(re.findall(r"^\[?\[\d|\[\d", log, re.M)) >= len(tables)

@@ -133,16 +133,11 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
         return []
     controls = {method: controls_of(results, dataset, method) for method in methods}
     regimes = dict.fromkeys(control.regime for each in controls.values() for control in each)
-    lacking = {
-        method: Entry("control", "control", method, CONTROL_AUROC, NOT_RUN if is_based[method] else NOT_ASKED)
-        for method in methods
-    }
+    status = {method: NOT_RUN if is_based[method] else NOT_ASKED for method in methods}
+    lacking = {m: Entry("control", "control", m, CONTROL_AUROC, status[m]) for m in methods}
     if not regimes:
-        return [
-            Block(
-                "Positive control (higher is better)", [Row("the method", list(lacking.values()))], "positive control ↑"
-            )
-        ]
+        rows = [Row("the method", list(lacking.values()))]
+        return [Block("Positive control (higher is better)", rows, "positive control ↑")]
     blocks = []
     for regime in sorted(regimes, key=lambda regime: CONTROLS.index(regime.labels)):
         what = regime.suffix.strip(" ()")

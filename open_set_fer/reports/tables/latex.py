@@ -12,8 +12,8 @@ from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.tables.build import Table
 from open_set_fer.reports.tables.entries import Block, Entry
 
-COLUMN_LETTERS, PAGE_LETTERS = 60, 120
-"""Letters in a row of a float one column wide, and of one as wide as the page; TeX shrinks the last fifth."""
+COLUMN_LETTERS, PAGE_LETTERS = 64, 120
+"""Letters in a row of a float one column wide, and of a float as wide as the page, each about 4 pt at \\small."""
 ROWS_PER_FLOAT = 36
 """Rows of a float that fits a page."""
 HEAD_LETTERS, LABEL_LETTERS, BLOCK_LETTERS = 12, 28, 30

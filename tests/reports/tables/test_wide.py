@@ -1,4 +1,4 @@
-"""Tables in the form in which the paper prints them: golden LaTeX, printed numbers beside, what lacks."""
+"""Tables in the paper's own layout: golden LaTeX, published numbers beside, absent data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from open_set_fer.reports.tables.wide import wide_tables
 from tests.reports.made import Cell, results_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-"""To renew after a change that is meant: `python -m tests.reports.tables.test_wide`, then look at the difference."""
+"""To renew after an intended change: `python -m tests.reports.tables.test_wide`, then look at the difference."""
 NAMES = ("printed_table1", "printed_table4", "printed_table5", "table1_ferplus")
 METHODS = ("baseline", "dias", "ours", "ours-online", "ours-attention-only", "ours-attention-resets")
 
@@ -40,7 +40,7 @@ def forms() -> dict[str, Table]:
 
 
 def golden() -> dict[str, str]:
-    """Every printed form of the made results, and an ordinary table."""
+    """Every wide table of the made results, and an ordinary table."""
     ordinary = next(table for table in all_tables(results_of(numbers())) if table.name == "table1_ferplus")
     return {table.name: to_latex(table) for table in [*forms().values(), ordinary]}
 
@@ -81,7 +81,7 @@ def test_metrics_stand_side_by_side_and_a_data_set_without_cells_keeps_its_rows(
 
 
 def several() -> dict[str, Table]:
-    """The printed forms of several open classes at once: AUROC 0.5 of the baseline, 0.1 more a row, 0.2 more for ours."""
+    """The wide tables of several open classes at once: AUROC 0.5 of the baseline, 0.1 more a row, 0.2 more for ours."""
     rows = [
         ("ferplus", "pairs", "surprise+fear"),
         ("ferplus", "pairs", "fear+disgust"),
