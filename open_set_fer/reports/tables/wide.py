@@ -94,9 +94,8 @@ def _section(
         text, groups = state(cells, "Mean") + demonstration(results, dataset), group_cells(cells)
     else:
         families = list(spec.families)
-        rows = (paper_rows(dataset, families) or paper_rows(USUAL_DATASET, families))[
-            : 1 if spec.methods_in_rows else None
-        ]
+        rows = paper_rows(dataset, families) or paper_rows(USUAL_DATASET, families)
+        rows = rows[:1] if spec.methods_in_rows else rows
         text, groups = NOT_RUN, {(*row, method): [{"status": MISSING}] for row in rows for method in methods}
     metrics = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in MAIN_METRICS]
     for entry in (entry for block in metrics for entry in block.entries):
