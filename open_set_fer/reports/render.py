@@ -25,7 +25,7 @@ from open_set_fer.reports.page.page import build_page
 from open_set_fer.reports.tables.build import all_tables
 from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
-from open_set_fer.reports.tables.wide import form_frame, printed_tables
+from open_set_fer.reports.tables.wide import wide_tables
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.storage.tracking import Tracker
@@ -76,12 +76,11 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None, 
     tables_folder.mkdir()
     figures_folder.mkdir()
     tables = [table for labels in results.regimes for table in all_tables(results.under(labels))]
-    forms = printed_tables(results.under("own")) if "own" in results.regimes else []
-    for to_csv, written in ((to_frame, tables), (form_frame, forms)):
-        for table in written:
-            (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
-            (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
-            to_csv(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
+    forms = wide_tables(results.under("own")) if "own" in results.regimes else []
+    for table in [*tables, *forms]:
+        (tables_folder / f"{table.name}.tex").write_text(to_latex(table), "utf-8")
+        (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
+        to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
     first = results.under(results.regimes[0])
     figures = [

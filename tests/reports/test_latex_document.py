@@ -44,14 +44,13 @@ def test_the_document_has_everything_and_compiles_where_the_report_lies(store: S
 @pytest.mark.slow
 @needs_tex
 @pytest.mark.parametrize("opening", ["[10pt]{article}", "[twocolumn]{article}", "[conference]{IEEEtran}"])
-def test_printed_forms_need_booktabs_and_nothing_else(opening: str, tmp_path: Path) -> None:
+def test_wide_tables_need_booktabs_and_graphicx_and_nothing_else(opening: str, tmp_path: Path) -> None:
     tables = forms()
     for name, table in tables.items():
         (tmp_path / f"{name}.tex").write_text(to_latex(table), "utf-8")
+    packages = "\\usepackage{booktabs,graphicx}"
     inputs = "\\clearpage\n".join(f"\\input{{{name}}}" for name in tables)
-    source = (
-        f"\\documentclass{opening}\n\\usepackage{{booktabs}}\n\\begin{{document}}\nText.\n{inputs}\n\\end{{document}}\n"
-    )
+    source = f"\\documentclass{opening}\n{packages}\n\\begin{{document}}\nText.\n{inputs}\n\\end{{document}}\n"
     (tmp_path / "all.tex").write_text(source, "utf-8")
     log = compiled(tmp_path, "all.tex")
     assert len(re.findall(r"^\[?\[\d|\[\d", log, re.M)) >= len(tables)

@@ -15,7 +15,7 @@ from open_set_fer.reports import render as module
 from open_set_fer.reports.data.results import Results
 from open_set_fer.reports.render import MANIFEST, _move, render, report_files
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.wide import printed_tables
+from open_set_fer.reports.tables.wide import wide_tables
 from tests.reports.conftest import Store
 
 
@@ -160,7 +160,7 @@ def test_csv_is_tidy(rendered: Path) -> None:
 
 def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str, Table], results: Results) -> None:
     names = {path.name for path in (rendered / "tables").iterdir()}
-    stems = {*tables, *(form.name for form in printed_tables(results.under("own")))}
+    stems = {*tables, *(form.name for form in wide_tables(results.under("own")))}
     assert names == {f"{name}.{suffix}" for name in stems for suffix in ("tex", "md", "csv")} | {"cells.csv"}
     figures = {path.name for path in (rendered / "figures").iterdir()}
     stems = {

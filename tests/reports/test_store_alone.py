@@ -14,7 +14,7 @@ from open_set_fer.reports.render import render
 from open_set_fer.reports.tables.build import Table, all_tables
 from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
-from open_set_fer.reports.tables.wide import form_frame, printed_tables
+from open_set_fer.reports.tables.wide import wide_tables
 from tests.reports.conftest import Store
 
 
@@ -29,14 +29,14 @@ def copied(store: Store, tmp_path: Path) -> Tracker:
 
 def tables_of(tracker: Tracker) -> dict[str, Table]:
     own = load(tracker).under("own")
-    return {table.name: table for table in [*all_tables(own), *printed_tables(own)]}
+    return {table.name: table for table in [*all_tables(own), *wide_tables(own)]}
 
 
 def texts(tracker: Tracker) -> dict[str, str]:
     """Every table as the files of a report have it."""
     made = {"cells": cells_frame(load(tracker)).to_csv(index=False)}
     for name, table in tables_of(tracker).items():
-        frame = form_frame(table) if name.startswith("printed_") else to_frame(table)
+        frame = to_frame(table)
         made[name] = to_latex(table) + to_markdown(table) + frame.to_csv(index=False)
     return made
 

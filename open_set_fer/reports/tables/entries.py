@@ -1,4 +1,4 @@
-"""One number of a table: what it averages, what it rests on, how it is displayed."""
+"""Numbers of tables: means over seeds and over rows, their display, marks of the best."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from open_set_fer.reports.data.results import FAILED, FINISHED, MISSING
 
 PARTIAL, NOT_PLANNED, NOT_MEASURED, PRINTED = "partial", "not planned", "not measured", "printed"
 NOT_RUN, NOT_ASKED = "not run", "not asked"
-"""Of a control: nobody has planned it; it asks nothing of the method."""
+"""Of a control: not planned; not applicable to this method."""
 TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a", NOT_RUN: "not run", NOT_ASKED: ""}
 
 Place = tuple[str, str, str]
 """Family, open classes, method."""
 Groups = dict[Place, list[dict[Hashable, Any]]]
-"""The cells, one a seed, that each place of a table averages: rows of Results.cells."""
+"""The cells that each place of a table averages, usually one a seed: rows of Results.cells."""
 
 
 @dataclass
 class Entry:
-    """One number of a table and what it rests on.
+    """A number of a table and its basis.
 
-    by_seed: the value of each finished seed. n_cells of n_planned cells went into `value`. coverage: the open classes
-    that it averages over.
+    by_seed: the value of each finished seed. n_cells of n_planned cells went into `value`. coverage: the averaged open
+    classes.
     """
 
     protocol: str
@@ -49,24 +49,24 @@ class Entry:
 
     @property
     def number(self) -> str:
-        """The value as displayed; empty where there is none."""
+        """The value as displayed; empty without a value."""
         return "" if self.value is None else f"{self.value:.{self.metric.decimals}f}"
 
     @property
     def spread(self) -> str:
-        """The deviation as displayed; empty where there is none or it is not shown."""
-        shown = self.value is not None and self.std is not None and self.show_std
-        return f"± {self.std:.{self.metric.decimals}f}" if shown else ""
+        """The deviation as displayed; empty without one."""
+        is_shown = self.value is not None and self.std is not None and self.show_std
+        return f"± {self.std:.{self.metric.decimals}f}" if is_shown else ""
 
     @property
     def text(self) -> str:
-        """What is displayed, without bold and mark."""
+        """The entry as displayed, without bold and mark."""
         return f"{self.number} {self.spread}".strip() if self.number else TEXTS.get(self.status, "·")
 
 
 @dataclass
 class Row:
-    """A labelled row; `is_mean` sets it off from the rows it averages."""
+    """A labelled row; is_mean: the mean of the rows above."""
 
     label: str
     entries: list[Entry]
@@ -75,9 +75,9 @@ class Row:
 
 @dataclass
 class Block:
-    """Rows under one heading; short: the heading where there is no room; note: what it leaves unsaid.
+    """Rows under one heading.
 
-    printed: the numbers are the paper's.
+    short: the heading in LaTeX; note: a footnote there. printed: the numbers are the paper's.
     """
 
     heading: str
@@ -85,6 +85,11 @@ class Block:
     short: str
     note: str = ""
     printed: bool = False
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The entries of every row."""
+        return [entry for row in self.rows for entry in row.entries]
 
 
 def group_cells(cells: pd.DataFrame) -> Groups:
@@ -96,55 +101,49 @@ def group_cells(cells: pd.DataFrame) -> Groups:
 
 
 def seed_mean(groups: Groups, place: Place, metric: Metric) -> Entry:
-    """Mean over the seeds of one place."""
-    _, open_classes, _ = place
+    """Mean over the cells of a place; the deviation is that of the seeds' means."""
     cells = groups.get(place, [])
     entry = Entry(*place, metric, NOT_PLANNED, n_planned=len(cells))
-    if not cells:
-        return entry
     done = [cell for cell in cells if cell["status"] == FINISHED]
-    entry.by_seed = {int(c["seed"]): float(c[metric.name]) for c in done if pd.notna(c.get(metric.name))}
-    entry.n_cells = len(entry.by_seed)
-    if entry.by_seed:
-        entry.coverage = frozenset([open_classes])
-        entry.value, entry.std = _mean_and_std(list(entry.by_seed.values()))
+    values = [(int(cell["seed"]), float(cell[metric.name])) for cell in done if pd.notna(cell.get(metric.name))]
+    if values:
+        seeds = dict.fromkeys(seed for seed, _ in values)
+        entry.by_seed = {seed: statistics.fmean(value for s, value in values if s == seed) for seed in seeds}
+        entry.value = statistics.fmean(value for _, value in values)
+        entry.std = statistics.stdev(entry.by_seed.values()) if len(entry.by_seed) > 1 else None
+        entry.n_cells, entry.coverage = len(values), frozenset([place[1]])
         entry.status = FINISHED if entry.n_cells == entry.n_planned else PARTIAL
     elif done:
         entry.status = NOT_MEASURED
-    else:
+    elif cells:
         entry.status = FAILED if any(cell["status"] == FAILED for cell in cells) else MISSING
     return entry
 
 
-def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
-    # A single value is passed on as it is, so that tables repeat MLflow's number to the last bit.
-    return (statistics.fmean(values), statistics.stdev(values)) if len(values) > 1 else (values[0], None)
-
-
-def row_mean(column: list[Entry]) -> Entry:
+def row_mean(entries: list[Entry]) -> Entry:
     """Mean over rows of the rows' means; the deviation is that of the per-seed means over all rows."""
-    families = "+".join(dict.fromkeys(entry.protocol for entry in column))
-    mean = Entry(families, "mean", column[0].method, column[0].metric, MISSING)
-    mean.n_planned, mean.n_cells = sum(e.n_planned for e in column), sum(e.n_cells for e in column)
-    mean.coverage = frozenset().union(*(e.coverage for e in column))
-    values = [entry.value for entry in column if entry.value is not None]
+    families = "+".join(dict.fromkeys(entry.protocol for entry in entries))
+    mean = Entry(families, "mean", entries[0].method, entries[0].metric, MISSING)
+    mean.n_planned, mean.n_cells = sum(e.n_planned for e in entries), sum(e.n_cells for e in entries)
+    mean.coverage = frozenset().union(*(e.coverage for e in entries))
+    values = [entry.value for entry in entries if entry.value is not None]
     if not values:
-        statuses = {entry.status for entry in column}
+        statuses = {entry.status for entry in entries}
         mean.status = FAILED if FAILED in statuses else MISSING if MISSING in statuses else statuses.pop()
         return mean
     mean.value = statistics.fmean(values)
-    shared = set.intersection(*(set(entry.by_seed) for entry in column if entry.by_seed))
-    mean.by_seed = {seed: statistics.fmean(e.by_seed[seed] for e in column if e.by_seed) for seed in sorted(shared)}
-    mean.status = FINISHED if all(entry.status == FINISHED for entry in column) else PARTIAL
+    shared = set.intersection(*(set(entry.by_seed) for entry in entries if entry.by_seed))
+    mean.by_seed = {seed: statistics.fmean(e.by_seed[seed] for e in entries if e.by_seed) for seed in sorted(shared)}
+    mean.status = FINISHED if all(entry.status == FINISHED for entry in entries) else PARTIAL
     if mean.status == FINISHED and len(mean.by_seed) > 1:
         mean.std = statistics.stdev(mean.by_seed.values())
     return mean
 
 
 def mark_best(entries: list[Entry]) -> None:
-    """Mark the best displayed number of one metric, and the second best of three; equal ones share the mark.
+    """Mark the best displayed number of a metric, and the second best of three or more; ties share the mark.
 
-    A mean over fewer rows than another method's is never marked; where it is the better number nothing is.
+    A mean over fewer rows than another method's is never marked; if it is the best number, nothing is marked.
     """
     rivals = [(round(entry.value, entry.metric.decimals), entry) for entry in entries if entry.value is not None]
     if len(rivals) < 2:
@@ -156,3 +155,28 @@ def mark_best(entries: list[Entry]) -> None:
     if len(rivals) > 2 and any(entry.best for _, entry in rivals):
         for value, entry in rivals:
             entry.second = value in ranked[1:2] and entry.coverage == everything
+
+
+def metric_block(
+    metric: Metric, groups: Groups, protocols: list[tuple[str, str]], methods: list[str], has_mean: bool
+) -> Block:
+    """A metric's rows with their mean if there are several, the best numbers marked."""
+    block = metric_rows(metric, groups, protocols, methods)
+    if has_mean and len(block.rows) > 1:
+        columns = zip(*(row.entries for row in block.rows), strict=True)
+        block.rows.append(Row("mean", [row_mean(list(column)) for column in columns], is_mean=True))
+    for row in block.rows:
+        mark_best(row.entries)
+        for entry in row.entries:
+            if entry.status == PARTIAL:
+                entry.mark = "†" if row.is_mean else "‡"
+    return block
+
+
+def metric_rows(metric: Metric, groups: Groups, protocols: list[tuple[str, str]], methods: list[str]) -> Block:
+    """A row a choice of open classes, an entry a method."""
+    rows = [
+        Row(open_classes, [seed_mean(groups, (family, open_classes, method), metric) for method in methods])
+        for family, open_classes in protocols
+    ]
+    return Block(metric.heading, rows, metric.short)

@@ -15,48 +15,48 @@ def paper_blocks(
     rows: list[tuple[str, str]],
     methods: list[str],
     shared_only: bool = False,
-    printed_as: Mapping[str, str] | None = None,
+    published_as: Mapping[str, str] | None = None,
 ) -> list[Block]:
-    """The paper's rows for the data set, or for the one that the paper uses, said to be another.
+    """The paper's rows for the data set, or for the paper's data set, marked as another one.
 
-    rows: (family, open classes) of the table. shared_only: those of the paper's rows that are in `rows` and have a number
-    of every method; else of any. printed_as: what paper_results.csv calls a method in this table.
+    rows: (family, open classes) of the table. shared_only: only the paper's rows that are in `rows` and have a number
+    of every method; else of any. published_as: methods' names in paper_results.csv.
     """
-    names = {method: (printed_as or {}).get(method, method) for method in methods}
-    printed: dict[str, list[tuple[str, str]]] = {}
+    names = {method: (published_as or {}).get(method, method) for method in methods}
+    by_source: dict[str, list[tuple[str, str]]] = {}
     for family in dict.fromkeys(family for family, _ in rows):
         source = dataset if paper_rows(dataset, [family]) else DATASET_OF_FAMILY.get(family, USUAL_DATASET)
         candidates = paper_rows(source, [family])
-        if _classes(candidates) & _classes(rows):  # of digits, say, the paper opened nothing like it
-            chosen = [row for row in candidates if row in rows or not shared_only]
-            printed.setdefault(source, []).extend(chosen)
-    blocks = []
-    for metric in MAIN_METRICS:
-        for source, chosen in printed.items():
-            if block_rows := _rows(source, chosen, names, metric, shared_only):
-                blocks.append(_block(source, source == dataset, block_rows, metric))
-    return blocks
+        if _classes(candidates) & _classes(rows):  # the paper has no open class of digits, for example
+            shared = [row for row in candidates if row in rows or not shared_only]
+            by_source.setdefault(source, []).extend(shared)
+    return [
+        _block(source, source == dataset, block_rows, metric)
+        for metric in MAIN_METRICS
+        for source, places in by_source.items()
+        if (block_rows := _rows(source, places, names, metric, shared_only))
+    ]
 
 
 def _classes(rows: list[tuple[str, str]]) -> set[str]:
-    """Every class named in (family, open classes) pairs."""
+    """The classes of (family, open classes) pairs."""
     return {part for _, open_classes in rows for part in open_classes.split("+")}
 
 
 def _rows(
-    source: str, chosen: list[tuple[str, str]], names: dict[str, str], metric: Metric, whole_only: bool
+    source: str, places: list[tuple[str, str]], names: dict[str, str], metric: Metric, whole_only: bool
 ) -> list[Row]:
-    """The rows with enough numbers, and the printed mean where it averages them all. names: as printed, by method."""
+    """The rows with enough numbers, and the published mean if it averages them all. names: as published, by method."""
 
     def entries(family: str, open_classes: str) -> list[Entry]:
         values = {m: paper_value(source, family, open_classes, name, metric.name) for m, name in names.items()}
         return [Entry(family, open_classes, method, metric, PRINTED, value) for method, value in values.items()]
 
-    rows = [Row(open_classes, entries(family, open_classes)) for family, open_classes in chosen]
+    rows = [Row(open_classes, entries(family, open_classes)) for family, open_classes in places]
     enough = all if whole_only else any
     rows = [row for row in rows if enough(entry.value is not None for entry in row.entries)]
-    families = list(dict.fromkeys(family for family, _ in chosen))
-    if rows and chosen == paper_rows(source, families):
+    families = list(dict.fromkeys(family for family, _ in places))
+    if rows and places == paper_rows(source, families):
         mean = entries("+".join(families), "mean")
         rows += [Row("mean", mean, is_mean=True)] if any(entry.value is not None for entry in mean) else []
     for row in rows:
@@ -65,7 +65,7 @@ def _rows(
 
 
 def _block(source: str, is_same: bool, rows: list[Row], metric: Metric) -> Block:
-    printed = f"{dataset_name(source)} as printed"
+    title = f"{dataset_name(source)} as printed"
     other = ", with the paper's settings" if is_same else "; another data set, not comparable"
-    note = f"{printed}: numbers of Zhang et al. (AAAI 2024){other.replace('the paper', 'that paper')}."
-    return Block(f"Paper ({printed}{other}): {metric.heading}", rows, f"{printed}: {metric.short}", note, printed=True)
+    note = f"{title}: numbers of Zhang et al. (AAAI 2024){other.replace('the paper', 'that paper')}."
+    return Block(f"Paper ({title}{other}): {metric.heading}", rows, f"{title}: {metric.short}", note, printed=True)

@@ -14,41 +14,43 @@ from open_set_fer.reports.data.results import FACTS, FAILED, Results
 from open_set_fer.reports.tables.build import Table
 from open_set_fer.reports.tables.entries import NOT_ASKED, Entry
 
+NUMBER_COLUMNS = [
+    *("table", "dataset", "protocol", "open_classes", "method", "metric", "value", "std", "n_seeds", "n_cells"),
+    *("n_planned", "status", "best", "paper", "sees", "not_informative"),
+]
+CELL_COLUMNS = (
+    *("status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device", "demonstration"),
+    *("fingerprint", "reads_labels"),
+)
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a text that a spreadsheet takes for a formula begins with."""
+"""Beginnings of texts that a spreadsheet takes for formulas."""
 
 
 def markdown_escape(text: str) -> str:
-    """Text on one line that Markdown prints as it is, also in a table."""
+    """Text on one line that Markdown shows unchanged, also in a table."""
     return re.sub(r"([\\|*_`<>\[\]#])", r"\\\1", " ".join(text.split()))
 
 
 def pipe_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table, texts escaped."""
-    escaped = [[markdown_escape(text) for text in row] for row in (heads, *rows)]
-    return [
-        f"| {' | '.join(escaped[0])} |",
-        f"|{' --- |' * len(heads)}",
-        *(f"| {' | '.join(row)} |" for row in escaped[1:]),
-    ]
+    return _pipe_lines([[markdown_escape(text) for text in row] for row in (heads, *rows)], ["---"] * len(heads))
+
+
+def _pipe_lines(rows: list[list[str]], rules: list[str]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:])]
 
 
 def to_markdown(table: Table) -> str:
     """Caption, one pipe table a block, footnotes."""
+    rules = ["---", *["---:" if table.is_side else ":---"] * len(table.columns)]
+    heads = [list(map(markdown_escape, [table.row_head, *table.heads]))]
+    if groups := table.groups(range(len(table.columns))):
+        head = f"*{table.group_head}*" if table.group_head else ""
+        heads.append([head, *(f"*{group}*" for group, count in groups for _ in range(count))])
     lines = [f"**{markdown_escape(table.caption)}**", ""]
     for block in table.blocks:
-        lines += [markdown_escape(block.heading), ""]
-        lines.append("| " + " | ".join(map(markdown_escape, [table.row_head, *table.heads])) + " |")
-        lines.append("| --- |" + (" :--- |" if table.align == "left" else " ---: |") * len(table.columns))
-        if groups := table.groups(range(len(table.columns))):
-            said = f"*{table.group_head}*" if table.group_head else ""
-            lines.append(
-                f"| {said} | " + " | ".join(f"*{sees}*" for sees, count in groups for _ in range(count)) + " |"
-            )
-        for row in block.rows:
-            shown = [_markdown_entry(entry) for entry in row.entries]
-            lines.append("| " + " | ".join([markdown_escape(row.label), *shown]) + " |")
-        lines.append("")
+        rows = [[markdown_escape(row.label), *map(_markdown_entry, row.entries)] for row in block.rows]
+        lines += [markdown_escape(block.heading), "", *_pipe_lines([*heads, *rows], rules), ""]
     lines += [f"- {markdown_escape(note)}" for note in table.footnotes]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -60,65 +62,53 @@ def _markdown_entry(entry: Entry) -> str:
 
 
 def to_frame(table: Table) -> pd.DataFrame:
-    """One row a number, full precision, texts as spreadsheet_safe gives them.
+    """The numbers at full precision, a row a number; in the wide layout rows and columns as displayed.
 
-    value, std over n_seeds; n_cells of n_planned cells finished; paper: the printed number for the same data set; sees: one
-    face at a time, or the pool; not_informative: below label-loss in the control, whose own rows are of metric control_auroc.
+    value, std over n_seeds; n_cells of n_planned cells finished; paper: the published number for the same data set;
+    sees: one face at a time, or the pool; not_informative: below label-loss in the control, whose own rows are of
+    metric control_auroc. Texts are as spreadsheet_safe gives them.
     """
-    measured = [entry for entry in table.entries() if entry.status != NOT_ASKED]
+    if table.spec.layout == "wide":
+        return spreadsheet_safe(_wide_frame(table))
+    entries = [entry for entry in table.entries() if entry.status != NOT_ASKED]
+    frame = pd.DataFrame([vars(entry) for entry in entries]).assign(
+        table=table.name,
+        dataset=table.dataset,
+        metric=[entry.metric.name for entry in entries],
+        n_seeds=[len(entry.by_seed) for entry in entries],
+        paper=pd.Series([printed_value(table, entry) for entry in entries], dtype=float),
+        sees=[table.groups_of.get(entry.method, "") for entry in entries],
+        not_informative=[entry.method in table.marks for entry in entries],
+    )
+    return spreadsheet_safe(frame[NUMBER_COLUMNS])
+
+
+def _wide_frame(table: Table) -> pd.DataFrame:
+    names = {column: f"{table.groups_of.get(column, '')}: {head}" for column, head in table.headings.items()}
+    columns = [re.sub("^: | [↑↓]", "", name) for name in names.values()]
     rows = [
-        {
-            "table": table.name,
-            "dataset": table.dataset,
-            "protocol": entry.protocol,
-            "open_classes": entry.open_classes,
-            "method": entry.method,
-            "metric": entry.metric.name,
-            "value": entry.value,
-            "std": entry.std,
-            "n_seeds": len(entry.by_seed),
-            "n_cells": entry.n_cells,
-            "n_planned": entry.n_planned,
-            "status": entry.status,
-            "best": entry.best,
-            "paper": printed_value(table, entry),
-            "sees": table.sees.get(entry.method, ""),
-            "not_informative": entry.method in table.marks,
-        }
-        for entry in measured
+        [block.heading, row.label, *(entry.value for entry in row.entries)]
+        for block in table.blocks
+        for row in block.rows
     ]
-    return spreadsheet_safe(pd.DataFrame(rows))
+    return pd.DataFrame(rows, columns=["dataset", table.row_head, *columns])
 
 
 def printed_value(table: Table, entry: Entry) -> float | None:
-    """The printed number of the same data set; of a mean only where it is over the same rows."""
+    """The published number for the same data set; of a mean only if it is over the same rows."""
     if entry.open_classes == "mean":
         rows = {
             (e.protocol, e.open_classes) for e in table.entries() if e.open_classes != "mean" and e.metric in METRICS
         }
         if rows != set(paper_rows(table.dataset, entry.protocol.split("+"))):
             return None
-    method = table.printed_as.get(entry.method, entry.method)
+    method = table.spec.published_as.get(entry.method, entry.method)
     return paper_value(table.dataset, entry.protocol, entry.open_classes, method, entry.metric.name)
 
 
 def cells_frame(results: Results) -> pd.DataFrame:
     """Every planned cell with its status, error, tags and metrics as logged, texts as spreadsheet_safe gives them."""
-    leading = [
-        *COORDINATES,
-        "status",
-        "error",
-        "run_id",
-        "cell_key",
-        "settings_key",
-        "git_commit",
-        "host",
-        "device",
-        "demonstration",
-        "fingerprint",
-        "reads_labels",
-        *FACTS,
-    ]
+    leading = [*COORDINATES, *CELL_COLUMNS, *FACTS]
     skipped = {*leading, "notes", "counts", "logged", "features"}
     metrics = sorted(str(name) for name in results.cells.columns if name not in skipped)
     frame = results.cells[[*leading, *metrics]].copy()
@@ -129,7 +119,7 @@ def cells_frame(results: Results) -> pd.DataFrame:
 def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with an apostrophe before every text that a spreadsheet would compute, such as `=1+1`.
 
-    Labels and errors come from users' files; the numbers, negative ones too, stay numbers.
+    Labels and errors come from users' files; numbers, negative ones too, stay numbers.
     """
     return frame.map(
         lambda value: "'" + value if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -215,8 +215,8 @@ def test_the_table_says_it_and_the_refusal_is_for_the_laboratory() -> None:
 
     whole, few = table1(SCORES), table1(SCORES[:3])
     assert any("Friedman: χ²(3)" in note for note in whole.footnotes)
-    assert not any("Friedman" in note for note in whole.laboratory)
-    assert any(note.startswith("No test of differences") for note in few.laboratory)
+    assert not any("Friedman" in note for note in whole.provenance_notes)
+    assert any(note.startswith("No test of differences") for note in few.provenance_notes)
 
 
 def test_the_diagram_has_every_method_and_a_bar_over_those_not_told_apart() -> None:

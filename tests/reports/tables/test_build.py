@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from open_set_fer.reports.data.results import Results, load
-from open_set_fer.reports.tables.build import DEMONSTRATION, TABLES, Table, all_tables, is_variant
+from open_set_fer.reports.tables.build import DEMONSTRATION, Table, all_tables
 from open_set_fer.reports.tables.entries import Entry
 from open_set_fer.reports.tables.latex import to_latex
 from tests.reports.conftest import ODD, Store
@@ -120,28 +120,13 @@ def test_side_measurements(tables: dict[str, Table]) -> None:
     assert texts["seconds"] == "12.3"
 
 
-def test_ours_plus_is_a_method_of_its_own_and_variants_are_not():
-
-    labels = ["baseline", "ours", "ours-plus", "ours-online", "ours-no-attention"]
-    assert [label for label in labels if is_variant(label)] == ["ours-online", "ours-no-attention"]
-
-
 def test_the_reader_is_told_what_bold_and_underlined_mean(store: Store):
     made = next(t for t in all_tables(load(store.tracker)) if t.name == "table1_synthetic")
     [note] = [note for note in made.footnotes if "Bold" in note]
     assert "says nothing of significance; methods of both kinds taken together; no mean over fewer rows" in note
-    assert note not in made.laboratory
+    assert note not in made.provenance_notes
     assert [
         note
-        for note in made.laboratory
+        for note in made.provenance_notes
         if not note.startswith(("Warning: ", "Hyperparameters: ", "No test of differences"))
     ] == []
-
-
-def test_the_specs_name_the_papers_tables_and_every_method_has_its_column():
-    assert [spec.name for spec in TABLES] == [*(f"table{number}" for number in range(1, 6)), "variants"]
-    assert all(spec.reference == f"the paper's Table {spec.name[-1]}" for spec in TABLES[:5])
-    for label in ("baseline", "ours", "ours-plus", "ours-online", "ours-balanced", "ours-attention-only", "anything"):
-        columns = [spec.name for spec in TABLES if spec.is_column(label)]
-        assert columns, label
-        assert {spec.name for spec in TABLES if spec.is_subject(label)} <= set(columns), label

@@ -1,7 +1,9 @@
-"""Tables in the form in which the paper prints them: golden LaTeX, printed numbers beside, what lacks."""
+"""Tables in the paper's own layout: golden LaTeX, published numbers beside, absent data sets."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,13 @@ from open_set_fer.reports.data.paper import paper_results
 from open_set_fer.reports.data.results import FAILED, MISSING
 from open_set_fer.reports.tables.build import Table, all_tables
 from open_set_fer.reports.tables.latex import to_latex
-from open_set_fer.reports.tables.text import to_markdown
-from open_set_fer.reports.tables.wide import form_frame, printed_tables
+from open_set_fer.reports.tables.text import to_frame, to_markdown
+from open_set_fer.reports.tables.wide import wide_tables
 from tests.reports.made import Cell, results_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-"""To renew after a change that is meant: `python -m tests.reports.tables.test_wide`, then look at the difference."""
+"""To renew after an intended change: `python -m tests.reports.tables.test_wide`, then look at the difference."""
+NAMES = ("printed_table1", "printed_table4", "printed_table5", "table1_ferplus")
 METHODS = ("baseline", "dias", "ours", "ours-online", "ours-attention-only", "ours-attention-resets")
 
 
@@ -33,18 +36,26 @@ def numbers() -> dict[Cell, tuple[float, float] | str]:
 
 
 def forms() -> dict[str, Table]:
-    return {table.name: table for table in printed_tables(results_of(numbers()))}
+    return {table.name: table for table in wide_tables(results_of(numbers()))}
 
 
 def golden() -> dict[str, str]:
-    """Every printed form of the made results, and an ordinary table."""
+    """Every wide table of the made results, and an ordinary table."""
     ordinary = next(table for table in all_tables(results_of(numbers())) if table.name == "table1_ferplus")
     return {table.name: to_latex(table) for table in [*forms().values(), ordinary]}
 
 
-@pytest.mark.parametrize("name", ["printed_table1", "printed_table4", "printed_table5", "table1_ferplus"])
+@pytest.mark.parametrize("name", NAMES)
 def test_latex_is_what_it_was(name: str) -> None:
     assert golden()[name] == (GOLDEN / f"{name}.tex").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_those_that_stood_in_tables_set_by_hand(name: str) -> None:
+    """golden/numbers.json: every number in order, from the files before tables were written by pandas."""
+    before = json.loads((GOLDEN / "numbers.json").read_text("utf-8"))[name].split()
+    lines = [line for line in golden()[name].splitlines() if not line.startswith("%")]
+    assert re.findall(r"\d+\.\d+", "\n".join(lines)) == before
 
 
 def test_metrics_stand_side_by_side_and_a_data_set_without_cells_keeps_its_rows() -> None:
@@ -70,7 +81,7 @@ def test_metrics_stand_side_by_side_and_a_data_set_without_cells_keeps_its_rows(
 
 
 def several() -> dict[str, Table]:
-    """The printed forms of several open classes at once: AUROC 0.5 of the baseline, 0.1 more a row, 0.2 more for ours."""
+    """The wide tables of several open classes at once: AUROC 0.5 of the baseline, 0.1 more a row, 0.2 more for ours."""
     rows = [
         ("ferplus", "pairs", "surprise+fear"),
         ("ferplus", "pairs", "fear+disgust"),
@@ -84,7 +95,7 @@ def several() -> dict[str, Table]:
         for method in ("baseline", "ours")
         for seed in (0, 1)
     }
-    return {table.name: table for table in printed_tables(results_of(made))}
+    return {table.name: table for table in wide_tables(results_of(made))}
 
 
 def test_table_2_has_pairs_then_triples_and_one_mean_over_both() -> None:
@@ -122,7 +133,7 @@ def test_printed_numbers_stand_in_a_column_named_for_their_data_set() -> None:
     paper = paper_results()
     for name, head in (("printed_table4", "paper (RAF-DB) AUROC: online"), ("printed_table5", "paper (RAF-DB) AUROC")):
         table = forms()[name]
-        frame = form_frame(table)
+        frame = to_frame(table)
         assert head in frame.columns
         of_ferplus = frame[frame["dataset"].str.startswith("FERPlus")]
         printed = paper[paper["table"] == name.removeprefix("printed_")].set_index(["open_classes", "method"])["value"]
@@ -140,14 +151,14 @@ def test_printed_numbers_stand_in_a_column_named_for_their_data_set() -> None:
 
 def test_the_papers_own_data_set_is_not_called_another() -> None:
     of_rafdb = {("rafdb", *cell[1:]): value for cell, value in numbers().items()}
-    tables = {table.name: table for table in printed_tables(results_of(of_rafdb))}
+    tables = {table.name: table for table in wide_tables(results_of(of_rafdb))}
     assert not any("another data set" in note for note in tables["printed_table4"].footnotes)
     assert [block.heading for block in tables["printed_table4"].blocks] == ["RAF-DB", "FERPlus"]
 
 
 def test_data_sets_of_others_alone_make_no_rows_of_dashes() -> None:
     of_others = {("synthetic", *cell[1:]): value for cell, value in numbers().items()}
-    (first, *_) = printed_tables(results_of(of_others))
+    (first, *_) = wide_tables(results_of(of_others))
     assert [block.heading for block in first.blocks] == ["Rendered faces"]
     assert "says nothing about real faces" in first.state
 

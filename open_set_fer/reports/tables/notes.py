@@ -1,0 +1,121 @@
+"""Sentences of captions and footnotes."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from open_set_fer.benchmark.protocols.pseudo_labels import Labels
+from open_set_fer.reports.data.names import limit_notes, method_name
+from open_set_fer.reports.data.results import FAILED, MISSING, Results
+from open_set_fer.reports.tables.controls import control_notes
+from open_set_fer.reports.tables.entries import PARTIAL, Block, Entry, Row
+
+BOLD = (
+    "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says "
+    "nothing of significance"
+)
+SIDE_NOTE = (
+    "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
+    "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
+    "classes. AUROC from, to: 95 % bootstrap interval over faces, not over seeds. AUROC test split, train split: open "
+    "faces of that split alone; AUROC right class: correctly classified closed faces alone. Share open: the AUPR open "
+    "of chance. Seconds: of one cell."
+)
+SHIFT_NOTE = (
+    "No face is unknown. A method that is robust to the shift has an AUROC of 0.5, shifted over unshifted faces, and "
+    "accepts 0.95 of the shifted faces at the threshold that accepts 95 % of the unshifted ones."
+)
+SETTINGS: dict[Labels, tuple[str, str]] = {
+    "released": (
+        "labels as released",
+        "Open faces of the train split have the outputs for random training images, as the released code pairs them",
+    ),
+    "concentrated": (
+        "labels concentrated",
+        "Open faces all have the closed class that most of them got from the closed-set model (the comparison group of "
+        "Figure 6)",
+    ),
+    "flipped": (
+        "positive control: labels flipped",
+        "Closed faces alone: what is to be found are labels flipped at random, not open faces",
+    ),
+    "flipped-true": (
+        "positive control: true labels flipped",
+        "Closed faces with their true labels alone: what is to be found are labels flipped at random, not open faces",
+    ),
+}
+"""Pseudo-label settings as part of a title, and as a sentence of a caption."""
+
+
+def state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") -> str:
+    """The number of seeds, and of missing and failed cells."""
+    per_group = cells.groupby(["protocol", "open_classes", "method"]).size()
+    low, high = int(per_group.min()), int(per_group.max())
+    if high == 1:
+        used = sorted(map(int, set(cells["seed"])))
+        seeds = f"One seed ({used[0]})." if len(used) == 1 else "One seed each."
+    else:
+        seeds = f"{over_seeds} over {high if low == high else f'{low} to {high}'} seeds."
+    missing, failed = (int((cells["status"] == status).sum()) for status in (MISSING, FAILED))
+    parts = [f"{count} {word}" for count, word in ((missing, "missing"), (failed, "failed")) if count]
+    if not parts:
+        return seeds
+    parts[0] = parts[0].replace(" ", f" of {len(cells)} cells ", 1)
+    return f"{seeds} {', '.join(parts)}."
+
+
+def coverage_notes(block: Block, methods: list[str]) -> list[str]:
+    """Explanations of † and ‡ in a block."""
+    rows, last = [row for row in block.rows if not row.is_mean], block.rows[-1]
+    notes = []
+    means = [entry for entry in last.entries if last.is_mean and entry.mark]
+    if means:
+        over = "; ".join(_coverage(entry, rows, methods.index(entry.method)) for entry in means)
+        notes.append(f"† mean over {over}.")
+    partial = [
+        f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}"
+        for row in rows
+        for e in row.entries
+        if e.mark
+    ]
+    if partial:
+        notes.append(f"‡ fewer seeds than planned: {'; '.join(partial)}.")
+    return notes
+
+
+def _coverage(mean: Entry, rows: list[Row], column: int) -> str:
+    present = [row.entries[column] for row in rows if row.entries[column].value is not None]
+    partial = f" ({mean.n_cells} of {mean.n_planned} cells)" if any(e.status == PARTIAL for e in present) else ""
+    return f"{len(present)} of {len(rows)} rows{partial} for {method_name(mean.method)}"
+
+
+def bold_notes(blocks: list[Block], has_groups: bool) -> list[str]:
+    """The explanation of bold and underlined numbers, if there are any."""
+    entries = [entry for block in blocks for entry in block.entries]
+    if not any(entry.best for entry in entries):
+        return []
+    has_partial_mean = any(entry.mark == "†" for entry in entries)
+    groups = "; methods of both kinds taken together" * has_groups
+    return [BOLD + groups + ("; no mean over fewer rows than another method's." if has_partial_mean else ".")]
+
+
+def sees_notes(results: Results, methods: list[str]) -> list[str]:
+    """Which methods need the pool as a whole."""
+    pool = [method_name(method) for method in methods if results.states(method, "sees_pool")]
+    if not pool:
+        return []
+    return [f"{', '.join(pool)} see{'s' * (len(pool) == 1)} the pool: a face's score depends on the other test faces."]
+
+
+def method_notes(results: Results, dataset: str, methods: list[str]) -> list[str]:
+    """Settings, limits and controls of the methods, and the methods without numbers in this pseudo-label setting."""
+    notes = [*sees_notes(results, methods), *limit_notes(methods), *control_notes(results, dataset, methods)]
+    if left_out := results.left_out.get(dataset):
+        names = ", ".join(map(method_name, left_out))
+        notes.append(f"Left out: {names}: their scores do not use the labels that these cells change.")
+    return notes
+
+
+def warnings(results: Results, dataset: str, methods: list[str]) -> list[str]:
+    """Warnings on the cells of any of the methods."""
+    return [f"Warning: {warn.about(methods)}" for warn in results.warnings_for(dataset, methods)]
