@@ -57,12 +57,12 @@ class Cell:
             "method": self.label,
             "seed": self.seed,
             "cell_key": self.key,
+            **self.protocol.fields(),
         }
 
     def regime_tags(self) -> dict[str, str]:
-        """The tags that say which label regime it is of."""
-        regime = self.protocol.regime
-        return {"labels": regime.labels} | ({} if regime == OWN else {"label_share": f"{regime.share:g}"})
+        """Tags of its protocol."""
+        return self.protocol.tags()
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
@@ -249,8 +249,8 @@ def _opened(
     """
     if selection.open_classes:
         known = [p for protocols in enumerated.values() for p in protocols]
-        chosen = {p.label for text in selection.open_classes for p in opening(known, text)}
-        return lambda protocol: protocol.label in chosen
+        chosen = {p.choice for text in selection.open_classes for p in opening(known, text)}
+        return lambda protocol: protocol.choice in chosen
     is_listed = listed(profile.protocols.open_classes, face_sets)
     whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
     return lambda protocol: is_listed(protocol) or whole.get(protocol.family, False)
@@ -262,8 +262,8 @@ def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) 
         return lambda protocol: True
     words = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
     known = [p for classes in words for p in enumerate_protocols(classes, FAMILIES, True, True)]
-    named = {p.label for text in open_classes for p in opening(known, text)}
-    return lambda protocol: protocol.label in named
+    named = {p.choice for text in open_classes for p in opening(known, text)}
+    return lambda protocol: protocol.choice in named
 
 
 def method_labels(profile: Profile, wanted: Iterable[str]) -> list[str]:

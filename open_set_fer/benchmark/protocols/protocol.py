@@ -27,7 +27,6 @@ from open_set_fer.benchmark.protocols.pseudo_labels import (
     draw_concentration,
     draw_flips,
     draw_pairing,
-    labels_of,
 )
 from open_set_fer.benchmark.protocols.shifts import SHIFT, Shift, shifted
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
@@ -120,17 +119,26 @@ class Pool(pydantic.BaseModel):
         return cls.model_validate({"size": size, "open_share": share} | dict(zip(extra[::2], extra[1::2], strict=True)))
 
 
+def qualifiers(open_from: str, pool: str, regime: Regime) -> list[str]:
+    """Display texts of what sets a protocol's test pool and pseudo labels apart from the paper's; empty for the paper's."""
+    return [*["open faces of the test split"] * (open_from == "test"), *filter(None, (pool, regime.text))]
+
+
+def display_text(name: str, open_from: str, pool: str, regime: Regime) -> str:
+    """Display text of a choice of open classes, or of a family, with its qualifiers in brackets."""
+    return name + "".join(f" ({text})" for text in qualifiers(open_from, pool, regime))
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """Which classes are closed and which are open; `label` names the open ones as tables and tags do.
+    """Which classes are closed and which are open, on which test pool and under which pseudo-label setting.
 
     family: 'shift' for a pool of closed faces with a shift, which no table of open faces shows. pool: None for the whole
     test pool, as in every table of the paper. open_from: the splits whose open faces are in the pool, 'both' as in the
-    paper. regime: which outputs of the closed-set model its methods get.
+    paper. regime: the pseudo-label setting.
     """
 
     family: Family | Literal["shift"]
-    label: str
     closed: tuple[str, ...]
     open: tuple[str, ...]
     pool: Pool | None = None
@@ -140,33 +148,56 @@ class Protocol:
     def on(self, pool: Pool) -> Protocol:
         """This protocol on a part of its test pool."""
         if pool.open_from == "test":
-            pool = pool.model_copy(update={"open_from": "both"})
-            return (self if self.open_from == "test" else self.on_test_split()).on(pool)
-        return replace(
-            self, family=SHIFT if pool.shift else self.family, label=f"{self.label} ({pool.text})", pool=pool
-        )
+            return self.on_test_split().on(pool.model_copy(update={"open_from": "both"}))
+        return replace(self, family=SHIFT if pool.shift else self.family, pool=pool)
 
     def on_test_split(self) -> Protocol:
         """This protocol with the open faces of the test split alone."""
-        return replace(self, label=f"{self.label} (open faces of the test split)", open_from="test")
+        return replace(self, open_from="test")
 
     def under(self, regime: Regime) -> Protocol:
-        """This protocol under a label regime; the last thing to be changed of it."""
-        return replace(self, label=f"{self.label}{regime.suffix}", regime=regime)
+        """This protocol under a pseudo-label setting."""
+        return replace(self, regime=regime)
+
+    @property
+    def choice(self) -> str:
+        """Name of the open classes: 'surprise+fear', 'compound'."""
+        is_compound = self.family == "compound" or (
+            self.family == SHIFT and set(self.open) <= set(COMPOUND) and any(name in BASIC for name in self.closed)
+        )
+        return "compound" if is_compound and self.open else "+".join(self.open) or "no open class"
+
+    @property
+    def label(self) -> str:
+        """Display text, stored as `open_classes`: the choice of open classes, then pool and pseudo-label setting."""
+        return self._named(self.pool.text if self.pool else "", self.regime)
 
     @property
     def place(self) -> str:
-        """Names the draw of its images: the same under every label regime, whatever is scored and held against."""
-        label = self.label.removesuffix(self.regime.suffix)
-        return label.replace(self.pool.text, self.pool.drawn) if self.pool else label
+        """Seed text of the draw of images: the same under every pseudo-label setting and whatever part is scored."""
+        return self._named(self.pool.drawn if self.pool else "", OWN)
+
+    def _named(self, pool: str, regime: Regime) -> str:
+        return display_text(self.choice, self.open_from, pool, regime)
 
     @property
     def has_open(self) -> bool:
-        """Whether open faces are to be found: not in controls, nor where shifted faces are to be told from others."""
+        """Whether open faces are to be detected: not in controls, nor in pools with a shift."""
         return bool(self.open) and not self.regime.is_control and not (self.pool and self.pool.shift)
 
+    def fields(self) -> dict[str, Any]:
+        """Coordinates beside family and label, as plan.json and tags keep them; defaults of pool and share left out."""
+        fields: dict[str, Any] = {"choice": self.choice, "labels": self.regime.labels}
+        fields |= {"open_from": self.open_from} if self.open_from != "both" else {}
+        fields |= {"pool": self.pool.text} if self.pool else {}
+        return fields | ({"label_share": self.regime.share} if self.regime != OWN else {})
+
+    def tags(self) -> dict[str, str]:
+        """`fields` as MLflow keeps them."""
+        return {name: f"{value:g}" if isinstance(value, float) else value for name, value in self.fields().items()}
+
     def content(self) -> list[Any]:
-        """What a cell's key has of it."""
+        """Part of a cell's key."""
         content: list[Any] = [self.family, *self.open, *(self.pool.content() if self.pool else [])]
         content += ["open_from", self.open_from] * (self.open_from != "both")
         return content + ["labels", self.regime.labels, self.regime.share] * (self.regime != OWN)
@@ -175,23 +206,21 @@ class Protocol:
     def of_content(cls, content: list[Any], closed: tuple[str, ...]) -> Protocol:
         """The protocol that has this `content()`; ValueError where none has.
 
-        >>> pool = Protocol("pairs", "fear+anger", ("neutral", "disgust"), ("fear", "anger")).on(Pool(size=9, open_share=0.5))
+        >>> pool = Protocol("pairs", ("neutral", "disgust"), ("fear", "anger")).on(Pool(size=9, open_share=0.5))
         >>> Protocol.of_content(pool.content(), pool.closed) == pool
         True
         """
         family, *rest = content
-        regime, open_from, pool = OWN, "both", None
+        regime, pool = OWN, None
+        open_from: OpenFrom = "both"
         if rest[-3:-2] == ["labels"] and isinstance(rest[-1], float):
             regime, rest = Regime(rest[-2], rest[-1]), rest[:-3]
         if rest[-2:] == ["open_from", "test"]:
             open_from, rest = "test", rest[:-2]
         if numbers := [place for place, part in enumerate(rest) if not isinstance(part, str)]:
             pool, rest = Pool.of_content(rest[numbers[0] :]), rest[: numbers[0]]
-        is_compound = family == "compound" or (family == SHIFT and set(rest) <= set(COMPOUND))
-        label = "compound" if is_compound else "+".join(map(str, rest))
-        protocol = without_open_class(closed) if not rest else cls(family, label, closed, tuple(rest))
-        protocol = protocol.on_test_split() if open_from == "test" else protocol
-        protocol = (protocol.on(pool) if pool else protocol).under(regime)
+        protocol = cls(family, closed, tuple(rest)) if rest else without_open_class(closed)
+        protocol = replace(protocol.on(pool) if pool else protocol, open_from=open_from, regime=regime)
         if protocol.content() != content:
             raise ValueError(f"no protocol has {content}")
         return protocol
@@ -222,8 +251,6 @@ def enumerate_protocols(
     Families 'single', 'pairs' and 'triples' open basic classes and leave compound expressions and contempt out. A data
     set whose classes are not the basic expressions opens its own classes, every combination of them.
     """
-    if odd := [name for name in classes if labels_of(name) != "own"]:
-        raise SuiteError(f"the class {odd[0]!r} ends like a label regime", "give it another name")
     faces, base = any(name in BASIC for name in classes), base_classes(classes)
     protocols: list[Protocol] = []
     for family in families:
@@ -237,13 +264,13 @@ def enumerate_protocols(
             for group in groups:
                 if set(group) <= set(base) and len(base) - len(group) >= 2:
                     closed = tuple(name for name in base if name not in group)
-                    protocols.append(Protocol(family, "+".join(group), closed, group))
+                    protocols.append(Protocol(family, closed, group))
         elif family == "compound":
             opened = tuple(name for name in classes if name in COMPOUND)
             if opened and len(base) >= 2:
-                protocols.append(Protocol(family, "compound", base, opened))
+                protocols.append(Protocol(family, base, opened))
         elif CONTEMPT in classes and len(base) >= 2:
-            protocols.append(Protocol(family, CONTEMPT, base, (CONTEMPT,)))
+            protocols.append(Protocol(family, base, (CONTEMPT,)))
     return protocols
 
 
@@ -255,16 +282,18 @@ def base_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 def without_open_class(classes: tuple[str, ...]) -> Protocol:
     """The protocol of a control that needs no open class: every class that a table could open is closed."""
-    return Protocol("single", "no open class", base_classes(classes), ())
+    return Protocol("single", base_classes(classes), ())
 
 
 def opening(protocols: list[Protocol], wanted: str) -> list[Protocol]:
     """The protocols whose open classes are `wanted` ('surprise' or 'surprise+fear'); raises for an unknown name."""
-    label = "+".join(part.strip() for part in wanted.split("+"))
-    matching = [p for p in protocols if p.label == label or sorted(p.open) == sorted(label.split("+"))]
+    choice = "+".join(part.strip() for part in wanted.split("+"))
+    matching = [p for p in protocols if p.choice == choice or sorted(p.open) == sorted(choice.split("+"))]
     if not matching:
-        known = [p.label for p in protocols]
-        raise SuiteError(f"no protocol opens {wanted!r}{nearest(label, known)}", f"choose among: {', '.join(known)}")
+        choices = [p.choice for p in protocols]
+        raise SuiteError(
+            f"no protocol opens {wanted!r}{nearest(choice, choices)}", f"choose among: {', '.join(choices)}"
+        )
     return matching
 
 

@@ -8,7 +8,6 @@ no word of which they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -31,10 +30,6 @@ _TEXTS: dict[Labels, str] = {
     "flipped": "labels flipped",
     "flipped-true": "true labels flipped",
 }
-_POOL = re.compile(
-    r"( \(open faces of the test split\))?( \(\d+ (images, \S+% open|closed faces, half with \w+)[^()]*\))?$"
-)
-"""What `Protocol.on` and `on_test_split` write behind the open classes."""
 
 
 @dataclass(frozen=True)
@@ -69,62 +64,24 @@ class Regime:
         return self.labels in CONTROLS
 
     @property
-    def suffix(self) -> str:
-        """What names it behind a protocol's open classes; `labels_of` reads it back.
+    def text(self) -> str:
+        """Display text; empty for own labels.
 
-        >>> Regime("released", 1.0).suffix, Regime("flipped", 0.2).suffix
-        (' (labels as released)', ' (20% of labels flipped)')
+        >>> Regime("released", 1.0).text, Regime("flipped", 0.2).text
+        ('labels as released', '20% of labels flipped')
         """
         if self.labels == "own":
             return ""
-        whole = not self.is_control and self.share == 1.0
-        return f" ({'' if whole else f'{100 * self.share:g}% of '}{_TEXTS[self.labels]})"
+        is_whole = not self.is_control and self.share == 1.0
+        return f"{'' if is_whole else f'{100 * self.share:g}% of '}{_TEXTS[self.labels]}"
+
+    @property
+    def suffix(self) -> str:
+        """Display text in brackets, behind the open classes."""
+        return f" ({self.text})" if self.text else ""
 
 
 OWN = Regime()
-
-
-def labels_of(open_classes: str) -> Labels:
-    """The regime that a protocol's label names.
-
-    >>> labels_of("surprise"), labels_of("surprise (50% of labels as released)"), labels_of("fear (labels as released)")
-    ('own', 'released', 'released')
-    """
-    for labels, text in _TEXTS.items():
-        if re.search(rf"\((\S+% of )?{text}\)$", open_classes):
-            return labels
-    return "own"
-
-
-def share_of(open_classes: str) -> float:
-    """The share of the regime that a protocol's label names.
-
-    >>> share_of("surprise"), share_of("surprise (50% of labels as released)"), share_of("fear (labels as released)")
-    (0.0, 0.5, 1.0)
-    """
-    labels = labels_of(open_classes)
-    found = re.search(rf"\((\S+)% of {_TEXTS[labels]}\)$", open_classes) if labels != "own" else None
-    return float(found[1]) / 100 if found else float(labels != "own")
-
-
-def opened_by(open_classes: str) -> str:
-    """A protocol's label without the regime that it names.
-
-    >>> opened_by("fear+anger (20% of labels flipped)"), opened_by("fear (9 images, 50% open)")
-    ('fear+anger', 'fear (9 images, 50% open)')
-    """
-    return open_classes if labels_of(open_classes) == "own" else open_classes.rpartition(" (")[0]
-
-
-def choice_of(open_classes: str) -> str:
-    """A protocol's label without its regime and its part of the test pool: the choice of open classes.
-
-    >>> choice_of("fear+anger (open faces of the test split) (9 images, 50% open, the others scored) (labels as released)")
-    'fear+anger'
-    >>> choice_of("fear (60 closed faces, half with blur)"), choice_of("sad (mild)")
-    ('fear', 'sad (mild)')
-    """
-    return _POOL.sub("", opened_by(open_classes))
 
 
 @dataclass(frozen=True)

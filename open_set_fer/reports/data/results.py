@@ -11,18 +11,18 @@ Coordinates (data set, open classes, method label, seed) name a cell of a table;
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels, choice_of, labels_of
+from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels
 from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.features import FEATURES_TAG
 from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker, read_notes
@@ -30,6 +30,7 @@ from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
     from numpy.typing import NDArray
 
@@ -46,8 +47,27 @@ DIFFERING = {
 }
 """Warnings on columns that should have one value a data set."""
 FACTS = ("sees_pool", "label_based")
-"""Tags that say what a method states of itself; runs of older versions lack them."""
+"""What a method states of itself: by the tags of its runs, or by the installed method where they have none."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+
+COLUMNS = {
+    # the cell; open_classes is the display text of its protocol
+    **dict.fromkeys(("dataset", "protocol", "open_classes", "method"), "str"),
+    "seed": "int64",
+    # its protocol: open classes, splits of the open faces, part of the test pool, pseudo-label setting
+    **dict.fromkeys(("choice", "open_from", "pool", "labels"), "str"),
+    "label_share": "float64",
+    # its method
+    **dict.fromkeys(FACTS, "bool"),
+    # its run; texts are missing values where the status is `missing`
+    **dict.fromkeys(("status", "error", "run_id", "cell_key", "settings_key", "selection"), "str"),
+    **dict.fromkeys(("git_commit", "host", "device", *ENVIRONMENT), "str"),
+    "demonstration": "bool",
+    **dict.fromkeys(("reads_labels", "features", "fingerprint", "counts"), "str"),
+    "logged": "datetime64[us, UTC]",
+    "notes": "object",
+}
+"""Columns of `Results.cells` and their types; each metric is one more, of float64."""
 
 Key = tuple[str, str, str, str, int]
 
@@ -69,23 +89,19 @@ class Warn:
 
 @dataclass(frozen=True)
 class Results:
-    """What the reports show.
+    """Results that reports show.
 
-    results: one row a displayed run: coordinates, status, error, tags, `notes` (tuple), metrics by MLflow name.
-    planned: coordinates of every planned cell, then of those that ran unplanned.
-    cells: `planned` with the columns of `results`; status 'missing' where a cell has no run.
+    cells: one row a planned or logged cell, with the columns of `COLUMNS` and its metrics by MLflow name.
     params: settings by run id.
     experiment_id: MLflow's.
-    tracker: where the scores of a run are read from.
-    labels: the label regime of all cells; None where nobody has asked for one (`under`).
+    tracker: source of the scores of runs.
+    labels: the pseudo-label setting of all cells; None before `under`.
     left_out: methods that `under` left out, by data set.
-    whole: `cells` of every regime, where `under` left some out.
+    whole: the cells of every pseudo-label setting, after `under`.
     """
 
     profile: str
     experiment_id: str
-    results: pd.DataFrame
-    planned: pd.DataFrame
     cells: pd.DataFrame
     params: dict[str, dict[str, str]]
     warnings: tuple[Warn, ...]
@@ -94,36 +110,33 @@ class Results:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     whole: pd.DataFrame | None = None
 
+    @property
+    def results(self) -> pd.DataFrame:
+        """The cells that have a run."""
+        return self.cells[self.cells["status"] != MISSING]
+
     @cached_property
     def regimes(self) -> list[Labels]:
-        """The label regimes of the cells."""
-        present = set(self.cells.loc[self.cells["protocol"] != SHIFT, "open_classes"].map(labels_of)) or {"own"}
+        """The pseudo-label settings of the cells."""
+        present = set(self.cells.loc[self.cells["protocol"] != SHIFT, "labels"]) or {"own"}
         return [labels for labels in LABELS if labels in present]
 
     def under(self, labels: Labels) -> Results:
-        """The cells of one label regime.
+        """The cells of one pseudo-label setting.
 
-        Under another one than own labels a method is left out whose cells tell that it did not read the labels: it gives
-        the numbers of own labels, or in a control has nothing to find. It is the cells that tell, not the method's name.
-        Cells of closed faces with a shift are in none: nothing is to be found in them (`shifted`).
+        Under another setting than own labels, methods are left out whose cells show that they did not read the labels:
+        their numbers are those of own labels, or meaningless in a control. The cells decide, not the method's name.
+        Cells of closed faces with a shift belong to no setting (`shifted`).
         """
-        cells, results, planned = (
-            frame[(frame["open_classes"].map(labels_of) == labels) & (frame["protocol"] != SHIFT)]
-            for frame in (self.cells, self.results, self.planned)
-        )
+        cells = self.cells[(self.cells["labels"] == labels) & (self.cells["protocol"] != SHIFT)]
         left_out: dict[str, list[str]] = {}
         if labels != "own":
             for (dataset, method), reads in cells.groupby(["dataset", "method"], sort=False)["reads_labels"]:
-                if (reads == "false").any() and not (reads == "true").any():
+                if "false" in set(reads) and "true" not in set(reads):
                     left_out.setdefault(str(dataset), []).append(str(method))
-        cells, results, planned = (
-            frame[np.array([method not in left_out.get(dataset, ())
-                            for dataset, method in zip(frame["dataset"], frame["method"], strict=True)], dtype=bool)]
-            for frame in (cells, results, planned)
-        )  # fmt: skip  # an empty list would choose columns
-        return replace(
-            self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out, whole=self.every_cell
-        )
+        for dataset, methods in left_out.items():
+            cells = cells[(cells["dataset"] != dataset) | ~cells["method"].isin(methods)]
+        return replace(self, cells=cells, labels=labels, left_out=left_out, whole=self.every_cell)
 
     @property
     def shifted(self) -> pd.DataFrame:
@@ -132,20 +145,17 @@ class Results:
 
     @property
     def every_cell(self) -> pd.DataFrame:
-        """The cells of every label regime."""
+        """The cells of every pseudo-label setting."""
         return self.cells if self.whole is None else self.whole
 
+    @cached_property
+    def _facts(self) -> dict[str, set[str]]:
+        """Labels of the methods that state each of `FACTS`."""
+        return {fact: set(self.every_cell.loc[self.every_cell[fact], "method"]) for fact in FACTS}
+
     def states(self, label: str, fact: str) -> bool:
-        """Whether the method behind a label states a fact of itself: as its runs are tagged, else as it does now."""
-        of = self.every_cell[self.every_cell["method"] == label]
-        tagged = [tag for tag in of.get(fact, ()) if tag in ("true", "false")]
-        if tagged:
-            return bool(tagged[-1] == "true")
-        named = (self.params.get(run, {}).get("method.name") for run in of.get("run_id", ()))
-        try:
-            return bool(getattr(plugins.load(plugins.METHODS, next(filter(None, named), label)), fact, False))
-        except SuiteError:  # not installed here, or broken
-            return False
+        """Whether the method behind a label states one of `FACTS`."""
+        return label in self._facts[fact]
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -155,24 +165,24 @@ class Results:
     @cached_property
     def demonstrations(self) -> set[str]:
         """Data sets whose results say nothing about real faces."""
-        return set(self.results.loc[self.results["demonstration"].astype(bool), "dataset"])
+        return set(self.cells.loc[self.cells["demonstration"], "dataset"])
 
     def of(self, dataset: str) -> pd.DataFrame:
         """The cells of a data set."""
         return self.cells[self.cells["dataset"] == dataset]
 
     def methods(self, dataset: str) -> list[str]:
-        """Method labels in the tables' order: those that see one face at a time, then those that see the pool."""
+        """Method labels in the tables' order: inductive methods, then transductive ones."""
         return self.in_blocks(method_order(self.of(dataset)["method"]))
 
     def in_blocks(self, labels: Iterable[str]) -> list[str]:
-        """The same labels, those whose methods see the pool last."""
+        """The same labels, those of transductive methods last."""
         return sorted(labels, key=lambda label: self.states(label, "sees_pool"))
 
     def warnings_for(self, dataset: str, methods: Iterable[str]) -> list[Warn]:
         """The warnings on any of these methods."""
-        wanted = set(methods)
-        return [warn for warn in self.warnings if warn.dataset == dataset and wanted & set(warn.methods)]
+        concerned = set(methods)
+        return [warn for warn in self.warnings if warn.dataset == dataset and concerned & set(warn.methods)]
 
     def scores(self, run_id: str) -> pd.DataFrame | None:
         """A run's scores.parquet, one row a test image; None when the artifact is gone."""
@@ -209,21 +219,93 @@ def load(tracker: Tracker) -> Results:
             f"profile {tracker.profile!r} has no finished cell{failed} in {tracker.uri}",
             "run `osfer run` with the same --profile first, or set MLFLOW_TRACKING_URI to the store that has them",
         )
-    plan = {_coordinates(cell): cell.get("cell_key") for cell in tracker.planned()}
+    planned = {_coordinates(cell): cell for cell in tracker.planned()}
+    plan = {place: cell.get("cell_key") for place, cell in planned.items()}
     shown = _shown(plan, runs)
     if not shown:
         raise SuiteError(
             f"none of the {finished} finished cells of profile {tracker.profile!r} has the settings of its latest plan",
             "run `osfer run` with the same --profile: it computes the planned ones",
         )
-    results = pd.DataFrame([_row(key, run) for key, run in shown.items()])
-    planned = pd.DataFrame(list(dict.fromkeys([*plan, *shown])), columns=list(COORDINATES))
-    cells = planned.merge(results, how="left", on=list(COORDINATES), validate="one_to_one")
-    cells["status"] = cells["status"].fillna(MISSING)
+    rows = [
+        dict(zip(COORDINATES, place, strict=True))
+        | protocol_fields(planned.get(place) or shown[place].data.tags)
+        | (_run_columns(shown[place]) if place in shown else {"status": MISSING})
+        for place in dict.fromkeys([*plan, *shown])
+    ]
     params = {run.info.run_id: dict(run.data.params) for run in shown.values()}
-    warnings = _warnings(results, _hidden(plan, shown, runs))
+    cells = typed_frame(rows, params)
+    warnings = _warnings(cells, _hidden(plan, shown, runs))
     warnings += _outdated(tracker.profile, plan, shown, outdated)
-    return Results(tracker.profile, tracker.experiment_id, results, planned, cells, params, warnings, tracker)
+    return Results(tracker.profile, tracker.experiment_id, cells, params, warnings, tracker)
+
+
+def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a protocol, from a cell of plan.json or from tags."""
+    fields = cell if "choice" in cell else _parsed(cell["open_classes"])
+    return {
+        "choice": fields["choice"],
+        "open_from": fields.get("open_from", "both"),
+        "pool": fields.get("pool", ""),
+        "labels": fields.get("labels", "own"),
+        "label_share": float(fields.get("label_share", 0)),
+    }
+
+
+_LABELS: dict[str, Labels] = {
+    "labels as released": "released",
+    "labels concentrated": "concentrated",
+    "labels flipped": "flipped",
+    "true labels flipped": "flipped-true",
+}
+_DISPLAY = re.compile(
+    r"(?P<choice>.*?)(?P<test> \(open faces of the test split\))?"
+    r"(?: \((?P<pool>\d+ (?:images, \S+% open|closed faces, half with \w+)[^()]*)\))?"
+    rf"(?: \((?:(?P<percent>\S+)% of )?(?P<labels>{'|'.join(_LABELS)})\))?"
+)
+
+
+def _parsed(open_classes: str) -> dict[str, Any]:
+    """The columns of a protocol from its display text: of plans and runs that were logged without them."""
+    match = _DISPLAY.fullmatch(open_classes)
+    if match is None:  # a line break in it
+        return {"choice": open_classes}
+    labels = _LABELS.get(match["labels"], "own")
+    return {
+        "choice": match["choice"],
+        "open_from": "test" if match["test"] else "both",
+        "pool": match["pool"] or "",
+        "labels": labels,
+        "label_share": float(match["percent"]) / 100 if match["percent"] else float(labels != "own"),
+    }
+
+
+def typed_frame(rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """The frame of `COLUMNS` and metrics; rows: coordinates, and what is known of the cell's run. Others are filled."""
+    facts = {
+        (method, fact): _states(method, fact, [row for row in rows if row["method"] == method], params)
+        for method in {row["method"] for row in rows}
+        for fact in FACTS
+    }
+    rows = [row | protocol_fields(row) | {fact: facts[row["method"], fact] for fact in FACTS} for row in rows]
+    frame = pd.DataFrame(rows)
+    metrics = [name for name in frame.columns if name not in COLUMNS]
+    frame = frame.reindex(columns=[*COLUMNS, *metrics])
+    frame["demonstration"] = frame["demonstration"].eq(True)
+    frame["logged"] = pd.to_datetime(frame["logged"], utc=True)
+    return frame.astype(COLUMNS | dict.fromkeys(metrics, "float64"))
+
+
+def _states(label: str, fact: str, rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -> bool:
+    """Whether the method behind a label states a fact: by the tags of its runs, else by its installed version."""
+    tagged = [row[fact] for row in rows if row.get(fact) in ("true", "false")]
+    if tagged:
+        return bool(tagged[-1] == "true")
+    names = (params.get(row.get("run_id", ""), {}).get("method.name") for row in rows)
+    try:
+        return bool(getattr(plugins.load(plugins.METHODS, next(filter(None, names), label)), fact, False))
+    except SuiteError:  # not installed here, or broken
+        return False
 
 
 def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
@@ -248,18 +330,16 @@ def method_order(labels: Iterable[str]) -> list[str]:
     return [m for m in PAPER_METHODS if m in distinct] + [m for m in distinct if m not in PAPER_METHODS]
 
 
-def protocol_order(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def protocol_order(cells: pd.DataFrame) -> list[tuple[str, str]]:
     """(family, open_classes) by family, then by the classes' order in the paper; other classes as they come."""
-    distinct = list(dict.fromkeys(pairs))
+    distinct = cells[["protocol", "open_classes", "choice"]].drop_duplicates().itertuples(index=False, name=None)
 
-    def rank(item: tuple[str, str]) -> tuple[int, list[int], int]:
-        family, label = item
-        names = choice_of(label).split("+")  # without what is said of pool and labels
-        classes = [BASIC.index(name) if name in BASIC else len(BASIC) for name in names]
-        place = FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
-        return place, classes, distinct.index(item)
+    def rank(item: tuple[str, str, str]) -> tuple[int, list[int]]:
+        family, _, choice = item
+        classes = [BASIC.index(name) if name in BASIC else len(BASIC) for name in choice.split("+")]
+        return FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER), classes
 
-    return sorted(distinct, key=rank)
+    return [(family, label) for family, label, _ in sorted(distinct, key=rank)]
 
 
 def _key(run: Run) -> Key:
@@ -270,11 +350,10 @@ def _coordinates(cell: dict[str, Any]) -> Key:
     return cell["dataset"], cell["protocol"], cell["open_classes"], cell["method"], int(cell["seed"])
 
 
-def _row(key: Key, run: Run) -> dict[str, Any]:
+def _run_columns(run: Run) -> dict[str, Any]:
+    """Status, tags, data and metrics of a run."""
     tags, data = run.data.tags, [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
-    metrics = {name: value for name, value in run.data.metrics.items() if not name.startswith("curve.")}
     return {
-        **dict(zip(COORDINATES, key, strict=True)),
         "status": FINISHED if run.info.status == "FINISHED" else FAILED,
         "error": tags.get("error", "") or "no error recorded",
         "run_id": run.info.run_id,
@@ -282,18 +361,14 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         "cell_key": tags.get("cell_key", ""),
         "settings_key": tags.get("settings_key", ""),
         "selection": tags.get("selection", "") or "not stated",
-        "git_commit": tags.get("git_commit", "unknown"),
-        "host": tags.get("host", "unknown"),
-        "device": tags.get("device", "unknown"),
-        **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
+        **{name: tags.get(name, "unknown") for name in ("git_commit", "host", "device", *ENVIRONMENT, "reads_labels")},
         "demonstration": tags.get("demonstration", "").lower() == "true",
-        "reads_labels": tags.get("reads_labels", "unknown"),
         "features": tags.get(FEATURES_TAG, ""),
-        **{fact: tags.get(fact, "unknown") for fact in FACTS},
+        **{fact: tags.get(fact) for fact in FACTS},
         "notes": tuple(read_notes(tags.get("notes", ""))),
         "fingerprint": data[0].digest if data else "",
         "counts": (data[0].profile or "") if data else "",
-        **metrics,
+        **{name: value for name, value in run.data.metrics.items() if not name.startswith("curve.")},
     }
 
 

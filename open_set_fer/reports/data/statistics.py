@@ -17,7 +17,6 @@ import pandas as pd
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.benchmark.protocols.pseudo_labels import choice_of
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED
 
@@ -106,7 +105,6 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
     everywhere = set().union(*places.values())
     methods = [method for method, of in places.items() if of == everywhere]
     cells = cells[cells["method"].isin(methods)]
-    cells = cells.assign(choice=cells["open_classes"].map(choice_of))
     left_out = [method for method in places if method not in methods]
     blocks = cells[BLOCK].drop_duplicates()
     if reason := _refusal(cells, methods, len(blocks)):

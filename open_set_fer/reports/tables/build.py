@@ -236,7 +236,7 @@ def all_tables(results: Results) -> list[Table]:
 
 
 def _protocols(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    return protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))
+    return protocol_order(cells)
 
 
 # -- the paper's tables ------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def _table(results: Results, form: Form) -> Table | None:
 
 def _by_class(results: Results, form: Form, dataset: str, cells: pd.DataFrame) -> list[_Section]:
     """A row a choice of open classes, then their mean."""
-    rows = protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))
+    rows = protocol_order(cells)
     blocks = _blocks(results, form, dataset, rows)
     lines = [
         Row(line[0].label, [e for row in line for e in row.entries], line[0].is_mean)
@@ -165,7 +165,7 @@ def _by_class(results: Results, form: Form, dataset: str, cells: pd.DataFrame) -
 def _ablation(results: Results, form: Form, dataset: str, cells: pd.DataFrame) -> list[_Section]:
     """A section a choice of open classes, in it a row a variant."""
     sections = []
-    for family, opened in protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True)):
+    for family, opened in protocol_order(cells):
         blocks = _blocks(results, form, dataset, [(family, opened)])
         columns = [block.rows[0].entries for block in blocks]
         if form.paper:
