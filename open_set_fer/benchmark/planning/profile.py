@@ -18,7 +18,8 @@ from pydantic import Field, PrivateAttr
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.planning.settings import build_settings, describe, settings_of
-from open_set_fer.benchmark.protocols.protocol import Family, OpenFrom, Pool
+from open_set_fer.benchmark.protocols.pool import OpenFrom, Pool
+from open_set_fer.benchmark.protocols.protocol import Family
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, SHARES, Control, Labels, Regime
 from open_set_fer.datasets.faceset import DataSet
 from open_set_fer.errors import SuiteError

@@ -15,7 +15,7 @@ from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.keys import canonical
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
-from open_set_fer.benchmark.protocols.protocol import split_faces
+from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.checkpoints import kept_closed_set
 from open_set_fer.benchmark.storage.connection import brief_requests
 from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG, KeptModel

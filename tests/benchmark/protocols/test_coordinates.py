@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from open_set_fer.benchmark.protocols.protocol import FAMILIES, Pool, Protocol, enumerate_protocols, without_open_class
+from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, Protocol, enumerate_protocols, without_open_class
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 

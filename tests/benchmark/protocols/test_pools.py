@@ -12,7 +12,8 @@ from rich.console import Console
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.protocols.protocol import Pool, Protocol
+from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.benchmark.storage.verify import faults_of
 from open_set_fer.cli.overview import auroc_table

@@ -9,16 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_set_fer.benchmark.protocols import protocol as protocols
-from open_set_fer.benchmark.protocols.protocol import (
-    FAMILIES,
-    Pool,
-    Protocol,
-    enumerate_protocols,
-    make_task,
-    opening,
-    split_faces,
-)
+from open_set_fer.benchmark.protocols import task as protocols
+from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, Protocol, enumerate_protocols, opening
+from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile, regime_of
-from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, make_task, split_faces
+from open_set_fer.benchmark.protocols.protocol import enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import (
     LABELS,
     OWN,
@@ -26,6 +26,7 @@ from open_set_fer.benchmark.protocols.pseudo_labels import (
     draw_pairing,
     lent_logits,
 )
+from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
