@@ -165,7 +165,7 @@ def read_selection(
 ) -> Selection:
     """The cells that the options choose; raises SuiteError for a seed that is no number and for labels that are none."""
     from open_set_fer.benchmark.planning.cells import Selection
-    from open_set_fer.benchmark.planning.profile import regime_of
+    from open_set_fer.benchmark.planning.profile_tables import regime_of
     from open_set_fer.benchmark.protocols.pseudo_labels import LABELS
 
     try:
@@ -188,7 +188,7 @@ def read_selection(
 
 def default_profile(profile: str, dataset: str) -> str:
     """The profile named, else the one for the data sets; raises SuiteError where there is none."""
-    from open_set_fer.benchmark.planning.profile import profiles_with
+    from open_set_fer.benchmark.planning.profile_files import profiles_with
 
     found = profile or profile_of(dataset)
     if found is None:
@@ -200,7 +200,7 @@ def default_profile(profile: str, dataset: str) -> str:
 
 def profile_of(dataset: str) -> str | None:
     """The data set's own profile (`ferplus-cpu`), else `demo` where it lists the data sets."""
-    from open_set_fer.benchmark.planning.profile import listed_in, profile_names
+    from open_set_fer.benchmark.planning.profile_files import listed_in, profile_names
 
     own = f"{dataset}-cpu"
     return own if own in profile_names() else "demo" if "demo" in listed_in(*parts(dataset)) else None

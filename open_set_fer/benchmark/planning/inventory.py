@@ -6,7 +6,8 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile, profile_names
+from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile
+from open_set_fer.benchmark.planning.profile_files import profile_names
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, PAPER_PAIRS, PAPER_TRIPLES
 
 

@@ -34,7 +34,8 @@ from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan
 from open_set_fer.benchmark.planning.keys import canonical
-from open_set_fer.benchmark.planning.profile import read_profile, regime_of
+from open_set_fer.benchmark.planning.profile import read_profile
+from open_set_fer.benchmark.planning.profile_tables import regime_of
 from open_set_fer.benchmark.protocols.protocol import FAMILIES
 from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, OWN
 from open_set_fer.benchmark.protocols.shifts import SHIFT

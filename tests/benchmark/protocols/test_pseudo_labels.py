@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
-from open_set_fer.benchmark.planning.profile import load_profile, regime_of
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.planning.profile_tables import regime_of
 from open_set_fer.benchmark.protocols.protocol import enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import (
     LABELS,
