@@ -35,8 +35,8 @@ class Profile(Strict):
     """One profile; `methods` maps the label used in tables to settings, on top of the built-in labels of methods.toml.
 
     Besides settings an entry may have `method` (where it differs from the label), `like` (a label whose entry it starts
-    from), a table `closed_set` (values of a closed-set recipe of its own) and a table `backbone` (of the networks that the
-    method makes itself; the closed-set model stays on the profile's).
+    from), a table `closed_set` (changes of the closed-set recipe) and a table `backbone` (of the networks that the
+    method trains itself; the closed-set model keeps the profile's).
     """
 
     description: Annotated[str, Field(min_length=1)]
@@ -45,27 +45,27 @@ class Profile(Strict):
     seeds: Annotated[list[int], Field(min_length=1)]
     datasets: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     default_datasets: list[str] = []
-    """What runs without --dataset; empty: all that are listed."""
+    """Data sets without --dataset; empty: all listed ones."""
     protocols: Protocols
     default_methods: Annotated[list[str], Field(min_length=1)]
     methods: dict[str, dict[str, Any]] = {}
     backbone: dict[str, Any] = {}
     closed_set: dict[str, Any] = {}
     checkpoints: dict[str, str] = {}
-    """What is started from in the source, by backbone: without it, what runs says so."""
+    """Checkpoints of the source, by backbone: runs without them warn."""
     with_weights: dict[str, dict[str, Any]] = {}
-    """What the entries of labels change where [backbone] has weights."""
+    """Changes of labels' entries where [backbone] has weights."""
     read_at: list[Annotated[int, Field(ge=1)]] = []
-    """Epochs after which the scores of methods that report them are kept, too: one training is read off at each."""
+    """Epochs after which intermediate scores are kept, too."""
     search: dict[str, dict[str, Space]] = {}
-    """What `osfer tune` may change, by label: a setting, or closed_set.setting, and its values or range."""
+    """Search space of `osfer tune`, by label: a setting, or closed_set.setting, and its values or range."""
 
     _name: str = PrivateAttr("")
     _text: str = PrivateAttr("")
 
     @property
     def name(self) -> str:
-        """Its own name: that of its file, and of its MLflow experiment."""
+        """Name of its file and of its MLflow experiment."""
         return self._name
 
     @property
@@ -83,7 +83,7 @@ class Profile(Strict):
         return build_settings(BackboneSettings, self.backbone, "backbone")
 
     def closed_set_settings(self, label: str = "") -> ClosedSetSettings:
-        """The validated [closed_set] table, with the label's own values where it has any."""
+        """The validated [closed_set] table, with the label's changes."""
         changes = self._entry(label).get("closed_set", {})
         if not isinstance(changes, dict):
             raise SuiteError(f"methods.{label}.closed_set is no table", "for example closed_set = { epochs = 1 }")
@@ -94,7 +94,7 @@ class Profile(Strict):
         )
 
     def own_backbone(self, label: str) -> BackboneSettings | None:
-        """Of the networks that a label's method makes itself; None where it is the profile's.
+        """Settings of the networks that a label's method trains itself; None where they are the profile's.
 
         The entry's table is laid over [backbone], but another network does not take its weights.
         """
@@ -108,16 +108,16 @@ class Profile(Strict):
         return None if own == self.backbone_settings() else own
 
     def fresh_starts(self, labels: Iterable[str]) -> list[str]:
-        """One sentence on each checkpoint that the source starts from and these labels do not."""
+        """Sentences on checkpoints of the source that these labels do not start from."""
         without: dict[str, list[str]] = {}
         for label in labels:
             backbone = self.own_backbone(label) or self.backbone_settings()
             if backbone.name in self.checkpoints and not backbone.weights:
                 without.setdefault(backbone.name, []).append(label)
         return [
-            f"{name} starts from fresh weights, in the source from {self.checkpoints[name]}: {', '.join(of)} cannot be "
-            f"compared with the printed numbers; give that checkpoint with --weights {name}=PATH"
-            for name, of in without.items()
+            f"{name} starts from fresh weights, in the source from {self.checkpoints[name]}: {', '.join(names)} cannot "
+            f"be compared with the published numbers; give that checkpoint with --weights {name}=PATH"
+            for name, names in without.items()
         ]
 
     def _entry(self, label: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -205,19 +205,19 @@ class Profile(Strict):
         return self.model_copy(update={"methods": self.methods | {label: settings}})
 
     def dataset(self, name: str) -> DataSet:
-        """The data set of this name, built from its settings in the profile; raises SuiteError where it lists none."""
+        """The data set of this name, built from its settings in the profile; raises SuiteError if not listed."""
         kind = plugins.load(plugins.DATASETS, name)
         if name not in self.datasets:
             raise SuiteError(
-                f"the profile does not list data set {name}: its image size and channels, and the settings of methods, would "
-                "be another one's",
+                f"the profile does not list data set {name}: its image size and channels, and the settings of methods, "
+                "would be another one's",
                 f"{profiles_with(name)}; or write a profile with a table [datasets.{name}]",
             )
         dataset: DataSet = build_settings(kind, self.datasets.get(name, {}), f"datasets.{name}")
         return dataset
 
     def known_labels(self) -> set[str]:
-        """Every label that may be typed."""
+        """Every valid method label."""
         return {*self.methods, *built_in_labels(), *plugins.available(plugins.METHODS)}
 
     def method_labels(self) -> list[str]:
@@ -240,8 +240,8 @@ def built_in_labels() -> dict[str, dict[str, Any]]:
 def load_profile(name_or_path: str, weights: str = "") -> Profile:
     """A built-in profile or one from a TOML file; raises SuiteError naming file and key.
 
-    weights: a checkpoint that takes the place of [backbone] weights; `resnet50=PATH` is for every network of that name,
-    and several of this form are separated by commas.
+    weights: a checkpoint that replaces [backbone] weights; `resnet50=PATH` is for every network of that name, and
+    several of this form are separated by commas.
     """
     path = Path(name_or_path)
     is_file = path.suffix.lower() == ".toml"
@@ -260,7 +260,7 @@ def load_profile(name_or_path: str, weights: str = "") -> Profile:
 
 
 def read_profile(text: str) -> Profile:
-    """The profile of a TOML text that a run kept; SuiteError where this suite cannot read it."""
+    """The profile of a run's TOML text; SuiteError where this version cannot read it."""
     try:
         return Profile.model_validate(profile_values(text))
     except pydantic.ValidationError as error:
@@ -299,7 +299,7 @@ def _check(profile: Profile) -> None:
 
 
 def _fault(error: pydantic.ValidationError) -> str:
-    """The fault to fix first: an unknown key, which explains a missing one, else the first; with how to fix it."""
+    """The fault to fix first, with its fix: an unknown key, which explains a missing one, else the first."""
     unknown = next((fault for fault in error.errors() if fault["type"] == "extra_forbidden"), None)
     if unknown is None:
         return f"{describe(error, '')}\n  fix: give the key a value of the type and range named"

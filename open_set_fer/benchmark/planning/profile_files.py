@@ -1,4 +1,4 @@
-"""Files of profiles: the built-in ones by name, a user's own, inheritance by `base`, checkpoints given with --weights."""
+"""Files of profiles: built-in ones by name, a user's own, inheritance by `base`, checkpoints of --weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NETWORKS = get_args(get_type_hints(BackboneSettings)["name"])
 
 @cache
 def _profile_files() -> dict[str, Traversable]:
-    """The built-in profiles by name: the benchmark's own, and one or more beside each write-up of `open_set_fer.studies`."""
+    """Built-in profiles by name: those of the benchmark, and those beside each write-up in `open_set_fer.studies`."""
     folders = [files("open_set_fer.benchmark.planning") / "profiles", *(files("open_set_fer") / "studies").iterdir()]
     entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
     return {entry.name.removesuffix(".toml"): entry for entry in entries if entry.name.endswith(".toml")}
@@ -48,7 +48,7 @@ def listed_in(*datasets: str) -> list[str]:
 
 
 def profiles_with(*datasets: str) -> str:
-    """Which built-in profiles list these data sets, as the fix of an error."""
+    """Text of an error's fix: the built-in profiles that list these data sets."""
     names = ", ".join(listed_in(*datasets))
     return f"these profiles list it: {names} (--profile)" if names else "no built-in profile lists it"
 

@@ -20,14 +20,15 @@ class Strict(pydantic.BaseModel):
 
 
 class Protocols(Strict):
-    """families: in order. open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
+    """Protocols of a profile.
 
-    pools: each protocol once for every entry, on a test pool of that size and share of open faces, or of another kind (see
-    `protocols.Pool`); empty: the whole pool.
-    open_from: 'test' leaves the open faces of the train split out of the pool. labels: which outputs of the closed-set
-    model a method gets, with label_share where they are not the image's own (see `labels.Regime`). controls: the positive
-    controls that the plan has too, for its label-based methods and `label-loss`; control_classes: on the protocols that
-    open these; empty: on all of the plan's.
+    families: in order.
+    open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
+    pools: each protocol once for every entry, on this part of the test pool (see `Pool`); empty: on the whole pool.
+    open_from: 'test' leaves the open faces of the train split out of the pool.
+    labels: the pseudo-label setting, with label_share where labels are not the image's own (see `Regime`).
+    controls: positive controls of the plan, for its label-based methods and `label-loss`.
+    control_classes: controls only on the protocols that open these; empty: on all of the plan's.
     """
 
     families: Annotated[list[Family], Field(min_length=1)]
@@ -43,16 +44,16 @@ class Protocols(Strict):
 
     @property
     def regime(self) -> Regime:
-        """The label regime of every protocol."""
+        """The pseudo-label setting of every protocol."""
         return regime_of(self.labels, self.label_share)
 
     @property
     def control_regimes(self) -> list[Regime]:
-        """The regimes of the plan's control cells, each once."""
+        """The pseudo-label settings of the plan's control cells, each once."""
         return [Regime(labels, SHARES[labels]) for labels in dict.fromkeys(self.controls)]
 
     def check(self, regime: Regime) -> None:
-        """SuiteError where a label regime does not go with the rest."""
+        """Raise SuiteError where a pseudo-label setting contradicts the other keys."""
         if regime.is_control and self.pools:
             raise SuiteError(f"protocols: labels '{regime.labels}' have no open faces, pools need some", "take one out")
         if regime != OWN and any(pool.shift or pool.scored == "others" for pool in self.pools):
@@ -77,7 +78,7 @@ class Protocols(Strict):
 
 
 def regime_of(labels: Labels, share: float | None) -> Regime:
-    """The regime of these labels, with its own share where None is given; SuiteError for a share that it cannot have."""
+    """The pseudo-label setting, with the default share for None; SuiteError for an impossible share."""
     if labels == "own" and share is not None:
         raise SuiteError("label_share has no meaning for the images' own labels", "choose other labels, or no share")
     if labels.startswith("flipped") and share == 1:
@@ -86,7 +87,7 @@ def regime_of(labels: Labels, share: float | None) -> Regime:
 
 
 class Range(Strict):
-    """low to high, both included: whole numbers where both are; log: uniform in the logarithm."""
+    """Range from low to high, both included: integers where both are; log: uniform in the logarithm."""
 
     low: int | Annotated[float, Field(allow_inf_nan=False)]
     high: int | Annotated[float, Field(allow_inf_nan=False)]

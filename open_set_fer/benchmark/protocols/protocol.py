@@ -37,7 +37,7 @@ PAPER_TRIPLES = (
 
 
 def qualifiers(open_from: str, pool: str, regime: Regime) -> list[str]:
-    """Display texts of what sets a protocol's test pool and pseudo labels apart from the paper's; empty for the paper's."""
+    """Display texts of a protocol's open_from, pool and pseudo-label setting; empty for the paper's text."""
     return [*["open faces of the test split"] * (open_from == "test"), *filter(None, (pool, regime.text))]
 
 
@@ -50,9 +50,10 @@ def display_text(name: str, open_from: str, pool: str, regime: Regime) -> str:
 class Protocol:
     """Which classes are closed and which are open, on which test pool and under which pseudo-label setting.
 
-    family: 'shift' for a pool of closed faces with a shift, which no table of open faces shows. pool: None for the whole
-    test pool, as in every table of the paper. open_from: the splits whose open faces are in the pool, 'both' as in the
-    paper. regime: the pseudo-label setting.
+    family: 'shift' for a pool of closed faces with a shift, which no table of open faces shows.
+    pool: None for the whole test pool, as in every table of the paper.
+    open_from: the splits whose open faces are in the pool, 'both' as in the paper.
+    regime: the pseudo-label setting.
     """
 
     family: Family | Literal["shift"]
@@ -175,23 +176,23 @@ def enumerate_protocols(
 
 
 def base_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes that are closed where none of them is open: the basic expressions, or all where there is none."""
-    faces = any(name in BASIC for name in classes)
-    return tuple(name for name in classes if name not in COMPOUND and name != CONTEMPT) if faces else classes
+    """The classes without compound expressions and contempt; all classes of a data set without basic expressions."""
+    has_expressions = any(name in BASIC for name in classes)
+    return tuple(name for name in classes if name not in COMPOUND and name != CONTEMPT) if has_expressions else classes
 
 
 def without_open_class(classes: tuple[str, ...]) -> Protocol:
-    """The protocol of a control that needs no open class: every class that a table could open is closed."""
+    """The protocol of a control without open classes: every base class is closed."""
     return Protocol("single", base_classes(classes), ())
 
 
-def opening(protocols: list[Protocol], wanted: str) -> list[Protocol]:
-    """The protocols whose open classes are `wanted` ('surprise' or 'surprise+fear'); raises for an unknown name."""
-    choice = "+".join(part.strip() for part in wanted.split("+"))
+def opening(protocols: list[Protocol], names: str) -> list[Protocol]:
+    """The protocols with these open classes ('surprise' or 'surprise+fear'); raises SuiteError for an unknown name."""
+    choice = "+".join(part.strip() for part in names.split("+"))
     matching = [p for p in protocols if p.choice == choice or sorted(p.open) == sorted(choice.split("+"))]
     if not matching:
         choices = [p.choice for p in protocols]
         raise SuiteError(
-            f"no protocol opens {wanted!r}{nearest(choice, choices)}", f"choose among: {', '.join(choices)}"
+            f"no protocol opens {names!r}{nearest(choice, choices)}", f"choose among: {', '.join(choices)}"
         )
     return matching

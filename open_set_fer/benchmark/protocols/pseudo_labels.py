@@ -1,9 +1,9 @@
-"""Label regimes: which outputs of the closed-set model the methods of a cell get for its test images.
+"""Pseudo-label settings: the outputs of the closed-set model that the methods of a cell get for its test images.
 
-'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them. 'concentrated':
-the comparison group of the paper's Figure 6. 'flipped' and 'flipped-true': the positive control, which asks whether a
-method finds labels that are known to be wrong. The runner draws all of it; a method gets images and outputs as ever, and
-no word of which they are.
+'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them.
+'concentrated': the comparison group of the paper's Figure 6. 'flipped' and 'flipped-true': the positive control, which
+tests whether a method finds labels that are known to be wrong. The runner draws them; a method gets images and outputs
+as usual and is not told which setting it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONTROLS: tuple[Control, ...] = get_args(Control)
 """The positive controls."""
 LABELS: tuple[Labels, ...] = get_args(Labels)
 SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "concentrated": 1.0, "flipped": 0.2, "flipped-true": 0.2}
-"""The share where none is given."""
+"""Default shares."""
 REFERENCE = "label-loss"
 """The method label whose control AUROC a label-based method must reach: it trains nothing."""
 _TEXTS: dict[Labels, str] = {
@@ -34,7 +34,7 @@ _TEXTS: dict[Labels, str] = {
 
 @dataclass(frozen=True)
 class Regime:
-    """A label regime and its share.
+    """A pseudo-label setting and its share.
 
     released: the open faces of the TRAIN split get the outputs for training images drawn at random without replacement
     from all of the train split's faces of the protocol, open class included. The authors' notebook does so: it collects
@@ -42,17 +42,17 @@ class Regime:
     augments (flip or noise on half of the images), here the images are as they are; and its loader holds no compound
     expression and no contempt, which here are drawn like other open classes. share: of the open train-split faces.
 
-    concentrated: the open faces all get the closed class that most of them have from the model, so that their labels are
-    no longer spread over the classes. share: of the open faces, drawn at random; the class is that of all of them.
+    concentrated: the open faces all get the closed class that the model predicts for most of them, so that their labels
+    are no longer spread over the classes. share: of the open faces, drawn at random; the class is that of all of them.
 
-    flipped: the pool is the closed test faces alone; a share of the labels is flipped to another class, at random, and
-    the flipped ones are what must be found: the task is that of 'own' but for planted errors. By construction the
-    closed-set model itself finds nearly all of them (a flipped label is never its answer: `label-loss` is near 1), so a
-    method that learns from the labels shows here whether it finds wrong ones at all, not whether it beats the model.
+    flipped: the pool is the closed test faces only; a share of the labels is flipped to another class, at random, and
+    the flipped labels must be detected. By construction the closed-set model itself detects nearly all of them (a
+    flipped label is never its prediction: `label-loss` is near 1), so the control shows whether a method that learns
+    from the labels finds wrong ones at all, not whether it beats the model.
 
-    flipped-true: the same, but what is flipped is the true class, so that the closed-set model's own errors stand between
-    it and the flipped labels and `label-loss` leaves room above. Of the regimes only this one lends truth: the true
-    classes of closed faces, in a control without open ones. Class accuracy says nothing in it.
+    flipped-true: the same, but the true class is flipped, so that errors of the closed-set model are mixed with flipped
+    labels and `label-loss` can be surpassed. Only this setting uses truth: the true classes of closed faces, in a
+    control without open faces. Class accuracy is meaningless in it.
     """
 
     labels: Labels = "own"
@@ -60,7 +60,7 @@ class Regime:
 
     @property
     def is_control(self) -> bool:
-        """Whether flipped labels are to be found, not open faces."""
+        """Whether flipped labels are to be detected, not open faces."""
         return self.labels in CONTROLS
 
     @property
@@ -97,9 +97,9 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Concentration:
-    """Test images that all get the commonest answer of a group.
+    """Test images that all get the commonest prediction of a group.
 
-    rows: (n,) places in the pool. among: (m,) places of the group, whose answers are counted.
+    rows: (n,) places in the pool. among: (m,) places of the group, whose predictions are counted.
     """
 
     rows: NDArray[np.int64]
@@ -108,10 +108,10 @@ class Concentration:
 
 @dataclass(frozen=True)
 class Flips:
-    """Test images whose label is another one.
+    """Test images with another label.
 
-    rows: (n,) places in the pool. steps: (n,) 1..K-1, added to the label modulo K. clean: (N,) the labels of which some are
-    flipped; None for the closed-set model's answers.
+    rows: (n,) places in the pool. steps: (n,) 1..K-1, added to the label modulo K. clean: (N,) labels of which some are
+    flipped; None for the closed-set model's predictions.
     """
 
     rows: NDArray[np.int64]
@@ -131,12 +131,12 @@ def draw_pairing(
 
 
 def draw_concentration(candidates: NDArray[np.int64], share: float, rng: np.random.Generator) -> Concentration:
-    """A share of `candidates` (places in the pool) is to get the commonest answer of all of them."""
+    """A share of `candidates` (places in the pool), to get the commonest prediction of all of them."""
     return Concentration(rng.permutation(candidates)[: round(share * len(candidates))], candidates)
 
 
 def draw_flips(count: int, classes: int, share: float, rng: np.random.Generator) -> Flips:
-    """A share of `count` labels of `classes` classes, and to which other class each goes."""
+    """A share of `count` labels of `classes` classes, each with its step to another class."""
     rows = rng.permutation(count)[: round(share * count)]
     return Flips(rows, rng.integers(1, classes, count)[rows])
 
@@ -146,21 +146,21 @@ def lent_logits(
     change: Pairing | Concentration | Flips | None,
     outputs: Callable[[NDArray[np.int64]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """The logits (N, K) that methods get: `own`, the model's for the test images, but for what `change` changes.
+    """Logits (N, K) that methods get: `own`, the model's for the test images, with `change` applied.
 
-    Where a label is given the two logits, of the answer and of the label, change places: the label is the largest.
+    Where a label is assigned, the logits of prediction and label are swapped, so that the label's is the largest.
     outputs: logits (n, K) for images by their indices into the face set.
     """
     logits = own.copy()
     if isinstance(change, Pairing):
         logits[change.rows] = outputs(change.sources)
     elif change is not None:
-        everyone, answers = np.arange(len(own)), own.argmax(axis=1)
-        given = answers.copy()
+        rows, predictions = np.arange(len(own)), own.argmax(axis=1)
+        assigned = predictions.copy()
         if isinstance(change, Concentration):
-            given[change.rows] = np.bincount(answers[change.among]).argmax()
+            assigned[change.rows] = np.bincount(predictions[change.among]).argmax()
         else:
-            given = given if change.clean is None else change.clean.copy()
-            given[change.rows] = (given[change.rows] + change.steps) % own.shape[1]
-        logits[everyone, answers], logits[everyone, given] = own[everyone, given], own[everyone, answers]
+            assigned = assigned if change.clean is None else change.clean.copy()
+            assigned[change.rows] = (assigned[change.rows] + change.steps) % own.shape[1]
+        logits[rows, predictions], logits[rows, assigned] = own[rows, assigned], own[rows, predictions]
     return logits

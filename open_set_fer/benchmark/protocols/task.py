@@ -39,9 +39,10 @@ IN_MEMORY = 4 << 30
 class Split:
     """Indices into a FaceSet: train (M,), test (N,) in shuffled order, truth (N,) with -1 for open faces.
 
-    change: change of the closed-set model's outputs by the pseudo-label setting. In a control truth is -1 for flipped
-    labels, in a pool with a shift for shifted faces. pool: (P,) faces that a method may learn from, where the test faces
-    are others. against: (Q,) faces to compare the pool with in place of the training images.
+    In a control truth is -1 for flipped labels, in a pool with a shift for shifted faces.
+    change: change of the closed-set model's outputs by the pseudo-label setting.
+    pool: (P,) faces that a method may learn from, where the test faces are others.
+    against: (Q,) faces to compare the pool with in place of the training images.
     """
 
     train: NDArray[np.int64]
@@ -180,7 +181,7 @@ def _against(
 
 
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:
-    """The task of a protocol: read-only copies that lead back neither to the data set's files nor to its labels."""
+    """The task of a protocol: read-only copies without references to the data set's files or labels."""
     new_label = {faces.classes.index(name): index for index, name in enumerate(protocol.closed)}
     labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
     train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)

@@ -20,14 +20,15 @@ DIFFERING = {
     "version": "the cells shown come from {} versions of the suite ({}).",
     "torch": "the cells shown were computed with {} versions of torch ({}).",
     "python": "the cells shown were computed with {} versions of Python ({}).",
-    "threads": "the cells shown were computed with {} numbers of threads ({}): the same seed gives other numbers with each.",
+    "threads": "the cells shown were computed with {} numbers of threads ({}): the same seed gives other numbers with "
+    "each.",
 }
 """Warnings on columns that should have one value a data set."""
 
 
 @dataclass(frozen=True)
 class Warn:
-    """Something a reader must know about the displayed cells of some methods of one data set."""
+    """A warning on the displayed cells of some methods of one data set."""
 
     dataset: str
     methods: tuple[str, ...]
@@ -55,7 +56,7 @@ def _abbreviated(items: list[str], most: int = 6) -> str:
 def setting_warnings(
     cells: pd.DataFrame, plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run]
 ) -> tuple[Warn, ...]:
-    """Warnings on displayed cells whose settings, commits or environments differ, and on runs that are not displayed."""
+    """Warnings on displayed cells with different settings, commits or environments, and on hidden runs."""
     done = cells[cells["status"] == FINISHED]
     methods: dict[tuple[str, str], dict[str, None]] = {}  # ordered sets
     for dataset, method, text in [
@@ -82,7 +83,7 @@ def _method_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def _dataset_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """(data set, method, text) on what should be the same in all finished runs of a data set."""
+    """(data set, method, text) on columns that differ between finished runs of a data set."""
     for dataset, rows in done.groupby("dataset", sort=False):
         for column, text in DIFFERING.items():
             values = sorted(set(rows[column]) - {"", "unknown"})
@@ -93,7 +94,7 @@ def _dataset_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
 def evaluation_warnings(
     profile: str, plan: dict[Key, str | None], shown: dict[Key, Run], outdated: list[Run]
 ) -> tuple[Warn, ...]:
-    """Warnings on cells that another version of the evaluation measured: old numbers are not shown beside new ones."""
+    """Warnings on cells of another version of the evaluation: old numbers are not shown beside new ones."""
     places: dict[tuple[str, str, str], list[str]] = {}
     for run in outdated:
         planned = [place for place, key in plan.items() if key == run.data.tags.get("cell_key")]
@@ -106,7 +107,8 @@ def evaluation_warnings(
         Warn(
             dataset,
             (method,),
-            f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: {_abbreviated(cells)}.",
+            f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: "
+            f"{_abbreviated(cells)}.",
         )
         for (dataset, version, method), cells in places.items()
     )

@@ -1,4 +1,4 @@
-"""Kinds of pools from profile to report: who is left out, what results say of themselves, where shifted faces appear."""
+"""Kinds of pools from profile to report: methods left out, tags of results, places of shifted faces."""
 
 from __future__ import annotations
 

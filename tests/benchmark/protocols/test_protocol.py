@@ -172,7 +172,7 @@ def many_faces() -> FaceSet:
 
 
 def test_a_pool_that_others_are_scored_outside_of():
-    """The pool is the one of the same size and share; nothing else is scored, and the method is told neither's truth."""
+    """The pool is that of the same size and share; only the others are scored; the method gets no truth."""
     faces, whole = many_faces(), enumerate_protocols(BASIC, ("single",))[0]
     inside = whole.on(Pool(size=40, open_share=0.25))
     outside = whole.on(Pool(size=40, open_share=0.25, scored="others"))

@@ -1,4 +1,4 @@
-"""Label regimes: which rows get other outputs, that nothing else does, and that a method cannot tell."""
+"""Pseudo-label settings: rows with other outputs, nothing else changed, invisible to a method."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_smaller_share_moves_a_part_of_what_a_larger_one_does(share, other, se
 
 
 def test_concentrated_open_faces_all_get_the_class_that_most_of_them_had():
-    # Six images of three classes; 1, 3, 4 and 5 are open. Most of all images are class 0, most of the open ones class 2.
+    # Six images of three classes; 1, 3, 4 and 5 are open. Most images are class 0, most open ones class 2.
     answers = np.array([0, 2, 0, 2, 1, 0])
     own = np.where(np.arange(3) == answers[:, None], 2.0, [[-1.0, 0.0, 1.0]]).astype(np.float32)
     opened = np.array([1, 3, 4, 5])

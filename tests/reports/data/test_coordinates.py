@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from open_set_fer.benchmark.protocols.protocol import Protocol
-from open_set_fer.reports.data.results import COLUMNS, Results, protocol_fields, typed_frame
+from open_set_fer.reports.data.frame import COLUMNS
+from open_set_fer.reports.data.results import Results, protocol_fields, typed_frame
 from tests.benchmark.protocols.test_coordinates import matrix
 
 

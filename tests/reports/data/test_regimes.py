@@ -1,4 +1,4 @@
-"""Label regimes in a report: tables of their own, said in titles and captions; who does not read the labels is left out."""
+"""Pseudo-label settings in a report: separate tables with titles; methods that do not read labels are left out."""
 
 from __future__ import annotations
 

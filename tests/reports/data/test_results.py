@@ -1,4 +1,4 @@
-"""Which run the report shows for a cell: settings there and back, renamed labels, equal settings, a wrong clock; orders, warnings."""
+"""The run shown for a cell: settings there and back, renamed labels, equal settings, a wrong clock; warnings."""
 
 from __future__ import annotations
 
