@@ -121,7 +121,7 @@ class Profile(Strict):
         ]
 
     def _entry(self, label: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The label's entry with its `method`, on top of the built-in one or of the one that it is like."""
+        """The label's entry with its `method`, on top of the built-in entry or of its `like`."""
         entry = dict(self.methods.get(label, {}))
         if self.backbone.get("weights"):
             entry |= self.with_weights.get(label, {})

@@ -88,7 +88,7 @@ def _parsed(open_classes: str) -> dict[str, Any]:
 
 
 def typed_frame(rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -> pd.DataFrame:
-    """The frame of `COLUMNS` and metrics; rows: coordinates, and what is known of the cell's run. Others are filled."""
+    """The frame of `COLUMNS` and metrics; rows: coordinates and status of each cell, and the columns of its run."""
     facts = {
         (method, fact): _states(method, fact, [row for row in rows if row["method"] == method], params)
         for method in {row["method"] for row in rows}

@@ -1,8 +1,8 @@
 """Do methods differ over choices of open classes? Friedman with Nemenyi, and pairwise Wilcoxon with Holm (Demšar 2006).
 
 A block is a choice of open classes of one data set; its number for a method is the mean over seeds, and over pools
-where there are several: seeds and pools of a choice test the same faces, so they are not separate blocks. Choices share faces
-too (nearly all closed ones), which the tests ignore: DEPENDENCE is printed with every p-value.
+where there are several: seeds and pools of a choice test the same faces, so they are not separate blocks. Choices share
+faces too (nearly all closed ones), which the tests ignore: DEPENDENCE is printed with every p-value.
 """
 
 from __future__ import annotations
