@@ -99,7 +99,7 @@ class CellOptions:
     def selection(self) -> Selection:
         """The cells chosen; raises SuiteError for a seed that is no number and for an unknown pseudo-label setting."""
         from open_set_fer.benchmark.planning.cells import Selection
-        from open_set_fer.benchmark.planning.profile import regime_of
+        from open_set_fer.benchmark.planning.profile_tables import regime_of
         from open_set_fer.benchmark.protocols.pseudo_labels import LABELS
 
         methods, share = parts(self.method), self.label_share

@@ -174,7 +174,7 @@ def parts(text: str) -> tuple[str, ...]:
 
 def default_profile(profile: str, dataset: str) -> str:
     """The profile named, else the one for the data sets; raises SuiteError where there is none."""
-    from open_set_fer.benchmark.planning.profile import profiles_with
+    from open_set_fer.benchmark.planning.profile_files import profiles_with
 
     found = profile or profile_of(dataset)
     if found is None:
@@ -186,7 +186,7 @@ def default_profile(profile: str, dataset: str) -> str:
 
 def profile_of(dataset: str) -> str | None:
     """The data set's own profile (`ferplus-cpu`), else `demo` where it lists the data sets."""
-    from open_set_fer.benchmark.planning.profile import listed_in, profile_names
+    from open_set_fer.benchmark.planning.profile_files import listed_in, profile_names
 
     own = f"{dataset}-cpu"
     return own if own in profile_names() else "demo" if "demo" in listed_in(*parts(dataset)) else None

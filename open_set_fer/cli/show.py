@@ -56,7 +56,7 @@ def list_(
 @profile_app.command("list", epilog=examples("osfer profile list"))
 def profile_list() -> None:
     """Names of the built-in profiles, one a line."""
-    from open_set_fer.benchmark.planning.profile import profile_names
+    from open_set_fer.benchmark.planning.profile_files import profile_names
 
     print("\n".join(profile_names()))
 
@@ -64,6 +64,6 @@ def profile_list() -> None:
 @profile_app.command("show", epilog=examples("osfer profile show smoke", "osfer profile show ferplus-cpu > my.toml"))
 def profile_show(name: Annotated[str, typer.Argument(help="Built-in profile.")]) -> None:
     """Print the TOML of a built-in profile, to read or to start one's own from."""
-    from open_set_fer.benchmark.planning.profile import profile_text
+    from open_set_fer.benchmark.planning.profile_files import profile_text
 
     print(profile_text(name), end="")

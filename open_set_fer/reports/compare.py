@@ -9,7 +9,8 @@ import pandas as pd
 from scipy.stats import binomtest, ttest_1samp
 
 from open_set_fer.benchmark.evaluation.metrics import MAIN_METRICS, Metric
-from open_set_fer.benchmark.protocols.pseudo_labels import choice_of
+from open_set_fer.benchmark.protocols.protocol import display_text
+from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.tracking import COORDINATES
 from open_set_fer.errors import SuiteError, some
@@ -90,8 +91,10 @@ def differences(first: Results, second: Results, names: tuple[str, str]) -> list
             "compare experiments with the same data set, open classes, method labels and seeds",
         )
     shared["family"] = [
-        family + opened.removeprefix(choice_of(opened))
-        for family, opened in zip(shared["protocol"], shared["open_classes"], strict=True)
+        display_text(family, open_from, pool, Regime(labels, share))
+        for family, open_from, pool, labels, share in shared[
+            ["protocol", "open_from_a", "pool_a", "labels_a", "label_share_a"]
+        ].itertuples(index=False)
     ]
     order = {method: rank for rank, method in enumerate(method_order(shared["method"]))}
     found = [

@@ -13,10 +13,11 @@ import pandas as pd
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
-from open_set_fer.benchmark.protocols.pseudo_labels import choice_of, opened_by
+from open_set_fer.benchmark.protocols.protocol import qualifiers
+from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.benchmark.storage.tracking import COORDINATES, DIGEST_LENGTH, Tracker
 from open_set_fer.reports.data.names import dataset_name, method_name
-from open_set_fer.reports.data.results import FAMILY_ORDER
+from open_set_fer.reports.data.results import FAMILY_ORDER, protocol_fields
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table, spreadsheet_safe
 
 CLOSE = 1e-6
@@ -278,8 +279,8 @@ def _boards(found: list[Found]) -> tuple[Board, ...]:
             continue
         labels, share = cell.tags.get("labels", "own"), cell.tags.get("label_share", "")
         regime = "" if labels == "own" else f", labels {labels} {share}".rstrip()
-        opened = opened_by(cell.tags["open_classes"])
-        pool = opened.removeprefix(choice_of(opened)).replace(" (", ", ").replace(")", "")
+        fields = protocol_fields(cell.tags)
+        pool = "".join(f", {text}" for text in qualifiers(fields["open_from"], fields["pool"], OWN))
         groups.setdefault((cell.tags["dataset"], cell.tags["protocol"] + pool + regime), []).append((source, cell))
     return tuple(
         _board(dataset, family, groups[dataset, family]) for dataset, family in sorted(groups, key=_board_order)

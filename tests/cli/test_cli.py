@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from open_set_fer import __version__, plugins
-from open_set_fer.benchmark.planning.profile import load_profile, profile_names
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.planning.profile_files import profile_names
 from open_set_fer.cli.main import app
 from open_set_fer.cli.options import default_profile
 from open_set_fer.datasets.faceset import BASIC

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, split_faces
+from open_set_fer.benchmark.protocols.protocol import enumerate_protocols
+from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.datasets.digits import Digits
 
 

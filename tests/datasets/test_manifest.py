@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols, split_faces
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
+from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.errors import SuiteError
 from tests.datasets.trees import VOCABULARY, face, own_tree

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, split_faces
+from open_set_fer.benchmark.protocols.protocol import enumerate_protocols
+from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.errors import SuiteError

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols, make_task, split_faces
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
+from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.cifar10 import Cifar10

@@ -14,7 +14,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, make_task, split_faces
+from open_set_fer.benchmark.protocols.protocol import enumerate_protocols
+from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.datasets.decoding import ImageFiles
 from open_set_fer.datasets.ferplus import USAGES, VOTES, FerPlus
 from open_set_fer.datasets.synthetic.renderer import render_faces

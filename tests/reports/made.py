@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-import pandas as pd
-
 from open_set_fer.benchmark.storage.tracking import Tracker
-from open_set_fer.reports.data.results import FAILED, FINISHED, MISSING, Results
+from open_set_fer.reports.data.results import FAILED, FINISHED, Results, typed_frame
 
 Cell = tuple[str, str, str, str, int]
 """Data set, family, open classes, method, seed."""
@@ -38,7 +36,4 @@ def results_of(numbers: dict[Cell, tuple[float, float] | str]) -> Results:
         }
         for number, ((dataset, family, opened, method, seed), value) in enumerate(numbers.items())
     ]
-    cells = pd.DataFrame(rows)
-    ran = cells[cells["status"] != MISSING]
-    planned = cells[["dataset", "protocol", "open_classes", "method", "seed"]]
-    return Results("made", "1", ran, planned, cells, {}, (), cast("Tracker", None)).under("own")
+    return Results("made", "1", typed_frame(rows, {}), {}, (), cast("Tracker", None)).under("own")

@@ -76,6 +76,6 @@ def test_nothing_shared_is_refused_with_what_differs():
 
 def test_other_contents_of_a_data_set_are_named():
     first = made(of(FIRST))
-    second = replace(first, results=first.results.assign(fingerprint="other"))
+    second = replace(first, cells=first.cells.assign(fingerprint="other"))
     assert other_faces(first, first) == []
     assert other_faces(first, second) == ["ferplus"]

@@ -25,8 +25,8 @@ from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_notes, score_table
 from open_set_fer.benchmark.execution.context import Progress, TaskContext
 from open_set_fer.benchmark.planning.cells import Cell
-from open_set_fer.benchmark.protocols.protocol import Split, make_task, split_faces
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
+from open_set_fer.benchmark.protocols.task import Split, make_task, split_faces
 from open_set_fer.benchmark.storage.checkpoints import closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
 from open_set_fer.benchmark.storage.features import FEATURES_TAG

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +26,8 @@ class Cell:
     """One result to compute: (data set, protocol, method, settings, seed) and the key over all it depends on.
 
     closed_set_key: of the closed-set model that the cell's methods share.
-    key: '' in the dry plan of a data set that is not prepared, whose fingerprint nobody knows yet.
-    content: what the key is the digest of.
+    key: '' in the dry plan of a data set that is not prepared, whose fingerprint is not known yet.
+    content: the key is its digest.
     """
 
     dataset: str
@@ -45,11 +45,11 @@ class Cell:
 
     @property
     def read_at(self) -> tuple[int, ...]:
-        """Epochs after which the scores of a method that reports them are kept, too."""
+        """Epochs after which the intermediate scores of a method are kept, too."""
         return tuple(self.content.get("read_at", ()))
 
     def coordinates(self) -> dict[str, Any]:
-        """What plan.json keeps of a cell."""
+        """The cell's entry in plan.json."""
         return {
             "dataset": self.dataset,
             "protocol": self.protocol.family,
@@ -57,12 +57,12 @@ class Cell:
             "method": self.label,
             "seed": self.seed,
             "cell_key": self.key,
+            **self.protocol.fields(),
         }
 
     def regime_tags(self) -> dict[str, str]:
-        """The tags that say which label regime it is of."""
-        regime = self.protocol.regime
-        return {"labels": regime.labels} | ({} if regime == OWN else {"label_share": f"{regime.share:g}"})
+        """Tags of the fields of its protocol."""
+        return self.protocol.tags()
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
@@ -75,7 +75,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to keep of a profile; empty means all of it (for methods: the profile's default ones, 'all' for every one)."""
+    """The part of a profile to run; empty: all of it (methods: the profile's defaults, 'all' for every method)."""
 
     datasets: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
@@ -85,10 +85,10 @@ class Selection:
     all_pairs: bool = False
     all_triples: bool = False
     regime: Regime | None = None
-    """In place of the profile's label regime."""
+    """In place of the profile's pseudo-label setting."""
 
     def only(self, cells: list[Cell]) -> Selection:
-        """This selection with the methods and open classes of these cells alone, and their control where all are of one."""
+        """This selection with the methods and open classes of these cells, and the control that all of them have."""
         regimes = {cell.protocol.regime for cell in cells}
         is_control = len(regimes) == 1 and next(iter(regimes)).is_control
         return replace(
@@ -121,10 +121,10 @@ def make_plan(
     view: Callable[[FaceSet], FaceSet] | None = None,
     protocols: list[Protocol] | None = None,
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
-    """Cells in the order they run, controls last, and the data sets (through `view`, where given), prepared where they are not.
+    """Cells in the order they run, controls last, and the prepared data sets (through `view`, where given).
 
-    protocols: in place of those that profile and selection choose; pools, open_from and label regime are the profile's,
-        its controls are left out.
+    protocols: in place of those that profile and selection choose; pools, open_from and pseudo-label setting are the
+        profile's, its controls are left out.
     """
 
     def load(name: str) -> FaceSet:
@@ -135,7 +135,7 @@ def make_plan(
 
 
 def dry_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[Cell], dict[str, Outline]]:
-    """The cells of `make_plan` without decoding an image or writing a file, and what is known of the data sets."""
+    """The cells of `make_plan` without decoding an image or writing a file, and the outlines of the data sets."""
     return _cells(profile, selection, lambda name: _outline(profile.dataset(name), cache))
 
 
@@ -143,7 +143,7 @@ def _outline(dataset: DataSet, cache: Path) -> Outline:
     if hasattr(dataset, "outline"):
         outline: Outline = dataset.outline(cache)
         return outline
-    faces = dataset.load(cache)  # another package's data set that can do no better
+    faces = dataset.load(cache)  # another package's data set without `outline`
     return Outline(faces.classes, faces.fingerprint, len(faces.images))
 
 
@@ -153,19 +153,12 @@ def _cells(
     find: Callable[[str], Faces],
     given: list[Protocol] | None = None,
 ) -> tuple[list[Cell], dict[str, Faces]]:
-    """The cells, and the data sets that `find` found, once what can be checked without them was."""
-    for seed in selection.seeds or profile.seeds:
-        if not 0 <= seed < 2**32:
-            raise SuiteError(
-                f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one",
-                "choose another with --seed, or under `seeds` in the profile",
-            )
-    families = _families(profile, selection.families)
-    labels = method_labels(profile, selection.methods)
-    methods = {label: profile.method(label) for label in labels}
+    """The cells, and the data sets that `find` returns; it is called after all checks that need no data set."""
+    seeds, families = _seeds(profile, selection), _families(profile, selection.families)
+    methods = {label: profile.method(label) for label in method_labels(profile, selection.methods)}
     has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
     controlled = _controlled(profile, methods) if has_controls else {}
-    for line in profile.fresh_starts(labels):
+    for line in profile.fresh_starts(methods):
         log.warning(line)
     backbone = profile.backbone_settings()
     recipes = {
@@ -173,110 +166,137 @@ def _cells(
         for label in methods | controlled
     }
     face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
-    enumerated = {
-        name: enumerate_protocols(
-            faces.classes,
-            families,
-            profile.protocols.all_pairs or selection.all_pairs,
-            profile.protocols.all_triples or selection.all_triples,
-        )
-        for name, faces in face_sets.items()
-    }
-    is_wanted = _opened(profile, selection, face_sets, enumerated)
-    regime = selection.regime or profile.protocols.regime
+    chosen = _chosen(profile, selection, families, face_sets)
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
     is_controlled = listed(profile.protocols.control_classes, face_sets)
-    cells: list[Cell] = []
-    for name, faces in face_sets.items():
-        protocols = given or [p for p in enumerated[name] if is_wanted(p)]
-        if profile.protocols.open_from == "test":
-            protocols = [p.on_test_split() for p in protocols]
-        if profile.protocols.pools:
-            protocols = [p.on(pool) for p in protocols for pool in profile.protocols.pools]
-        protocols = [p.under(regime) for p in protocols]
+    planned: list[tuple[str, Protocol, dict[str, Method]]] = []
+    for name in face_sets:
+        protocols = _settled(profile, selection, given or chosen[name])
         for family in families if given is None else ():
-            if not any(p.family == family for p in protocols):
+            if not any(protocol.family == family for protocol in protocols):
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
-        controls = [
-            protocol.under(control)
-            for protocol in enumerated[name]
-            if controlled and is_wanted(protocol) and is_controlled(protocol)
+        planned += [(name, protocol, _able(protocol, methods)) for protocol in protocols]
+        planned += [
+            (name, protocol.under(control), controlled)
+            for protocol in chosen[name]
+            if controlled and is_controlled(protocol)
             for control in profile.protocols.control_regimes
         ]
-        for protocol in protocols + controls:
-            able = controlled if protocol in controls else methods
-            if protocol.pool and protocol.pool.scored == "others":
-                able = {label: method for label, method in methods.items() if scores_others(method)}
-                if left_out := sorted(methods.keys() - able.keys()):
-                    log.warning("%s: left out, for it scores its pool alone: %s", protocol.label, ", ".join(left_out))
-            for seed in selection.seeds or profile.seeds:
-                for label, method in able.items():
-                    model = closed_set_content(faces.fingerprint, protocol.closed, recipes[label], seed)
-                    content = {
-                        "dataset": name,
-                        "protocol": protocol.content(),
-                        "closed_set": model,
-                        "method": method.name,
-                        "method_version": method.version,
-                        "settings": settings_of(method),
-                        **recipes[label].own_content(),
-                        **({"read_at": profile.read_at} if profile.read_at else {}),
-                    }
-                    key = faces.fingerprint and digest(content)
-                    cells.append(Cell(name, protocol, label, method, seed, recipes[label], digest(model), key, content))
+    cells = [
+        _cell(profile.read_at, face_sets[name].fingerprint, (name, protocol, label, seed), method, recipes[label])
+        for name, protocol, able in planned
+        for seed in seeds
+        for label, method in able.items()
+    ]
     if not cells:
         raise SuiteError("nothing to run: no protocol of the chosen data sets fits", "see `osfer list`")
     return cells, face_sets
 
 
+def _cell(
+    read_at: list[int], fingerprint: str, place: tuple[str, Protocol, str, int], method: Method, recipe: Recipe
+) -> Cell:
+    """The cell at `place`: data set, protocol, method label, seed."""
+    dataset, protocol, label, seed = place
+    model = closed_set_content(fingerprint, protocol.closed, recipe, seed)
+    content = {
+        "dataset": dataset,
+        "protocol": protocol.content(),
+        "closed_set": model,
+        "method": method.name,
+        "method_version": method.version,
+        "settings": settings_of(method),
+        **recipe.own_content(),
+        **({"read_at": read_at} if read_at else {}),
+    }
+    key = fingerprint and digest(content)
+    return Cell(dataset, protocol, label, method, seed, recipe, digest(model), key, content)
+
+
+def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
+    seeds = selection.seeds or profile.seeds
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise SuiteError(
+                f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one",
+                "choose another with --seed, or under `seeds` in the profile",
+            )
+    return seeds
+
+
+def _settled(profile: Profile, selection: Selection, protocols: list[Protocol]) -> list[Protocol]:
+    """These protocols on the profile's pools, under the pseudo-label setting of selection or profile."""
+    if profile.protocols.open_from == "test":
+        protocols = [protocol.on_test_split() for protocol in protocols]
+    if profile.protocols.pools:
+        protocols = [protocol.on(pool) for protocol in protocols for pool in profile.protocols.pools]
+    regime = selection.regime or profile.protocols.regime
+    return [protocol.under(regime) for protocol in protocols]
+
+
+def _able(protocol: Protocol, methods: dict[str, Method]) -> dict[str, Method]:
+    """The methods that can score the faces of a protocol."""
+    if not protocol.pool or protocol.pool.scored != "others":
+        return methods
+    able = {label: method for label, method in methods.items() if scores_others(method)}
+    if left_out := sorted(methods.keys() - able.keys()):
+        log.warning("%s: left out, for it scores its pool alone: %s", protocol.label, ", ".join(left_out))
+    return able
+
+
 def _controlled(profile: Profile, methods: dict[str, Method]) -> dict[str, Method]:
-    """The methods that a control asks something of, with the one that they must reach; empty where there is none."""
-    chosen = {label: method for label, method in methods.items() if states(method, "label_based")}
-    return chosen | {REFERENCE: profile.method(REFERENCE)} if chosen else {}
+    """Label-based methods and their reference; empty without label-based methods."""
+    label_based = {label: method for label, method in methods.items() if states(method, "label_based")}
+    return label_based | {REFERENCE: profile.method(REFERENCE)} if label_based else {}
 
 
-def _opened(
-    profile: Profile,
-    selection: Selection,
-    face_sets: Mapping[str, FaceSet | Outline],
-    enumerated: dict[str, list[Protocol]],
-) -> Callable[[Protocol], bool]:
-    """Whether a protocol's open classes are wanted: by the selection, else by the profile's list where it has one.
+def _chosen(
+    profile: Profile, selection: Selection, families: tuple[Family, ...], face_sets: Mapping[str, FaceSet | Outline]
+) -> dict[str, list[Protocol]]:
+    """The protocols of each data set that open what the selection names, or else the profile's list, if it has one.
 
     Either may name classes that only one of the data sets has. --all-pairs and --all-triples ask for more than the
-    profile's list, so it does not hold them back.
+    profile's list, which therefore does not restrict them.
     """
+    all_pairs = profile.protocols.all_pairs or selection.all_pairs
+    all_triples = profile.protocols.all_triples or selection.all_triples
+    enumerated = {
+        name: enumerate_protocols(faces.classes, families, all_pairs, all_triples) for name, faces in face_sets.items()
+    }
     if selection.open_classes:
-        known = [p for protocols in enumerated.values() for p in protocols]
-        chosen = {p.label for text in selection.open_classes for p in opening(known, text)}
-        return lambda protocol: protocol.label in chosen
+        every = [protocol for protocols in enumerated.values() for protocol in protocols]
+        choices = {protocol.choice for text in selection.open_classes for protocol in opening(every, text)}
+        return {name: [p for p in protocols if p.choice in choices] for name, protocols in enumerated.items()}
     is_listed = listed(profile.protocols.open_classes, face_sets)
     whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
-    return lambda protocol: is_listed(protocol) or whole.get(protocol.family, False)
+    return {
+        name: [p for p in protocols if is_listed(p) or whole.get(p.family, False)]
+        for name, protocols in enumerated.items()
+    }
 
 
 def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:
-    """Whether a protocol opens what a profile's list names; an empty list names everything."""
+    """Predicate of protocols that open what a profile's list names; an empty list names everything."""
     if not open_classes:
         return lambda protocol: True
-    words = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
-    known = [p for classes in words for p in enumerate_protocols(classes, FAMILIES, True, True)]
-    named = {p.label for text in open_classes for p in opening(known, text)}
-    return lambda protocol: protocol.label in named
+    names = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
+    every = [protocol for classes in names for protocol in enumerate_protocols(classes, FAMILIES, True, True)]
+    choices = {protocol.choice for text in open_classes for protocol in opening(every, text)}
+    return lambda protocol: protocol.choice in choices
 
 
-def method_labels(profile: Profile, wanted: Iterable[str]) -> list[str]:
-    """Labels to run: the profile's defaults, those named, or every one for 'all'."""
-    chosen = list(wanted) or profile.default_methods
+def method_labels(profile: Profile, names: Iterable[str]) -> list[str]:
+    """Labels to run: the profile's defaults, those named, or every label for 'all'."""
+    chosen = list(names) or profile.default_methods
     return list(dict.fromkeys(x for name in chosen for x in (profile.method_labels() if name == "all" else [name])))
 
 
-def _families(profile: Profile, wanted: tuple[str, ...]) -> tuple[Family, ...]:
-    for name in wanted:
+def _families(profile: Profile, names: tuple[str, ...]) -> tuple[Family, ...]:
+    for name in names:
         if name not in FAMILIES:
             raise SuiteError(
                 f"unknown protocol {name!r}{nearest(name, FAMILIES)}",
                 f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open",
             )
-    return tuple(f for f in FAMILIES if f in wanted) if wanted else tuple(profile.protocols.families)
+    return tuple(f for f in FAMILIES if f in names) if names else tuple(profile.protocols.families)

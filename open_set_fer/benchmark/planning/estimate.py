@@ -1,4 +1,4 @@
-"""Time that the cells of a plan will take."""
+"""Estimated time of a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from open_set_fer.benchmark.planning.cells import Cell
 
 
 def estimate(missing: list[Cell], seconds: Mapping[tuple[str, str], Sequence[float]]) -> str:
-    """Time of the missing cells in words, by the mean time of finished cells of the same kind; '' without any.
+    """Text on the time of the missing cells, by the mean time of finished cells of their kind; '' without any.
 
     seconds: of the finished cells, by (data set, method).
     """

@@ -1,4 +1,4 @@
-"""What can be named on the command line: profiles, methods, data sets, protocols."""
+"""Inventory for the command line: profiles, methods, data sets, protocols."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile, profile_names
+from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile
+from open_set_fer.benchmark.planning.profile_files import profile_names
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, PAPER_PAIRS, PAPER_TRIPLES
 
 
 def inventory() -> dict[str, list[Any]]:
-    """What `osfer list` shows; a package whose entry point cannot be used is under `broken`, with the reason."""
+    """Content of `osfer list`; packages with an unusable entry point are under `broken`, with the reason."""
     profiles = {name: load_profile(name) for name in profile_names()}
     labels: dict[str, list[str]] = {}
     for name, profile in profiles.items():

@@ -1,4 +1,4 @@
-"""Keys: what a closed-set model and a cell depend on, hashed. Free of torch, so that planning is quick."""
+"""Keys: hashes of all that a closed-set model or a cell depends on. Without torch, so that planning is quick."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def digest(content: Any) -> str:
 
 
 def settings_key(content: dict[str, Any]) -> str:
-    """Hash of the settings alone in what a cell's key is the digest of."""
+    """Hash of the settings in the content of a cell's key."""
     model, own = content["closed_set"], content.get("own_backbone")
     recipe = {name: model[name] for name in ("backbone", "closed_set", "version")}
     settings = [content["method"], content["method_version"], content["settings"], recipe]
@@ -42,15 +42,15 @@ def settings_key(content: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a closed-set model is made, whatever the data and the seed; and of what kind a method's own networks are."""
+    """Settings of a closed-set model, without data and seed, and of the networks that a method trains itself."""
 
     backbone: BackboneSettings
     closed_set: ClosedSetSettings
     own_backbone: BackboneSettings | None = None
-    """Of the networks that the method makes itself, where it is not the closed-set model's."""
+    """Of the networks that the method trains itself, where it differs from the closed-set model's."""
 
     def content(self) -> dict[str, Any]:
-        """What keys have of the closed-set model; SuiteError where a checkpoint is not there."""
+        """Part of keys on the closed-set model; SuiteError for a missing checkpoint."""
         return {
             "backbone": _network_content(self.backbone),
             "closed_set": _training_content(self.closed_set),
@@ -58,27 +58,26 @@ class Recipe:
         }
 
     def own_content(self) -> dict[str, Any]:
-        """What a cell's keys have besides: nothing where the method's networks are of the closed-set model's kind."""
+        """Part of a cell's key on the method's networks: empty where they are like the closed-set model."""
         return {} if self.own_backbone is None else {"own_backbone": _network_content(self.own_backbone)}
 
 
 def closed_set_content(fingerprint: str, classes: tuple[str, ...], recipe: Recipe, seed: int) -> dict[str, Any]:
-    """All that a closed-set model depends on."""
+    """Content of a closed-set key."""
     return recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(classes), "seed": seed}
 
 
 def _training_content(settings: ClosedSetSettings) -> dict[str, Any]:
-    """The settings of the training."""
     return _without_later(asdict(settings), {"augmentation": "flip_or_noise", "targets": "labels"})
 
 
 def _without_later(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """The settings; of those that came `later` only what is not at its default, given there, so that older keys stay."""
+    """Settings without those added `later` that have their default, so that older keys stay."""
     return {name: value for name, value in settings.items() if later.get(name) != value}
 
 
 def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
-    """The settings and what version they are of; a checkpoint counts by its content, not its path."""
+    """Settings with their version; a checkpoint counts by its content, not its path."""
     network = _without_later(asdict(backbone), {"precision": "full"}) | {"version": BACKBONE_VERSION}
     if (backbone.name, backbone.stem) == ("resnet50", "face"):
         network["version"] = 3  # the stride moved to where the face checkpoints have it
@@ -91,5 +90,5 @@ def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
 
 @cache
 def _file_digest(path: str, changed: int) -> str:
-    """SHA-256 of a file; `changed`, its time of change, is there so that a new content is read anew."""
+    """SHA-256 of a file; `changed`, its modification time, is part of the cache's key."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Settings from TOML: dictionaries into frozen dataclasses, with errors that name the key and the nearest right one."""
+"""Settings from TOML: dictionaries into frozen dataclasses; errors name the key and the closest match."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def settings_of(plugin: Any) -> dict[str, Any]:
 
 
 def _refuse_what_json_lacks(value: Any, where: str) -> None:
-    """Raise SuiteError for a value that is no number, text, truth value, list or table: a date, nan, inf."""
+    """Raise SuiteError for a value that JSON does not have: a date, nan, inf."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -45,7 +45,7 @@ def _refuse_what_json_lacks(value: Any, where: str) -> None:
 
 
 def describe(error: pydantic.ValidationError, where: str) -> str:
-    """The first fault of a pydantic error as 'where.key: what is wrong (got value)'."""
+    """The first fault of a pydantic error as 'where.key: message (got value)'."""
     fault = error.errors()[0]
     path = ".".join(str(part) for part in (where, *fault["loc"]) if str(part))
     got = "" if fault["type"] == "missing" else f" (got {shorten(repr(fault['input']), 100, placeholder='...')})"

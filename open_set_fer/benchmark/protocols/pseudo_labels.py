@@ -1,14 +1,13 @@
-"""Label regimes: which outputs of the closed-set model the methods of a cell get for its test images.
+"""Pseudo-label settings: the outputs of the closed-set model that the methods of a cell get for its test images.
 
-'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them. 'concentrated':
-the comparison group of the paper's Figure 6. 'flipped' and 'flipped-true': the positive control, which asks whether a
-method finds labels that are known to be wrong. The runner draws all of it; a method gets images and outputs as ever, and
-no word of which they are.
+'own', the default and the paper's text: each image's own. 'released': as the authors' notebook pairs them.
+'concentrated': the comparison group of the paper's Figure 6. 'flipped' and 'flipped-true': the positive control, which
+tests whether a method finds labels that are known to be wrong. The runner draws them; a method gets images and outputs
+as usual and is not told which setting it is.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -22,7 +21,7 @@ CONTROLS: tuple[Control, ...] = get_args(Control)
 """The positive controls."""
 LABELS: tuple[Labels, ...] = get_args(Labels)
 SHARES: dict[Labels, float] = {"own": 0.0, "released": 1.0, "concentrated": 1.0, "flipped": 0.2, "flipped-true": 0.2}
-"""The share where none is given."""
+"""Default shares."""
 REFERENCE = "label-loss"
 """The method label whose control AUROC a label-based method must reach: it trains nothing."""
 _TEXTS: dict[Labels, str] = {
@@ -31,15 +30,11 @@ _TEXTS: dict[Labels, str] = {
     "flipped": "labels flipped",
     "flipped-true": "true labels flipped",
 }
-_POOL = re.compile(
-    r"( \(open faces of the test split\))?( \(\d+ (images, \S+% open|closed faces, half with \w+)[^()]*\))?$"
-)
-"""What `Protocol.on` and `on_test_split` write behind the open classes."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """A label regime and its share.
+    """A pseudo-label setting and its share.
 
     released: the open faces of the TRAIN split get the outputs for training images drawn at random without replacement
     from all of the train split's faces of the protocol, open class included. The authors' notebook does so: it collects
@@ -47,17 +42,17 @@ class Regime:
     augments (flip or noise on half of the images), here the images are as they are; and its loader holds no compound
     expression and no contempt, which here are drawn like other open classes. share: of the open train-split faces.
 
-    concentrated: the open faces all get the closed class that most of them have from the model, so that their labels are
-    no longer spread over the classes. share: of the open faces, drawn at random; the class is that of all of them.
+    concentrated: the open faces all get the closed class that the model predicts for most of them, so that their labels
+    are no longer spread over the classes. share: of the open faces, drawn at random; the class is that of all of them.
 
-    flipped: the pool is the closed test faces alone; a share of the labels is flipped to another class, at random, and
-    the flipped ones are what must be found: the task is that of 'own' but for planted errors. By construction the
-    closed-set model itself finds nearly all of them (a flipped label is never its answer: `label-loss` is near 1), so a
-    method that learns from the labels shows here whether it finds wrong ones at all, not whether it beats the model.
+    flipped: the pool is the closed test faces only; a share of the labels is flipped to another class, at random, and
+    the flipped labels must be detected. By construction the closed-set model itself detects nearly all of them (a
+    flipped label is never its prediction: `label-loss` is near 1), so the control shows whether a method that learns
+    from the labels finds wrong ones at all, not whether it beats the model.
 
-    flipped-true: the same, but what is flipped is the true class, so that the closed-set model's own errors stand between
-    it and the flipped labels and `label-loss` leaves room above. Of the regimes only this one lends truth: the true
-    classes of closed faces, in a control without open ones. Class accuracy says nothing in it.
+    flipped-true: the same, but the true class is flipped, so that errors of the closed-set model are mixed with flipped
+    labels and `label-loss` can be surpassed. Only this setting uses truth: the true classes of closed faces, in a
+    control without open faces. Class accuracy is meaningless in it.
     """
 
     labels: Labels = "own"
@@ -65,66 +60,28 @@ class Regime:
 
     @property
     def is_control(self) -> bool:
-        """Whether flipped labels are to be found, not open faces."""
+        """Whether flipped labels are to be detected, not open faces."""
         return self.labels in CONTROLS
 
     @property
-    def suffix(self) -> str:
-        """What names it behind a protocol's open classes; `labels_of` reads it back.
+    def text(self) -> str:
+        """Display text; empty for own labels.
 
-        >>> Regime("released", 1.0).suffix, Regime("flipped", 0.2).suffix
-        (' (labels as released)', ' (20% of labels flipped)')
+        >>> Regime("released", 1.0).text, Regime("flipped", 0.2).text
+        ('labels as released', '20% of labels flipped')
         """
         if self.labels == "own":
             return ""
-        whole = not self.is_control and self.share == 1.0
-        return f" ({'' if whole else f'{100 * self.share:g}% of '}{_TEXTS[self.labels]})"
+        is_whole = not self.is_control and self.share == 1.0
+        return f"{'' if is_whole else f'{100 * self.share:g}% of '}{_TEXTS[self.labels]}"
+
+    @property
+    def suffix(self) -> str:
+        """Display text in brackets, behind the open classes."""
+        return f" ({self.text})" if self.text else ""
 
 
 OWN = Regime()
-
-
-def labels_of(open_classes: str) -> Labels:
-    """The regime that a protocol's label names.
-
-    >>> labels_of("surprise"), labels_of("surprise (50% of labels as released)"), labels_of("fear (labels as released)")
-    ('own', 'released', 'released')
-    """
-    for labels, text in _TEXTS.items():
-        if re.search(rf"\((\S+% of )?{text}\)$", open_classes):
-            return labels
-    return "own"
-
-
-def share_of(open_classes: str) -> float:
-    """The share of the regime that a protocol's label names.
-
-    >>> share_of("surprise"), share_of("surprise (50% of labels as released)"), share_of("fear (labels as released)")
-    (0.0, 0.5, 1.0)
-    """
-    labels = labels_of(open_classes)
-    found = re.search(rf"\((\S+)% of {_TEXTS[labels]}\)$", open_classes) if labels != "own" else None
-    return float(found[1]) / 100 if found else float(labels != "own")
-
-
-def opened_by(open_classes: str) -> str:
-    """A protocol's label without the regime that it names.
-
-    >>> opened_by("fear+anger (20% of labels flipped)"), opened_by("fear (9 images, 50% open)")
-    ('fear+anger', 'fear (9 images, 50% open)')
-    """
-    return open_classes if labels_of(open_classes) == "own" else open_classes.rpartition(" (")[0]
-
-
-def choice_of(open_classes: str) -> str:
-    """A protocol's label without its regime and its part of the test pool: the choice of open classes.
-
-    >>> choice_of("fear+anger (open faces of the test split) (9 images, 50% open, the others scored) (labels as released)")
-    'fear+anger'
-    >>> choice_of("fear (60 closed faces, half with blur)"), choice_of("sad (mild)")
-    ('fear', 'sad (mild)')
-    """
-    return _POOL.sub("", opened_by(open_classes))
 
 
 @dataclass(frozen=True)
@@ -140,9 +97,9 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Concentration:
-    """Test images that all get the commonest answer of a group.
+    """Test images that all get the commonest prediction of a group.
 
-    rows: (n,) places in the pool. among: (m,) places of the group, whose answers are counted.
+    rows: (n,) places in the pool. among: (m,) places of the group, whose predictions are counted.
     """
 
     rows: NDArray[np.int64]
@@ -151,10 +108,10 @@ class Concentration:
 
 @dataclass(frozen=True)
 class Flips:
-    """Test images whose label is another one.
+    """Test images with another label.
 
-    rows: (n,) places in the pool. steps: (n,) 1..K-1, added to the label modulo K. clean: (N,) the labels of which some are
-    flipped; None for the closed-set model's answers.
+    rows: (n,) places in the pool. steps: (n,) 1..K-1, added to the label modulo K. clean: (N,) labels of which some are
+    flipped; None for the closed-set model's predictions.
     """
 
     rows: NDArray[np.int64]
@@ -174,12 +131,12 @@ def draw_pairing(
 
 
 def draw_concentration(candidates: NDArray[np.int64], share: float, rng: np.random.Generator) -> Concentration:
-    """A share of `candidates` (places in the pool) is to get the commonest answer of all of them."""
+    """A share of `candidates` (places in the pool), to get the commonest prediction of all of them."""
     return Concentration(rng.permutation(candidates)[: round(share * len(candidates))], candidates)
 
 
 def draw_flips(count: int, classes: int, share: float, rng: np.random.Generator) -> Flips:
-    """A share of `count` labels of `classes` classes, and to which other class each goes."""
+    """A share of `count` labels of `classes` classes, each with its step to another class."""
     rows = rng.permutation(count)[: round(share * count)]
     return Flips(rows, rng.integers(1, classes, count)[rows])
 
@@ -189,21 +146,21 @@ def lent_logits(
     change: Pairing | Concentration | Flips | None,
     outputs: Callable[[NDArray[np.int64]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """The logits (N, K) that methods get: `own`, the model's for the test images, but for what `change` changes.
+    """Logits (N, K) that methods get: `own`, the model's for the test images, with `change` applied.
 
-    Where a label is given the two logits, of the answer and of the label, change places: the label is the largest.
+    Where a label is assigned, the logits of prediction and label are swapped, so that the label's is the largest.
     outputs: logits (n, K) for images by their indices into the face set.
     """
     logits = own.copy()
     if isinstance(change, Pairing):
         logits[change.rows] = outputs(change.sources)
     elif change is not None:
-        everyone, answers = np.arange(len(own)), own.argmax(axis=1)
-        given = answers.copy()
+        rows, predictions = np.arange(len(own)), own.argmax(axis=1)
+        assigned = predictions.copy()
         if isinstance(change, Concentration):
-            given[change.rows] = np.bincount(answers[change.among]).argmax()
+            assigned[change.rows] = np.bincount(predictions[change.among]).argmax()
         else:
-            given = given if change.clean is None else change.clean.copy()
-            given[change.rows] = (given[change.rows] + change.steps) % own.shape[1]
-        logits[everyone, answers], logits[everyone, given] = own[everyone, given], own[everyone, answers]
+            assigned = assigned if change.clean is None else change.clean.copy()
+            assigned[change.rows] = (assigned[change.rows] + change.steps) % own.shape[1]
+        logits[rows, predictions], logits[rows, assigned] = own[rows, assigned], own[rows, predictions]
     return logits

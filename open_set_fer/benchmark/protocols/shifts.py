@@ -1,4 +1,4 @@
-"""Shifts of closed faces: what a detector of unknown expressions should not take for unknown, on uint8 images."""
+"""Shifts of closed faces that a detector of unknown expressions should ignore, on uint8 images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHIFT: Literal["shift"] = "shift"
-"""The family of pools of closed faces with a shift; no profile asks for it: `Pool.shift` makes it."""
+"""The family of protocols on a pool with a shift; not a choice of profiles: `Pool.shift` sets it."""
 Shift = Literal["blur", "jpeg", "brightness"]
 JPEG_QUALITY = 15
 """Severity 3 of Hendrycks and Dietterich (2019)."""
 DARKER = 0.6
-"""What is left of each pixel's value under 'brightness'."""
+"""Factor of each pixel's value under 'brightness'."""
 
 
 def shifted(images: NDArray[np.uint8], shift: Shift) -> NDArray[np.uint8]:
-    """Copies of uint8 (N, C, H, W), C 1 or 3, all with the shift: blur (Gaussian, 1/48 of the side), jpeg, or darker."""
+    """Shifted copies of uint8 (N, C, H, W), C 1 or 3: blur (Gaussian, 1/48 of the side), jpeg, or darker."""
     return np.stack([_one(image, shift) for image in images]) if len(images) else images.copy()
 
 

@@ -34,14 +34,15 @@ from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan
 from open_set_fer.benchmark.planning.keys import canonical
-from open_set_fer.benchmark.planning.profile import read_profile, regime_of
+from open_set_fer.benchmark.planning.profile import read_profile
+from open_set_fer.benchmark.planning.profile_tables import regime_of
 from open_set_fer.benchmark.protocols.protocol import FAMILIES
-from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, OWN, choice_of
+from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, OWN
 from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import checked_curves, read_result, write_result
-from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker
+from open_set_fer.benchmark.storage.tracking import COORDINATES, PROTOCOL_FIELDS, Tracker
 from open_set_fer.benchmark.storage.verify import faults_of
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError, summary
@@ -241,7 +242,7 @@ def _keys(tracker: Tracker, runs: list[Run], cache: Path) -> dict[str, str]:
                 Selection(
                     (dataset,),
                     (family,),
-                    tuple({choice_of(tag["open_classes"]) for tag in tags}),
+                    tuple({tag.get("choice", tag["open_classes"]) for tag in tags}),
                     tuple({tag["method"] for tag in tags}),
                     tuple({int(tag["seed"]) for tag in tags}),
                     True,
@@ -475,7 +476,8 @@ def _is_importable(folder: Path, shared: Export) -> bool:
 
 def _coordinates(cell: SharedCell) -> dict[str, Any]:
     tags = cell.result.tags
-    return {name: tags[name] for name in COORDINATES} | {"seed": int(tags["seed"]), "cell_key": cell.key}
+    fields = {name: tags[name] for name in PROTOCOL_FIELDS if name in tags}
+    return {name: tags[name] for name in COORDINATES} | {"seed": int(tags["seed"]), "cell_key": cell.key} | fields
 
 
 def _log(tracker: Tracker, parent: str, folder: Path, cell: SharedCell, shared: Export) -> None:

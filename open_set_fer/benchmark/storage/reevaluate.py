@@ -93,7 +93,11 @@ def measure_again(
     if not runs:
         return done, failed
     results.mkdir(parents=True, exist_ok=True)
-    plan = [cell for cell in tracker.planned() if cell.get("cell_key") in runs]
+    plan = [
+        {"labels": runs[cell["cell_key"]].data.tags.get("labels", "own")} | cell
+        for cell in tracker.planned()
+        if cell.get("cell_key") in runs
+    ]
     parent = tracker.start_benchmark(plan, profile_toml, command)
     status = "KILLED"
     try:

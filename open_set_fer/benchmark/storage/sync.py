@@ -15,7 +15,7 @@ import filelock
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile import Profile
-from open_set_fer.benchmark.protocols.protocol import split_faces
+from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.connection import brief_requests, called, public_address, tracking_wait
 from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG, KeptModel
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of

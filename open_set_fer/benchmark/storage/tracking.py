@@ -10,8 +10,9 @@ tags        cell_key, settings_key, dataset, protocol (family), open_classes ('s
             profile), seed, profile, selection (where the
             hyperparameters come from), demonstration, notes, labels and label_share (the label regime; no share
             for `own`), reads_labels (whether the method read them), sees_pool and label_based (what the method states of
-            itself), evaluation (the version that measured it), error
-            (FAILED runs), and those of provenance.host_tags:
+            itself), evaluation (the version that measured it), choice,
+            open_from and pool (the open classes, `test` where they are of the test split alone, the part of the test
+            pool: what open_classes displays), error (FAILED runs), and those of provenance.host_tags:
             version, git_commit, python, torch, cpu, gpu, host, device;
             of imported cells also imported_from, imported_export, imported_key (see exchange.py);
             of a study's cells also study, study_run and trial (the numbers of those that it serves), pruned (of one
@@ -62,7 +63,7 @@ import filelock
 
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, labels_of
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.connection import (
@@ -92,6 +93,8 @@ EXPERIMENT_PREFIX = "open-set-fer/"
 KIND = "osfer.kind"
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
 """What names a cell in a plan and in a table; `cell_key` also covers its settings."""
+PROTOCOL_FIELDS = ("choice", "open_from", "pool", "labels", "label_share")
+"""Parts of a cell's protocol in plan.json and as tags, which its `open_classes` displays; defaults are left out."""
 EVALUATION = "evaluation"
 """Tag of a cell and of a benchmark run: the version of the evaluation (cell_result.EVALUATION)."""
 PLAN_NUMBER = "plan_number"
@@ -384,7 +387,7 @@ class Tracker:
         aurocs: dict[str, list[float]] = {}
         for cell in self.read_json(run_id, "plan.json"):
             if cell.get("cell_key") in finished:
-                control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
+                control = "control." * (cell.get("labels") in CONTROLS)
                 control += "shift." * (cell.get("protocol") == SHIFT)
                 name = f"{control}{_metric_part(cell['method'])}"
                 aurocs.setdefault(name, []).append(finished[cell["cell_key"]])

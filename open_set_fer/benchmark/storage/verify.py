@@ -13,7 +13,7 @@ from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.keys import digest, settings_key
 from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.storage.reevaluate import measured
-from open_set_fer.benchmark.storage.tracking import DIGEST_LENGTH
+from open_set_fer.benchmark.storage.tracking import DIGEST_LENGTH, PROTOCOL_FIELDS
 
 TOLERANCE = 1e-9
 """Between a metric that was logged and the same one measured again from the scores."""
@@ -37,7 +37,8 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
         "protocol": protocol.family,
         "open_classes": protocol.label,
         "seed": str(model["seed"]),
-        "labels": protocol.regime.labels,
+        **dict.fromkeys(PROTOCOL_FIELDS, ""),
+        **protocol.tags(),
         "settings_key": settings_key(content),
     }
     said = {name: text for name, text in said.items() if name in result.tags}

@@ -24,7 +24,8 @@ from open_set_fer.benchmark.evaluation.intermediate_scores import Listener
 from open_set_fer.benchmark.execution.signals import Stop, stopped_by_signals
 from open_set_fer.benchmark.planning.cells import Selection, listed, make_plan
 from open_set_fer.benchmark.planning.keys import digest
-from open_set_fer.benchmark.planning.profile import Profile, Range
+from open_set_fer.benchmark.planning.profile import Profile
+from open_set_fer.benchmark.planning.profile_tables import Range
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import (
     FAMILIES,

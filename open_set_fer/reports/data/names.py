@@ -1,4 +1,4 @@
-"""Method and data set labels as their papers write them; a label that is not known is shown as typed."""
+"""Display names of methods and data sets, as in their papers; an unknown label is displayed as typed."""
 
 from __future__ import annotations
 
@@ -42,14 +42,15 @@ METHODS = {
 
 
 LIMITS = {
-    "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool, and whatever else sets "
-    "the pool apart, such as blurred or darker closed faces, looks unknown to it as well: docs/ours_plus.md has it measured",
+    "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool, "
+    "and whatever else sets the pool apart, such as blurred or darker closed faces, looks unknown to it as well: "
+    "docs/ours_plus.md has it measured",
 }
-"""What a reader must know beside the row of a method and its variants, by the method's label."""
+"""Footnotes on a method and its variants, by the method's label."""
 
 
 def limit_notes(labels: Iterable[str]) -> list[str]:
-    """A sentence for each method with a limit that is, or has a variant, among these labels."""
+    """Sentences on the methods with a limit among these labels, or with a variant among them."""
     shown = list(labels)
     return [
         f"{method_name(method)} {limit}."

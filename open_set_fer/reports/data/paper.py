@@ -11,7 +11,7 @@ from open_set_fer.reports.data.names import method_name
 
 KEY = ["dataset", "protocol", "open_classes", "method", "metric"]
 USUAL_DATASET, DATASET_OF_FAMILY = "rafdb", {"contempt": "affectnet"}
-"""Whose numbers stand beside a data set for which the paper prints none."""
+"""Data sets whose published numbers are shown beside a data set without."""
 
 ABLATION = {
     "baseline": "none",
@@ -19,10 +19,10 @@ ABLATION = {
     "ours-attention-resets": "attention+cycle_lr",
     "ours": "attention+cycle_lr+cycle_training",
 }
-"""The four rows of Table 5: the label, and what paper_results.csv calls the row, which parts are switched on."""
+"""The four rows of Table 5: label, and parts switched on, as in paper_results.csv."""
 
 PRINTED_AS = {"rafdb_compound": "rafdb"}
-"""What the paper calls a data set of the suite: RAF-DB with its compound faces is RAF-DB there."""
+"""Names in the paper: RAF-DB with its compound faces is RAF-DB there."""
 
 
 @cache
@@ -33,18 +33,18 @@ def paper_results() -> pd.DataFrame:
 
 @cache
 def _by_key() -> dict[tuple[str, ...], float]:
-    # A number that the paper prints in several tables is the same in each.
+    # A number in several tables of the paper is the same in each.
     frame = paper_results().drop_duplicates(KEY)
     return {tuple(row[name] for name in KEY): float(row["value"]) for row in frame.to_dict("records")}
 
 
 def paper_value(dataset: str, protocol: str, open_classes: str, method: str, metric: str) -> float | None:
-    """The number as printed, None where the paper has none."""
+    """The published number, None where the paper has none."""
     return _by_key().get((PRINTED_AS.get(dataset, dataset), protocol, open_classes, method, metric))
 
 
 def figure6_value(labels: str) -> float | None:
-    """AUROC of ours as Figure 6 has it under a label regime (RAF-DB, surprise open); None where it has none."""
+    """Published AUROC of ours in Figure 6 under a pseudo-label setting (RAF-DB, surprise open), or None."""
     names = {"own": "ours", "concentrated": "ours-concentrated-pseudo-labels"}
     frame = paper_results()
     values = frame.loc[(frame["table"] == "figure6") & (frame["method"] == names.get(labels)), "value"]
@@ -52,18 +52,18 @@ def figure6_value(labels: str) -> float | None:
 
 
 def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
-    """(protocol, open_classes) of the paper's rows for a data set, in printed order, mean rows left out."""
+    """(protocol, open_classes) of the paper's rows for a data set, in the paper's order, without mean rows."""
     frame = paper_results()
-    chosen = frame[
+    rows = frame[
         (frame["dataset"] == PRINTED_AS.get(dataset, dataset))
         & frame["protocol"].isin(protocols)
         & (frame["open_classes"] != "mean")
     ]
-    return list(dict.fromkeys(zip(chosen["protocol"], chosen["open_classes"], strict=True)))
+    return list(dict.fromkeys(zip(rows["protocol"], rows["open_classes"], strict=True)))
 
 
 def unreadable_note() -> str:
-    """What is not known of the printed Table 5."""
+    """Sentence on the unreadable rows of the published Table 5."""
     known = set(paper_results().loc[paper_results()["table"] == "table5", "method"])
     unknown = [method_name(label) for label, printed in ABLATION.items() if printed not in known]
     return (

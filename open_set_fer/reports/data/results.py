@@ -11,81 +11,77 @@ Coordinates (data set, open classes, method label, seed) name a cell of a table;
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from open_set_fer import plugins
-from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels, choice_of, labels_of
+from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels
 from open_set_fer.benchmark.protocols.shifts import SHIFT
-from open_set_fer.benchmark.storage.features import FEATURES_TAG
-from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker, read_notes
-from open_set_fer.datasets.faceset import BASIC
+from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.data.frame import (
+    ENVIRONMENT,
+    FACTS,
+    FAILED,
+    FAMILY_ORDER,
+    FINISHED,
+    MISSING,
+    PAPER_METHODS,
+    method_order,
+    protocol_fields,
+    protocol_order,
+    run_columns,
+    typed_frame,
+)
+from open_set_fer.reports.data.run_warnings import (
+    Key,
+    Warn,
+    coordinates,
+    evaluation_warnings,
+    run_key,
+    setting_warnings,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow.entities import Run
     from numpy.typing import NDArray
 
-PAPER_METHODS = ("baseline", "eow", "proser", "dias", "ours")
-FAMILY_ORDER = ("single", "pairs", "triples", "compound", "contempt")
-ENVIRONMENT = ("version", "python", "torch", "cpu", "gpu", "threads")
-"""Tags that say with what a cell was computed; runs of older versions lack them."""
-DIFFERING = {
-    "fingerprint": "the cells shown were computed on {} contents of the data set ({}).",
-    "version": "the cells shown come from {} versions of the suite ({}).",
-    "torch": "the cells shown were computed with {} versions of torch ({}).",
-    "python": "the cells shown were computed with {} versions of Python ({}).",
-    "threads": "the cells shown were computed with {} numbers of threads ({}): the same seed gives other numbers with each.",
-}
-"""Warnings on columns that should have one value a data set."""
-FACTS = ("sees_pool", "label_based")
-"""Tags that say what a method states of itself; runs of older versions lack them."""
-FINISHED, FAILED, MISSING = "finished", "failed", "missing"
-
-Key = tuple[str, str, str, str, int]
-
-
-@dataclass(frozen=True)
-class Warn:
-    """Something a reader must know about the displayed cells of some methods of one data set."""
-
-    dataset: str
-    methods: tuple[str, ...]
-    text: str
-
-    def about(self, shown: list[str]) -> str:
-        """The sentence for a table or page that shows these methods."""
-        others = [method for method in shown if method not in self.methods]
-        concerned = [method for method in shown if method in self.methods]
-        return f"{self.dataset}, {', '.join(concerned) if others else 'every method shown'}: {self.text}"
+__all__ = [
+    "ENVIRONMENT",
+    "FACTS",
+    "FAILED",
+    "FAMILY_ORDER",
+    "FINISHED",
+    "MISSING",
+    "PAPER_METHODS",
+    "Results",
+    "load",
+    "method_order",
+    "protocol_fields",
+    "protocol_order",
+    "typed_frame",
+]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the reports show.
+    """Results that reports show.
 
-    results: one row a displayed run: coordinates, status, error, tags, `notes` (tuple), metrics by MLflow name.
-    planned: coordinates of every planned cell, then of those that ran unplanned.
-    cells: `planned` with the columns of `results`; status 'missing' where a cell has no run.
+    cells: one row a planned or logged cell, with the columns of `COLUMNS` and its metrics by MLflow name.
     params: settings by run id.
     experiment_id: MLflow's.
-    tracker: where the scores of a run are read from.
-    labels: the label regime of all cells; None where nobody has asked for one (`under`).
+    tracker: source of the scores of runs.
+    labels: the pseudo-label setting of all cells; None before `under`.
     left_out: methods that `under` left out, by data set.
-    whole: `cells` of every regime, where `under` left some out.
+    whole: the cells of every pseudo-label setting, after `under`.
     """
 
     profile: str
     experiment_id: str
-    results: pd.DataFrame
-    planned: pd.DataFrame
     cells: pd.DataFrame
     params: dict[str, dict[str, str]]
     warnings: tuple[Warn, ...]
@@ -94,36 +90,33 @@ class Results:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     whole: pd.DataFrame | None = None
 
+    @property
+    def results(self) -> pd.DataFrame:
+        """The cells that have a run."""
+        return self.cells[self.cells["status"] != MISSING]
+
     @cached_property
     def regimes(self) -> list[Labels]:
-        """The label regimes of the cells."""
-        present = set(self.cells.loc[self.cells["protocol"] != SHIFT, "open_classes"].map(labels_of)) or {"own"}
+        """The pseudo-label settings of the cells."""
+        present = set(self.cells.loc[self.cells["protocol"] != SHIFT, "labels"]) or {"own"}
         return [labels for labels in LABELS if labels in present]
 
     def under(self, labels: Labels) -> Results:
-        """The cells of one label regime.
+        """The cells of one pseudo-label setting.
 
-        Under another one than own labels a method is left out whose cells tell that it did not read the labels: it gives
-        the numbers of own labels, or in a control has nothing to find. It is the cells that tell, not the method's name.
-        Cells of closed faces with a shift are in none: nothing is to be found in them (`shifted`).
+        Under another setting than own labels, methods are left out whose cells show that they did not read the labels:
+        their numbers are those of own labels, or meaningless in a control. The cells decide, not the method's name.
+        Cells of closed faces with a shift belong to no setting (`shifted`).
         """
-        cells, results, planned = (
-            frame[(frame["open_classes"].map(labels_of) == labels) & (frame["protocol"] != SHIFT)]
-            for frame in (self.cells, self.results, self.planned)
-        )
+        cells = self.cells[(self.cells["labels"] == labels) & (self.cells["protocol"] != SHIFT)]
         left_out: dict[str, list[str]] = {}
         if labels != "own":
             for (dataset, method), reads in cells.groupby(["dataset", "method"], sort=False)["reads_labels"]:
-                if (reads == "false").any() and not (reads == "true").any():
+                if "false" in set(reads) and "true" not in set(reads):
                     left_out.setdefault(str(dataset), []).append(str(method))
-        cells, results, planned = (
-            frame[np.array([method not in left_out.get(dataset, ())
-                            for dataset, method in zip(frame["dataset"], frame["method"], strict=True)], dtype=bool)]
-            for frame in (cells, results, planned)
-        )  # fmt: skip  # an empty list would choose columns
-        return replace(
-            self, cells=cells, results=results, planned=planned, labels=labels, left_out=left_out, whole=self.every_cell
-        )
+        for dataset, methods in left_out.items():
+            cells = cells[(cells["dataset"] != dataset) | ~cells["method"].isin(methods)]
+        return replace(self, cells=cells, labels=labels, left_out=left_out, whole=self.every_cell)
 
     @property
     def shifted(self) -> pd.DataFrame:
@@ -132,20 +125,17 @@ class Results:
 
     @property
     def every_cell(self) -> pd.DataFrame:
-        """The cells of every label regime."""
+        """The cells of every pseudo-label setting."""
         return self.cells if self.whole is None else self.whole
 
+    @cached_property
+    def _facts(self) -> dict[str, set[str]]:
+        """Labels of the methods that state each of `FACTS`."""
+        return {fact: set(self.every_cell.loc[self.every_cell[fact], "method"]) for fact in FACTS}
+
     def states(self, label: str, fact: str) -> bool:
-        """Whether the method behind a label states a fact of itself: as its runs are tagged, else as it does now."""
-        of = self.every_cell[self.every_cell["method"] == label]
-        tagged = [tag for tag in of.get(fact, ()) if tag in ("true", "false")]
-        if tagged:
-            return bool(tagged[-1] == "true")
-        named = (self.params.get(run, {}).get("method.name") for run in of.get("run_id", ()))
-        try:
-            return bool(getattr(plugins.load(plugins.METHODS, next(filter(None, named), label)), fact, False))
-        except SuiteError:  # not installed here, or broken
-            return False
+        """Whether the method behind a label states one of `FACTS`."""
+        return label in self._facts[fact]
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -155,24 +145,24 @@ class Results:
     @cached_property
     def demonstrations(self) -> set[str]:
         """Data sets whose results say nothing about real faces."""
-        return set(self.results.loc[self.results["demonstration"].astype(bool), "dataset"])
+        return set(self.cells.loc[self.cells["demonstration"], "dataset"])
 
     def of(self, dataset: str) -> pd.DataFrame:
         """The cells of a data set."""
         return self.cells[self.cells["dataset"] == dataset]
 
     def methods(self, dataset: str) -> list[str]:
-        """Method labels in the tables' order: those that see one face at a time, then those that see the pool."""
+        """Method labels in the tables' order: inductive methods, then transductive ones."""
         return self.in_blocks(method_order(self.of(dataset)["method"]))
 
     def in_blocks(self, labels: Iterable[str]) -> list[str]:
-        """The same labels, those whose methods see the pool last."""
+        """The same labels, those of transductive methods last."""
         return sorted(labels, key=lambda label: self.states(label, "sees_pool"))
 
     def warnings_for(self, dataset: str, methods: Iterable[str]) -> list[Warn]:
         """The warnings on any of these methods."""
-        wanted = set(methods)
-        return [warn for warn in self.warnings if warn.dataset == dataset and wanted & set(warn.methods)]
+        concerned = set(methods)
+        return [warn for warn in self.warnings if warn.dataset == dataset and concerned & set(warn.methods)]
 
     def scores(self, run_id: str) -> pd.DataFrame | None:
         """A run's scores.parquet, one row a test image; None when the artifact is gone."""
@@ -209,21 +199,24 @@ def load(tracker: Tracker) -> Results:
             f"profile {tracker.profile!r} has no finished cell{failed} in {tracker.uri}",
             "run `osfer run` with the same --profile first, or set MLFLOW_TRACKING_URI to the store that has them",
         )
-    plan = {_coordinates(cell): cell.get("cell_key") for cell in tracker.planned()}
+    planned = {coordinates(cell): cell for cell in tracker.planned()}
+    plan = {place: cell.get("cell_key") for place, cell in planned.items()}
     shown = _shown(plan, runs)
     if not shown:
         raise SuiteError(
             f"none of the {finished} finished cells of profile {tracker.profile!r} has the settings of its latest plan",
             "run `osfer run` with the same --profile: it computes the planned ones",
         )
-    results = pd.DataFrame([_row(key, run) for key, run in shown.items()])
-    planned = pd.DataFrame(list(dict.fromkeys([*plan, *shown])), columns=list(COORDINATES))
-    cells = planned.merge(results, how="left", on=list(COORDINATES), validate="one_to_one")
-    cells["status"] = cells["status"].fillna(MISSING)
+    rows = [
+        dict(zip(COORDINATES, place, strict=True))
+        | protocol_fields(planned.get(place) or shown[place].data.tags)
+        | (run_columns(shown[place]) if place in shown else {"status": MISSING})
+        for place in dict.fromkeys([*plan, *shown])
+    ]
     params = {run.info.run_id: dict(run.data.params) for run in shown.values()}
-    warnings = _warnings(results, _hidden(plan, shown, runs))
-    warnings += _outdated(tracker.profile, plan, shown, outdated)
-    return Results(tracker.profile, tracker.experiment_id, results, planned, cells, params, warnings, tracker)
+    cells = typed_frame(rows, params)
+    warnings = setting_warnings(cells, plan, shown, runs) + evaluation_warnings(tracker.profile, plan, shown, outdated)
+    return Results(tracker.profile, tracker.experiment_id, cells, params, warnings, tracker)
 
 
 def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
@@ -232,7 +225,7 @@ def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
     loose: dict[Key, Run] = {}
     for run in sorted(runs, key=lambda run: run.info.status == "FINISHED"):  # a finished one overwrites a failed one
         by_key[run.data.tags.get("cell_key", "")] = run
-        loose[_key(run)] = run
+        loose[run_key(run)] = run
     shown = {
         place: by_key[key] if key else loose[place]
         for place, key in plan.items()
@@ -240,144 +233,3 @@ def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
     }
     used = {run.info.run_id for run in shown.values()}
     return shown | {key: run for key, run in loose.items() if key not in plan and run.info.run_id not in used}
-
-
-def method_order(labels: Iterable[str]) -> list[str]:
-    """The paper's methods in the paper's order, then the others as they come."""
-    distinct = list(dict.fromkeys(labels))
-    return [m for m in PAPER_METHODS if m in distinct] + [m for m in distinct if m not in PAPER_METHODS]
-
-
-def protocol_order(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(family, open_classes) by family, then by the classes' order in the paper; other classes as they come."""
-    distinct = list(dict.fromkeys(pairs))
-
-    def rank(item: tuple[str, str]) -> tuple[int, list[int], int]:
-        family, label = item
-        names = choice_of(label).split("+")  # without what is said of pool and labels
-        classes = [BASIC.index(name) if name in BASIC else len(BASIC) for name in names]
-        place = FAMILY_ORDER.index(family) if family in FAMILY_ORDER else len(FAMILY_ORDER)
-        return place, classes, distinct.index(item)
-
-    return sorted(distinct, key=rank)
-
-
-def _key(run: Run) -> Key:
-    return _coordinates(run.data.tags)
-
-
-def _coordinates(cell: dict[str, Any]) -> Key:
-    return cell["dataset"], cell["protocol"], cell["open_classes"], cell["method"], int(cell["seed"])
-
-
-def _row(key: Key, run: Run) -> dict[str, Any]:
-    tags, data = run.data.tags, [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
-    metrics = {name: value for name, value in run.data.metrics.items() if not name.startswith("curve.")}
-    return {
-        **dict(zip(COORDINATES, key, strict=True)),
-        "status": FINISHED if run.info.status == "FINISHED" else FAILED,
-        "error": tags.get("error", "") or "no error recorded",
-        "run_id": run.info.run_id,
-        "logged": datetime.fromtimestamp(run.info.start_time / 1000, UTC),
-        "cell_key": tags.get("cell_key", ""),
-        "settings_key": tags.get("settings_key", ""),
-        "selection": tags.get("selection", "") or "not stated",
-        "git_commit": tags.get("git_commit", "unknown"),
-        "host": tags.get("host", "unknown"),
-        "device": tags.get("device", "unknown"),
-        **{name: tags.get(name, "unknown") for name in ENVIRONMENT},
-        "demonstration": tags.get("demonstration", "").lower() == "true",
-        "reads_labels": tags.get("reads_labels", "unknown"),
-        "features": tags.get(FEATURES_TAG, ""),
-        **{fact: tags.get(fact, "unknown") for fact in FACTS},
-        "notes": tuple(read_notes(tags.get("notes", ""))),
-        "fingerprint": data[0].digest if data else "",
-        "counts": (data[0].profile or "") if data else "",
-        **metrics,
-    }
-
-
-def _some(items: list[str], most: int = 6) -> str:
-    return "; ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _warnings(results: pd.DataFrame, hidden: dict[tuple[str, str], dict[str, list[str]]]) -> tuple[Warn, ...]:
-    """What a reader must know of the runs shown; hidden: as _hidden gives it."""
-    done = results[results["status"] == FINISHED]
-    single = [
-        (dataset, method, f"{text}: {_some(places)}.")
-        for (dataset, method), texts in hidden.items()
-        for text, places in texts.items()
-    ]
-    methods: dict[tuple[str, str], dict[str, None]] = {}  # ordered sets
-    for dataset, method, text in [*single, *_method_warnings(done), *_dataset_warnings(done)]:
-        methods.setdefault((dataset, text), {})[method] = None
-    return tuple(Warn(dataset, tuple(concerned), text) for (dataset, text), concerned in methods.items())
-
-
-def _method_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """(data set, method, text) on finished runs of one method that differ in settings or commit."""
-    for dataset, method in dict.fromkeys(zip(done["dataset"], done["method"], strict=True)):
-        rows = done[(done["dataset"] == dataset) & (done["method"] == method)]
-        settings = rows["settings_key"].nunique()
-        if settings > 1:
-            yield dataset, method, f"the cells shown were computed with {settings} different settings."
-        commits = sorted(set(rows["git_commit"]))
-        if len(commits) > 1:
-            yield dataset, method, f"the cells shown come from {len(commits)} commits ({', '.join(commits)})."
-        dirty = [commit for commit in commits if commit.endswith("-dirty")]
-        if dirty:
-            yield dataset, method, f"computed from a checkout with uncommitted changes ({', '.join(dirty)})."
-
-
-def _dataset_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """(data set, method, text) on what should be the same in all finished runs of a data set."""
-    for dataset in done["dataset"].unique():
-        rows = done[done["dataset"] == dataset]
-        for column, text in DIFFERING.items():
-            values = sorted(set(rows[column]) - {"", "unknown"})
-            for method in method_order(rows["method"]) if len(values) > 1 else []:
-                yield str(dataset), method, text.format(len(values), ", ".join(values))
-
-
-def _outdated(
-    profile: str, plan: dict[Key, str | None], shown: dict[Key, Run], outdated: list[Run]
-) -> tuple[Warn, ...]:
-    """What is missing because another version of the evaluation measured it: old numbers never stand beside new ones."""
-    places: dict[tuple[str, str, str], list[str]] = {}
-    for run in outdated:
-        planned = [place for place, key in plan.items() if key == run.data.tags.get("cell_key")]
-        for place in planned or [_key(run)]:
-            dataset, _, opened, method, seed = place
-            if place not in shown:
-                version = run.data.tags.get("evaluation", "1")
-                places.setdefault((dataset, version, method), []).append(f"{opened} seed {seed}")
-    return tuple(
-        Warn(
-            dataset,
-            (method,),
-            f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: {_some(of)}.",
-        )
-        for (dataset, version, method), of in places.items()
-    )
-
-
-def _hidden(
-    plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run]
-) -> dict[tuple[str, str], dict[str, list[str]]]:
-    """What finished and is not shown, in words, with its places, by data set and method."""
-    used = {run.info.run_id for run in shown.values()}
-    finished = Counter(_key(run) for run in runs if run.info.status == "FINISHED" and run.info.run_id not in used)
-    hidden: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for place in dict.fromkeys([*plan, *shown]):
-        dataset, _, open_classes, method, seed = place
-        if not finished[place]:
-            continue
-        if place not in shown:
-            text = "finished with other settings than the latest plan's, which are still to be computed"
-        elif shown[place].info.status == "FINISHED":
-            text = "also finished with other settings; those of the latest plan are shown"
-        else:
-            text = "failed with the settings of the latest plan; a run with other settings finished and is not shown"
-        hidden.setdefault((dataset, method), {}).setdefault(text, []).append(f"{open_classes} seed {seed}")
-    return hidden

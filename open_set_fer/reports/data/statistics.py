@@ -1,8 +1,8 @@
 """Do methods differ over choices of open classes? Friedman with Nemenyi, and pairwise Wilcoxon with Holm (Demšar 2006).
 
-A block is a choice of open classes of one data set, its number for a method the mean over seeds, and over the pools where
-several were made of it: seeds and pools of a choice test the same faces, so that they are no blocks of their own. Choices share faces too (closed ones nearly all), which the tests
-take no account of: DEPENDENCE says so wherever a p-value stands.
+A block is a choice of open classes of one data set; its number for a method is the mean over seeds, and over pools
+where there are several: seeds and pools of a choice test the same faces, so they are not separate blocks. Choices share
+faces too (nearly all closed ones), which the tests ignore: DEPENDENCE is printed with every p-value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pandas as pd
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.benchmark.protocols.pseudo_labels import choice_of
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED
 
@@ -28,15 +27,15 @@ LEVEL, PERCENT = 0.05, "5 %"
 FEWEST_BLOCKS = 6
 """With five, a method that wins every block still has a Wilcoxon p-value of 2 / 2**5 = 0.0625."""
 DEPENDENCE = (
-    "The tests take blocks for independent; choices of open classes share faces and models, so the p-values are too small "
-    "rather than too large"
+    "The tests take blocks for independent; choices of open classes share faces and models, so the p-values are too "
+    "small rather than too large"
 )
 BLOCK = ["protocol", "choice"]
 
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test: that no method differs from another; chi-square approximation, rough below ten blocks."""
+    """Friedman's test of equal methods; chi-square approximation, rough below ten blocks."""
 
     statistic: float
     freedom: int
@@ -44,16 +43,17 @@ class Friedman:
 
     @property
     def rejects(self) -> bool:
-        """Whether methods differ at LEVEL; else no pair is to be told apart by ranks."""
+        """Whether methods differ at LEVEL; else ranks distinguish no pair."""
         return self.p_value < LEVEL
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods, the one of the better mean rank first.
+    """Two methods, first the better by mean rank.
 
-    difference: median over blocks of first - second. wins: blocks in which the first is better. nemenyi: p-value, None with
-    two methods. wilcoxon: p-value of the signed-rank test, zero differences split (zsplit), after Holm's correction.
+    difference: median over blocks of first - second. wins: blocks in which the first is better.
+    nemenyi: p-value, None with two methods.
+    wilcoxon: p-value of the signed-rank test, zero differences split (zsplit), after Holm's correction.
     """
 
     first: str
@@ -68,9 +68,10 @@ class Pair:
 class Comparison:
     """Methods over the blocks of one data set, by AUROC.
 
-    blocks: labels of the choices. seeds, pools: how many each block averages. ranks: mean rank by method, 1 the best, the best
-    first. friedman, critical_difference (of mean ranks, Nemenyi, at LEVEL), nemenyi (p-values, square): None with two
-    methods. pairs: every pair. left_out: methods that are not planned for every block and seed.
+    blocks: labels of the choices. seeds, pools: how many each block averages.
+    ranks: mean rank by method, 1 the best, best first.
+    friedman, critical_difference (of mean ranks, Nemenyi, at LEVEL), nemenyi (p-values, square): None with two methods.
+    pairs: every pair. left_out: methods that are not planned for every block and seed.
     """
 
     blocks: list[str]
@@ -85,17 +86,17 @@ class Comparison:
 
     @property
     def smallest(self) -> float:
-        """The smallest p-value that Wilcoxon with Holm can have with so many blocks and pairs."""
+        """The smallest possible p-value of Wilcoxon with Holm for these blocks and pairs."""
         return float(min(1.0, len(self.pairs) * 2.0 ** (1 - len(self.blocks))))
 
     @property
     def different(self) -> list[Pair]:
-        """The pairs that Wilcoxon with Holm tells apart at LEVEL."""
+        """Pairs that differ at LEVEL by Wilcoxon with Holm."""
         return [pair for pair in self.pairs if pair.wilcoxon < LEVEL]
 
 
 def compare(cells: pd.DataFrame) -> Comparison | str:
-    """Compare the methods of these cells (of one data set and label regime); a sentence where that cannot be.
+    """Comparison of the methods of these cells (of one data set and pseudo-label setting), or why there is none.
 
     Refused where a planned cell has no AUROC, with fewer than FEWEST_BLOCKS blocks, and with fewer than two methods.
     """
@@ -104,9 +105,8 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
         for method, rows in cells.groupby("method", sort=False)
     }
     everywhere = set().union(*places.values())
-    methods = [method for method, of in places.items() if of == everywhere]
+    methods = [method for method, planned in places.items() if planned == everywhere]
     cells = cells[cells["method"].isin(methods)]
-    cells = cells.assign(choice=cells["open_classes"].map(choice_of))
     left_out = [method for method in places if method not in methods]
     blocks = cells[BLOCK].drop_duplicates()
     if reason := _refusal(cells, methods, len(blocks)):
@@ -117,7 +117,7 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
 
 
 def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
-    """Why these cells cannot be compared; '' where they can."""
+    """Reason against a comparison of these cells, or ''."""
     if len(methods) < 2:
         return "fewer than two methods are planned for every choice of open classes and seed"
     if blocks < FEWEST_BLOCKS:
@@ -137,7 +137,7 @@ def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
 
 
 def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) -> Comparison:
-    """The tests on a complete table, blocks by methods."""
+    """Tests on a complete table, blocks by methods."""
     import scikit_posthocs  # statsmodels and seaborn come with it: a second and a half
 
     values = means.to_numpy(dtype=np.float64)
@@ -168,7 +168,7 @@ def _friedman(values: NDArray[np.float64]) -> Friedman:
 
 
 def critical_difference(methods: int, blocks: int) -> float:
-    """Nemenyi's: by how much two mean ranks must differ at LEVEL.
+    """Nemenyi's critical difference of two mean ranks at LEVEL.
 
     >>> round(critical_difference(methods=4, blocks=14), 2)  # Demšar (2006), section 3.2.2
     1.25
@@ -189,7 +189,7 @@ def _pairs(ordered: pd.DataFrame, wilcoxon: pd.DataFrame, nemenyi: pd.DataFrame 
     return pairs
 
 
-# -- in words ----------------------------------------------------------------------------------------------------------
+# -- text -------------------------------------------------------------------------------------------------------------
 
 
 def p_text(p_value: float) -> str:
@@ -201,44 +201,42 @@ def p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
 
 
-def sentences(found: Comparison) -> str:
-    """What was compared, how, and what came out; for a caption."""
-    over = f"Mean ranks by AUROC over {len(found.blocks)} choices of open classes"
-    averaged = [f"{found.seeds} seeds"] * (found.seeds > 1) + [f"{found.pools} pools"] * (found.pools > 1)
-    if averaged:
+def sentences(comparison: Comparison) -> str:
+    """Methods, tests and results of a comparison, for a caption."""
+    over = f"Mean ranks by AUROC over {len(comparison.blocks)} choices of open classes"
+    counts = {"seeds": comparison.seeds, "pools": comparison.pools}
+    if averaged := [f"{count} {name}" for name, count in counts.items() if count > 1]:
         over += f" (each the mean over {' and '.join(averaged)})"
-    ranks = ", ".join(f"{method_name(method)} {rank:.1f}" for method, rank in found.ranks.items())
+    ranks = ", ".join(f"{method_name(method)} {rank:.1f}" for method, rank in comparison.ranks.items())
     parts = [f"{over}: {ranks}"]
-    if found.friedman is not None and found.critical_difference is not None:
+    test = comparison.friedman
+    if test is not None and comparison.critical_difference is not None:
+        parts.append(f"Friedman: χ²({test.freedom}) = {test.statistic:.2f}, p {p_text(test.p_value)}")
         parts.append(
-            f"Friedman: χ²({found.friedman.freedom}) = {found.friedman.statistic:.2f}, p {p_text(found.friedman.p_value)}"
-        )
-        parts.append(
-            f"Nemenyi: critical difference {found.critical_difference:.2f} at {PERCENT}"
-            if found.friedman.rejects
+            f"Nemenyi: critical difference {comparison.critical_difference:.2f} at {PERCENT}"
+            if test.rejects
             else "it does not tell the methods apart, so neither does a difference of ranks"
         )
-    parts.append(_wilcoxon_words(found))
-    return ". ".join(part[0].upper() + part[1:] for part in [*parts, DEPENDENCE, *_left_out(found)]) + "."
+    parts.append(_wilcoxon_words(comparison))
+    return ". ".join(part[0].upper() + part[1:] for part in [*parts, DEPENDENCE, *_left_out(comparison)]) + "."
 
 
-def _wilcoxon_words(found: Comparison) -> str:
-    """Which pairs Wilcoxon with Holm tells apart; says so where it never could."""
-    test = "Wilcoxon signed-rank" + (" with Holm's correction" if len(found.pairs) > 1 else "")
-    if found.smallest >= LEVEL:
-        return (
-            f"{test}: {len(found.pairs)} pairs over {len(found.blocks)} blocks cannot have p below {found.smallest:.3f}"
-        )
-    if not found.different:
+def _wilcoxon_words(comparison: Comparison) -> str:
+    """Sentence on the pairs that differ by Wilcoxon with Holm, or on why none could."""
+    test = "Wilcoxon signed-rank" + (" with Holm's correction" if len(comparison.pairs) > 1 else "")
+    if comparison.smallest >= LEVEL:
+        pairs = f"{len(comparison.pairs)} pairs over {len(comparison.blocks)} blocks"
+        return f"{test}: {pairs} cannot have p below {comparison.smallest:.3f}"
+    if not comparison.different:
         return f"{test}: no pair differs at {PERCENT}"
-    named = [f"{method_name(pair.first)} and {method_name(pair.second)}" for pair in found.different]
-    if len(named) == len(found.pairs) > 1:
+    named = [f"{method_name(pair.first)} and {method_name(pair.second)}" for pair in comparison.different]
+    if len(named) == len(comparison.pairs) > 1:
         named = ["every pair"]
-    said = f"{test}, p < {LEVEL} between {'; '.join(named[:8])}"
-    return said + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+    sentence = f"{test}, p < {LEVEL} between {'; '.join(named[:8])}"
+    return sentence + (f" and {len(named) - 8} more" if len(named) > 8 else "")
 
 
-def _left_out(found: Comparison) -> list[str]:
-    if not found.left_out:
+def _left_out(comparison: Comparison) -> list[str]:
+    if not comparison.left_out:
         return []
-    return [f"Not compared, as not planned for every choice: {', '.join(map(method_name, found.left_out))}"]
+    return [f"Not compared, as not planned for every choice: {', '.join(map(method_name, comparison.left_out))}"]

@@ -179,7 +179,7 @@ def _label_contrast(pair: Pair) -> ReportFigure:
 
 def _label_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
     """Draw a bar a choice of open classes; returns what the bars show in words."""
-    order = [label for _, label in protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))]
+    order = [label for _, label in protocol_order(cells)]
     by_label = {cell["open_classes"]: cell for _, cell in cells.iterrows()}
     bars = [f"{label} {_share_bar(axes, place, results, by_label[label])}" for place, label in enumerate(order)]
     axes.set_title(f"entropy, mean {cells['pseudo_label_entropy_open'].mean():.2f}", fontsize=8, loc="right")

@@ -172,7 +172,7 @@ def _histograms(results: Results, dataset: str) -> Iterator[ReportFigure]:
 
 
 def _protocols(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    return protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))
+    return protocol_order(cells)
 
 
 def _parts(cells: pd.DataFrame) -> list[tuple[list[str], list[str]]]:

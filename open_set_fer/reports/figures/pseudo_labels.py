@@ -50,8 +50,10 @@ def label_figures(results: Results) -> Iterator[ReportFigure]:
     for dataset in results.datasets:
         cells = results.of(dataset)
         cells = cells[cells["method"] == METHOD]
-        drawn = cells[cells["open_classes"].str.endswith(CONCENTRATED.suffix) & (cells["status"] == FINISHED)]
-        for _, label in protocol_order(zip(drawn["protocol"], drawn["open_classes"], strict=True)):
+        drawn = cells[
+            (cells["labels"] == "concentrated") & (cells["label_share"] == 1.0) & (cells["status"] == FINISHED)
+        ]
+        for _, label in protocol_order(drawn):
             opened = label.removesuffix(CONCENTRATED.suffix)
             by_group = [cells[cells["open_classes"] == opened + group.regime.suffix] for group in GROUPS]
             yield _figure(results, dataset, opened, by_group)

@@ -51,7 +51,7 @@ def roc_figures(results: Results, dataset: str) -> Iterator[ReportFigure]:
         return
     cells = cells[cells["seed"] == cells["seed"].min()]
     methods = results.methods(dataset)
-    places = protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))
+    places = protocol_order(cells)
     for family in dict.fromkeys(family for family, _ in places):
         members = cells[cells["protocol"] == family]
         choices = [opened for of, opened in places if of == family]

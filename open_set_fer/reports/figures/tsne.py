@@ -79,14 +79,15 @@ def _chosen(results: Results, dataset: str) -> _Chosen | None:
     for cell in cells.to_dict("records"):
         place = cell["protocol"], cell["open_classes"], int(cell["seed"])
         groups.setdefault(place, {})[cell["method"]] = cell["run_id"]
-    order = protocol_order(place[:2] for place in groups)
+    order = protocol_order(cells)
     chosen = min(groups, key=lambda place: (-len(groups[place]), order.index(place[:2]), place[2]))
     return _Chosen(chosen[1], chosen[2], groups[chosen])
 
 
 def _command(results: Results, dataset: str) -> str:
     cells = results.of(dataset)
-    opened = protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))[0][1].partition(" (")[0]
+    _, label = protocol_order(cells)[0]
+    opened = str(cells.loc[cells["open_classes"] == label, "choice"].iloc[0])
     return shlex.join(
         [
             "osfer",

@@ -152,7 +152,7 @@ def all_tables(results: Results) -> list[Table]:
 
 def table_rows(cells: pd.DataFrame) -> list[tuple[str, str]]:
     """(family, open classes) of the cells in the paper's order."""
-    return protocol_order(zip(cells["protocol"], cells["open_classes"], strict=True))
+    return protocol_order(cells)
 
 
 # -- kinds of tables ---------------------------------------------------------------------------------------------------

@@ -19,8 +19,6 @@ from open_set_fer.benchmark.protocols.pseudo_labels import (
     SHARES,
     Labels,
     Regime,
-    labels_of,
-    share_of,
 )
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
@@ -84,9 +82,9 @@ def controls_among(cells: pd.DataFrame, method: str) -> list[Control]:
     """
     found = []
     for labels in CONTROLS:
-        own = cells[(cells["method"] == method) & (cells["open_classes"].map(labels_of) == labels)]
+        own = cells[(cells["method"] == method) & (cells["labels"] == labels)]
         if len(own):
-            shares = own["open_classes"].map(share_of)
+            shares = own["label_share"]
             usual = SHARES[labels]
             share = usual if (shares == usual).any() else float(shares.mode().iloc[0])
             found.append(_control(method, Regime(labels, share), own[shares == share], cells))
@@ -186,8 +184,8 @@ def _compared(control: Control) -> str:
 def control_command(results: Results, dataset: str, methods: list[str], labels: Labels = CONTROLS[0]) -> str:
     """The command that computes the control of these methods, on the first open classes of the data set's cells."""
     cells = results.of(dataset)
-    opened = cells.loc[cells["open_classes"].map(labels_of) == "own", "open_classes"]
-    chosen = ["--open", str(opened.iloc[0])] if len(opened) and " (" not in str(opened.iloc[0]) else []
+    first = cells[cells["labels"] == "own"].head(1)
+    chosen = ["--open", str(first["choice"].iloc[0])] if (first["choice"] == first["open_classes"]).any() else []
     labelled = ",".join(dict.fromkeys([*methods, REFERENCE]))
     command = ["osfer", "run", "--profile", results.profile, "--dataset", dataset, *chosen]
     return shlex.join([*command, "--method", labelled, "--labels", labels])

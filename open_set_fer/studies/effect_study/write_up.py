@@ -175,7 +175,7 @@ def _classes(rows: pd.DataFrame) -> list[dict[str, Any]]:
             "entropy": entropy.get(open_classes),
             "by": [groups.get((open_classes, method), nothing) for method in ("baseline", "ours", "ours-plus")],
         }
-        for _, open_classes in protocol_order(zip(rows["protocol"], rows["open_classes"], strict=True))
+        for _, open_classes in protocol_order(rows)
     ]
 
 

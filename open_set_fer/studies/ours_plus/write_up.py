@@ -6,7 +6,6 @@ or of closed faces with a shift. What is not measured is said to be missing, wit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, auroc
-from open_set_fer.benchmark.protocols.pseudo_labels import choice_of
+from open_set_fer.benchmark.protocols.protocol import qualifiers
+from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.reports.data.names import method_name
@@ -66,9 +66,9 @@ def write_ours_plus_study(
     seeds = sorted({*map(int, results.cells["seed"]), *seeds})
     testing = [name for name in methods if any(held_out.get(r) is not None for r in _runs(results.cells, name))]
     kinds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    for (family, label), cells in results.cells.groupby(["protocol", "open_classes"], sort=False):
+    for (family, _), cells in results.cells.groupby(["protocol", "open_classes"], sort=False):
         arms = {name: _arm(results, cells[cells["method"] == name], held_out, len(seeds)) for name in methods}
-        kinds[family == SHIFT].append({"pool": pool_of(str(label)), "arms": arms})
+        kinds[family == SHIFT].append({"pool": pool_of(cells), "arms": arms})
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("open_set_fer.studies.ours_plus", "."), trim_blocks=True, keep_trailing_newline=True
     )
@@ -80,7 +80,7 @@ def write_ours_plus_study(
         testing=testing,
         open=kinds[False],
         shifts=kinds[True],
-        opened=", ".join(dict.fromkeys(map(choice_of, results.cells["open_classes"]))),
+        opened=", ".join(dict.fromkeys(results.cells["choice"])),
         datasets=", ".join(results.datasets),
         seeds=seeds,
         missing=sum(arm.planned - len(arm.auroc) for arm in every),
@@ -92,13 +92,11 @@ def write_ours_plus_study(
     return path
 
 
-def pool_of(label: str) -> str:
-    """What a protocol's label says of its pool.
-
-    >>> pool_of("surprise (open faces of the test split) (90 images, 10% open)")
-    'open faces of the test split, 90 images, 10% open'
-    """
-    return ", ".join(re.findall(r"\(([^)]*)\)", label)) or "the whole pool"
+def pool_of(cells: pd.DataFrame) -> str:
+    """Display text of the pool and pseudo labels of one protocol's cells."""
+    cell = cells.iloc[0]
+    texts = qualifiers(cell["open_from"], cell["pool"], Regime(cell["labels"], cell["label_share"]))
+    return ", ".join(texts) or "the whole pool"
 
 
 def _runs(cells: pd.DataFrame, method: str) -> Iterable[str]:

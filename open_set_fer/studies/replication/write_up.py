@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.benchmark.protocols.pseudo_labels import labels_of, opened_by, share_of
 from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
@@ -85,11 +84,7 @@ def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, Results | No
     cells = results.cells[results.cells["protocol"] == "single"]
     if not len(cells):
         return empty, None
-    cells = cells.assign(
-        open=cells["open_classes"].map(opened_by),
-        labels=cells["open_classes"].map(labels_of),
-        share=cells["open_classes"].map(share_of),
-    )
+    cells = cells.assign(open=cells["choice"], share=cells["label_share"])
     return cells[(cells["labels"] == "own") | (cells["reads_labels"] != "false")], results
 
 
@@ -102,7 +97,7 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
     paired = whole.groupby("method")["labels"].nunique() > 1
     whole = whole[whole["method"].map(paired).astype(bool)]
     rows = []
-    for _, opened in protocol_order(dict.fromkeys(("single", name) for name in whole["open"])):
+    for _, opened in protocol_order(whole.assign(protocol="single", open_classes=whole["open"], choice=whole["open"])):
         for method in method_order(whole["method"]):
             of = whole[(whole["open"] == opened) & (whole["method"] == method)]
             dataset = str(whole["dataset"].iloc[0])

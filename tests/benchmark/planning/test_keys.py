@@ -15,7 +15,7 @@ STORED = Path(__file__).parents[1] / "smoke_keys.json"
 
 
 def test_smokes_cells_have_the_keys_that_they_always_had(tmp_path, monkeypatch):
-    """Stored keys by label, for a data set whose fingerprint is 64 zeros. A key may change only with a raised version."""
+    """Stored keys by label, for a data set with a fingerprint of 64 zeros. A key changes only with a raised version."""
     outline = Outline((*BASIC, *COMPOUND, CONTEMPT), "0" * 64, 100)
     monkeypatch.setattr(Synthetic, "outline", lambda self, cache: outline)
     cells, _ = dry_plan(load_profile("smoke"), Selection(methods=("all",)), tmp_path)

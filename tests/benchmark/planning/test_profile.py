@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
-from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile, profile_names
+from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile
+from open_set_fer.benchmark.planning.profile_files import profile_names
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.dias import Dias
 from open_set_fer.methods.shared.recipe import BackboneSettings

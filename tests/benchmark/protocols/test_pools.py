@@ -1,4 +1,4 @@
-"""Kinds of pools from profile to report: who is left out, what results say of themselves, where shifted faces appear."""
+"""Kinds of pools from profile to report: methods left out, tags of results, places of shifted faces."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rich.console import Console
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.protocols.protocol import Pool, Protocol
-from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime, choice_of
+from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.protocol import Protocol
+from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.benchmark.storage.verify import faults_of
 from open_set_fer.cli.overview import auroc_table
 from open_set_fer.errors import SuiteError
@@ -68,10 +69,10 @@ def test_a_method_that_scores_its_pool_alone_is_left_out_where_others_are_scored
         None,
     ],
 )
-def test_every_label_tells_its_choice_of_open_classes(pool, regime):
-    whole = Protocol("pairs", "fear+anger", ("neutral", "disgust"), ("fear", "anger"))
+def test_every_protocol_tells_its_choice_of_open_classes(pool, regime):
+    whole = Protocol("pairs", ("neutral", "disgust"), ("fear", "anger"))
     for protocol in (whole, whole.on_test_split()):
-        assert choice_of((protocol.on(pool) if pool else protocol).under(regime).label) == "fear+anger"
+        assert (protocol.on(pool) if pool else protocol).under(regime).choice == "fear+anger"
 
 
 def test_regimes_of_open_faces_do_not_go_with_pools_that_have_none(profile, tmp_path):

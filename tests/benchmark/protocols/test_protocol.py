@@ -9,16 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from open_set_fer.benchmark.protocols import protocol as protocols
-from open_set_fer.benchmark.protocols.protocol import (
-    FAMILIES,
-    Pool,
-    Protocol,
-    enumerate_protocols,
-    make_task,
-    opening,
-    split_faces,
-)
+from open_set_fer.benchmark.protocols import task as protocols
+from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, Protocol, enumerate_protocols, opening
+from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
@@ -178,7 +172,7 @@ def many_faces() -> FaceSet:
 
 
 def test_a_pool_that_others_are_scored_outside_of():
-    """The pool is the one of the same size and share; nothing else is scored, and the method is told neither's truth."""
+    """The pool is that of the same size and share; only the others are scored; the method gets no truth."""
     faces, whole = many_faces(), enumerate_protocols(BASIC, ("single",))[0]
     inside = whole.on(Pool(size=40, open_share=0.25))
     outside = whole.on(Pool(size=40, open_share=0.25, scored="others"))

@@ -1,4 +1,4 @@
-"""Label regimes: which rows get other outputs, that nothing else does, and that a method cannot tell."""
+"""Pseudo-label settings: rows with other outputs, nothing else changed, invisible to a method."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
-from open_set_fer.benchmark.planning.profile import load_profile, regime_of
-from open_set_fer.benchmark.protocols.protocol import enumerate_protocols, make_task, split_faces
+from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.planning.profile_tables import regime_of
+from open_set_fer.benchmark.protocols.protocol import enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import (
     LABELS,
     OWN,
@@ -23,11 +24,9 @@ from open_set_fer.benchmark.protocols.pseudo_labels import (
     Regime,
     draw_concentration,
     draw_pairing,
-    labels_of,
     lent_logits,
-    opened_by,
-    share_of,
 )
+from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
@@ -90,7 +89,7 @@ def test_a_smaller_share_moves_a_part_of_what_a_larger_one_does(share, other, se
 
 
 def test_concentrated_open_faces_all_get_the_class_that_most_of_them_had():
-    # Six images of three classes; 1, 3, 4 and 5 are open. Most of all images are class 0, most of the open ones class 2.
+    # Six images of three classes; 1, 3, 4 and 5 are open. Most images are class 0, most open ones class 2.
     answers = np.array([0, 2, 0, 2, 1, 0])
     own = np.where(np.arange(3) == answers[:, None], 2.0, [[-1.0, 0.0, 1.0]]).astype(np.float32)
     opened = np.array([1, 3, 4, 5])
@@ -164,15 +163,13 @@ def test_open_faces_of_the_test_split_alone(faces):
 
 @pytest.mark.parametrize("labels", LABELS)
 @pytest.mark.parametrize("share", [None, 0.35])
-def test_a_label_names_its_regime(labels, share):
+def test_the_fields_of_a_protocol_name_its_pseudo_label_setting(labels, share):
     if labels == "own" and share is not None:
         return
-    regime = regime_of(labels, share)
-    assert labels_of(SURPRISE.under(regime).label) == labels
-    assert share_of(SURPRISE.under(regime).label) == pytest.approx(regime.share)
-    assert opened_by(SURPRISE.under(regime).label) == "surprise"
-    assert labels_of("open (released)") == "own"
-    assert opened_by("fear (9 images, 50% open)") == "fear (9 images, 50% open)"
+    protocol = SURPRISE.under(regime_of(labels, share))
+    assert protocol.fields().get("label_share", 0.0) == protocol.regime.share
+    assert protocol.fields()["labels"] == protocol.tags()["labels"] == labels
+    assert protocol.choice == "surprise"
 
 
 def test_keys_of_own_labels_stay_and_every_regime_and_share_has_its_own():
@@ -282,8 +279,8 @@ def test_label_loss_ranks_as_msp_under_own_labels_and_finds_those_that_are_not(c
 def test_regime_and_share_are_in_label_and_tags_and_the_control_is_named(cells):
     cell = cells["flipped", "label-loss"][0]
     assert cell.coordinates()["open_classes"] == "surprise (20% of labels flipped)"
-    assert cell.regime_tags() == {"labels": "flipped", "label_share": "0.2"}
-    assert cells["own", "baseline"][0].regime_tags() == {"labels": "own"}
+    assert cell.regime_tags() == {"choice": "surprise", "labels": "flipped", "label_share": "0.2"}
+    assert cells["own", "baseline"][0].regime_tags() == {"choice": "surprise", "labels": "own"}
     result = replace(cells["flipped", "label-loss"][1], tags={**cell.coordinates(), **cell.regime_tags()})
     assert "control AUROC" in result.title()
 

@@ -1,4 +1,4 @@
-"""Label regimes in a report: tables of their own, said in titles and captions; who does not read the labels is left out."""
+"""Pseudo-label settings in a report: separate tables with titles; methods that do not read labels are left out."""
 
 from __future__ import annotations
 
@@ -84,8 +84,10 @@ def test_the_page_has_all_regimes_and_its_summary_own_labels_alone(tracker, tmp_
 
 
 def test_rows_stand_in_the_order_of_their_classes():
-    rows = [("single", f"{name} (labels as released)") for name in ("neutral", "fear", "surprise")]
-    assert [label.split()[0] for _, label in protocol_order(rows)] == ["surprise", "fear", "neutral"]
+    cells = made(
+        {("single", f"{name} (labels as released)", "ours", 0): 0.5 for name in ("neutral", "fear", "surprise")}
+    ).cells
+    assert [label.split()[0] for _, label in protocol_order(cells)] == ["surprise", "fear", "neutral"]
 
 
 def test_a_regime_of_which_no_cell_has_run_has_a_table_of_missing_cells():

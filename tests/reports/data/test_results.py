@@ -1,4 +1,4 @@
-"""Which run the report shows for a cell: settings there and back, renamed labels, equal settings, a wrong clock; orders, warnings."""
+"""The run shown for a cell: settings there and back, renamed labels, equal settings, a wrong clock; warnings."""
 
 from __future__ import annotations
 
@@ -206,4 +206,5 @@ def test_orders() -> None:
         ("single", "zeal"),
         ("single", "fear"),
     ]
-    assert [label for _, label in protocol_order(rows)] == ["fear", "neutral", "zeal", "surprise+fear", "fear+disgust"]
+    cells = pd.DataFrame([{"protocol": family, "open_classes": name, "choice": name} for family, name in rows])
+    assert [label for _, label in protocol_order(cells)] == ["fear", "neutral", "zeal", "surprise+fear", "fear+disgust"]

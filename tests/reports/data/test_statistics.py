@@ -157,8 +157,8 @@ def test_equal_methods_are_no_error() -> None:
 def test_refused_with_a_sentence() -> None:
     few = compare(cells(SCORES[: FEWEST_BLOCKS - 1]))
     assert few == (
-        "No test of differences between methods: 5 choices of open classes; with fewer than 6 even a method that always wins "
-        "has a Wilcoxon p above 0.05."
+        "No test of differences between methods: 5 choices of open classes; with fewer than 6 even a method that "
+        "always wins has a Wilcoxon p above 0.05."
     )
     frame = cells()
     frame.loc[frame["run_id"].isin(["run3", "run11"]), ["status", "auroc"]] = "missing", np.nan

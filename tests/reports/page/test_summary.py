@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.storage.tracking import Tracker
-from open_set_fer.reports.data.results import Results
+from open_set_fer.reports.data.results import Results, typed_frame
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.tables.build import DEMONSTRATION
 
@@ -51,11 +51,9 @@ def made(values: dict[tuple[str, str, str, int], float | None], methods: dict[st
                 **LOSSES,
             }
         )
-    cells = pd.DataFrame(rows)
     names = methods or {}
     params = {row["run_id"]: {"method.name": names.get(row["method"], row["method"])} for row in rows}
-    places = cells[["dataset", "protocol", "open_classes", "method", "seed"]]
-    return Results("p", "7", cells[cells["status"] == "finished"], places, cells, params, (), cast(Tracker, None))
+    return Results("p", "7", typed_frame(rows, params), params, (), cast(Tracker, None))
 
 
 SEEDS = made(

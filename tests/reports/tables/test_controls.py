@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_control_and_label_loss_are_means_over_the_same_cells(made, results):
 
 def test_without_label_loss_there_is_a_value_and_no_verdict(made, results):
     cells = results.every_cell[results.every_cell["method"] != "label-loss"]
-    alone = type(results)(**{**vars(results), "cells": cells})
+    alone = replace(results, cells=cells)
     flipped = controls_of(alone, "ferplus", "ours")[0]
     assert (flipped.reference, flipped.is_informative, flipped.n_cells) == (None, None, 3)
 

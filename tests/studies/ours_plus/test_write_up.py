@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.data.results import protocol_fields
 from open_set_fer.studies.ours_plus.write_up import PROFILE, pool_of, write_ours_plus_study
 
 NOTE = "held-out pool and training images cannot be told apart"
@@ -97,5 +98,10 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
 
 
 def test_what_a_label_says_of_its_pool():
-    assert pool_of("surprise") == "the whole pool"
-    assert pool_of("surprise (9 images, 0% open, the others scored)") == "9 images, 0% open, the others scored"
+    texts = {
+        "surprise": "the whole pool",
+        "surprise (9 images, 0% open, the others scored)": "9 images, 0% open, the others scored",
+        "surprise (open faces of the test split) (9 images, 50% open)": "open faces of the test split, 9 images, 50% open",
+    }
+    for label, text in texts.items():
+        assert pool_of(pd.DataFrame([protocol_fields({"open_classes": label})])) == text

@@ -1,0 +1,207 @@
+"""Tasks of protocols: the images of training and test, and their truth, drawn from a FaceSet with a seed.
+
+Train: closed-class images of the train split, labels re-indexed 0..K-1 in the data set's class order. Test: the closed
+images of the test split and every open image of both splits, shuffled with the seed. Images of classes that a protocol
+leaves out are not used; those of split 'valid' in one control only (`Pool.against`). A pseudo-label setting changes the
+outputs of the closed-set model for the test images, a positive control also the test images: see `pseudo_labels.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.protocol import Protocol
+from open_set_fer.benchmark.protocols.pseudo_labels import (
+    Concentration,
+    Flips,
+    Pairing,
+    draw_concentration,
+    draw_flips,
+    draw_pairing,
+)
+from open_set_fer.benchmark.protocols.shifts import shifted
+from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.errors import SuiteError
+from open_set_fer.methods.contract import OpenSetTask
+from open_set_fer.plugins import nearest
+
+IN_MEMORY = 4 << 30
+"""Bytes of gathered images above which they go to an unnamed temporary file instead of memory."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into a FaceSet: train (M,), test (N,) in shuffled order, truth (N,) with -1 for open faces.
+
+    In a control truth is -1 for flipped labels, in a pool with a shift for shifted faces.
+    change: change of the closed-set model's outputs by the pseudo-label setting.
+    pool: (P,) faces that a method may learn from, where the test faces are others.
+    against: (Q,) faces to compare the pool with in place of the training images.
+    """
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    change: Pairing | Concentration | Flips | None = None
+    pool: NDArray[np.int64] | None = None
+    against: NDArray[np.int64] | None = None
+
+
+def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
+    """Indices of the train and test images of a protocol; raises SuiteError for a class that is unknown or empty."""
+    truth = _truth(faces, protocol)
+    in_train, in_test = faces.split == "train", faces.split == "test"
+    train = np.flatnonzero(in_train & (truth >= 0))
+    is_open = (in_test if protocol.open_from == "test" else in_train | in_test) & (truth == -1)
+    test = np.flatnonzero((in_test & (truth >= 0)) | (is_open & protocol.has_open))
+    _check_images(faces, protocol, truth[train], truth[test])
+    # A method knows the seed but not the fingerprint, so it cannot undo the shuffle and find the appended open faces.
+    # Without the pseudo-label setting, so that one pool is shown in one order under all of them.
+    place = f"{faces.fingerprint}/{protocol.place}/{seed}"
+    test = _generator(place).permutation(test)
+    split = Split(train, test, truth[test])
+    if protocol.pool is not None:
+        split = _on_pool(split, faces, truth, protocol, _generator(f"{place}/pool"))
+    regime = protocol.regime
+    if regime.is_control:
+        return _flipped(split, protocol, _generator(f"{place}/flips"))
+    generator = _generator(f"{place}/pairing")
+    if regime.labels == "concentrated":
+        return replace(split, change=draw_concentration(np.flatnonzero(split.truth < 0), regime.share, generator))
+    if regime.labels == "released":
+        rows, sources = (
+            np.flatnonzero((split.truth < 0) & in_train[split.test]),
+            np.flatnonzero(in_train & (truth > -2)),
+        )
+        return replace(split, change=draw_pairing(rows, sources, regime.share, generator))
+    return split
+
+
+def _truth(faces: FaceSet, protocol: Protocol) -> NDArray[np.int64]:
+    """Closed-class label of every face; -1 for open faces, -2 for faces that the protocol leaves out."""
+    truth = np.full(len(faces.classes), -2, dtype=np.int64)
+    for label, name in [*enumerate(protocol.closed), *((-1, name) for name in protocol.open)]:
+        if name not in faces.classes:
+            raise SuiteError(
+                f"{faces.name} has no class {name!r}{nearest(name, faces.classes)}", f"its classes: {faces.classes}"
+            )
+        truth[faces.classes.index(name)] = label
+    return truth[faces.labels]
+
+
+def _check_images(faces: FaceSet, protocol: Protocol, train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
+    """Raise SuiteError where a class has no image; train, test: the truth of each image."""
+    for index, name in enumerate(protocol.closed):
+        for where, truth in (("train", train), ("test", test)):
+            if not np.any(truth == index):
+                raise SuiteError(
+                    f"{faces.name}: class {name!r} has no {where} image",
+                    "complete the data set, or leave the protocols out that need the class",
+                )
+    if protocol.has_open and not np.any(test == -1):
+        raise SuiteError(f"{faces.name}: open class {protocol.label!r} has no image", "complete the data set")
+
+
+def _generator(words: str) -> np.random.Generator:
+    return np.random.default_rng(np.frombuffer(hashlib.sha256(words.encode()).digest(), dtype=np.uint32))
+
+
+def _flipped(split: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
+    """The control: a pool of closed faces, some with flipped labels, which are its truth; SuiteError for none."""
+    flips = draw_flips(len(split.test), len(protocol.closed), protocol.regime.share, rng)
+    if not 0 < len(flips.rows) < len(split.test):
+        raise SuiteError(
+            f"{protocol.label}: {len(flips.rows)} of {len(split.test)} labels would be flipped", "change label_share"
+        )
+    if protocol.regime.labels == "flipped-true":
+        flips = replace(flips, clean=split.truth)
+    truth = split.truth.copy()
+    truth[flips.rows] = -1
+    return replace(split, truth=truth, change=flips)
+
+
+def _on_pool(
+    split: Split, faces: FaceSet, truth: NDArray[np.int64], protocol: Protocol, rng: np.random.Generator
+) -> Split:
+    """The split on a part of its pool; truth: of all faces. SuiteError for too few faces."""
+    pool = protocol.pool
+    assert pool is not None
+    in_pool = _part(split.truth < 0, pool, protocol.label)
+    is_scored = ~in_pool if pool.scored == "others" else in_pool
+    scored = split.truth[is_scored]
+    if pool.scored == "others" and not (np.any(scored < 0) and np.any(scored >= 0)):
+        raise SuiteError(
+            f"pool of {protocol.label}: no open or no closed face is left to score", "choose a smaller pool"
+        )
+    if pool.shift:
+        scored[rng.permutation(pool.size)[: pool.size // 2]] = -1
+    learned = split.test[in_pool] if pool.scored == "others" else None
+    split = replace(split, pool=learned, test=split.test[is_scored], truth=scored)
+    return replace(split, against=_against(split, faces, truth, pool, rng)) if pool.against else split
+
+
+def _part(is_open: NDArray[np.bool_], pool: Pool, label: str) -> NDArray[np.bool_]:
+    """Mask of the pool's first images that have the requested size and open fraction; SuiteError for too few."""
+    n_open = round(pool.size * pool.open_share)
+    mask = np.zeros(len(is_open), dtype=bool)
+    for kind, places, count in (
+        ("open", np.flatnonzero(is_open), n_open),
+        ("closed", np.flatnonzero(~is_open), pool.size - n_open),
+    ):
+        if count > len(places) or (count < 1 and not (kind == "open" and pool.open_share == 0)):
+            raise SuiteError(
+                f"pool of {label}: {count} {kind} faces wanted, {len(places)} there",
+                "change size or open_share under [[protocols.pools]]",
+            )
+        mask[places[:count]] = True
+    return mask
+
+
+def _against(
+    split: Split, faces: FaceSet, truth: NDArray[np.int64], pool: Pool, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The closed faces of split 'valid', or as many training images of each class, where there are so many."""
+    valid = np.flatnonzero((faces.split == "valid") & (truth >= 0))
+    if not len(valid):
+        raise SuiteError(
+            f"{faces.name} has no split 'valid'", "take `against` out of [[protocols.pools]], or take another data set"
+        )
+    if pool.against == "valid":
+        return valid
+    train = rng.permutation(split.train)
+    return np.concatenate(
+        [train[truth[train] == label][:count] for label, count in enumerate(np.bincount(truth[valid]))]
+    )
+
+
+def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:
+    """The task of a protocol: read-only copies without references to the data set's files or labels."""
+    new_label = {faces.classes.index(name): index for index, name in enumerate(protocol.closed)}
+    labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
+    train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)
+    votes = None if faces.votes is None else faces.votes[split.train][:, list(new_label)]
+    if protocol.pool and protocol.pool.shift:
+        rows = np.flatnonzero(split.truth < 0)
+        test[rows] = shifted(test[rows], protocol.pool.shift)
+    pool, against = (None if rows is None else _gather(faces.images, rows) for rows in (split.pool, split.against))
+    task = OpenSetTask(train, labels, test, protocol.closed, seed, votes, pool, against)
+    for array in task.arrays:
+        array.flags.writeable = False  # every method of the task gets the same ones
+    return task
+
+
+def _gather(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    shape = (len(indices), *images.shape[1:])
+    if np.prod(shape, dtype=np.int64) <= IN_MEMORY:
+        return np.array(images[indices])
+    with tempfile.TemporaryFile() as file:
+        gathered = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+    for start in range(0, len(indices), 1024):
+        gathered[start : start + 1024] = images[indices[start : start + 1024]]
+    return gathered
