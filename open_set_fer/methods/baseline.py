@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
 from open_set_fer.methods.shared.lazy import training
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 
 
 @dataclass(frozen=True)

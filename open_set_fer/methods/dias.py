@@ -19,8 +19,8 @@ from pydantic import Field
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
-from open_set_fer.methods.shared.lazy import F, augmentation, backbones, nn, seeds, torch, training
+from open_set_fer.methods.shared.lazy import F, augmentation, backbones, nn, torch, training
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 NOISE = 100  # channels of the generator's input (published)
@@ -156,7 +156,7 @@ def build_gan(
     doublings = max((min(height, width) // 4).bit_length() - 1, 0)
     start = (-(-height // 2**doublings), -(-width // 2**doublings))
     widths = [base * min(8, 2**i) for i in range(1, doublings + 1)]  # of the discriminator; reversed, of the generator
-    with seeds.seeded(seed):
+    with backbones.seeded(seed):
         generator, discriminator = nn.Sequential(), nn.Sequential()
         inputs, kernel = NOISE, (start, 1, 0)
         for outputs in reversed(widths):
@@ -188,7 +188,7 @@ class _Simulator:
         device = context.device
         _, channels, height, width = task.train_images.shape
         classes = len(task.closed_classes)
-        random, classifier, copycat, gan = (seeds.draw_seed(context.generator) for _ in range(4))
+        random, classifier, copycat, gan = (backbones.draw_seed(context.generator) for _ in range(4))
         self.dias = dias
         self.size = (height, width)
         self.images, self.labels = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)

@@ -17,9 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.lazy import F, backbones, seeds, torch, training
-from open_set_fer.methods.shared.scorer import Scorer, Scores
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, torch, training
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 
@@ -83,7 +82,7 @@ class EOW:
 
         curves: loss, train_accuracy, and negative_loss (the negatives' part of the loss, 0 before they begin).
         """
-        seed = seeds.draw_seed(context.generator)
+        seed = backbones.draw_seed(context.generator)
         outputs, channels = len(task.closed_classes) + 1, task.train_images.shape[1]
         network = backbones.build_network(context.backbone, outputs, channels, seed).to(context.device)
         with context.phase("train"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
 from open_set_fer.methods.shared.lazy import training
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,6 @@ class LabelLoss:
         # An unseen face has no label but the model's own.
         scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": "loss"})
         losses = training.sample_losses(logits, labels)
-        return Detection(losses, model.answers, extras={"pseudo_label": labels}, network=model.network, scorer=scorer)
+        return Detection(
+            losses, model.predictions, extras={"pseudo_label": labels}, network=model.network, scorer=scorer
+        )

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import mannwhitneyu
 
-from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.lazy import F, nn, seeds, torch, training
-from open_set_fer.methods.shared.scaling import on_scale, scale_of, standardise
-from open_set_fer.methods.shared.scorer import Scorer, Scores
+from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask, Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, nn, torch, training
+from open_set_fer.methods.shared.scorers import on_scale, scale_of, standardise
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
@@ -117,14 +116,14 @@ class OursPlus:
         curves: dict[str, list[float]] = {}
         networks = {"closed_set": model.network}
         scales: list[dict[str, float]] = []
-        generator = torch.Generator().manual_seed(seeds.draw_seed(context.generator))
+        generator = torch.Generator().manual_seed(backbones.draw_seed(context.generator))
         with context.phase("train"):
             # Pseudo labels on both sides: a true label on one and a pseudo label on the other would give them away.
             images = task.train_images if task.known_images is None else task.known_images
             known = Side(images, training.evaluate(model.network, images).argmax(axis=1))
             for fold in context.progress(range(self.folds), "ours-plus: folds"):
                 mine, of_known = folds == fold, np.arange(len(images)) % self.folds == fold
-                seed = seeds.draw_seed(generator)
+                seed = backbones.draw_seed(generator)
                 rng = np.random.default_rng(seed)
                 network, curves[f"loss_{fold + 1}"] = self._train(
                     pool.part(~mine), known.part(~of_known), context, model, seed, rng, generator
@@ -168,7 +167,7 @@ class OursPlus:
     ) -> tuple[Network, list[float]]:
         """A network that tells `pool` from as many `known` images, and its loss curve."""
         network = copy.deepcopy(model.network).requires_grad_(True)
-        with seeds.seeded(seed):
+        with backbones.seeded(seed):
             network.fc = nn.Linear(network.widths[-1], 1).to(context.device)
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         count = len(pool.labels)

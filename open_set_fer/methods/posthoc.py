@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
 from open_set_fer.methods.shared.lazy import backbones, nn, torch, training
-from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
 
 
@@ -128,7 +127,7 @@ class PostHoc:
             raise self._error(f"{np.sum(~np.isfinite(score))} of {len(score)} scores are not finite")
         # Scores of features come from the images alone, whatever labels they are given: so do their classes then.
         scorer = PostHocScorer({"classifier": model.network}, arrays, dataclasses.asdict(self))
-        return Detection(score, model.answers, network=model.network, scorer=scorer)
+        return Detection(score, model.predictions, network=model.network, scorer=scorer)
 
     def _fit(
         self, detector: Any, head: nn.Linear, features: NDArray[np.float32], labels_given: NDArray[np.int64]

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.lazy import F, backbones, nn, seeds, torch, training
-from open_set_fer.methods.shared.scorer import Scorer, Scores
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, nn, torch, training
 from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share, Stages
 
 
@@ -79,9 +78,9 @@ class Proser:
 
         curves: loss, data_placeholder_loss (before its weight; 0 where nothing was mixed), train_accuracy.
         """
-        seed = seeds.draw_seed(context.generator)
+        seed = backbones.draw_seed(context.generator)
         network = copy.deepcopy(context.closed_set_model(task).network).requires_grad_(True)
-        with seeds.seeded(seed):
+        with backbones.seeded(seed):
             dummy = nn.Linear(network.widths[-1], self.dummies).to(context.device)
         with context.phase("train"):
             curves = self._train(network, dummy, task, context, seed + 1)

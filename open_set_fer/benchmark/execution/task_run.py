@@ -28,9 +28,8 @@ from open_set_fer.benchmark.storage.results_dir import checked_curves, checked_n
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import summary
-from open_set_fer.methods.contract import ClosedSetModel, Detection, OpenSetTask
+from open_set_fer.methods.contract import ClosedSetModel, Detection, OpenSetTask, Scorer
 from open_set_fer.methods.shared.backbones import Network
-from open_set_fer.methods.shared.scorer import Scorer
 from open_set_fer.methods.shared.training import evaluate, pooled_features
 
 
