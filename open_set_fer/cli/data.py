@@ -14,8 +14,8 @@ from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, 
 from open_set_fer.console import out
 
 if TYPE_CHECKING:
+    from open_set_fer.datasets.checks import DataCheck
     from open_set_fer.datasets.faceset import DataSet, FaceSet
-    from open_set_fer.datasets.integrity import DataCheck
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,7 @@ def preview(
     home: HomeOption = HOME,
 ) -> None:
     """Write a contact sheet: some faces of each class."""
-    from open_set_fer.datasets.preview import check_picture_path, contact_sheet
+    from open_set_fer.datasets.checks import check_picture_path, contact_sheet
 
     target = to or home / "preview" / f"{name}.png"
     check_picture_path(target)  # before minutes of decoding
@@ -64,9 +64,9 @@ def check(
     from dataclasses import asdict
 
     from open_set_fer.benchmark.planning.settings import settings_of
+    from open_set_fer.datasets.checks import check as examine
+    from open_set_fer.datasets.checks import odd_files
     from open_set_fer.datasets.faceset import data_root, facts
-    from open_set_fer.datasets.integrity import check as examine
-    from open_set_fer.datasets.integrity import odd_files
 
     known = facts(plugins.load(plugins.DATASETS, name))
     if files:

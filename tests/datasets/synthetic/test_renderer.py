@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from open_set_fer.datasets.synthetic.renderer import (
+from open_set_fer.datasets.synthetic.expressions import (
     ACTION_UNITS,
     AU_NAMES,
     EXPRESSIONS,
     RenderSettings,
-    render_action_units,
-    render_faces,
     sample_action_units,
 )
+from open_set_fer.datasets.synthetic.renderer import render_action_units, render_faces
 
 STUDIO = RenderSettings(identity=0, capture=0, occluder=0, stray_au=0, au_jitter=0)
 
