@@ -57,6 +57,22 @@ def test_bytes_are_the_same_on_every_machine(size: int, expected: str) -> None:
     assert hashlib.sha256(images.tobytes()).hexdigest() == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            RenderSettings(identity=2.0, capture=1.6, occluder=1.0, noise=40.0),
+            "f941adeb16fd0ce3b3f576ba63c35e3d227e3f2585b5d5dd999235c7e8e746d4",
+        ),
+        (STUDIO, "b4f69fc527be7b0f382902eff8a15bdbf85510d79a76418bd8fc5f3014c83da1"),
+    ],
+    ids=["extreme", "studio"],
+)
+def test_so_are_those_of_other_settings(settings: RenderSettings, expected: str) -> None:
+    images = render_faces(np.arange(57) % len(EXPRESSIONS), seed=-3, size=61, settings=settings, start=5)
+    assert hashlib.sha256(images.tobytes()).hexdigest() == expected
+
+
 def test_shape_type_and_range() -> None:
     images = render_faces([0, 3, 18], seed=1)
     assert images.shape == (3, 1, 48, 48)
