@@ -1,7 +1,7 @@
 """DIAS (Moon et al., ECCV 2022): a classifier trained against generated images and against a copycat's features.
 
-Easy unknowns come from a generator, hard ones from a copycat network that imitates the classifier's hidden features; the
-classifier learns to answer both with flat outputs. Facts from arXiv 2207.10024 and the published code (repository
+Easy unknowns come from a generator, hard ones from a copycat network that imitates the classifier's hidden features;
+the classifier learns flat outputs for both. Facts from arXiv 2207.10024 and the published code (repository
 wjun0830/Difficulty-Aware-Simulator: `osr.py`, `models/models.py`).
 """
 
@@ -28,9 +28,9 @@ NOISE = 100  # channels of the generator's input (published)
 
 @dataclass(frozen=True)
 class Dias:
-    """s = -max softmax of the classifier; trained on the training images alone.
+    """Inductive classifier with simulated unknowns: s = -max softmax.
 
-    Defaults: the published code's (`osr.py`), unless said otherwise.
+    Defaults: the published code's (`osr.py`), unless stated otherwise.
     """
 
     name = "dias"
@@ -38,10 +38,10 @@ class Dias:
     scorer = ConfidenceScorer
 
     epochs: Epochs = 200
-    """Each is one GAN pass and one copycat pass over the training images."""
+    """One GAN pass and one copycat pass over the training images each."""
     batch_size: BatchSize = 64
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Of classifier and copycat. 'sgd' has momentum 0.9; with 'adam' the published rate is 1e-3, without weight decay,
+    """For classifier and copycat. 'sgd' has momentum 0.9; for 'adam' the published rate is 1e-3, without weight decay,
     divided by ten after half of the epochs."""
     learning_rate: Positive = 0.1
     weight_decay: NotNegative = 1e-4
@@ -62,21 +62,21 @@ class Dias:
     smoothing2: Share = 1.0
     """Of the targets of its final features and of generated images."""
     dropout: Annotated[Share, Field(lt=1)] = 0.2
-    """Share of channels that are zeroed, in training, before each of the three blocks that `depths` makes of a network."""
+    """Fraction of channels zeroed in training before each of the three blocks into which `depths` divides a network."""
     erase_probability: Share = 0.0
     """Random erasing of the classifiers' images, as in the closed-set recipe (published: none)."""
     copycat_statistics: bool = True
-    """The copycat's features, too, update the running statistics of the classifier's main batch norm (the published
-    code). In trainings too short for the copycat to come near, that spoils evaluation mode: False."""
+    """The copycat's features also update the running statistics of the classifier's main batch norm (the published
+    code). Set False for trainings too short for the copycat to come close, where that spoils evaluation mode."""
     warm_start: bool = False
     """The classifier starts from the shared closed-set model (published: fresh weights)."""
     batches_per_pass: CountOrZero = 0
-    """0 for all training images, else at most this many batches: for small machines."""
+    """At most this many batches a pass, for small machines; 0: all training images."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Train classifier and simulator, score the test images (N,) by -max softmax in [-1, -1/K].
+        """Train classifier and simulator; score and classify the test images by the classifier.
 
-        predicted_class is the classifier's own. Raises SuiteError when training diverges to non-finite outputs.
+        Raises SuiteError if training diverges to non-finite outputs.
         """
         curves: dict[str, list[float]] = {}
         with context.phase("train"):
@@ -107,7 +107,7 @@ class Dias:
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
     """Mean cross-entropy of logits (N, K) against (1 - strength) x one-hot label + strength / K.
 
-    strength 0 is plain cross-entropy; at 1 the target is uniform and the label plays no part.
+    strength 0 is plain cross-entropy; at 1 the target is uniform, whatever the label.
     """
     return F.cross_entropy(logits, labels, label_smoothing=strength)
 
@@ -123,15 +123,15 @@ def adversarial_loss(logits: torch.Tensor, real: bool) -> torch.Tensor:
 
 
 def auxiliary_twin(network: backbones.Network) -> backbones.Network:
-    """The same network with a batch-norm set of its own: convolutions and linear layer are shared, not copied."""
+    """A network with separate batch norms that shares the convolutions and the linear layer with `network`."""
     shared = {id(module): module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     return deepcopy(network, shared)
 
 
 def add_dropout(network: backbones.Network, probability: float, random: torch.Generator) -> None:
-    """Zero whole channels before the stem and after the stages `depths`, in training mode, where features are handed in too.
+    """Zero whole channels before the stem and before each stage of `depths`, in training mode.
 
-    A grey image stays as it is: its one channel is all of it.
+    Handed-in features are dropped too. Grey images stay whole: they have one channel.
     """
 
     def drop(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -148,10 +148,10 @@ def add_dropout(network: backbones.Network, probability: float, random: torch.Ge
 def build_gan(
     height: int, width: int, image_channels: int, input_channels: int, base: int, seed: int
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """Generator (N, 100, 1, 1) -> images in [0, 1], and discriminator of (N, input_channels, height, width) -> logits (N,).
+    """Generator (N, 100, 1, 1) -> images in [0, 1], and discriminator (N, input_channels, height, width) -> logits (N,).
 
     The published pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings).
-    The generated image is at least as large as asked for; the caller crops it.
+    Generated images may be larger; the caller crops them.
     """
     doublings = max((min(height, width) // 4).bit_length() - 1, 0)
     start = (-(-height // 2**doublings), -(-width // 2**doublings))
@@ -205,7 +205,7 @@ class _Simulator:
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
 
         def classifier_optimizer(*networks: nn.Module) -> torch.optim.Optimizer:
-            parameters = nn.ModuleList(networks).parameters()  # each once, though the twins share most
+            parameters = nn.ModuleList(networks).parameters()  # shared ones count once
             if dias.optimizer == "adam":
                 return torch.optim.Adam(parameters, dias.learning_rate, weight_decay=dias.weight_decay)
             return torch.optim.SGD(parameters, dias.learning_rate, momentum=0.9, weight_decay=dias.weight_decay)
@@ -240,7 +240,7 @@ class _Simulator:
         discriminator_loss = discriminator_loss + adversarial_loss(self.discriminator(fake.detach()), False)
         training.step(self.discriminator_optimizer, discriminator_loss)
 
-        # The generator fools the discriminator and moves away from images that the classifier already finds flat.
+        # The generator fools the discriminator and avoids images whose outputs are already flat.
         flatness = smoothed_cross_entropy(self.twin(fake), labels, self.dias.smoothing2)
         generator_loss = adversarial_loss(self.discriminator(fake), True) - self.dias.beta * flatness
         training.step(self.generator_optimizer, generator_loss)
@@ -284,7 +284,7 @@ class _Simulator:
         return {"copycat_loss": copycat_loss.item(), "pull_distance": pull.item(), "copycat_pass_loss": loss.item()}
 
     def _load(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A batch's augmented images as the discriminator sees them, as the classifiers do, and its labels."""
+        """Augmented images for the discriminator, the same erased for the classifiers, and labels of a batch."""
         network = self.classifier
         x = augmentation.flip_or_noise(network.prepare(self.images[batch]), network.std, self.random)
         erased = augmentation.random_erase(x, self.random, self.dias.erase_probability)
@@ -292,9 +292,9 @@ class _Simulator:
 
 
 def depths(network: backbones.Network) -> tuple[int, int]:
-    """Stages after which the copycat's features are pulled and handed over: 1 and 2 (published: of 3 blocks), before the last.
+    """Numbers of stages after which the copycat's features are pulled and handed over.
 
-    In a network of two stages after the stem and the first.
+    1 and 2 (published: of 3 blocks); in a network of two stages 0, the stem, and 1.
     """
     return (1, 2) if len(network.stages) > 2 else (0, 1)
 

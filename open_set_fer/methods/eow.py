@@ -4,8 +4,8 @@ Wang et al., "Energy-Based Open-World Uncertainty Modeling for Confidence Calibr
 published code. The energy is E(e) = log p(K+1 | e): low where the network takes a feature for known data. Stochastic
 gradient Langevin dynamics (SGLD) draws features of low energy, and training gives them to class K+1.
 
-The authors sample at a place where features have either sign (a WideResNet's residual sum). Here it is the input of the last
-stage, behind a ReLU: sampling begins above zero and stays there, or class K+1 could be told by a sign that no face has.
+The authors sample features of either sign (a WideResNet's residual sum). Here they are the input of the last stage,
+behind a ReLU: sampling starts above zero and stays there, or class K+1 could be told by a sign that no face has.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegati
 
 @dataclass(frozen=True, eq=False)
 class OpenOutputScorer(Scorer):
-    """By the last of K+1 outputs of the network `classifier`."""
+    """Scores by the last of K+1 outputs of the network `classifier`."""
 
     def score(self, images: NDArray[np.uint8]) -> Scores:
-        """p(K+1); probabilities are among the K known outputs."""
+        """Score by p(K+1); probabilities are over the K known outputs."""
         logits = training.evaluate(self.networks["classifier"], images)
         return Scores(open_probability(logits), training.softmax(logits[:, :-1]))
 
 
 @dataclass(frozen=True)
 class EOW:
-    """K+1 outputs; s = p(K+1). Inductive: test images are only scored. No fine-tuning on held-out images, no noise in testing:
-    the authors' are for calibration.
+    """Inductive classifier with K+1 outputs: s = p(K+1).
+
+    The authors' fine-tuning on held-out images and noise in testing are for calibration and are left out.
 
     Defaults: the command in the authors' readme (15 epochs, Adam 1e-4, 1,000 iterations of warm-up, start at epoch 8,
     weight 0.1, noise 0.01), for the rest the defaults of their `train.py`. Epochs are counted from 0.
@@ -52,7 +53,7 @@ class EOW:
     warmup_iterations: CountOrZero = 1000
     """The learning rate rises linearly over these; 0 for none."""
     decay_epochs: tuple[CountOrZero, ...] = (7, 10)
-    """Epochs at whose start the learning rate is multiplied by `decay_rate`."""
+    """The learning rate is multiplied by `decay_rate` at the start of these epochs."""
     decay_rate: Positive = 0.5
     ebm_start_epoch: CountOrZero = 8
     """First epoch with negatives."""
@@ -63,11 +64,11 @@ class EOW:
     feature_noise: NotNegative = 0.01
     """The same on the features after the first stage."""
     buffer_size: Count = 10_000
-    """Features that the replay buffer keeps in memory, as float32."""
+    """Features in the replay buffer, in memory as float32."""
     fresh_share: Share = 0.05
-    """Of each batch of negatives: starts anew instead of from the buffer."""
+    """Fraction of each batch of negatives that starts anew instead of from the buffer."""
     sgld_steps: CountOrZero = 100
-    """Of the sampling, for each batch."""
+    """Steps of the sampling for each batch."""
     sgld_step_size: NotNegative = 1.0
     sgld_noise: NotNegative = 1e-3
     """Standard deviation of the noise of each step."""
@@ -138,9 +139,9 @@ class EOW:
     ) -> torch.Tensor:
         """Logits (up to `count`, K+1) of newly sampled negatives; gradients reach the network, not the samples.
 
-        The network is in evaluation mode meanwhile, for their cross-entropy too: with the running statistics of batch
-        norm, negatives and faces meet one function, as in the authors' network, which has no batch norm. Otherwise the
-        negatives' statistics would take over the running ones that test images are normalised by.
+        The network is in evaluation mode meanwhile: by the running statistics of batch norm, negatives and faces pass
+        the same function, as in the authors' network without batch norm. Otherwise the negatives' statistics would
+        dominate the running ones, which normalise test images.
         """
         samples, where = buffer.draw(count)
         network.eval()
@@ -155,9 +156,9 @@ class EOW:
 
 
 class ReplayBuffer:
-    """Features (size, *shape) on the CPU from which the next sampling goes on; at first uniform in [0, 0.2].
+    """Features (size, *shape) on the CPU from which sampling continues; initially uniform in [0, 0.2].
 
-    The authors' ±0.1 moved to where features behind a ReLU can be.
+    The authors' ±0.1, shifted to the range of features behind a ReLU.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...], fresh_share: float, generator: torch.Generator) -> None:
@@ -166,9 +167,9 @@ class ReplayBuffer:
         self.features = self._fresh(size, shape)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starting points (n, *shape) and their places (n,), n = min(count, size), all places different.
+        """Starting points (n, *shape) and their distinct places (n,), n = min(count, size).
 
-        Each is drawn anew, instead of taken from its place, with probability `fresh_share`.
+        With probability `fresh_share` a point is drawn anew instead of taken from its place.
         """
         where = torch.randperm(len(self.features), generator=self.generator)[:count]
         fresh = torch.rand(len(where), generator=self.generator) < self.fresh_share
@@ -177,7 +178,7 @@ class ReplayBuffer:
         return samples, where
 
     def store(self, where: torch.Tensor, samples: torch.Tensor) -> None:
-        """Keep samples (n, *shape) at the places (n,) that `draw` gave."""
+        """Store samples (n, *shape) at the places (n,) returned by `draw`."""
         self.features[where] = samples.detach().cpu()
 
     def _fresh(self, count: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -193,8 +194,8 @@ def sgld_step(
 ) -> torch.Tensor:
     """One step of stochastic gradient Langevin dynamics: e - step_size x dE/de + noise x normal, cut off below zero.
 
-    gradient: dE/de of samples, both (N, ...). noise: standard deviation. As in the authors' code it is set apart
-    from the step size, where Welling and Teh (2011) tie the two. Samples keep to what a ReLU can give.
+    gradient: dE/de of samples, both (N, ...). noise: standard deviation; as in the authors' code independent of the
+    step size, where Welling and Teh (2011) tie the two. Samples stay in the range of a ReLU.
     """
     moved = samples - step_size * gradient(samples) + _noise_like(samples, noise, generator)
     return moved.clamp_min(0.0)
@@ -203,10 +204,10 @@ def sgld_step(
 def energy_gradient(
     network: backbones.Network, direction: Literal["away", "towards"]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """dE/de for features e (N, D, h, w) at the input of the last stage; leaves the parameters' gradients alone.
+    """dE/de for features e (N, D, h, w) at the input of the last stage, without touching the parameters' gradients.
 
     E = log p(K+1 | e) for 'away' (descending it leads away from class K+1), its negative for 'towards'. The
-    probability has a floor of 1e-12, as in the authors' code: where the network is surer than that, samples rest.
+    probability has a floor of 1e-12, as in the authors' code: below it, samples rest.
     """
     sign = 1.0 if direction == "away" else -1.0
 
@@ -230,14 +231,14 @@ def negative_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 def open_probability(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """s (N,) = p(K+1) of logits (N, K+1): higher = more likely unknown."""
+    """Score (N,) p(K+1) of logits (N, K+1): higher = more likely unknown."""
     return training.softmax(logits)[:, -1]
 
 
 def learning_rate(
     start: float, iteration: int, warmup: int, epoch: int, decay_epochs: tuple[int, ...], decay_rate: float
 ) -> float:
-    """start x min(1, iteration / warmup) x decay_rate for each decay epoch reached; both counted from 0."""
+    """Learning rate: start x min(1, iteration / warmup) x decay_rate for each decay epoch reached; from 0."""
     warm = min(1.0, iteration / warmup) if warmup else 1.0
     return start * warm * decay_rate ** sum(epoch >= decay_epoch for decay_epoch in decay_epochs)
 
