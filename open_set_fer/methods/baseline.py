@@ -15,7 +15,7 @@ from open_set_fer.methods.shared.scorers import ConfidenceScorer
 
 @dataclass(frozen=True)
 class Baseline:
-    """Closed-set confidence: s = -max softmax (the paper), or -max logit (the authors' notebook)."""
+    """Closed-set confidence: s = -max softmax (the paper) or -max logit (authors' notebook)."""
 
     name = "baseline"
     version = 1

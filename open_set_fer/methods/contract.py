@@ -73,7 +73,7 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """A fitted scorer: scores faces outside the task, each independently; subclasses define `score`.
+    """A fitted scorer: scores each face independently; subclasses define `score`.
 
     A method's class names its type as `scorer`.
 
@@ -107,8 +107,7 @@ class Detection:
 
     >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
     >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
-    >>> detection.unknown_score  # the second face is more likely unknown
-    array([-4. , -0.2])
+    >>> detection.unknown_score  # the second face is more likely unknown array([-4. , -0.2])
     """
 
     unknown_score: NDArray[np.floating[Any]]
@@ -122,12 +121,12 @@ class Detection:
 
 @dataclass(frozen=True)
 class ClosedSetModel:
-    """The shared closed-set model, in evaluation mode, and its outputs on the task's test images.
+    """The shared closed-set model in evaluation mode, with its outputs on the test images.
 
-    Every cell gets a copy of the network; the logits are read-only. `test_logits` and `pseudo_labels` follow the cell's
-    pseudo-label setting; by default they are the model's outputs. A method that reads either appears in the tables of
-    every setting, other methods only in those of the default. `predictions` are the model's under every setting: the
-    classes of a method whose score depends on the images alone.
+    Every cell gets a copy of the network; the logits are read-only. `test_logits` and `pseudo_labels` follow the
+    cell's pseudo-label setting; by default they are the model's outputs. A method that reads either appears in the
+    tables of every setting, other methods only in those of the default. `predictions` are the model's under every
+    setting: the classes of a method whose score depends on the images alone.
 
     >>> ClosedSetModel(network=..., test_logits=np.array([[4.0, 0.0], [0.1, 0.2]])).pseudo_labels
     array([0, 1])
@@ -177,9 +176,9 @@ class Context(Protocol):
         ...
 
     def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Pooled features of the closed-set model: (M, D) of the training, (N, D) of the test images, read-only.
+        """Pooled features (M, D) of the training and (N, D) of the test images, read-only.
 
-        The input of its linear layer; computed once, shared by every method.
+        The input of the closed-set model's linear layer; computed once, shared by every method.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""DIAS (Moon et al., ECCV 2022): a classifier trained against generated images and against a copycat's features.
+"""DIAS (Moon et al., ECCV 2022): a classifier trained against simulated unknowns.
 
 Easy unknowns come from a generator, hard ones from a copycat network that imitates the classifier's hidden features;
 the classifier learns flat outputs for both. Facts from arXiv 2207.10024 and the published code (repository
@@ -105,25 +105,28 @@ class Dias:
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K) against (1 - strength) x one-hot label + strength / K.
+    """Mean cross-entropy of logits (N, K) against smoothed labels (N,).
 
-    strength 0 is plain cross-entropy; at 1 the target is uniform, whatever the label.
+    Target: (1 - strength) x one-hot label + strength / K.
     """
     return F.cross_entropy(logits, labels, label_smoothing=strength)
 
 
 def pull_distance(features: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
-    """Mean over depths of the mean absolute difference of two networks' features; `others` get no gradient."""
+    """Mean absolute difference of two networks' features, averaged over depths.
+
+    `others` get no gradient.
+    """
     return torch.stack([F.l1_loss(a, b.detach()) for a, b in zip(features, others, strict=True)]).mean()
 
 
 def adversarial_loss(logits: torch.Tensor, real: bool) -> torch.Tensor:
-    """Binary cross-entropy of the discriminator's logits (N,) against 'all real' or 'all generated'."""
+    """Binary cross-entropy of the discriminator's logits (N,), all real or all generated."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
 def auxiliary_twin(network: backbones.Network) -> backbones.Network:
-    """A network with separate batch norms that shares the convolutions and the linear layer with `network`."""
+    """A network with separate batch norms that shares all other layers with `network`."""
     shared = {id(module): module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     return deepcopy(network, shared)
 
@@ -148,7 +151,9 @@ def add_dropout(network: backbones.Network, probability: float, random: torch.Ge
 def build_gan(
     height: int, width: int, image_channels: int, input_channels: int, base: int, seed: int
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """Generator (N, 100, 1, 1) -> images in [0, 1], and discriminator (N, input_channels, height, width) -> logits (N,).
+    """Build the generator of images in [0, 1] and the discriminator of normalised images.
+
+    Inputs: (N, 100, 1, 1) and (N, input_channels, height, width); the discriminator gives logits (N,).
 
     The published pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings).
     Generated images may be larger; the caller crops them.
@@ -231,7 +236,7 @@ class _Simulator:
         return normalised.contiguous(memory_format=torch.channels_last)
 
     def gan_step(self, batch: torch.Tensor) -> dict[str, float]:
-        """Discriminator, generator and classifier on one batch (first pass of an epoch); returns the losses."""
+        """Train discriminator, generator and classifier on a batch; returns the losses."""
         for network in (self.classifier, self.twin, self.generator, self.discriminator):
             network.train()
         real, erased, labels = self._load(batch)
@@ -257,7 +262,7 @@ class _Simulator:
         }
 
     def copycat_step(self, batch: torch.Tensor) -> dict[str, float]:
-        """Copycat, then classifier, on one batch (second pass of an epoch); returns losses and pull distance."""
+        """Train the copycat, then the classifier, on a batch; returns losses and pull distance."""
         dias, classifier, copycat = self.dias, self.classifier, self.copycat
         _, x, labels = self._load(batch)
         copycat.train()
@@ -284,7 +289,10 @@ class _Simulator:
         return {"copycat_loss": copycat_loss.item(), "pull_distance": pull.item(), "copycat_pass_loss": loss.item()}
 
     def _load(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Augmented images for the discriminator, the same erased for the classifiers, and labels of a batch."""
+        """Augmented images of a batch, the same images erased, and labels.
+
+        The discriminator sees the former, the classifiers the latter.
+        """
         network = self.classifier
         x = augmentation.flip_or_noise(network.prepare(self.images[batch]), network.std, self.random)
         erased = augmentation.random_erase(x, self.random, self.dias.erase_probability)
@@ -300,7 +308,7 @@ def depths(network: backbones.Network) -> tuple[int, int]:
 
 
 def features(network: backbones.Network, x: torch.Tensor) -> list[torch.Tensor]:
-    """Hidden features of prepared images after the stages `depths`, and the last feature map (N, D, h, w)."""
+    """Hidden features (prepared images) after the stages `depths`, and the last feature map."""
     earlier, later = depths(network)
     first = network.to_stage(x, earlier)
     second = network.from_stage(first, earlier, later)

@@ -1,4 +1,4 @@
-"""EOW-Softmax: a (K+1)-way softmax whose extra output learns open-world uncertainty from sampled negatives.
+"""EOW-Softmax: K+1 outputs, the extra one trained on negatives sampled by its own energy.
 
 Wang et al., "Energy-Based Open-World Uncertainty Modeling for Confidence Calibration", ICCV 2021, and the authors'
 published code. The energy is E(e) = log p(K+1 | e): low where the network takes a feature for known data. Stochastic
@@ -137,7 +137,7 @@ class EOW:
     def _negative_logits(
         self, network: backbones.Network, buffer: ReplayBuffer, count: int, generator: torch.Generator
     ) -> torch.Tensor:
-        """Logits (up to `count`, K+1) of newly sampled negatives; gradients reach the network, not the samples.
+        """Logits (up to `count`, K+1) of newly sampled negatives; samples get no gradients.
 
         The network is in evaluation mode meanwhile: by the running statistics of batch norm, negatives and faces pass
         the same function, as in the authors' network without batch norm. Otherwise the negatives' statistics would
@@ -156,9 +156,9 @@ class EOW:
 
 
 class ReplayBuffer:
-    """Features (size, *shape) on the CPU from which sampling continues; initially uniform in [0, 0.2].
+    """Features (size, *shape) on the CPU from which sampling continues.
 
-    The authors' ±0.1, shifted to the range of features behind a ReLU.
+    Initially uniform in [0, 0.2]: the authors' ±0.1, shifted to the range of features behind a ReLU.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...], fresh_share: float, generator: torch.Generator) -> None:
@@ -192,7 +192,7 @@ def sgld_step(
     noise: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """One step of stochastic gradient Langevin dynamics: e - step_size x dE/de + noise x normal, cut off below zero.
+    """One step of SGLD: e - step_size x dE/de + noise x normal, clipped at zero.
 
     gradient: dE/de of samples, both (N, ...). noise: standard deviation; as in the authors' code independent of the
     step size, where Welling and Teh (2011) tie the two. Samples stay in the range of a ReLU.
@@ -204,10 +204,11 @@ def sgld_step(
 def energy_gradient(
     network: backbones.Network, direction: Literal["away", "towards"]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """dE/de for features e (N, D, h, w) at the input of the last stage, without touching the parameters' gradients.
+    """Function dE/de of features e (N, D, h, w) at the input of the last stage.
 
     E = log p(K+1 | e) for 'away' (descending it leads away from class K+1), its negative for 'towards'. The
-    probability has a floor of 1e-12, as in the authors' code: below it, samples rest.
+    probability has a floor of 1e-12, as in the authors' code: below it, samples rest. The parameters' gradients stay
+    as they are.
     """
     sign = 1.0 if direction == "away" else -1.0
 
@@ -221,12 +222,12 @@ def energy_gradient(
 
 
 def known_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K+1) against labels 0..K-1 (N,): the first term of the paper's objective."""
+    """Cross-entropy of logits (N, K+1) against labels 0..K-1: the objective's first term."""
     return F.cross_entropy(logits, labels)
 
 
 def negative_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the negatives' logits (N, K+1) against class K+1: the second term, before its weight."""
+    """Cross-entropy of the negatives' logits against class K+1: the second term, unweighted."""
     return -logits.log_softmax(dim=1)[:, -1].mean()
 
 
@@ -238,7 +239,10 @@ def open_probability(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def learning_rate(
     start: float, iteration: int, warmup: int, epoch: int, decay_epochs: tuple[int, ...], decay_rate: float
 ) -> float:
-    """Learning rate: start x min(1, iteration / warmup) x decay_rate for each decay epoch reached; from 0."""
+    """Learning rate start x min(1, iteration / warmup) x decay_rate^(decay epochs reached).
+
+    Iterations and epochs are counted from 0.
+    """
     warm = min(1.0, iteration / warmup) if warmup else 1.0
     return start * warm * decay_rate ** sum(epoch >= decay_epoch for decay_epoch in decay_epochs)
 
@@ -258,5 +262,5 @@ def _sampled_shape(network: backbones.Network, image: torch.Tensor) -> tuple[int
 
 
 def _noise_like(x: torch.Tensor, scale: float, generator: torch.Generator) -> torch.Tensor:
-    """Normal noise of the shape of `x`, drawn on the CPU so that a seed means the same on every device."""
+    """Normal noise of the shape of `x`, drawn on the CPU for the same numbers on all devices."""
     return torch.randn(x.shape, generator=generator).mul_(scale).to(x)

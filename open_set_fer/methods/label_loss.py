@@ -1,4 +1,4 @@
-"""Label loss: the closed-set model's loss against each image's assigned label. Nothing is trained."""
+"""Label loss: the closed-set model's loss against assigned labels. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from open_set_fer.methods.shared.scorers import ConfidenceScorer
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """Untrained reference: s = cross-entropy of the closed-set model's output against the image's pseudo label.
+    """Untrained reference: s = loss of the closed-set model against the image's pseudo label.
 
     If the pseudo labels are the model's predictions, it ranks as the maximum softmax probability does. In any other
     pseudo-label setting, a method that learns from the labels must beat it to be worth its training.

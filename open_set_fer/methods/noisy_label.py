@@ -1,4 +1,4 @@
-"""Noisy-label family: detectors of the label-noise field on the pseudo labels that `ours` learns from.
+"""Noisy-label family: the label-noise field's detectors on the pseudo labels of `ours`.
 
 Each scores how likely the closed-set model's pseudo label of a test image is wrong.
 """
@@ -20,13 +20,13 @@ from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive,
 
 @dataclass(frozen=True)
 class NoisyLabel:
-    """Label-noise detection on pseudo labels: O2U-net, small-loss co-teaching, or cleanlab's confident learning.
+    """Label-noise detection on pseudo labels: O2U-net, co-teaching, or cleanlab.
 
     o2u (Huang et al., ICCV 2019): one network, whose learning rate falls linearly from `learning_rate` to a hundredth
-    in each cycle; score = loss averaged over the epochs, each epoch's losses less their mean.
-    co_teaching (Han et al., NeurIPS 2018): two networks, each trained on the small-loss part of a batch by the other's
-    losses; score = mean loss of both. cleanlab (Northcutt et al., JAIR 2021): out-of-fold probabilities; score = 1 - the
-    library's self-confidence label quality.
+    in each cycle; score = loss averaged over the epochs, each epoch's losses less their mean. co_teaching (Han et
+    al., NeurIPS 2018): two networks, each trained on the small-loss part of a batch by the other's losses; score =
+    mean loss of both. cleanlab (Northcutt et al., JAIR 2021): out-of-fold probabilities; score = 1 - the library's
+    self-confidence label quality.
     """
 
     name = "noisy-label"
@@ -134,7 +134,7 @@ class NoisyLabel:
 
 
 def o2u_learning_rate(highest: float, epoch: int, cycle: int) -> float:
-    """O2U-net's cyclic rate: linear from `highest` to a hundredth of it within each cycle (its Eq. 1)."""
+    """O2U-net's cyclic rate (its Eq. 1): linear from `highest` to a hundredth in each cycle."""
     position = (1 + epoch % cycle) / cycle
     return (1 - position) * highest + position * highest / 100
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StreamScorer(Scorer):
-    """Each online round's loss against the closed-set model's prediction, on the scale of the images it scored.
+    """Losses of the online rounds' networks against the closed-set model's prediction.
 
-    networks: `closed_set`, and `round_<r>_<i>`. settings: `rounds`, for each the names of its `networks`, and `mean` and
-    `deviation` of the losses it scored. A new face gets the mean over both rounds; a face of the task got the round that
-    had not trained on it.
+    networks: `closed_set`, and `round_<r>_<i>`. settings: `rounds`, for each the names of its `networks`, and `mean`
+    and `deviation` of the losses it scored, which set its scale. A new face gets the mean over both rounds; a face of
+    the task got the round that had not trained on it.
     """
 
     repeats = False
@@ -53,7 +53,7 @@ class StreamScorer(Scorer):
 
 @dataclass(frozen=True)
 class Ours:
-    """Pseudo labels, attention-map consistency, cyclic learning rate, cycle training (paper, Section 3).
+    """Label-noise detection by loss, consistency and mutual selection (paper, Section 3).
 
     Defaults: the paper's. Each part has its switch (Table 5).
     """
@@ -166,7 +166,7 @@ class Ours:
 
 
 class _Trained(NamedTuple):
-    """Result of one training; `selections`: the classes that each selection of clean samples lost."""
+    """Result of one training; `selections`: the classes lost by each selection."""
 
     scores: NDArray[np.float64]
     networks: list[Network]

@@ -1,11 +1,12 @@
 """Ours plus: the suite's transductive detector, not in the paper.
 
-`ours` scores how hard a pseudo label is to learn, which requires scattered pseudo labels of open faces. Ours plus scores
-what the test pool contains and the training set does not: closed faces of both look alike, open faces are in the pool
-only (semi-supervised novelty detection, Blanchard, Lee and Scott, JMLR 2010). A network that starts from the closed-set
-model learns to distinguish pool from training images, sampled so that every pseudo class weighs the same on either side,
-and scores only images it was not trained on. The score is its logit, on one scale for all folds, plus the closed-set
-model's energy. If held-out pool and training images cannot be distinguished, the energy alone is the score.
+`ours` scores how hard a pseudo label is to learn, which requires scattered pseudo labels of open faces. Ours plus
+scores what the test pool contains and the training set does not: closed faces of both look alike, open faces are in
+the pool only (semi-supervised novelty detection, Blanchard, Lee and Scott, JMLR 2010). A network that starts from the
+closed-set model learns to distinguish pool from training images, sampled so that every pseudo class weighs the same
+on either side, and scores only images it was not trained on. The score is its logit, on one scale for all folds, plus
+the closed-set model's energy. If held-out pool and training images cannot be distinguished, the energy alone is the
+score.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DiscriminatorScorer(Scorer):
-    """The frozen discriminators: how much a face resembles what only this pool contained, plus its energy.
+    """The frozen discriminators' logits plus the energy.
 
     networks: `closed_set`, and `fold_<f>`. settings: `folds`, for each the `mean` and `deviation` of its held-out
-    logits; `energy`, the same of the energies; the weights `logit_weight` and `energy_weight`. A new face gets the mean
-    over the folds; a face of the pool got the fold that had not trained on it.
+    logits; `energy`, the same of the energies; the weights `logit_weight` and `energy_weight`. A new face gets the
+    mean over the folds; a face of the pool got the fold that had not trained on it.
     """
 
     repeats = False
@@ -77,7 +78,7 @@ class Side:
 
 @dataclass(frozen=True)
 class OursPlus:
-    """Cross-fitted discriminator of pool and training images, plus the closed-set energy; not in the paper."""
+    """Cross-fitted discriminator of pool and training images, plus the closed-set energy."""
 
     name = "ours-plus"
     version = 3
@@ -101,8 +102,8 @@ class OursPlus:
     energy_weight: NotNegative = 1.0
     """Of the standardised energy -logsumexp(logits) relative to the standardised logit (0: logit alone)."""
     level: Share = 0.2
-    """Level of the test whether pool and training images differ; for p-values above it the energy alone is the score (1:
-    never). High for a test: with a tenth of open faces in a pool of 1000, the AUROC rises by about two standard
+    """Level of the test whether pool and training images differ; for p-values above it the energy alone is the score
+    (1: never). High for a test: with a tenth of open faces in a pool of 1000, the AUROC rises by about two standard
     errors."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
@@ -213,7 +214,7 @@ class _Fold(NamedTuple):
 
 
 def separability(pool: NDArray[np.float64], known: list[NDArray[np.float64]]) -> tuple[float, float]:
-    """AUROC of held-out pool over training images, and the p-value of Mann and Whitney's one-sided test."""
+    """AUROC of held-out pool over training images, and the one-sided Mann-Whitney p-value."""
     alike = np.concatenate(known) if known else np.zeros(0)
     if not len(alike):  # no training image of the pool's pseudo classes
         return 1.0, 0.0
@@ -235,7 +236,10 @@ def energy_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def match_classes(
     target: NDArray[np.int64], available: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indices into `available` with the class counts of `target`, repeated only if too few are available."""
+    """Indices into `available` with the class counts of `target`.
+
+    Images repeat only if a class has too few.
+    """
     pieces = []
     for label, count in zip(*np.unique(target, return_counts=True), strict=True):
         candidates = np.flatnonzero(available == label)

@@ -1,7 +1,7 @@
-"""PROSER: placeholders for unknown classes, as data (mixed features) and in the classifier (a dummy output).
+"""PROSER: placeholders for unknown classes, by mixed features and a dummy output.
 
-Zhou, Ye and Zhan, "Learning Placeholders for Open-Set Recognition", CVPR 2021, and the authors' published code. Logits
-here are always (N, K+1): K known classes, then the largest dummy at index K.
+Zhou, Ye and Zhan, "Learning Placeholders for Open-Set Recognition", CVPR 2021, and the authors' published code.
+Logits here are always (N, K+1): K known classes, then the largest dummy at index K.
 """
 
 from __future__ import annotations
@@ -166,10 +166,10 @@ def data_placeholder_loss(logits: torch.Tensor) -> torch.Tensor:
 def classifier_placeholder_loss(
     logits: torch.Tensor, labels: torch.Tensor, lambda1: float, lambda2: float
 ) -> torch.Tensor:
-    """lambda1 x cross-entropy against the label + lambda2 x cross-entropy against the dummy, the label masked.
+    """lambda1 x cross-entropy against the label + lambda2 x masked cross-entropy against dummy.
 
-    logits: (N, K+1). labels: (N,), 0..K-1. The second term (the paper's classifier placeholders) pushes the dummy to the
-    second place after the true class, whose logit is set to -1e9 and so gets no gradient.
+    logits: (N, K+1). labels: (N,), 0..K-1. The second term (the paper's classifier placeholders) pushes the dummy to
+    the second place after the true class, whose logit is set to -1e9 and so gets no gradient.
     """
     masked = logits.scatter(1, labels[:, None], -1e9)
     return lambda1 * F.cross_entropy(logits, labels) - lambda2 * masked.log_softmax(dim=1)[:, -1].mean()

@@ -16,12 +16,12 @@ from open_set_fer.testing.plugin import check_plugin, require
 def check_data_set(dataset: DataSet, cache: Path) -> FaceSet:
     """Assert that a data set keeps the contract; its FaceSet is returned.
 
-    dataset: an instance, best on a few small files: `check_data_set(MyFaces(root="tests/few"), tmp_path / "cache")`. Each
-    of its classes needs an image, train and test split too. cache: a folder that is empty or not there.
+    dataset: an instance, best on a few small files: `check_data_set(MyFaces(root="tests/few"), tmp_path / "cache")`.
+    Each of its classes needs an image, train and test split too. cache: a folder that is empty or not there.
 
-    Raises AssertionError that says what is wrong: name and settings; classes, labels, splits and ids; a second load that
-    decodes again or gives another data set; an outline that writes, or says other than the load. What its files lack
-    stays the SuiteError that it raises.
+    Raises AssertionError that says what is wrong: name and settings; classes, labels, splits and ids; a second load
+    that decodes again or gives another data set; an outline that writes, or says other than the load. What its files
+    lack stays the SuiteError that it raises.
     """
     check_plugin(dataset, plugins.DATASETS)
     require(not _content(cache), f"{cache} is not empty: what the first load decodes would not show")

@@ -1,4 +1,4 @@
-"""Networks behind one interface: ResNet-18/50 of torchvision and two small residual networks for CPUs.
+"""Networks behind one interface: torchvision's ResNet-18/50 and two small ones for CPUs.
 
 Every network is stem -> stages -> global average pool -> one linear layer, so that a method can enter or leave at a
 stage (PROSER mixes after the second, EOW samples the input of the last) and compute attention maps from the last
@@ -40,7 +40,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) -> normalised float on the network's device; grey is repeated for a colour network."""
+        """Normalise uint8 (N, C, H, W) on the network's device; grey is repeated for colour."""
         if self.mean.is_cuda and not images.is_cuda:
             images = images.pin_memory()  # or the copy would wait for the GPU; bytes are a quarter of the floats' size
         x = images.to(self.mean.device, non_blocking=True).to(torch.float32).div_(255)
@@ -58,7 +58,10 @@ class Network(nn.Module):
         return self._through([self.stem, *self.stages[:stage]], x)
 
     def from_stage(self, hidden: Tensor, stage: int, end: int | None = None) -> Tensor:
-        """Last feature map (N, D, h, w), or the feature after `end` stages, from the feature after `stage` stages."""
+        """Last feature map (N, D, h, w), from the hidden feature after `stage` stages.
+
+        end: stop after this many stages instead.
+        """
         return self._through(self.stages[stage:end], hidden)
 
     def feature_map(self, x: Tensor) -> Tensor:
@@ -124,14 +127,14 @@ def draw_seed(generator: torch.Generator) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator within the context, for the weights of fresh layers; restore it afterwards."""
+    """Seed torch's global generator in the context, for fresh weights; restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def build_network(settings: BackboneSettings, classes: int, channels: int, seed: int) -> Network:
-    """Build a network with fresh weights, or those of the settings' checkpoint; a seed gives the same weights.
+    """Build a network with the settings' weights, or fresh ones drawn from the seed.
 
     classes: outputs of the linear layer. channels: of the images (1 or 3).
     """

@@ -1,7 +1,7 @@
-"""Stand-ins for torch and modules built on it: `from open_set_fer.methods.shared.lazy import nn, torch, training`.
+"""Lazy imports for method files: `from open_set_fer.methods.shared.lazy import nn, torch`.
 
-Planning imports every method for its settings alone, and torch takes seconds; each name here is imported on first use.
-A method of another package may import torch at its top: the commands that load the method then start later.
+Planning imports every method for its settings alone, and torch takes seconds; each name here is imported on first
+use. A method of another package may import torch at its top: the commands that load the method then start later.
 """
 
 from __future__ import annotations

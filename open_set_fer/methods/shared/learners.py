@@ -1,4 +1,4 @@
-"""Learning pseudo labels, for `ours` and the label-noise methods: a network, and the selection of clean samples."""
+"""Learning of pseudo labels: networks, attention consistency, selection of clean samples."""
 
 from __future__ import annotations
 
@@ -126,24 +126,25 @@ class Learner:
 
 
 def attention_maps(feature_map: Tensor, fc_weight: Tensor) -> Tensor:
-    """Attention maps (N, K, h, w): the channels of (N, D, h, w) weighted by the classifier (K, D) (paper, Eq. 1).
+    """Attention maps (N, K, h, w) of a feature map (N, D, h, w) (paper, Eq. 1).
 
-    The classifier's weight is detached: consistency trains the features, not the classifier. The spatial mean of a map
-    plus the classifier's bias is the class's logit.
+    Channels are weighted by the classifier (K, D), detached: consistency trains the features, not the classifier. The
+    spatial mean of a map plus the classifier's bias is the class's logit.
     """
     return torch.einsum("kd,ndhw->nkhw", fc_weight.detach(), feature_map)
 
 
 def consistency_loss(maps: Tensor, maps_of_flipped: Tensor) -> Tensor:
-    """Mean over (N, K, h, w) of (M(x) - flip(M(flip(x))))²: zero if attention follows the face (Eq. 2-3)."""
+    """Mean of (M(x) - flip(M(flip(x))))²: zero if attention follows the face (Eq. 2-3)."""
     return (maps - maps_of_flipped.flip(-1)).square().mean()
 
 
 def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
-    """Posterior (N,) of the low-mean component of a two-component Gaussian mixture on losses scaled to [0, 1].
+    """Posterior (N,) of the low-mean component of a Gaussian mixture on scaled losses.
 
-    At most 10 EM steps, tolerance 1e-2, covariance floor 5e-4, as in the scripts of DivideMix (Li et al. 2020), which
-    the paper's cycle training builds on. If all losses are equal, all are clean.
+    Two components, losses scaled to [0, 1], at most 10 EM steps, tolerance 1e-2, covariance floor 5e-4, as in the
+    scripts of DivideMix (Li et al. 2020), which the paper's cycle training builds on. If all losses are equal, all
+    are clean.
     """
     from sklearn.exceptions import ConvergenceWarning  # imports within the function: a second, and not always needed
     from sklearn.mixture import GaussianMixture
@@ -163,7 +164,7 @@ def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.
 def select_clean(
     losses: NDArray[np.float64], labels: NDArray[np.int64], threshold: float = 0.5, seed: int = 0
 ) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-    """Mask (N,) of the clean samples, and the classes without a clean sample, which are selected whole.
+    """Mask (N,) of clean samples, and the classes without any, which are selected whole.
 
     The guard is not in the sources: a network that never sees a class again forgets it. An empty selection thereby
     becomes all samples.
@@ -174,7 +175,7 @@ def select_clean(
 
 
 def guard_notes(selections: list[tuple[int, ...]], classes: tuple[str, ...]) -> list[str]:
-    """One note on the selections that lost a class, if any did; `selections`: the lost classes of each."""
+    """One note on the selections that lost a class, if any; `selections`: the lost classes."""
     guarded = [lost for lost in selections if lost]
     if not guarded:
         return []

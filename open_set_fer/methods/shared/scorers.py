@@ -1,4 +1,4 @@
-"""Scorers as files, the scorer of plain classifiers, and scores of several networks on one scale."""
+"""Saving of scorers, the scorer of plain classifiers, and scores on one scale."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NETWORK, ARRAY = "network.", "array."
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceScorer(Scorer):
-    """Scores by the logits of the network `classifier`; setting `score` is 'msp', 'max_logit' or 'loss'.
+    """Scores by the logits of the network `classifier`.
 
-    'loss' is the cross-entropy against the network's own prediction.
+    settings: `score`, 'msp', 'max_logit' or 'loss', the cross-entropy against the network's own prediction.
     """
 
     def score(self, images: NDArray[np.uint8]) -> Scores:
@@ -81,7 +81,7 @@ def rebuild(
     settings: Mapping[str, Any],
     device: torch.device,
 ) -> Scorer:
-    """Rebuild a scorer from the results of `plans` and `tensors`; SuiteError if they do not fit."""
+    """Rebuild a scorer from `plans` and `tensors`; SuiteError if they do not fit."""
     networks = {}
     for name, plan in network_plans.items():
         prefix = f"{NETWORK}{name}."
@@ -103,7 +103,7 @@ def rebuild(
 
 
 def standardise(values: NDArray[np.float64], groups: NDArray[Any] | None = None) -> NDArray[np.float64]:
-    """Scale values (N,) to zero mean and unit standard deviation, within each of `groups` (N,) if given.
+    """Scale values (N,) to zero mean and unit deviation, within each of `groups` (N,) if given.
 
     Constant values become zeros. Groups are for values of different networks, whose units differ.
     """
@@ -117,7 +117,7 @@ def standardise(values: NDArray[np.float64], groups: NDArray[Any] | None = None)
 
 
 def scale_of(values: NDArray[np.float64]) -> dict[str, float]:
-    """Mean and standard deviation of values (N,), as `on_scale` takes them; zeros for no values."""
+    """Mean and standard deviation of values (N,), for `on_scale`; zeros for no values."""
     return {
         "mean": float(values.mean()) if len(values) else 0.0,
         "deviation": float(values.std()) if len(values) else 0.0,
