@@ -1,4 +1,4 @@
-"""Checks of a data set by numbers and by eye: published counts, duplicates, odd files, and a contact sheet."""
+"""Checks of a data set: published counts, duplicates, odd files, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ def vocabulary_faults(faces: FaceSet) -> list[str]:
 
 
 def odd_files(root: Path, side: int | None) -> list[str]:
-    """List the image files below `root` that do not decode or are not `side` pixels square, as 'path: fault'.
+    """List image files that do not decode or are not `side` pixels square, as 'path: fault'.
 
-    Preparing stops at the first such file that the data set names; this lists all of them. side None: any size.
+    Preparing stops at the first such file that the data set names; this lists all below `root`. side None: any size.
     """
     paths = sorted(
         os.path.join(folder, file)
@@ -145,9 +145,9 @@ def odd_files(root: Path, side: int | None) -> list[str]:
 
 
 def contact_sheet(faces: FaceSet, path: Path, per_class: int = 8) -> None:
-    """Write a PNG with the first `per_class` faces of each class, scaled to 96 px; synthetic data is marked on it.
+    """Write a PNG with the first `per_class` faces of each class, scaled to 96 px.
 
-    Raises SuiteError if `path` cannot be written.
+    Synthetic data is marked on it. Raises SuiteError if `path` cannot be written.
     """
     rows = [(name, np.flatnonzero(faces.labels == index)[:per_class]) for index, name in enumerate(faces.classes)]
     width = 2 * MARGIN + NAMES + per_class * (TILE + GAP)
@@ -171,7 +171,7 @@ def contact_sheet(faces: FaceSet, path: Path, per_class: int = 8) -> None:
 
 
 def check_picture_path(path: Path) -> None:
-    """Raise SuiteError for a path no picture can be written to: a folder, below a file, of unknown ending."""
+    """Raise SuiteError for a folder, a path below a file, or an unknown picture format."""
     if path.is_dir():
         raise SuiteError(f"{path} is a folder", f"name a file in it: --out {path / 'faces.png'}")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:

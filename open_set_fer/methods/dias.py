@@ -141,8 +141,8 @@ def add_dropout(network: backbones.Network, probability: float, random: torch.Ge
         (x,) = inputs
         if not module.training or x.shape[1] == 1:
             return None
-        kept = torch.rand((len(x), x.shape[1], 1, 1), generator=random) >= probability
-        return x * (kept / (1 - probability)).to(x)
+        mask = torch.rand((len(x), x.shape[1], 1, 1), generator=random) >= probability
+        return x * (mask / (1 - probability)).to(x)
 
     for module in (network.stem, *(network.stages[depth] for depth in depths(network))):
         module.register_forward_pre_hook(drop)

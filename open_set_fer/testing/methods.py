@@ -1,4 +1,4 @@
-"""For tests of methods: the conformance test `check_method`, a small task, and a context without a runner."""
+"""Conformance test of methods, with a small task and a context without a runner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UPSIDE_DOWN = 0.2
 
 
 class PlainContext:
-    """A context (`methods.contract.Context`) around a closed-set model, without progress bars and clocks."""
+    """A context (`methods.contract.Context`) without progress bars and clocks."""
 
     def __init__(self, network: Network, test_logits: NDArray[np.float32], width: int = 4, seed: int = 0) -> None:
         """width: of the small network in `backbone`."""
@@ -69,7 +69,10 @@ class PlainContext:
 
 
 def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,): class k has a bar at height k."""
+    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,).
+
+    Class k has a bright bar at height k.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     images = rng.integers(0, 90, (n, 1, size, size), dtype=np.uint8)
@@ -82,9 +85,9 @@ def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArra
 def task_and_context(
     pseudo_labels: NDArray[np.int64] | None = None, n: int = 96, classes: int = 3, seed: int = 0
 ) -> tuple[OpenSetTask, PlainContext, NDArray[np.int64]]:
-    """A task on bright bars without open faces, a context with an untrained network, and the true classes (n,).
+    """A task on bright bars without open faces, a context, and the true classes (n,).
 
-    The closed-set model's logits predict `pseudo_labels`, by default the truth.
+    The context's network is untrained; its logits predict `pseudo_labels`, by default the truth.
     """
     train, train_labels = bright_bars(60, classes, seed)
     test, truth = bright_bars(n, classes, seed + 1)
@@ -96,11 +99,11 @@ def task_and_context(
 
 
 def check_method(method: Method, sign: bool = True) -> Detection:
-    """Assert in seconds, on a small task, that a method keeps the contract; returns its detection.
+    """Assert in seconds that a method keeps the contract; returns its detection.
 
-    method: an instance with quick settings: `check_method(Margin(epochs=1))`. sign: also assert that open faces, which
-    are easily distinguished here, do not have the lower scores; False for a method that needs more than 90 small images
-    to learn anything.
+    method: an instance with quick settings: `check_method(Margin(epochs=1))`. sign: also assert that open faces,
+    which are easily distinguished here, do not have the lower scores; False for a method that needs more than 90
+    small images to learn anything.
 
     Raises AssertionError naming the fault: name, version and settings; shape, type and range of the result; other
     numbers for the same seed; random numbers other than the context's; writing to the task's arrays; a score that
@@ -123,7 +126,7 @@ def check_method(method: Method, sign: bool = True) -> Detection:
 
 @cache
 def _task_with_an_open_class() -> tuple[OpenSetTask, ClosedSetModel, NDArray[np.bool_]]:
-    """Three closed classes of bright bars and an open one, the trained closed-set model, and the mask of open faces."""
+    """A task with an open class of bright bars, a trained closed-set model, the open mask."""
     train, train_labels = bright_bars(120, 4, 0)
     test, truth = bright_bars(96, 4, 1)
     order = np.random.default_rng(2).permutation(len(test))
@@ -174,7 +177,7 @@ def _check_sign(score: NDArray[Any], is_open: NDArray[np.bool_]) -> None:
 
 
 def _check_inductive(method: Method, task: OpenSetTask, model: ClosedSetModel, whole: Detection) -> None:
-    """Assert that half of the test faces get the same scores as among all of them, except for rounding."""
+    """Assert that half of the test faces get the same scores as among all, rounded."""
     half = slice(0, len(task.test_images), 2)
     part = replace(task, test_images=_read_only(task.test_images[half].copy()))
     part_model = replace(model, test_logits=_read_only(model.test_logits[half].copy()))

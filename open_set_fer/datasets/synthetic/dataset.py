@@ -20,7 +20,7 @@ from open_set_fer.ranges import CountOrZero
 
 @dataclass(frozen=True)
 class Synthetic(PreparedDataSet):
-    """Rendered faces for demonstrations and tests; results on them say nothing about real faces."""
+    """Rendered faces; results on them say nothing about real faces."""
 
     name = "synthetic"
     title = "Rendered faces"

@@ -48,7 +48,10 @@ def uniforms(keys: Keys, first: int, count: int) -> Float:
 
 
 def bells(keys: Keys, first: int, count: int) -> Float:
-    """Bell-shaped numbers in [-1, 1], shape (N, count): the sum of three uniforms, standard deviation 1/3."""
+    """Bell-shaped numbers in [-1, 1], shape (N, count).
+
+    Sums of three uniforms, standard deviation 1/3.
+    """
     bits = _hashes(keys, first, count)
     low = np.uint64(0x1FFFFF)
     total = (bits & low) + ((bits >> np.uint64(21)) & low) + ((bits >> np.uint64(42)) & low)
@@ -57,7 +60,10 @@ def bells(keys: Keys, first: int, count: int) -> Float:
 
 
 def noise(keys: Keys, size: int) -> Float:
-    """Bell-shaped noise in [-1, 1], shape (N, size, size): each value sums four bytes of a hash."""
+    """Bell-shaped noise in [-1, 1], shape (N, size, size).
+
+    Each value sums four bytes; one hash gives two values.
+    """
     pairs = (size * size + 1) // 2
     bits = _hashes(keys, _NOISE_STREAM, pairs)
     low = np.uint64(0x00FF00FF00FF00FF)
@@ -157,7 +163,7 @@ def spot(along: Float, down: Float, width: Float | float, height: Float | float)
 
 
 def window(u: Float, v: Float, half_width: float, top: float, bottom: float) -> tuple[slice, slice, slice]:
-    """Smallest window that holds |u| < half_width and top < v < bottom in every image of the block."""
+    """Smallest window holding |u| < half_width and top < v < bottom in all images of a block."""
     inside = (np.abs(u) < half_width) & (v > top) & (v < bottom)
     rows = np.flatnonzero(inside.any(axis=(0, 2)))
     columns = np.flatnonzero(inside.any(axis=(0, 1)))

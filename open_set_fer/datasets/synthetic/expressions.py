@@ -1,9 +1,9 @@
-"""Expressions as action units (AU) of the Facial Action Coding System, and their activations in each image.
+"""Expressions as action units (AU) of the Facial Action Coding System.
 
-Sources: Ekman, Friesen & Hager, Facial Action Coding System (2002) for what each AU moves and for the unilateral AUs of
-contempt; Du, Tao & Martinez, Compound facial expressions of emotion, PNAS 111 (2014), Table 1, for the AUs of the basic
-and compound expressions (fractions rounded from memory of that table, which is good enough for drawings); Li, Deng &
-Du, RAF-DB (CVPR 2017) for the class order.
+Sources: Ekman, Friesen & Hager, Facial Action Coding System (2002) for what each AU moves and for the unilateral AUs
+of contempt; Du, Tao & Martinez, Compound facial expressions of emotion, PNAS 111 (2014), Table 1, for the AUs of the
+basic and compound expressions (fractions rounded from memory of that table, which is good enough for drawings); Li,
+Deng & Du, RAF-DB (CVPR 2017) for the class order.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ DEFAULT_SETTINGS = RenderSettings()
 def sample_action_units(
     expressions: ArrayLike, seed: int, *, settings: RenderSettings = DEFAULT_SETTINGS, start: int = 0
 ) -> Float:
-    """Sample AU activations, float32 (N, len(AU_NAMES)) in [0, 1], of the images from number ``start`` on.
+    """Sample AU activations, float32 (N, len(AU_NAMES)) in [0, 1].
 
-    Each image gets an overall intensity; its expression's AUs (drawn by their fractions in ACTION_UNITS) spread about
-    it, and any other AU may stray a little.
+    Each image, from number ``start`` on, gets an overall intensity; its expression's AUs (drawn by their fractions in
+    ACTION_UNITS) spread about it, and any other AU may stray a little.
     """
     labels = _checked(expressions)
     keys = image_keys(seed, start, len(labels))

@@ -1,4 +1,4 @@
-"""Features of the synthetic faces: eyes and brows, nose and mouth, as the action units move them."""
+"""Eyes, brows, nose and mouth of the synthetic faces, as the action units move them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class UpperFace:
         self._paint_brows(image, hair_level)
 
     def _paint_skin(self, image: Float) -> None:
-        """Sockets, forehead lines (AU1, AU2), glabella (AU4), root of the nose (AU9), crow's feet and pouch (AU6)."""
+        """Sockets, lines of AU1, AU2, AU4 and AU9, crow's feet and pouch of AU6."""
         face, au, eye_u, eye_v = self.face, self.au, self.eye_u, self.eye_v
         u, v, across = face.u, face.v, face.across
         dark = spot(across - (eye_u - 0.04), v - (eye_v - 0.07), 0.25, 0.19)
@@ -91,7 +91,10 @@ class UpperFace:
         paint(image, 0.40 * face.line(face.v - bottom - 0.004, 0.018) * self.ends, 0.12)
 
     def _paint_brows(self, image: Float, level: Float) -> None:
-        """AU1 lifts the inner end, AU2 the outer; AU4 lowers and draws together; AU1 holds AU4's inner end up."""
+        """Brows: AU1 lifts the inner end, AU2 the outer; AU4 lowers and draws together.
+
+        AU1 holds AU4's inner end up.
+        """
         face, au = self.face, self.au
         along = (face.across - self.brow_u + 0.05 * au["AU4"]) / self.brow_width
         inner = unit(0.5 - 0.5 * along)
@@ -144,7 +147,10 @@ class LowerFace:
         self._place_lips()
 
     def _place_corners(self, half: Float) -> None:
-        """Corners follow AU12 up and out, AU15 down, AU20 outwards; AU24, AU26 and AU27 narrow the mouth."""
+        """Corners of the mouth: AU12 moves them up and out, AU15 down, AU20 outwards.
+
+        AU24, AU26 and AU27 narrow the mouth.
+        """
         au, pull = self.au, self.pull
         half = half + 0.075 * pull + 0.080 * au["AU20"] + 0.02 * self.dimple - 0.030 * au["AU24"]
         self.half = half - (0.055 * au["AU26"] + 0.070 * au["AU27"]) * (1 - au["AU20"])
@@ -203,7 +209,7 @@ class LowerFace:
         return dark
 
     def _add_folds(self, dark: Float) -> None:
-        """Folds from nose to mouth (AU9 to AU12), dimples, lines of AU15 and AU17, shadow below the lip."""
+        """Folds from nose to mouth (AU9 to AU12), dimples, lines of AU15 and AU17, lip shadow."""
         face, au, pull, nose_v = self.face, self.au, self.pull, self.nose_v
         u, v, across = face.u, face.v, face.across
         corner_u, corner_v = self.half, self.centre - self.lift

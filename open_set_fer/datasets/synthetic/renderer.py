@@ -1,4 +1,4 @@
-"""Procedurally rendered grey faces that show FACS action units: the images of the data set ``synthetic``.
+"""Procedurally rendered grey faces that show FACS action units.
 
 The images are drawings for demonstrations and tests. They show no person, and accuracy on them says nothing about
 accuracy on real faces.
@@ -194,7 +194,7 @@ def render_action_units(
     start: int = 0,
     block: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Render faces with AU activations (N, len(AU_NAMES)) in [0, 1], as grey uint8 (N, 1, size, size).
+    """Render faces with AU activations (N, len(AU_NAMES)) as grey uint8 (N, 1, size, size).
 
     Image i depends only on (seed, start + i, activations[i], size, settings); ``block`` (images rendered together)
     changes speed, not results.
@@ -226,7 +226,7 @@ def render_faces(
     start: int = 0,
     block: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Render faces showing ``expressions`` (N indices into EXPRESSIONS), as grey uint8 (N, 1, size, size).
+    """Render faces showing ``expressions`` (N,) as grey uint8 (N, 1, size, size).
 
     Image i depends only on (seed, start + i, expressions[i], size, settings). Seeds are taken modulo 2^64. An index
     outside EXPRESSIONS raises ValueError.

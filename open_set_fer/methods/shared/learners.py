@@ -53,7 +53,7 @@ class Learner:
         pretrained: Network | None = None,
         pretrained_stages: int = 0,
     ) -> None:
-        """pretrained: network whose stem and first `pretrained_stages` stages are the start (0: none)."""
+        """pretrained: source of the stem and the first `pretrained_stages` stages (0: none)."""
         seed = draw_seed(context.generator)
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed + 1)
