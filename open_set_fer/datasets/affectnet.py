@@ -66,9 +66,7 @@ outside."""
     root: str = ""
     """Published folder; '': $OSFER_DATA/affectnet or data/affectnet."""
     image_size: Side = 224
-    """Pixels a side."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
         """Read annotations and image paths of either layout."""
@@ -79,8 +77,7 @@ outside."""
             paths, rows, boxes = read_manifests(root)
             return image_listing(self, CLASSES, rows, paths, boxes)
         raise SuiteError(
-            f"affectnet: {root} has neither train_set nor training.csv",
-            "unpack one of the two published layouts there",
+            f"affectnet: {root} has neither train_set nor training.csv", "unpack one of the two published layouts there"
         )
 
     def quick_listing(self, cache: Path) -> Listing | Outline:

@@ -72,7 +72,6 @@ class Batches:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return 3, self.size, self.size
 
     def labels(self) -> NDArray[np.int64]:

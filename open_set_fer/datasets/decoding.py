@@ -67,7 +67,6 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return self.channels, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:

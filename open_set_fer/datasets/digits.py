@@ -30,7 +30,6 @@ to faces: needs no files."""
     classes = CLASSES
 
     image_size: Side = 48
-    """Pixels a side."""
     test_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3
     """Fraction of each class in the test split, drawn with `seed`."""
     seed: int = 0
@@ -58,7 +57,6 @@ class Enlarged:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return 1, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:

@@ -57,7 +57,6 @@ Checked: columns, usages, votes are counts, every named image exists and decodes
     image_size: Side = 48
     """Pixels a side; published: 48."""
     channels: Channels = 1
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
         """List votes and images; raises SuiteError naming the first file with a fault."""
@@ -95,7 +94,6 @@ class PixelFile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return self.channels, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:

@@ -44,9 +44,7 @@ viewers show it, turned as its EXIF says) lie within the image, no path leads ou
     vocabulary: str = ""
     """TOML file; '' if labels are class names."""
     image_size: Side = 112
-    """Pixels a side."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
         """List the faces of the manifest or tree, with the classes of their labels."""
@@ -81,9 +79,8 @@ viewers show it, turned as its EXIF says) lie within the image, no path leads ou
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read a CSV or Parquet manifest; raises SuiteError naming its first fault."""
     try:
-        rows = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, skipinitialspace=True)
-        )
+        is_parquet = path.suffix == ".parquet"
+        rows = pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=str, skipinitialspace=True)
     except (ValueError, OSError) as error:
         raise SuiteError(f"manifest: cannot read {path}: {error}", "save it as UTF-8 CSV or as Parquet") from error
     rows = rows.rename(columns=lambda name: str(name).strip())

@@ -46,7 +46,6 @@ Checked: form of each label line, class 1..7, no line twice, every image exists 
     image_size: Side = 100
     """Pixels a side; published: 100."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
         """List labels and images of the tree."""
@@ -76,7 +75,6 @@ Checked: as for rafdb, class 1..11 in the order of the paper; compare the number
     image_size: Side = 100
     """Pixels a side; published: 100."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
         """List both trees, 18 classes; ids of compound faces start with `compound/`."""

@@ -82,9 +82,8 @@ class Dias:
         with context.phase("train"):
             simulator = _Simulator(self, task, context)
             for epoch in context.progress(range(self.epochs), f"{self.name}: epochs"):
-                rate = training.epoch_learning_rate(
-                    self.learning_rate, 0.1, epoch // self.lr_step if self.lr_step else 0
-                )
+                drops = epoch // self.lr_step if self.lr_step else 0
+                rate = training.epoch_learning_rate(self.learning_rate, 0.1, drops)
                 for optimizer in (simulator.classifier_optimizer, simulator.copycat_optimizer):
                     training.set_learning_rate(optimizer, rate)
                 for one_pass in (simulator.gan_step, simulator.copycat_step):
@@ -95,13 +94,8 @@ class Dias:
         if not np.isfinite(logits).all():
             raise SuiteError("dias: training diverged, the logits are not finite", "lower dias.learning_rate")
         scorer = ConfidenceScorer({"classifier": simulator.classifier}, settings={"score": "msp"})
-        return Detection(
-            -training.softmax(logits).max(axis=1),
-            logits.argmax(axis=1),
-            curves,
-            network=simulator.classifier,
-            scorer=scorer,
-        )
+        score = -training.softmax(logits).max(axis=1)
+        return Detection(score, logits.argmax(axis=1), curves, network=simulator.classifier, scorer=scorer)
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
@@ -255,11 +249,8 @@ class _Simulator:
         loss = smoothed_cross_entropy(self.classifier(erased), labels, 0.0)
         loss = loss + self.dias.beta * smoothed_cross_entropy(self.twin(fake), labels, self.dias.smoothing2)
         training.step(self.classifier_optimizer, loss)
-        return {
-            "discriminator_loss": discriminator_loss.item(),
-            "generator_loss": generator_loss.item(),
-            "gan_pass_loss": loss.item(),
-        }
+        losses = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss, "gan_pass_loss": loss}
+        return {name: value.item() for name, value in losses.items()}
 
     def copycat_step(self, batch: torch.Tensor) -> dict[str, float]:
         """Train the copycat, then the classifier, on a batch; returns losses and pull distance."""

@@ -90,9 +90,8 @@ class EOW:
             curves = self._train(network, task, context, torch.Generator().manual_seed(seed + 1))
         logits = training.evaluate(network, task.test_images)
         scorer = OpenOutputScorer({"classifier": network})
-        return Detection(
-            open_probability(logits), logits[:, :-1].argmax(axis=1), curves, network=network, scorer=scorer
-        )
+        score = open_probability(logits)
+        return Detection(score, logits[:, :-1].argmax(axis=1), curves, network=network, scorer=scorer)
 
     def _train(
         self, network: backbones.Network, task: OpenSetTask, context: Context, generator: torch.Generator

@@ -48,7 +48,6 @@ class NoisyLabel:
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
     erase_probability: Share = 0.5
-    """Of random erasing, for each image."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score every test image by how likely its pseudo label is wrong."""

@@ -75,7 +75,6 @@ class Ours:
     consistency_weight: NotNegative = 5.0
     """λ."""
     erase_probability: Share = 0.5
-    """Of random erasing, for each image."""
     noise_probability: Share = 0.0
     """Of Gaussian noise (variance 30 on the 0-255 scale), for each image, in training (the authors' notebook: 0.5)."""
     clean_threshold: Share = 0.5
@@ -135,11 +134,9 @@ class Ours:
     def is_scored(self, epoch: int, cycle: range) -> bool:
         """Whether the losses after this epoch of this cycle are part of the score."""
         in_last_cycle, at_cycles_end = cycle.stop == self.epochs, epoch == cycle.stop - 1
-        return {
-            "last": in_last_cycle and at_cycles_end,
-            "last_cycle": in_last_cycle,
-            "cycles": at_cycles_end,
-        }[self.score_epochs]
+        if self.score_epochs == "cycles":
+            return at_cycles_end
+        return in_last_cycle and (at_cycles_end or self.score_epochs == "last_cycle")
 
     def combined(self, scores: list[list[NDArray[np.float64]]]) -> NDArray[np.float64]:
         """Scores (n,) from each network's losses."""

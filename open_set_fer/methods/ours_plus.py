@@ -95,7 +95,6 @@ class OursPlus:
     """Maximum of the one-cycle schedule."""
     weight_decay: NotNegative = 1e-4
     erase_probability: Share = 0.5
-    """Of random erasing, for each image."""
     degrade: Literal["none", "both", "known"] = "known"
     """Degrade (darken, brighten, blur, coarsen) images in training at random, so that image quality tells less: on both
     sides, or the training set's ('known') only, so that low quality is no property of the pool alone."""
@@ -135,11 +134,7 @@ class OursPlus:
                 "the energy alone is the score"
             )
         networks = {"closed_set": model.network} | {f"fold_{n}": part.network for n, part in enumerate(fitted, 1)}
-        settings: dict[str, Any] = {
-            "folds": [part.scale for part in fitted],
-            "energy": scale_of(energy),
-            **weights,
-        }
+        settings: dict[str, Any] = {"folds": [part.scale for part in fitted], "energy": scale_of(energy), **weights}
         scorer = DiscriminatorScorer(networks, settings=settings)
         if task.pool_images is not None:
             pool_logit, energy = scorer.by_fold(task.test_images).mean(axis=0), energy_of(model.test_logits)

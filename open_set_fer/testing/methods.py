@@ -45,11 +45,9 @@ class PlainContext:
         self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
-        """The closed-set model."""
         return self._model
 
     def progress(self, steps: Iterable[T], description: str) -> Iterable[T]:
-        """Iterate, without a bar."""
         return steps
 
     def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
@@ -57,7 +55,6 @@ class PlainContext:
         self.reported[epoch] = np.asarray(scores(), dtype=np.float64)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Do nothing."""
         return nullcontext()
 
     def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -39,7 +39,6 @@ needs no files. For demonstrations and tests; results on them say nothing about 
     seed: int = 0
     """Seed of the rendering."""
     image_size: Annotated[int, pydantic.Field(ge=16, le=1024)] = 48
-    """Pixels a side."""
 
     def listing(self, cache: Path) -> Listing:
         """Labels into EXPRESSIONS, split and ids ('synthetic-000123') of the faces to render."""
@@ -67,7 +66,6 @@ class Rendered:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return 1, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:

@@ -26,12 +26,7 @@ from open_set_fer.datasets.synthetic.drawing import (
     unit,
     window,
 )
-from open_set_fer.datasets.synthetic.expressions import (
-    AU_NAMES,
-    DEFAULT_SETTINGS,
-    RenderSettings,
-    sample_action_units,
-)
+from open_set_fer.datasets.synthetic.expressions import AU_NAMES, DEFAULT_SETTINGS, RenderSettings, sample_action_units
 from open_set_fer.datasets.synthetic.features import LowerFace, UpperFace
 
 VERSION = 1

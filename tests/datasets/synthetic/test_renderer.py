@@ -127,9 +127,7 @@ def test_bad_arguments_are_refused() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(),
-    expressions=st.lists(st.integers(0, len(EXPRESSIONS) - 1), max_size=6),
-    size=st.integers(16, 70),
+    seed=st.integers(), expressions=st.lists(st.integers(0, len(EXPRESSIONS) - 1), max_size=6), size=st.integers(16, 70)
 )
 def test_any_seed_renders_without_warnings(seed: int, expressions: list[int], size: int) -> None:
     with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):
