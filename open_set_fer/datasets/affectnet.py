@@ -2,8 +2,7 @@
 
 Two published layouts, recognised by the folder's content:
 - 2021: `train_set` and `val_set`, each with `images/N.jpg` (cropped faces) and `annotations/N_exp.npy`;
-- original: `training.csv` and `validation.csv` with paths below `Manually_Annotated_Images` and face boxes;
-expressions
+- original: `training.csv` and `validation.csv` with paths below `Manually_Annotated_Images` and face boxes; expressions
   8 to 10 (none, uncertain, no face) are dropped.
 The validation set serves as the test split, as is customary.
 """

@@ -173,8 +173,7 @@ class Facts:
     """Facts of a data set, from optional class attributes of these names.
 
     title: displayed name; default: `name`. guide: where to get it, where it is expected, what is checked; default:
-    the class's docstring. published: number of images by split, and published_classes: by split and class, if
-    published.
+    the class's docstring. published, published_classes: published number of images by split, and by split and class.
     face_side: pixels a side of the published faces, if the same for all.
     """
 

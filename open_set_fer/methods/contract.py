@@ -107,7 +107,8 @@ class Detection:
 
     >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
     >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
-    >>> detection.unknown_score  # the second face is more likely unknown array([-4. , -0.2])
+    >>> detection.unknown_score  # the second face is more likely unknown
+    array([-4. , -0.2])
     """
 
     unknown_score: NDArray[np.floating[Any]]

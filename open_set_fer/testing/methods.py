@@ -174,7 +174,7 @@ def _check_sign(score: NDArray[Any], is_open: NDArray[np.bool_]) -> None:
 
 
 def _check_inductive(method: Method, task: OpenSetTask, model: ClosedSetModel, whole: Detection) -> None:
-    """Assert that half of the test faces get the same scores as among all, rounded."""
+    """Assert that half of the test faces get the same scores as among all of them."""
     half = slice(0, len(task.test_images), 2)
     part = replace(task, test_images=_read_only(task.test_images[half].copy()))
     part_model = replace(model, test_logits=_read_only(model.test_logits[half].copy()))
