@@ -1,7 +1,7 @@
-"""One console for log lines and progress bars, so that neither writes over the other.
+"""One console for log lines and progress bars, so that neither overwrites the other.
 
-Bars live on stderr and only on a terminal; log lines go through the same rich console, which prints them above the bars.
-What is printed is text: labels, classes and errors may hold `[...]` or `:M:`, so no console reads markup or emoji codes.
+Bars appear on stderr and only on a terminal; log lines pass through the same rich console, which prints them above
+the bars. Labels, classes and errors may contain `[...]` or `:M:`, so no console interprets markup or emoji codes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from open_set_fer.errors import masked
 T = TypeVar("T")
 console = Console(stderr=True, markup=False, emoji=False)
 out = Console(markup=False, emoji=False)
-"""Standard output: results and tables, what a script may want to read."""
+"""Standard output, for scripts: results and tables."""
 log = logging.getLogger("open_set_fer")
 _live: list[Progress] = []
 
 
 def print_what_the_terminal_can() -> None:
-    """On a terminal or pipe that is not UTF-8, a character that it lacks is a question mark instead of an exception."""
+    """Print question marks for characters that stdout or stderr cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -46,20 +46,20 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 class _Masking(logging.Formatter):
-    """Lines of the suite and of every library, tracebacks included, without the passwords of addresses."""
+    """Formatter that masks passwords in addresses, of all libraries and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record))
 
 
 def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """For `sys.excepthook`: what Python prints of an error that nobody caught, without the passwords of addresses."""
+    """Print an uncaught error's traceback with passwords masked, for `sys.excepthook`."""
     sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """The live area of progress bars; nested calls share the outer one."""
+    """Live area of progress bars; nested calls share the outer one."""
     if _live:
         yield _live[-1]
         return
@@ -83,7 +83,7 @@ def bars() -> Iterator[Progress]:
 
 
 def track(steps: Iterable[T], description: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Iterate with a progress bar; `done` steps were finished by an earlier try."""
+    """Iterate with a progress bar; `done` steps were finished by an earlier attempt."""
     if total is None and isinstance(steps, Sized):
         total = len(steps)
     with bars() as progress:

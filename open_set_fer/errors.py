@@ -1,4 +1,4 @@
-"""The exceptions that the suite raises for what a user can fix, an exception in one line, and text without passwords."""
+"""Exceptions for faults that a user can fix, one-line summaries, and masking of passwords."""
 
 import re
 
@@ -13,7 +13,7 @@ SECRET = re.compile(r"([?&][^=&\s]*(?:password|passwd|secret|token|access_key)[^
 
 
 def masked(text: str) -> str:
-    """Text with the logins and passwords of the addresses in it made unreadable.
+    """Text without the logins and passwords of addresses.
 
     >>> masked("no answer from postgresql://me:secret@host:5432/runs?sslpassword=1234")
     'no answer from postgresql://***@host:5432/runs?sslpassword=***'
@@ -22,7 +22,7 @@ def masked(text: str) -> str:
 
 
 class SuiteError(Exception):
-    """Bad input: the message names the file, key or class at fault, `fix` what to do about it."""
+    """Invalid input: the message names the file, key or class at fault, `fix` a remedy."""
 
     def __init__(self, message: str, fix: str = "") -> None:
         message, fix = masked(message), masked(fix)
@@ -36,7 +36,7 @@ class TrackingAway(SuiteError):
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the run to stop: what Ctrl-C raises, with the signal's number in `signal`."""
+    """A signal asked the run to stop: as Ctrl-C raises, with the signal's number in `signal`."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(f"signal {signal}")
@@ -44,14 +44,14 @@ class Stopped(KeyboardInterrupt):
 
 
 def summary(error: BaseException) -> str:
-    """An exception in one line: its type and the first line it says, or for a SuiteError its message and fix."""
+    """An exception in one line: type and first line, or a SuiteError's message and fix."""
     if isinstance(error, SuiteError):
-        said = f"{error.message} (fix: {error.fix})" if error.fix else error.message
-        return " ".join(said.split())
+        text = f"{error.message} (fix: {error.fix})" if error.fix else error.message
+        return " ".join(text.split())
     lines = [line.strip() for line in masked(str(error)).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else f"{type(error).__name__} (no message)"
 
 
 def some(items: list[str], most: int = 3) -> str:
-    """The first of them, and how many more there are."""
+    """The first items, and how many more there are."""
     return ", ".join(items[:most]) + f" and {len(items) - most} more" * (len(items) > most)

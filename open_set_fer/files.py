@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever the process is killed or the power fails."""
+"""Files that are complete or absent, even after a kill or a power failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write under the name `<path without its ending>.new`, then rename: a reader sees the old content or the new."""
+    """Write a file whole: readers see the old content or the new.
+
+    It is written as `<path without its ending>.new`, then renamed.
+    """
     temporary = path.with_suffix(".new")
     temporary.write_bytes(content)
     sync(temporary)

@@ -1,4 +1,4 @@
-"""Methods and data sets are found through Python entry points, so a third party's package adds one."""
+"""Discovery of methods and data sets through Python entry points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATASETS = "open_set_fer.datasets"
 
 @cache
 def _registered(group: str) -> dict[str, dict[str, EntryPoint]]:
-    """name -> value -> entry point: two values under one name are two packages that claim it."""
+    """Entry points by name and value: two values under a name are two packages claiming it."""
     points: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=group):
         points.setdefault(point.name, {}).setdefault(point.value, point)
@@ -25,12 +25,12 @@ def _registered(group: str) -> dict[str, dict[str, EntryPoint]]:
 
 
 def available(group: str) -> dict[str, EntryPoint]:
-    """Entry points of `group` by name; nothing is imported, so one of them may be broken."""
+    """Entry points of `group` by name; nothing is imported, so that one may be broken."""
     return {name: next(iter(points.values())) for name, points in _registered(group).items()}
 
 
 def broken(group: str) -> dict[str, str]:
-    """What is wrong with each entry point of `group` that cannot be used, by name; imports all of them."""
+    """Faults of the unusable entry points of `group` by name; imports all of them."""
     faults: dict[str, str] = {}
     for name in available(group):
         try:
@@ -41,9 +41,11 @@ def broken(group: str) -> dict[str, str]:
 
 
 def load(group: str, name: str) -> Any:
-    """The class registered as `name`; raises SuiteError naming the nearest known one, or what is wrong with it.
+    """Load the class registered as `name`; raises SuiteError naming its fault.
 
-    Whatever a package does when it is imported, it harms only the commands that use it.
+    For an unknown name the error suggests the nearest one. A package that fails on import affects only the commands
+    that
+    use it.
     """
     kind = group.rpartition(".")[2].removesuffix("s")
     points = _registered(group)
@@ -71,16 +73,16 @@ def load(group: str, name: str) -> Any:
 
 
 def class_faults(plugin: Any, group: str) -> list[str]:
-    """How a registered object differs from what the suite expects of a method or data set."""
-    wanted = {"name": str, "version": int} if group == METHODS else {"name": str}
+    """Faults of a registered object as a method or data set."""
+    required = {"name": str, "version": int} if group == METHODS else {"name": str}
     faults = [
         f"has no `{name}` of type {kind.__name__}"
-        for name, kind in wanted.items()
+        for name, kind in required.items()
         if not isinstance(getattr(plugin, name, None), kind)
     ]
     if not _is_frozen_dataclass(plugin):
         faults.append("is no frozen dataclass whose fields are its settings")
-    elif fields := wanted.keys() & {field.name for field in dataclasses.fields(plugin)}:
+    elif fields := required.keys() & {field.name for field in dataclasses.fields(plugin)}:
         faults.append(f"has `{min(fields)}` among its settings: give it a value without a type")
     action = "detect" if group == METHODS else "load"
     if not callable(getattr(plugin, action, None)):
@@ -92,7 +94,7 @@ def _is_frozen_dataclass(item: Any) -> bool:
     return isinstance(item, type) and dataclasses.is_dataclass(item) and bool(item.__dataclass_params__.frozen)  # type: ignore[attr-defined]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """', did you mean X?' when a known word is close, else an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+def nearest(word: str, names: Iterable[str]) -> str:
+    """', did you mean X?' if a known word is close, else an empty string."""
+    close = difflib.get_close_matches(word, list(names), n=1)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -1,6 +1,6 @@
-"""Ranges of numbers in settings, held when a profile is read: a wrong one is refused before anything is computed.
+"""Ranges of numeric settings, checked when a profile is read.
 
-Upper bounds are far above any sensible value; they are there for a slip of the keyboard.
+Upper bounds are far above any sensible value, to catch typing errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pickles of plain containers and NumPy arrays, read without executing anything else in them."""
+"""Reading of pickles of plain containers and NumPy arrays, without executing anything else."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class _NumpyUnpickler(pickle.Unpickler):
 
 
 def read_numpy_pickle(path: Path, encoding: str = "ASCII") -> Any:
-    """The content of a pickle; raises pickle.UnpicklingError for one that needs more than containers and NumPy arrays."""
+    """Read a pickle; raises UnpicklingError if it holds more than containers and NumPy arrays."""
     with path.open("rb") as file:
         return _NumpyUnpickler(file, encoding=encoding).load()

@@ -14,7 +14,7 @@ import torch
 from open_set_fer import plugins
 from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile
 from open_set_fer.methods.contract import Detection
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 from open_set_fer.testing import check_method
 
 SMOKE = load_profile("smoke")

@@ -14,8 +14,8 @@ from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, 
 from open_set_fer.console import out
 
 if TYPE_CHECKING:
+    from open_set_fer.datasets.checks import DataCheck
     from open_set_fer.datasets.faceset import DataSet, FaceSet
-    from open_set_fer.datasets.integrity import DataCheck
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,7 @@ def preview(
     home: HomeOption = HOME,
 ) -> None:
     """Write a contact sheet: some faces of each class."""
-    from open_set_fer.datasets.preview import check_picture_path, contact_sheet
+    from open_set_fer.datasets.checks import check_picture_path, contact_sheet
 
     target = to or home / "preview" / f"{name}.png"
     check_picture_path(target)  # before minutes of decoding
@@ -47,7 +47,7 @@ def preview(
 def prepare(
     name: Annotated[str, typer.Argument(help="Data set.")], profile: ProfileOption = "", home: HomeOption = HOME
 ) -> None:
-    """Decode a data set once into the cache; goes on where a killed preparation stopped."""
+    """Decode a data set into the cache; resumes a killed preparation."""
     faces = _load_dataset(name, profile, home)
     out.print(f"{name}: {len(faces.images)} images, fingerprint {faces.fingerprint}", soft_wrap=True, highlight=False)
 
@@ -60,65 +60,69 @@ def check(
     profile: ProfileOption = "",
     home: HomeOption = HOME,
 ) -> None:
-    """Counts by class and split beside the published ones, and images that are there more than once."""
+    """Compare counts with the published ones, and find images that occur more than once."""
     from dataclasses import asdict
 
     from open_set_fer.benchmark.planning.settings import settings_of
+    from open_set_fer.datasets.checks import check as examine
+    from open_set_fer.datasets.checks import odd_files
     from open_set_fer.datasets.faceset import data_root, facts
-    from open_set_fer.datasets.integrity import check as examine
-    from open_set_fer.datasets.integrity import odd_files
 
-    known = facts(plugins.load(plugins.DATASETS, name))
+    published = facts(plugins.load(plugins.DATASETS, name))
     if files:
-        odd = odd_files(data_root(name, settings_of(_dataset(name, profile)).get("root", "")), known.face_side)
-        for line in odd:
-            out.print(line, soft_wrap=True, highlight=False)
+        odd = odd_files(data_root(name, settings_of(_dataset(name, profile)).get("root", "")), published.face_side)
+        _print_lines(odd)
         out.print(f"{len(odd)} odd files", highlight=False)
         if odd:
             sys.exit(1)
-    report = examine(_load_dataset(name, profile, home), known)
+    report = examine(_load_dataset(name, profile, home), published)
     if as_json:
         print_json(asdict(report))
         return
     out.print(_count_table(name, report))
     count = len(report.duplicates)
     out.print(f"same pixels: {count} groups, {report.across} across splits, {report.conflicting} across classes")
-    for group in report.duplicates[:5]:
-        out.print(f"  {', '.join(group)}", soft_wrap=True, highlight=False)
+    _print_lines([f"  {', '.join(group)}" for group in report.duplicates[:5]])
     out.print(f"near duplicates by perceptual hash: {len(report.near)} pairs, {report.near_across} across splits")
-    for pair in report.near[:5]:
-        out.print(f"  {', '.join(pair)}", soft_wrap=True, highlight=False)
-    for line in report.vocabulary:
+    _print_lines([f"  {', '.join(pair)}" for pair in report.near[:5]])
+    _print_lines(report.vocabulary)
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
         out.print(line, soft_wrap=True, highlight=False)
 
 
 @app.command(epilog=examples("osfer data guide rafdb"))
 def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
-    """What a data set is and needs: where to ask for it, the folder it must lie in, what is checked."""
+    """Describe a data set: where to request it, its folder, what is checked."""
     from open_set_fer.datasets.faceset import facts
 
     out.print(facts(plugins.load(plugins.DATASETS, name)).guide, soft_wrap=True, highlight=False, markup=False)
 
 
 def _load_dataset(name: str, profile: str, home: Path) -> FaceSet:
-    """The data set with the settings of its profile, prepared where it is not."""
+    """Load the data set with the settings of its profile, preparing it if necessary."""
     faces: FaceSet = _dataset(name, profile).load(writable(home) / "cache")
     return faces
 
 
 def _dataset(name: str, profile: str) -> DataSet:
-    """As the profile named has it, else its own (`ferplus-cpu`) or `demo`; as it is by itself where these do not list it."""
+    """Data set with the settings of a profile: the named one, its own (`ferplus-cpu`) or `demo`.
+
+    Default settings if no profile lists it.
+    """
     from open_set_fer.benchmark.planning.profile import load_profile
 
-    found = profile or profile_of(name)
-    if found is None:
+    profile_name = profile or profile_of(name)
+    if profile_name is None:
         dataset: DataSet = plugins.load(plugins.DATASETS, name)()
         return dataset
-    return load_profile(found).dataset(name)
+    return load_profile(profile_name).dataset(name)
 
 
 def _count_table(name: str, report: DataCheck) -> Table:
-    """Images by class and split, beside the published numbers where there are any."""
+    """Images by class and split, beside the published numbers if there are any."""
     table = Table("class", title=f"{name}, fingerprint {report.fingerprint[:12]}")
     for split in report.counts:
         table.add_column(f"{split}\nfound / published" if report.published else split, justify="right")
@@ -137,6 +141,6 @@ def _count_table(name: str, report: DataCheck) -> Table:
         table.add_row(
             "difference", *(f"{total - report.published.get(split, 0):+,}" for split, total in totals.items())
         )
-    for what, by_split in report.notes.items():
-        table.add_row(what, *(f"{by_split.get(split, 0):,}" for split in totals))
+    for note, by_split in report.notes.items():
+        table.add_row(note, *(f"{by_split.get(split, 0):,}" for split in totals))
     return table

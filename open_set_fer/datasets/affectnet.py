@@ -1,10 +1,10 @@
-"""AffectNet (Mollahosseini, Hasani and Mahoor, 2017): eight expressions, contempt among them.
+"""AffectNet (Mollahosseini, Hasani and Mahoor, 2017): eight expressions with contempt.
 
-Two published layouts, told apart by what the folder holds:
+Two published layouts, recognised by the folder's content:
 - 2021: `train_set` and `val_set`, each with `images/N.jpg` (cropped faces) and `annotations/N_exp.npy`;
-- original: `training.csv` and `validation.csv` with paths below `Manually_Annotated_Images` and a face box; expressions 8 to 10
-  (none, uncertain, no face) are dropped.
-The validation set is used as test split, as everywhere.
+- original: `training.csv` and `validation.csv` with paths below `Manually_Annotated_Images` and face boxes; expressions
+  8 to 10 (none, uncertain, no face) are dropped.
+The validation set serves as the test split, as is customary.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ COLUMNS = ["subDirectory_filePath", "face_x", "face_y", "face_width", "face_heig
 
 @dataclass(frozen=True)
 class AffectNet(PreparedDataSet):
-    """AffectNet in either published layout: 287,651 train and 4,000 validation faces of eight expressions."""
+    """AffectNet in either layout: 287,651 train and 4,000 validation faces."""
 
     name = "affectnet"
     title = "AffectNet"
-    guide = """AffectNet: ask for it at mohammadmahoor.com/affectnet (academic use, a signed agreement).
-Lies in data/affectnet: train_set and val_set (images, annotations), or training.csv and validation.csv with Manually_Annotated_Images.
-Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxes lie in their image, no path leads out."""
+    guide = """AffectNet: request it at mohammadmahoor.com/affectnet (academic use, signed agreement).
+Expected in data/affectnet: train_set and val_set (images, annotations), or training.csv and validation.csv with
+Manually_Annotated_Images.
+Checked: every image has an annotation, expression 0..7 (8 to 10 dropped), boxes lie within the image, no path leads
+outside."""
     published = {"train": 287651, "test": 4000}
-    """The manually annotated faces of expressions 0 to 7, in training.csv and validation.csv of the original layout as in
-    the trees of 2021 (some of which lack one validation face). The suite's paper and others report 286,564 train faces
-    instead, without counts by class."""
+    """Manually annotated faces of expressions 0 to 7, in both layouts (some 2021 trees lack one validation face). The
+    paper and others report 286,564 train faces instead, without counts by class."""
     published_classes = {
         "train": {
             "surprise": 14090,
@@ -62,14 +63,12 @@ Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxe
     classes = CLASSES
 
     root: str = ""
-    """The published folder; '': $OSFER_DATA/affectnet or data/affectnet."""
+    """Published folder; '': $OSFER_DATA/affectnet or data/affectnet."""
     image_size: Side = 224
-    """Pixels a side."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
-        """Annotations and faces of the layout that the folder has."""
+        """Read annotations and image paths of either layout."""
         root = data_root(self.name, self.root)
         if (root / "train_set").is_dir():
             return self._folder_listing(list_folders(root, cache))
@@ -77,12 +76,14 @@ Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxe
             paths, rows, boxes = read_manifests(root)
             return image_listing(self, CLASSES, rows, paths, boxes)
         raise SuiteError(
-            f"affectnet: {root} has neither train_set nor training.csv",
-            "unpack one of the two published layouts there",
+            f"affectnet: {root} has neither train_set nor training.csv", "unpack one of the two published layouts there"
         )
 
     def quick_listing(self, cache: Path) -> Listing | Outline:
-        """An outline until an earlier run has read the 287 k annotation files of the 2021 layout."""
+        """Listing, or an outline until an earlier run has read the 2021 layout's annotations.
+
+        These are 287 k files.
+        """
         root = data_root(self.name, self.root)
         if not (root / "train_set").is_dir():
             return self.listing(cache)
@@ -98,9 +99,9 @@ Checked: every image has its annotation, expression 0..7 (8 to 10 dropped), boxe
 
 @dataclass(frozen=True)
 class Files:
-    """The 2021 layout's images as names below the root and as paths, and their annotations' paths, (N,) each.
+    """Images and annotations (N,) of the 2021 layout; `names`: the images below the root.
 
-    labels: where the cache has the annotations' content once it was read.
+    labels: cache file of the annotations' content.
     """
 
     names: list[str]
@@ -110,7 +111,7 @@ class Files:
 
 
 def list_folders(root: Path, cache: Path) -> Files:
-    """The files of the 2021 layout, in the order of the image numbers; raises SuiteError for a missing folder."""
+    """List the 2021 layout's files by image number; SuiteError for a missing folder."""
     names: list[str] = []
     for folder in FOLDERS:
         for place in (root / folder / "images", root / folder / "annotations"):
@@ -127,7 +128,7 @@ def list_folders(root: Path, cache: Path) -> Files:
 
 
 def read_annotations(files: Files) -> Rows:
-    """The rows of the 2021 layout. Its annotation files are read once, until one of them changes."""
+    """Read the rows of the 2021 layout; its annotation files are read again only if changed."""
 
     def read() -> NDArray[np.int64]:
         return np.array([_expression(path) for path in track(files.annotations, "reading annotations")], dtype=np.int64)
@@ -138,7 +139,7 @@ def read_annotations(files: Files) -> Rows:
 
 
 def _stamp(images: list[str], annotations: list[str]) -> str:
-    """Digest of the annotations' sizes and times of change; raises SuiteError for an image without one."""
+    """Digest of the annotations' sizes and times; SuiteError for an image without annotation."""
     digest = hashlib.sha256()
     for image, annotation in zip(images, annotations, strict=True):
         try:
@@ -150,7 +151,7 @@ def _stamp(images: list[str], annotations: list[str]) -> str:
 
 
 def _expression(path: str) -> int:
-    """The number in an annotation: published as an array of one text such as '3'."""
+    """Read the number in an annotation, published as an array of one text such as '3'."""
     try:
         number = int(np.load(path, allow_pickle=False).item())
     except (OSError, ValueError, TypeError, EOFError) as error:
@@ -161,34 +162,13 @@ def _expression(path: str) -> int:
 
 
 def read_manifests(root: Path) -> tuple[list[str], Rows, list[Box | None]]:
-    """Image paths, rows and face boxes (left, top, right, bottom) of the original layout."""
-    pieces = []
-    for file, split in (("training.csv", "train"), ("validation.csv", "test")):
-        try:
-            manifest = pd.read_csv(root / file)
-        except FileNotFoundError as error:
-            raise SuiteError(f"affectnet: no file {root / file}", "copy the published manifest there") from error
-        except (ValueError, UnicodeDecodeError) as error:
-            raise SuiteError(f"affectnet: cannot read {root / file}: {error}", "copy the manifest again") from error
-        lacking = sorted(set(COLUMNS) - set(manifest.columns))
-        if lacking:
-            raise SuiteError(f"affectnet: {root / file} lacks the columns {lacking}", "copy the manifest again")
-        outside = manifest[~manifest["expression"].isin(range(11))]
-        if len(outside):
-            raise SuiteError(
-                f"affectnet: row {outside.index[0] + 2} of {root / file} has expression "
-                f"{outside['expression'].iloc[0]}, outside 0..10",
-                "copy the manifest again",
-            )
-        repeated = manifest["subDirectory_filePath"].duplicated()
-        if repeated.any():
-            name = manifest.loc[repeated, "subDirectory_filePath"].iloc[0]
-            raise SuiteError(f"affectnet: {root / file} lists {name!r} twice", "copy the manifest again")
-        pieces.append(manifest[manifest["expression"] < len(EXPRESSIONS)].assign(split=split))
+    """Read image paths, rows and face boxes (left, top, right, bottom) of the original layout."""
+    files = (("training.csv", "train"), ("validation.csv", "test"))
+    pieces = [_read_manifest(root / file).assign(split=split) for file, split in files]
     faces = pd.concat(pieces, ignore_index=True)
     images = root / "Manually_Annotated_Images"
     paths = paths_inside(images, faces["subDirectory_filePath"].astype(str), "affectnet")
-    # Rows without a face, dropped by now, may hold words here, which makes text of the whole column.
+    # Dropped rows without a face may hold words here, which make the whole column text.
     box = faces[["face_x", "face_y", "face_width", "face_height"]].apply(pd.to_numeric, errors="coerce")
     for row in np.flatnonzero(~np.isfinite(box.to_numpy(float)).all(axis=1))[:1]:
         raise SuiteError(f"affectnet: {paths[row]} has no face box in its manifest", "copy the manifest again")
@@ -198,7 +178,32 @@ def read_manifests(root: Path) -> tuple[list[str], Rows, list[Box | None]]:
     return paths, Rows.of(_labels(faces["expression"]), faces["split"], faces["subDirectory_filePath"]), boxes
 
 
+def _read_manifest(path: Path) -> pd.DataFrame:
+    """Read the rows of expressions 0 to 7."""
+    try:
+        manifest = pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise SuiteError(f"affectnet: no file {path}", "copy the published manifest there") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SuiteError(f"affectnet: cannot read {path}: {error}", "copy the manifest again") from error
+    missing = sorted(set(COLUMNS) - set(manifest.columns))
+    if missing:
+        raise SuiteError(f"affectnet: {path} lacks the columns {missing}", "copy the manifest again")
+    outside = manifest[~manifest["expression"].isin(range(11))]
+    if len(outside):
+        raise SuiteError(
+            f"affectnet: row {outside.index[0] + 2} of {path} has expression {outside['expression'].iloc[0]}, "
+            "outside 0..10",
+            "copy the manifest again",
+        )
+    repeated = manifest["subDirectory_filePath"].duplicated()
+    if repeated.any():
+        name = manifest.loc[repeated, "subDirectory_filePath"].iloc[0]
+        raise SuiteError(f"affectnet: {path} lists {name!r} twice", "copy the manifest again")
+    return manifest[manifest["expression"] < len(EXPRESSIONS)]
+
+
 def _labels(numbers: ArrayLike) -> NDArray[np.int64]:
-    """Indices into CLASSES of published numbers."""
+    """Convert published numbers to indices into CLASSES."""
     index = np.array([CLASSES.index(name) for name in EXPRESSIONS], dtype=np.int64)
     return index[np.asarray(numbers, dtype=np.int64)]

@@ -1,9 +1,9 @@
-"""Decode once, in parallel, into a memory-mapped cache; everything after reads arrays.
+"""Memory-mapped cache of decoded images: decoding runs once, in parallel.
 
-A cache entry is a folder named by a key over files, settings and rows. It is written beside its final name with a
-count of the images already safe, so that a killed preparation goes on where it stopped, and it is renamed only when
-complete: a half-written entry is never read. A lock lets one process prepare while others wait. The entry's size, time of
-change and fingerprint are kept as its stamp; where one differs the pixels are hashed again, so a changed entry is not read.
+A cache entry is a folder named by a key over files, settings and rows. It is written under a temporary name with a
+count of the images safely written, so that a killed preparation resumes, and renamed only when complete: a partial
+entry is never read. A lock lets one process prepare while others wait. The entry's size, modification time and
+fingerprint are its stamp; if one differs, the pixels are hashed again, so that a changed entry is not read.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ from open_set_fer.files import write_whole
 
 
 class PreparedDataSet:
-    """A data set that is listed first and then decoded once into the cache: it says `listing`, the rest is here.
+    """Base of data sets that are listed first and then decoded once into the cache.
 
-    classes: of its FaceSet where they are known without its files, so that `osfer plan` knows its cells without them.
+    classes: of its FaceSet if known without its files, so that `osfer plan` works without them.
     """
 
     classes: tuple[str, ...] = ()
 
     def listing(self, cache: Path) -> Listing:
-        """All but the pixels; raises SuiteError naming what is missing or damaged. `cache`: for what is slow to read."""
+        """Everything but the pixels; raises SuiteError naming a missing or damaged file.
+
+        cache: folder for what is slow to read.
+        """
         raise NotImplementedError
 
     def load(self, cache: Path) -> FaceSet:
-        """The data set as a FaceSet; raises SuiteError naming what is missing, damaged or not as published."""
+        """The data set as a FaceSet; raises SuiteError naming a fault of its files."""
         return cached_face_set(cache, self.listing(cache))
 
     def outline(self, cache: Path) -> Outline:
-        """Classes, and the cache's fingerprint where it is prepared; decodes and writes nothing.
+        """Classes, and the cache's fingerprint if it is prepared; decodes and writes nothing.
 
-        Raises SuiteError as `load` does where without its files nobody knows the classes.
+        Raises SuiteError as `load` does if the classes are unknown without the files.
         """
         try:
             listing = self.quick_listing(cache)
@@ -58,21 +61,21 @@ class PreparedDataSet:
             return Outline(self.classes, missing=str(error))
 
     def quick_listing(self, cache: Path) -> Listing | Outline:
-        """The listing; or an outline where the listing is still to be made by writing to the cache."""
+        """Listing, or an outline if making the listing would write to the cache."""
         return self.listing(cache)
 
 
 def outlined(cache: Path, listing: Listing) -> Outline:
-    """The outline of a listing; raises SuiteError where its cache entry is damaged."""
+    """Outline of a listing; raises SuiteError if its cache entry is damaged."""
     count = len(listing.rows.labels)
     size = count * int(np.prod(listing.pixels.shape))
     return Outline(listing.classes, _fingerprint(listing.entry(cache)), count, size)
 
 
 def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
-    """The FaceSet of a listing, decoded into `cache` if it is not there yet.
+    """FaceSet of a listing, decoded into `cache` if necessary.
 
-    Raises SuiteError naming an entry that is damaged or was changed, or what decoding takes where the disk has less.
+    Raises SuiteError naming a damaged or changed entry, or the space that decoding needs and the disk lacks.
     """
     folder = listing.entry(cache)
     if not folder.is_dir():
@@ -105,7 +108,7 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The array in `path`; where there is none yet, `compute()`, written in one rename."""
+    """Load the array in `path`; if missing, write `compute()` there in one rename."""
     if path.is_file():
         return np.asarray(np.load(path, allow_pickle=False))
     numbers = compute()
@@ -117,7 +120,7 @@ def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArra
 
 
 def _fingerprint(folder: Path) -> str:
-    """The fingerprint in a cache entry, '' where there is no entry."""
+    """Fingerprint of a cache entry, '' if there is none."""
     if not folder.is_dir():
         return ""
     try:
@@ -127,9 +130,9 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: str) -> None:
-    """Raise ValueError where the entry's pixels are no longer those it was made with.
+    """Raise ValueError if the entry's pixels have changed.
 
-    Size and time of change say so at once; only where they differ, as in a copied cache, the pixels are hashed.
+    Only if size or modification time differ, as in a copied cache, are the pixels hashed.
     """
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
     stamp = _stamp(folder / "images.npy", fingerprint)
@@ -138,7 +141,7 @@ def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: st
     log.info("%s was copied or changed since it was made: comparing its pixels with its fingerprint", folder)
     if content_fingerprint(images, *rows.columns) != fingerprint:
         raise ValueError("its pixels are not those it was made with")
-    with contextlib.suppress(OSError):  # a cache that cannot be written to is compared every time
+    with contextlib.suppress(OSError):  # a read-only cache is compared every time
         write_whole(folder / "meta.json", json.dumps(meta | {"stamp": stamp}).encode())
 
 
@@ -152,7 +155,7 @@ def _damaged(folder: Path, error: Exception) -> SuiteError:
 
 
 def prepare(folder: Path, listing: Listing) -> None:
-    """Decode a listing into a cache entry, from where an earlier try stopped."""
+    """Decode a listing into a cache entry, resuming an earlier attempt."""
     name, rows, shape = listing.name, listing.rows, listing.pixels.shape
     partial = Path(f"{folder}.partial")
     marker, array = partial / "done", partial / "images.npy"
@@ -186,15 +189,15 @@ def prepare(folder: Path, listing: Listing) -> None:
             fingerprint = block_fingerprint((count, *shape), blocks, *rows.columns)
         meta = {"fingerprint": fingerprint, "images": count, "stamp": _stamp(array, fingerprint)}
         write_whole(partial / "meta.json", json.dumps(meta).encode())
-        marker.unlink(missing_ok=True)  # there is none where there was no image
+        marker.unlink(missing_ok=True)  # missing if there are no images
         os.replace(partial, folder)
     except KeyboardInterrupt:
-        log.info("stopped after %d of %d images of %s; the same command goes on from there", done, count, name)
+        log.info("stopped after %d of %d images of %s; the same command resumes there", done, count, name)
         raise
     except OSError as error:
         raise SuiteError(
             f"{name}: cannot write {partial} after {done} of {count} images: {error}",
-            f"all of them take {in_words(count * bytes_each)}; the same command goes on where this one stopped",
+            f"all of them take {in_words(count * bytes_each)}; the same command resumes where this one stopped",
         ) from error
 
 
@@ -202,26 +205,26 @@ def _check_space(name: str, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SuiteError(
-            f"{name}: decoding takes {in_words(needed)} ({needed} bytes) more, but only {in_words(free)} ({free} bytes) "
-            f"are free at {folder.parent}",
+            f"{name}: decoding takes {in_words(needed)} ({needed} bytes) more, but only "
+            f"{in_words(free)} ({free} bytes) are free at {folder.parent}",
             "free some space, name a folder on another disk with --home, or set a smaller image_size in the profile",
         )
 
 
 def in_words(count: int) -> str:
-    """Bytes as a person reads them: '77 MB', '4.8 GB'."""
+    """Format a number of bytes: '77 MB', '4.8 GB'."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{-(-count // 10**6)} MB"
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
-    """What a .npy file of uint8 pixels of this shape begins with."""
+    """Header of a .npy file of uint8 pixels of this shape."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.getvalue()
 
 
 def _images_safe(marker: Path, array: Path, header: bytes, count: int, bytes_each: int) -> int:
-    """Images that an earlier try left; 0, to start over, where its files do not bear out what its marker says."""
+    """Images safely written by an earlier attempt; 0 if its files contradict its marker."""
     try:
         done = int(marker.read_text())
         with array.open("rb") as file:

@@ -1,4 +1,4 @@
-"""CIFAR-10: a data set with large inter-class distance, the contrast to faces in the paper's Figures 1 and 2."""
+"""CIFAR-10: large inter-class distance, the contrast to faces in the paper's Figures 1, 2."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from open_set_fer.safe_pickle import read_numpy_pickle
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCH = 10_000
-"""Images in each published file."""
+"""Images in a published file."""
 
 
 @dataclass(frozen=True)
 class Cifar10(PreparedDataSet):
-    """CIFAR-10 (Krizhevsky 2009) from a local copy of `cifar-10-batches-py`: 50,000 train and 10,000 test images."""
+    """CIFAR-10 (Krizhevsky 2009): 50,000 train and 10,000 test images."""
 
     name = "cifar10"
     title = "CIFAR-10"
     guide = """CIFAR-10: www.cs.toronto.edu/~kriz/cifar.html, the python version.
-Lies in data/cifar10: data_batch_1 ... data_batch_5 and test_batch of cifar-10-batches-py.
+Expected in data/cifar10: data_batch_1 ... data_batch_5 and test_batch of cifar-10-batches-py.
 Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
     published = {"train": 50000, "test": 10000}
     published_classes = {"train": dict.fromkeys(CLASSES, 5000), "test": dict.fromkeys(CLASSES, 1000)}
     classes = CLASSES
 
     root: str = ""
-    """The folder with data_batch_1 ... data_batch_5 and test_batch; '': $OSFER_DATA/cifar10 or data/cifar10."""
+    """Folder with data_batch_1 ... data_batch_5 and test_batch; '': $OSFER_DATA/cifar10 or data/cifar10."""
     image_size: Side = 32
     """Pixels a side; published: 32."""
 
     def listing(self, cache: Path) -> Listing:
-        """The labels, read once, of the published pickles; nothing in them is executed."""
+        """Read the labels of the published pickles once; nothing in them is executed."""
         batches, key, labels_file = self._files(cache)
         labels, in_test = cached_array(labels_file, batches.labels)
         rows = Rows.of(labels, np.where(in_test, "test", "train"), [f"cifar-{i:05d}" for i in range(len(labels))])
         return Listing(self.name, CLASSES, rows, batches, key)
 
     def quick_listing(self, cache: Path) -> Listing | Outline:
-        """An outline until an earlier run has read the labels."""
+        """Listing, or an outline until an earlier run has read the labels."""
         batches, _, labels_file = self._files(cache)
         if labels_file.is_file():
             return self.listing(cache)
@@ -56,7 +56,7 @@ Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
         return Outline(CLASSES, images=count, bytes=count * 3 * self.image_size**2)
 
     def _files(self, cache: Path) -> tuple[Batches, str, Path]:
-        """The published files, their key, and where the cache has their labels until one of them changes."""
+        """Published files, their key, and the cache file of their labels."""
         root = data_root(self.name, self.root)
         files = [*(root / f"data_batch_{number}" for number in range(1, 6)), root / "test_batch"]
         key = file_key(self.name, map(str, files))
@@ -65,24 +65,23 @@ Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
 
 @dataclass(frozen=True)
 class Batches:
-    """The images of the published pickles, `size` pixels a side."""
+    """Images of the published pickles, `size` pixels a side."""
 
     files: list[Path]
     size: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return 3, self.size, self.size
 
     def labels(self) -> NDArray[np.int64]:
-        """(2, N) label, and 1 for an image of the test batch."""
+        """Labels and test-batch flags (0 or 1), int64 (2, N)."""
         labels = [read_batch(file)[0] for file in self.files]
         in_test = [np.full_like(part, file.name == "test_batch") for part, file in zip(labels, self.files, strict=True)]
         return np.stack([np.concatenate(labels), np.concatenate(in_test)])
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 (n, 3, H, W) from image `start` on."""
+        """Chunks uint8 (n, 3, H, W) from image `start` on."""
         images = np.concatenate([read_batch(file)[1] for file in self.files])[start:]
         for at in range(0, len(images), CHUNK):
             part = images[at : at + CHUNK]
@@ -93,7 +92,7 @@ class Batches:
 
 
 def read_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Labels (n,) and images (n, 3, 32, 32) of a published pickle; raises SuiteError for one of other content."""
+    """Read labels (n,) and images (n, 3, 32, 32) of a published pickle, or raise SuiteError."""
     try:
         content = read_numpy_pickle(file, "latin1")
         labels = np.asarray(content["labels"], dtype=np.int64)

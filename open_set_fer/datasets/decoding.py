@@ -1,4 +1,4 @@
-"""Image files as uint8 arrays, decoded in parallel."""
+"""Parallel decoding of image files to uint8 arrays."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from open_set_fer.datasets.listing import FORMATS, Listing, Rows, chunk_length, 
 from open_set_fer.errors import SuiteError
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of the picture as viewers show it, turned as its EXIF says."""
+"""Left, top, right, bottom in pixels of the picture as viewers show it (turned as its EXIF says)."""
 
 VERSION = 2
-"""Raised whenever a file decodes to other pixels, so that no cache entry of an earlier version is read."""
+"""Raised whenever a file decodes to other pixels, so that no older cache entry is read."""
 
 MAX_PIXELS = 40_000_000
-"""A face of more pixels is refused: it is a wrong file, or one made to exhaust memory."""
+"""Larger faces are refused: a wrong file, or one made to exhaust memory."""
 
 
 class ImageSettings(Protocol):
-    """The settings that every data set of image files has."""
+    """Settings of every data set of image files."""
 
     @property
     def name(self) -> str: ...
@@ -44,9 +44,9 @@ def image_listing(
     boxes: list[Box | None] | None = None,
     notes: dict[str, dict[str, int]] | None = None,
 ) -> Listing:
-    """The listing of a data set whose images are files, (N,) as the rows; raises SuiteError for one that is missing.
+    """List a data set of image files (N,); raises SuiteError for a missing one.
 
-    boxes: what to keep of each image, None for all of it.
+    boxes: crop of each image, None for the whole image.
     """
     pixels = ImageFiles(paths, dataset.image_size, dataset.channels, boxes)
     key = f"{VERSION}/{dataset!r}/{boxes}/{file_key(dataset.name, paths)}"
@@ -55,7 +55,10 @@ def image_listing(
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files to be decoded to `size` pixels a side and 1 (grey) or 3 (RGB) channels; boxes: where to crop."""
+    """Image files to decode to `size` pixels a side and 1 (grey) or 3 (RGB) channels.
+
+    boxes: crops, as for `image_listing`.
+    """
 
     paths: list[str]
     size: int
@@ -64,11 +67,10 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return self.channels, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 (n, C, H, W) chunks from image `start` on, in order, decoded on all cores."""
+        """Decode chunks uint8 (n, C, H, W) from image `start` on, in order, on all cores."""
         import joblib
         from joblib.externals.loky import get_reusable_executor
 
@@ -76,7 +78,7 @@ class ImageFiles:
         step = chunk_length(self.channels * self.size * self.size)
         workers = joblib.cpu_count()
         executor = get_reusable_executor(max_workers=workers)
-        # joblib's own generator goes on decoding however slowly its results are taken: on a slow disk all would pile up.
+        # joblib's generator decodes ahead without limit: on a slow disk all images would pile up in memory.
         ahead: deque[Future[NDArray[np.uint8]]] = deque()
         try:
             for at in range(start, len(paths), step):
@@ -89,19 +91,19 @@ class ImageFiles:
         finally:
             for future in ahead:
                 future.cancel()
-            executor.shutdown()  # joblib's own pool of as many workers would take it for one of its own (--jobs)
+            executor.shutdown()  # or joblib would reuse this executor for --jobs of as many workers
 
 
 def decode_chunk(paths: list[str], size: int, channels: int, boxes: list[Box | None]) -> NDArray[np.uint8]:
-    """uint8 (n, C, size, size) of these files."""
+    """Decode files to uint8 (n, C, size, size)."""
     return np.stack([decode(path, size, channels, box) for path, box in zip(paths, boxes, strict=True)])
 
 
 def decode(path: str, size: int, channels: int, box: Box | None = None) -> NDArray[np.uint8]:
-    """One image file as uint8 (C, size, size): turned as its EXIF says, cropped, scaled to 8 bits, grey or RGB, antialiased.
+    """Decode an image file to uint8 (C, size, size), grey or RGB.
 
-    Raises SuiteError naming a file that is missing, cut short, no image, of more than MAX_PIXELS, or of pixel values that
-    do not say what is white.
+    It is turned as its EXIF says, cropped, scaled to 8 bits and resized with antialiasing. Raises SuiteError naming a
+    file that is missing, cut short, no image, of more than MAX_PIXELS, or of pixel values with an unclear white.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -123,17 +125,17 @@ def decode(path: str, size: int, channels: int, box: Box | None = None) -> NDArr
 
 
 def eight_bit(path: str, image: Image.Image) -> Image.Image:
-    """A picture of more than eight bits a pixel scaled to eight; any other as it is.
+    """Scale a picture of more than eight bits a pixel to eight.
 
-    Pillow's own conversion clips at 255. White is 65535 in whole numbers and 1 in floating point; raises SuiteError for
-    values that are beyond it, or so far below that the picture would be black: what they mean is anyone's guess.
+    Pillow's conversion clips at 255. White is 65535 for integers and 1 for floats; raises SuiteError for values above
+    it, or so far below it that the picture would be black: their meaning is unclear.
     """
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image)
     low, high = values.min(), values.max()
     if image.mode == "F":
-        if not (low >= 0 and high <= 1):  # also where one is not a number
+        if not (low >= 0 and high <= 1):  # False for NaN too
             raise _unclear(path, f"floating-point values from {low:g} to {high:g} instead of 0 to 1")
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
     if low < 0 or high > 65535 or 0 < high < 256:
@@ -141,8 +143,8 @@ def eight_bit(path: str, image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))
 
 
-def _unclear(path: str, what: str) -> SuiteError:
-    return SuiteError(f"{path} has {what}: what is white in it is not clear", "save it with 8 bits a channel")
+def _unclear(path: str, values: str) -> SuiteError:
+    return SuiteError(f"{path} has {values}: what is white in it is not clear", "save it with 8 bits a channel")
 
 
 def _to_array(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Handwritten digits: a data set with large inter-class distance, the contrast to faces in the paper's Figures 1 and 2."""
+"""Handwritten digits: large inter-class distance, a contrast to faces in Figures 1 and 2."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ CLASSES = tuple(map(str, range(10)))
 
 @dataclass(frozen=True)
 class Digits(PreparedDataSet):
-    """scikit-learn's bundled handwritten digits: 1,797 real images of ten classes, enlarged from 8x8 pixels."""
+    """scikit-learn's handwritten digits: 1,797 images of ten classes, enlarged from 8x8."""
 
     name = "digits"
     title = "Digits"
-    guide = """scikit-learn's bundled handwritten digits, ten classes with a large distance between them, the contrast to faces: needs nothing,
-they come with scikit-learn."""
+    guide = """scikit-learn's bundled handwritten digits, ten classes with a large distance between them, in contrast
+to faces: needs no files."""
     classes = CLASSES
 
     image_size: Side = 48
-    """Pixels a side."""
     test_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.3
-    """Share of each class in the test split, drawn with `seed`."""
+    """Fraction of each class in the test split, drawn with `seed`."""
     seed: int = 0
-    """Of the draw of the test split."""
+    """Seed of the test split."""
 
     def listing(self, cache: Path) -> Listing:
-        """The digits with classes '0' to '9'."""
+        """List the digits with classes '0' to '9'."""
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -58,11 +57,10 @@ class Enlarged:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return 1, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 (n, 1, H, W) from picture `start` on."""
+        """Chunks uint8 (n, 1, H, W) from picture `start` on."""
         for at in range(start, len(self.pictures), CHUNK):
             levels = (self.pictures[at : at + CHUNK] * 15.9375).astype(np.uint8)
             faces = [np.asarray(Image.fromarray(face).resize((self.size, self.size))) for face in levels]

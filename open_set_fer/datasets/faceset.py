@@ -1,4 +1,4 @@
-"""FaceSet: what every data set becomes; what a data set is and says of itself; and the words for expressions."""
+"""FaceSet, the form of every data set; the contract of data sets; expression names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMPOUND = (
 CONTEMPT = "contempt"
 
 Side = Annotated[int, pydantic.Field(ge=8, le=1024)]
-"""Pixels a side that a data set may be asked for."""
+"""Pixels a side of a data set's images."""
 
 Channels = Literal[1, 3]
 """1 grey or 3 RGB."""
@@ -46,11 +46,10 @@ Channels = Literal[1, 3]
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a data set without decoding an image.
+    """Facts of a data set available without decoding an image.
 
-    classes: as its FaceSet will have them. fingerprint: of that FaceSet; '' where it is not prepared yet.
-    images, bytes: how many images preparing decodes, and what they take on the disk; 0 where that is not known.
-    missing: what is wrong with its files, where it cannot be read as it stands.
+    classes, fingerprint: of its FaceSet; fingerprint '' if it is not prepared. images, bytes: number and size on disk
+    of the images to decode; 0 if unknown. missing: the fault of its files if it cannot be read.
     """
 
     classes: tuple[str, ...]
@@ -61,7 +60,7 @@ class Outline:
 
 
 class _Mapped(NamedTuple):
-    """The place of an array that is a part of a file."""
+    """Location of an array within a file."""
 
     path: str
     dtype: str
@@ -78,12 +77,12 @@ class FaceSet:
 
     images: uint8 (N, C, H, W), memory-mapped where the data set is read from disk.
     labels: int64 (N,), indices into `classes`.
-    split: (N,) of 'train', 'valid' or 'test'; no protocol uses 'valid', it is there for hyperparameter studies.
+    split: (N,) of 'train', 'valid' or 'test'; 'valid' is for hyperparameter studies only.
     ids: (N,) published file names.
     fingerprint: hex SHA-256 of the content.
     notes: counts by split that `osfer data check` prints.
-    demonstration: True when results on it say nothing about real faces.
-    votes: uint8 (N, len(classes)), how many taggers chose each class, or None where nobody published it; its label's never 0.
+    demonstration: True for synthetic data: results on it say nothing about real faces.
+    votes: uint8 (N, len(classes)), annotators' votes for each class, never 0 for the label; None if not published.
     """
 
     name: str
@@ -104,9 +103,9 @@ class FaceSet:
                 f"{self.name}: images must be uint8 (N, C, H, W), not {self.images.dtype} {self.images.shape}",
                 "return them in that layout from load()",
             )
-        for what, array in (("labels", self.labels), ("split", self.split), ("ids", self.ids)):
+        for column, array in (("labels", self.labels), ("split", self.split), ("ids", self.ids)):
             if len(array) != n:
-                raise SuiteError(f"{self.name}: {len(array)} {what} for {n} images", "one entry an image")
+                raise SuiteError(f"{self.name}: {len(array)} {column} for {n} images", "one entry an image")
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
             raise SuiteError(f"{self.name}: label outside 0..{len(self.classes) - 1}", "list its class in `classes`")
         check_class_names(self.name, self.classes)
@@ -117,7 +116,7 @@ class FaceSet:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: images that are a file's memory map go as its place, not its content."""
+        """Pickle memory-mapped images as their location in the file, not their content."""
         state, images = dict(self.__dict__), self.images
         if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap) and images.filename is not None:
             state["images"] = _Mapped(str(images.filename), images.dtype.str, images.shape, images.offset)
@@ -140,9 +139,9 @@ class FaceSet:
 
 
 def check_class_names(name: str, classes: Iterable[str]) -> None:
-    """SuiteError for a class name that a line of text cannot hold: blank, with line breaks or control characters.
+    """Raise SuiteError for a class name that is blank or not one line of printable characters.
 
-    Names go to terminals, tables and pages, which escape what they have for mark-up; these have no way to be shown there.
+    Names appear in terminals, tables and pages, which escape markup but cannot show these.
     """
     for word in classes:
         if not word.isprintable() or word != word.strip() or not word:
@@ -153,29 +152,29 @@ def check_class_names(name: str, classes: Iterable[str]) -> None:
 
 
 class DataSet(Protocol):
-    """What an entry point of group `open_set_fer.datasets` must be: a frozen dataclass whose fields are its settings.
+    """A frozen dataclass as an entry point of group `open_set_fer.datasets` must name it.
 
-    It may also have `outline(cache) -> Outline`, which `osfer plan` asks instead of `load`; nothing is written there. And
-    it may say what is known of it, see `Facts`. `PreparedDataSet` (cache.py) has both methods for a class with a `listing`.
+    It may also have `outline(cache) -> Outline`, which `osfer plan` calls instead of `load` and which writes nothing,
+    and state `Facts`. `PreparedDataSet` (cache.py) has both methods for a class with a `listing`.
     """
 
     @property
     def name(self) -> str:
-        """As in its entry point; a class attribute without annotation, so that it is no setting."""
+        """Name of its entry point; a class attribute without annotation, so that it is no setting."""
         ...
 
     def load(self, cache: Path) -> FaceSet:
-        """Read the data set, keeping whatever is slow to make under `cache`."""
+        """Read the data set, caching slow results under `cache`."""
         ...
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a data set, from class attributes of these names; a class needs none of them.
+    """Facts of a data set, from optional class attributes of these names.
 
-    title: its name as displayed; default: `name`. guide: where to get it, where it must lie, what is checked; default: the
-    class's docstring. published: images a split, and published_classes: a split and class, as published, where they are.
-    face_side: pixels a side of the published faces, where all of them have the same.
+    title: displayed name; default: `name`. guide: where to get it, where it is expected, what is checked; default:
+    the class's docstring. published, published_classes: published number of images by split, and by split and class.
+    face_side: pixels a side of the published faces, if the same for all.
     """
 
     title: str
@@ -186,14 +185,12 @@ class Facts:
 
 
 def facts(dataset: DataSet | type[DataSet]) -> Facts:
-    """What a data set (or its class) says of itself."""
+    """Facts stated by a data set or its class."""
     kind = dataset if isinstance(dataset, type) else type(dataset)
     name = str(kind.name)
     doc = inspect.cleandoc(kind.__doc__ or "")
-    if not doc or doc.startswith(
-        f"{kind.__name__}("
-    ):  # the signature, which `dataclass` writes where nobody wrote more
-        doc = "its package does not say more."
+    if not doc or doc.startswith(f"{kind.__name__}("):  # `dataclass` writes the signature as default docstring
+        doc = "its package gives no description."
     return Facts(
         getattr(kind, "title", name),
         getattr(kind, "guide", f"{name} ({kind.__module__}): {doc}"),
@@ -204,7 +201,7 @@ def facts(dataset: DataSet | type[DataSet]) -> Facts:
 
 
 def data_root(name: str, configured: str) -> Path:
-    """The folder a data set is read from: its `root` setting, else `$OSFER_DATA/<name>`, else `data/<name>`."""
+    """Folder of a data set: its `root` setting, else `$OSFER_DATA/<name>`, else `data/<name>`."""
     root = Path(configured) if configured else Path(os.environ.get("OSFER_DATA", "data")) / name
     if not root.is_dir():
         raise SuiteError(
@@ -222,7 +219,7 @@ def content_fingerprint(images: NDArray[np.uint8], *columns: NDArray[Any]) -> st
 
 
 def block_fingerprint(shape: tuple[int, ...], blocks: Iterable[bytes | memoryview], *columns: NDArray[Any]) -> str:
-    """`content_fingerprint` of images whose bytes come in blocks, so that they need not be in memory together."""
+    """`content_fingerprint` of images in blocks, which need not be in memory together."""
     digest = hashlib.sha256(repr(shape).encode())
     for block in blocks:
         digest.update(block)

@@ -1,11 +1,12 @@
-"""FERPlus (Barsoum et al. 2016): FER2013's faces with the votes of ten taggers.
+"""FERPlus (Barsoum et al. 2016): FER2013's faces with the votes of ten annotators.
 
 Layout: `fer2013new.csv` (votes) with either the folders FER2013Train, FER2013Valid, FER2013Test of PNG files or the
 original `fer2013.csv` pixel file, whose rows are in the votes' order.
 
-Label: the option with most votes among all ten; a row whose first place is tied is dropped, and so is one whose majority
-is `unknown` or `NF` (not a face) or that names no image. The published file names four images twice: the first row
-counts, as in the published folders' own label.csv, so that no image is used twice. Contempt is kept as a class of its own beside the seven basic ones.
+Label: the option with most votes among all ten; rows with a tied first place, with a majority for `unknown` or `NF`
+(not a face), or without an image name are dropped. The published file names four images twice: the first row counts,
+as in the published folders' label.csv, so that no image is used twice. Contempt is a class beside the seven basic
+ones.
 """
 
 from __future__ import annotations
@@ -37,28 +38,28 @@ CLASSES = (*BASIC, CONTEMPT)
 
 @dataclass(frozen=True)
 class FerPlus(PreparedDataSet):
-    """FERPlus: FER2013's 35,887 grey faces, labelled anew by ten taggers; eight expressions, contempt among them."""
+    """FERPlus: FER2013's 35,887 grey faces, relabelled by ten annotators; eight expressions."""
 
     name = "ferplus"
     title = "FERPlus"
-    guide = """FERPlus labels: github.com/microsoft/FERPlus (fer2013new.csv, MIT licence); images: FER2013 on Kaggle (fer2013.csv).
-Lies in data/ferplus (or $OSFER_DATA/ferplus): fer2013new.csv with the folders FER2013Train, FER2013Valid, FER2013Test of PNG
-files, or with the original fer2013.csv.
-Checked: columns, usages, votes are counts, every named image is there and decodes. Ties, unknown and NF are dropped."""
+    guide = """FERPlus labels: github.com/microsoft/FERPlus (fer2013new.csv, MIT licence).
+Images: FER2013 on Kaggle (fer2013.csv).
+Expected in data/ferplus (or $OSFER_DATA/ferplus): fer2013new.csv with the folders FER2013Train, FER2013Valid,
+FER2013Test of PNG files, or with the original fer2013.csv.
+Checked: columns, usages, votes are counts, every named image exists and decodes. Ties, unknown and NF are dropped."""
     published = {"train": 28709, "valid": 3589, "test": 3589}
-    """Rows of the votes file, before dropping; it publishes votes, not labels, so nothing by class."""
+    """Rows of the votes file, before dropping; counts by class are not published, only votes."""
     face_side = 48
     classes = CLASSES
 
     root: str = ""
-    """The published folder; '': $OSFER_DATA/ferplus or data/ferplus."""
+    """Published folder; '': $OSFER_DATA/ferplus or data/ferplus."""
     image_size: Side = 48
     """Pixels a side; published: 48."""
     channels: Channels = 1
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
-        """Votes and images; the first file of either layout that is missing or not as published is named."""
+        """List votes and images; raises SuiteError naming the first file with a fault."""
         root = data_root(self.name, self.root)
         votes_file, pixel_file = root / "fer2013new.csv", root / "fer2013.csv"
         votes = read_votes(votes_file)
@@ -78,13 +79,13 @@ Checked: columns, usages, votes are counts, every named image is there and decod
             pixels = PixelFile(pixel_file, faces.index.to_numpy(), self.image_size, self.channels)
             key = f"{self!r}/{file_key(self.name, [str(votes_file), str(pixel_file)])}"
             return Listing(self.name, CLASSES, rows, pixels, key, notes)
-        paths = [path for path, wanted in zip(_paths(root, named), labelled, strict=True) if wanted]
+        paths = [path for path, keep in zip(_paths(root, named), labelled, strict=True) if keep]
         return image_listing(self, CLASSES, rows, paths, notes=notes)
 
 
 @dataclass(frozen=True)
 class PixelFile:
-    """Faces of the original pixel file (columns emotion, pixels, Usage) at these rows, (N,)."""
+    """Faces of the original pixel file (columns emotion, pixels, Usage) at rows (N,)."""
 
     path: Path
     rows: NDArray[np.int64]
@@ -93,11 +94,13 @@ class PixelFile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return self.channels, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 (n, C, H, W) from face `start` on; raises SuiteError for a row that is missing or not 48x48 pixels."""
+        """Chunks uint8 (n, C, H, W) from face `start` on.
+
+        Raises SuiteError for a row that is missing or not 48x48 pixels.
+        """
         texts = pd.read_csv(self.path, usecols=["pixels"])["pixels"]
         if self.rows.max() >= len(texts):
             raise SuiteError(
@@ -118,7 +121,7 @@ class PixelFile:
 
 
 def read_votes(path: Path) -> pd.DataFrame:
-    """The votes file with its rows in file order; raises SuiteError when a column, usage or vote is not as published."""
+    """Read the votes file in file order; raises SuiteError if it is not as published."""
     if not path.is_file():
         raise SuiteError(f"ferplus: no votes file {path}", "copy fer2013new.csv of the FERPlus repository there")
     try:
@@ -141,7 +144,7 @@ def read_votes(path: Path) -> pd.DataFrame:
 
 
 def majority(votes: pd.DataFrame) -> NDArray[np.int64]:
-    """(rows,) index into CLASSES by majority, -1 where the first place is tied, `unknown` or `NF`."""
+    """Indices (rows,) into CLASSES by majority; -1 for a tie, `unknown` or `NF`."""
     counts = votes[list(VOTES)].to_numpy()
     tied = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
     index = np.array([CLASSES.index(name) if name in CLASSES else -1 for name in VOTES], dtype=np.int64)
@@ -154,7 +157,7 @@ def _by_split(votes: pd.DataFrame) -> dict[str, int]:
 
 
 def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
-    """The image of every row, as strings: 35 k Path objects would cost half a second at every start."""
+    """Image path of every row, as a string: 35 k Path objects would cost half a second."""
     present: set[str] = set()
     for _, folder in USAGES.values():
         if not (root / folder).is_dir():
@@ -167,8 +170,9 @@ def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
     paths: list[str] = (folders + "/" + votes["Image name"]).tolist()
     for path in paths:
         if path not in present:
+            name = path.rpartition("/")[2]
             raise SuiteError(
-                f"ferplus: fer2013new.csv has a row for {path.rpartition('/')[2]!r}, but there is no file {root / path}",
-                "unpack the folder again, or remove the row if the image is not to be had",
+                f"ferplus: fer2013new.csv has a row for {name!r}, but there is no file {root / path}",
+                "unpack the folder again, or remove the row if the image is not available",
             )
     return [f"{root}/{path}" for path in paths]

@@ -1,4 +1,4 @@
-"""A listing: a data set read but for its pixels, and what it takes to make one from a folder of files."""
+"""Listings: data sets without their pixels, and tools to make one from a folder of files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from open_set_fer.errors import SuiteError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-"""What is decoded, whatever a file's name says. Pillow knows more: PostScript, which it hands to a program of the machine."""
+"""Decoded formats, whatever the file's name. Pillow supports more: PostScript, by an external program."""
 
 CHUNK = 512
 CHUNK_BYTES = 8 << 20
-"""A chunk of decoded images has at most so many bytes, so that memory stays bounded at 224 px on many cores."""
+"""Largest chunk of decoded images, so that memory stays bounded at 224 px on many cores."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each image before any is decoded: label, split and id, (N,) each; votes (N, classes), if any."""
+    """Labels, splits and ids (N,) of all images, and votes (N, classes) if any."""
 
     labels: NDArray[np.int64]
     split: NDArray[np.str_]
@@ -39,12 +39,12 @@ class Rows:
 
     @property
     def columns(self) -> list[NDArray[Any]]:
-        """Those that there are, as fingerprints take them."""
+        """Columns of the fingerprint: all that are not None."""
         return [self.labels, self.split, self.ids, *([] if self.votes is None else [self.votes])]
 
 
 class Pixels(Protocol):
-    """Where a listing's images come from."""
+    """Source of a listing's images."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,16 +52,16 @@ class Pixels(Protocol):
         ...
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """The images from number `start` on, in the rows' order, as uint8 (n, C, H, W) chunks of any length."""
+        """Chunks uint8 (n, C, H, W) of any length, from image `start` on, in the rows' order."""
         ...
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set read but for its pixels.
+    """A data set without its pixels.
 
-    key: changes whenever the pixels may: settings, and files by `file_key`. notes: counts by split that `osfer data check`
-    prints. demonstration: as in FaceSet.
+    key: changes whenever the pixels may: settings, and files by `file_key`. notes: counts by split for `osfer data
+    check`. demonstration: as in FaceSet.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Listing:
     demonstration: bool = False
 
     def entry(self, cache: Path) -> Path:
-        """The cache entry of just these files, settings and rows."""
+        """Cache entry of these files, settings and rows."""
         digest = hashlib.sha256(self.key.encode())
         for column in self.rows.columns:
             digest.update(f"{column.dtype}/{len(column)}/".encode() + np.ascontiguousarray(column).tobytes())
@@ -81,12 +81,12 @@ class Listing:
 
 
 def chunk_length(bytes_each: int) -> int:
-    """Images in a chunk: CHUNK, or as many as have CHUNK_BYTES."""
+    """Images in a chunk: CHUNK, or fewer to stay within CHUNK_BYTES."""
     return max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
 
 
 def file_key(name: str, paths: Iterable[str]) -> str:
-    """Hex SHA-256 of every file's path, size and time of change; raises SuiteError for one that is missing."""
+    """Hex SHA-256 of every file's path, size and modification time; SuiteError if missing."""
     digest = hashlib.sha256()
     by_folder: dict[str, dict[str, os.DirEntry[str]]] = {}
     for path in paths:
@@ -99,7 +99,7 @@ def file_key(name: str, paths: Iterable[str]) -> str:
         entry = by_folder[folder].get(file)
         try:
             stat = entry.stat() if entry is not None and entry.is_file() else None
-        except OSError as error:  # for one a link that leads to itself
+        except OSError as error:  # for example a link to itself
             raise SuiteError(
                 f"{name}: cannot read {path}: {error.strerror}", "replace it by the file itself"
             ) from error
@@ -110,7 +110,7 @@ def file_key(name: str, paths: Iterable[str]) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, whatever its line ends; raises SuiteError when it cannot be read or is not UTF-8."""
+    """Read the lines of a UTF-8 text file; raises SuiteError if it cannot be read."""
     try:
         return path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError as error:
@@ -122,11 +122,11 @@ def read_lines(path: Path) -> list[str]:
 
 
 def paths_inside(root: Path, relatives: Iterable[str], name: str) -> list[str]:
-    """root/relative of each name; raises SuiteError where one leads out of the folder, by `..` or a link.
+    """Join root and relative paths; raises SuiteError for a path outside the folder.
 
-    Or where two name one file, as `x.png` and `./x.png`, which would train on the face that it tests with; links from
-    file to file are followed, `osfer data check` finds their equal pixels.
-    The root itself may be a link. A folder is resolved once, so that 287 k files cost a second and not half a minute.
+    It may lead out by `..` or a link. Two names of one file, as `x.png` and `./x.png`, raise it too: they could train
+    on a face and test with it. Links between files are followed; `osfer data check` finds their equal pixels. The
+    root itself may be a link. A folder is resolved once, so that 287 k files take a second and not half a minute.
     """
     top = os.path.realpath(root)
     folders: dict[str, str] = {}

@@ -1,8 +1,9 @@
-"""Any user's faces: a CSV or Parquet manifest, or a folder a class, with a class vocabulary in a small TOML file.
+"""The user's faces: a CSV or Parquet manifest or a folder tree, with a class vocabulary.
 
-Manifest: columns `path` (below the manifest's folder), `label`, `split` (train, valid or test) and, optionally, a face box
-`left`, `top`, `right`, `bottom` in pixels of the picture as a viewer shows it (turned as its EXIF says). Folder tree: `<root>/<split>/<class>/<image>`.
-Vocabulary: `anger = ["angry", "ang", 6]` maps the data set's words and numbers to the suite's class names.
+Manifest: columns `path` (below the manifest's folder), `label`, `split` (train, valid or test) and, optionally, a
+face box `left`, `top`, `right`, `bottom` in pixels of the picture as viewers show it (turned as its EXIF says).
+Folder tree: `<root>/<split>/<class>/<image>`. Vocabulary: `anger = ["angry", "ang", 6]` maps the data set's words and
+numbers to the suite's class names.
 """
 
 from __future__ import annotations
@@ -26,28 +27,27 @@ BOX = ["left", "top", "right", "bottom"]
 
 @dataclass(frozen=True)
 class Manifest(PreparedDataSet):
-    """A user's own faces, from a manifest or a class-per-folder tree."""
+    """The user's faces, from a manifest or a folder tree."""
 
     name = "manifest"
     title = "Own faces"
-    guide = """Your own faces: needs a manifest or a folder tree, and, where its labels are not the suite's class names, a vocabulary.
-Lies where `path` under [datasets.manifest] in a profile says: a CSV or Parquet file with the columns path (below the file's folder),
-label, split (train, valid or test) and optionally left, top, right, bottom; or a folder <split>/<class>/<image>.
+    guide = """Your faces: needs a manifest or a folder tree, and a vocabulary unless its labels are class names.
+Expected at `path` under [datasets.manifest] in a profile: a CSV or Parquet file with the columns path (below the file's
+folder), label, split (train, valid or test) and optionally left, top, right, bottom; or a folder
+<split>/<class>/<image>.
 Vocabulary: a TOML file named by `vocabulary`, with lines such as  anger = ["angry", "ang", 6].
-Checked: columns, splits, labels are in the vocabulary, no file twice, every image decodes, boxes (in the picture as a viewer shows
-it, turned as its EXIF says) lie in their image, no path leads out of the folder."""
+Checked: columns, splits, labels are in the vocabulary, no file twice, every image decodes, boxes (in the picture as
+viewers show it, turned as its EXIF says) lie within the image, no path leads out of the folder."""
 
     path: str = ""
-    """The manifest file, or the root of the tree."""
+    """Manifest file, or root of the tree."""
     vocabulary: str = ""
-    """TOML file; '' where labels are class names already."""
+    """TOML file; '' if labels are class names."""
     image_size: Side = 112
-    """Pixels a side."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
-        """The faces that the manifest or tree names, with the classes of their labels."""
+        """List the faces of the manifest or tree, with the classes of their labels."""
         source = Path(self.path)
         if not self.path or not source.exists():
             raise SuiteError(
@@ -56,8 +56,8 @@ it, turned as its EXIF says) lie in their image, no path leads out of the folder
         table = read_tree(source) if source.is_dir() else read_manifest(source)
         names = self._class_names(table["label"])
         check_class_names(self.name, dict.fromkeys(names))
-        known = [name for name in (*BASIC, *COMPOUND, CONTEMPT) if name in set(names)]
-        classes = (*known, *sorted(set(names) - set(known)))
+        expressions = [name for name in (*BASIC, *COMPOUND, CONTEMPT) if name in set(names)]
+        classes = (*expressions, *sorted(set(names) - set(expressions)))
         labels = names.map({name: index for index, name in enumerate(classes)})
         root = source if source.is_dir() else source.parent
         paths = paths_inside(root, table["path"].astype(str), self.name)
@@ -65,7 +65,7 @@ it, turned as its EXIF says) lie in their image, no path leads out of the folder
         return image_listing(self, classes, rows, paths, read_boxes(source, table))
 
     def _class_names(self, labels: pd.Series[str]) -> pd.Series[str]:
-        """The vocabulary's name of each label; raises SuiteError naming those that it lacks."""
+        """Class name of each label; raises SuiteError naming labels missing from the vocabulary."""
         if not self.vocabulary:
             return labels.astype(str)
         aliases = read_vocabulary(Path(self.vocabulary))
@@ -77,17 +77,16 @@ it, turned as its EXIF says) lie in their image, no path leads out of the folder
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Rows of a CSV or Parquet manifest; raises SuiteError for a missing column, unknown split or repeated path."""
+    """Read a CSV or Parquet manifest; raises SuiteError naming its first fault."""
     try:
-        rows = (
-            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, skipinitialspace=True)
-        )
+        is_parquet = path.suffix == ".parquet"
+        rows = pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=str, skipinitialspace=True)
     except (ValueError, OSError) as error:
         raise SuiteError(f"manifest: cannot read {path}: {error}", "save it as UTF-8 CSV or as Parquet") from error
     rows = rows.rename(columns=lambda name: str(name).strip())
-    lacking = [name for name in ("path", "label", "split") if name not in rows.columns]
-    if lacking:
-        raise SuiteError(f"manifest: {path} lacks the columns {lacking}", _columns_wanted(rows))
+    missing = [name for name in ("path", "label", "split") if name not in rows.columns]
+    if missing:
+        raise SuiteError(f"manifest: {path} lacks the columns {missing}", _column_hint(rows))
     for column in ("label", "split"):  # ' anger' of a row `x.png, anger` is no other class than 'anger'
         rows[column] = rows[column].map(lambda word: (word.strip() or None) if isinstance(word, str) else word)
     for column in ("path", "label", "split"):
@@ -105,7 +104,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return rows
 
 
-def _columns_wanted(rows: pd.DataFrame) -> str:
+def _column_hint(rows: pd.DataFrame) -> str:
     header = "".join(map(str, rows.columns))
     for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if mark in header:
@@ -114,12 +113,15 @@ def _columns_wanted(rows: pd.DataFrame) -> str:
 
 
 def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
-    """Face boxes, None for an image whose four columns are empty; None where the manifest has no box columns."""
-    given = [column for column in BOX if column in rows.columns]
-    if not given:
+    """Read face boxes, None for an image whose four columns are empty.
+
+    Returns None for a manifest without box columns.
+    """
+    columns = [column for column in BOX if column in rows.columns]
+    if not columns:
         return None
-    if given != BOX:
-        raise SuiteError(f"manifest: {path} has {given} of the box columns {BOX}", "give all four, or none")
+    if columns != BOX:
+        raise SuiteError(f"manifest: {path} has {columns} of the box columns {BOX}", "give all four, or none")
     numbers = rows[BOX].apply(pd.to_numeric, errors="coerce")
     finite = np.isfinite(numbers.to_numpy(float)).all(axis=1)
     for row in np.flatnonzero(~finite & rows[BOX].notna().any(axis=1))[:1]:
@@ -130,7 +132,7 @@ def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
 
 
 def read_tree(root: Path) -> pd.DataFrame:
-    """Rows of a tree <root>/<split>/<class>/<image>, in sorted order; raises SuiteError for a folder of another split."""
+    """List a tree <root>/<split>/<class>/<image>; raises SuiteError for an unknown split."""
     for folder in sorted(root.iterdir()):
         if folder.name not in SPLITS and any(file.suffix.lower() in IMAGE_ENDINGS for file in folder.glob("*/*")):
             raise SuiteError(f"manifest: {folder} is no split", f"name it {', '.join(SPLITS)}, or move it elsewhere")
@@ -148,7 +150,7 @@ def read_tree(root: Path) -> pd.DataFrame:
 
 
 def read_vocabulary(path: Path) -> dict[str, str]:
-    """Class name by the word or number that a data set uses for it; a class name stands for itself too."""
+    """Read class names by the data set's words and numbers; a class name maps to itself."""
     try:
         content = tomllib.loads("\n".join(read_lines(path)))
     except tomllib.TOMLDecodeError as error:

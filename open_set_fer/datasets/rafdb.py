@@ -1,7 +1,7 @@
-"""RAF-DB (Li, Deng and Du, CVPR 2017): basic expressions, and the compound ones as open classes.
+"""RAF-DB (Li, Deng and Du, CVPR 2017): basic expressions, and compound ones as open.
 
-Layout of either tree: `EmoLabel/list_patition_label.txt` (the published spelling) with lines `train_00001.jpg 5`, and the aligned
-100x100 faces `Image/aligned/train_00001_aligned.jpg`. The part of the name before the underscore is the split.
+Layout of either tree: `EmoLabel/list_patition_label.txt` (the published spelling) with lines `train_00001.jpg 5`, and
+the aligned 100x100 faces `Image/aligned/train_00001_aligned.jpg`. The name before the underscore is the split.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class RafDb(PreparedDataSet):
 
     name = "rafdb"
     title = "RAF-DB"
-    guide = """RAF-DB: ask for it at whdeng.cn/RAF/model1.html (academic use, a signed agreement).
-Lies in data/rafdb (or $OSFER_DATA/rafdb): EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg ... of the folder
-`basic`.
-Checked: form of each label line, class 1..7, no line twice, every image is there and decodes."""
+    guide = """RAF-DB: request it at whdeng.cn/RAF/model1.html (academic use, signed agreement).
+Expected in data/rafdb (or $OSFER_DATA/rafdb): EmoLabel/list_patition_label.txt and
+Image/aligned/train_00001_aligned.jpg ... of the folder `basic`.
+Checked: form of each label line, class 1..7, no line twice, every image exists and decodes."""
     published = {"train": 12271, "test": 3068}
     published_classes = {
         "train": dict(zip(BASIC, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True)),
@@ -42,44 +42,42 @@ Checked: form of each label line, class 1..7, no line twice, every image is ther
     classes = BASIC
 
     root: str = ""
-    """The published folder `basic`; '': $OSFER_DATA/rafdb or data/rafdb."""
+    """Published folder `basic`; '': $OSFER_DATA/rafdb or data/rafdb."""
     image_size: Side = 100
     """Pixels a side; published: 100."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
-        """Labels and images of the tree."""
+        """List labels and images of the tree."""
         paths, rows = read_tree(self.name, data_root(self.name, self.root), BASIC, 0)
         return image_listing(self, BASIC, rows, paths)
 
 
 @dataclass(frozen=True)
 class RafDbCompound(PreparedDataSet):
-    """RAF-DB basic and compound together: the basic expressions closed, the eleven compound ones open."""
+    """RAF-DB basic and compound: basic expressions closed, eleven compound ones open."""
 
     name = "rafdb_compound"
     title = "RAF-DB (compound)"
     guide = """RAF-DB compound: comes with RAF-DB (see `osfer data guide rafdb`).
-Lies in data/rafdb_compound: EmoLabel and Image of the folder `compound`; the basic tree in data/rafdb is read with it.
-Checked: as for rafdb, class 1..11 in the order of the paper; compare the numbering with the tree's own readme."""
+Expected in data/rafdb_compound: EmoLabel and Image of the folder `compound`; the basic tree in data/rafdb is read too.
+Checked: as for rafdb, class 1..11 in the order of the paper; compare the numbering with the tree's readme."""
     published = {"train": 12271 + 3162, "test": 3068 + 792}
     published_classes = RafDb.published_classes
-    """Of the compound ones only the totals are well established."""
+    """For compound classes only the totals are well established."""
     face_side = 100
     classes = (*BASIC, *COMPOUND)
 
     root: str = ""
-    """The published folder `basic`; '': $OSFER_DATA/rafdb or data/rafdb."""
+    """Published folder `basic`; '': $OSFER_DATA/rafdb or data/rafdb."""
     compound_root: str = ""
-    """The published folder `compound`; '': $OSFER_DATA/rafdb_compound or data/rafdb_compound."""
+    """Published folder `compound`; '': $OSFER_DATA/rafdb_compound or data/rafdb_compound."""
     image_size: Side = 100
     """Pixels a side; published: 100."""
     channels: Channels = 3
-    """1 grey or 3 RGB."""
 
     def listing(self, cache: Path) -> Listing:
-        """Both trees, 18 classes; ids of compound faces start with `compound/`."""
+        """List both trees, 18 classes; ids of compound faces start with `compound/`."""
         paths, basic = read_tree("rafdb", data_root("rafdb", self.root), BASIC, 0)
         more, compound = read_tree(self.name, data_root(self.name, self.compound_root), COMPOUND, len(BASIC))
         rows = Rows(
@@ -91,9 +89,10 @@ Checked: as for rafdb, class 1..11 in the order of the paper; compare the number
 
 
 def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tuple[list[str], Rows]:
-    """Image paths and rows of one tree; number k of the label file is class first + k - 1, named classes[k - 1].
+    """Read image paths and rows of one tree.
 
-    The eleven compound classes are numbered in the paper's order; a licensed tree's own readme may be compared with it.
+    Number k of the label file is class first + k - 1, named classes[k - 1]. The eleven compound classes are numbered
+    in the paper's order; compare it with a licensed tree's readme.
     """
     names, labels, splits = [], [], []
     seen: set[str] = set()

@@ -1,1 +1,1 @@
-"""Open-set detection methods, one file each, and what they share."""
+"""Open-set detection methods, one file each, and their shared parts."""

@@ -1,4 +1,7 @@
-"""Baseline: the closed-set model's own confidence (MSP, Hendrycks and Gimpel 2017; max-logit, Hendrycks et al. 2022)."""
+"""Baseline: the closed-set model's confidence.
+
+MSP (Hendrycks and Gimpel 2017), or the maximum logit (Hendrycks et al. 2022).
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
 from open_set_fer.methods.shared.lazy import training
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """s = -max softmax (the paper), or -max logit (the authors' notebook)."""
+    """Closed-set confidence: s = -max softmax (the paper) or -max logit (authors' notebook)."""
 
     name = "baseline"
     version = 1
     scorer = ConfidenceScorer
 
     score: Literal["msp", "max_logit"] = "msp"
-    """Which of the two."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Score by the shared closed-set model alone."""
+        """Score by the shared closed-set model."""
         model = context.closed_set_model(task)
         confidence = training.softmax(model.test_logits) if self.score == "msp" else model.test_logits
         scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": self.score})

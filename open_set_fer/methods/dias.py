@@ -1,7 +1,7 @@
-"""DIAS (Moon et al., ECCV 2022): a classifier trained against generated images and against a copycat's features.
+"""DIAS (Moon et al., ECCV 2022): a classifier trained against simulated unknowns.
 
-Easy unknowns come from a generator, hard ones from a copycat network that imitates the classifier's hidden features; the
-classifier learns to answer both with flat outputs. Facts from arXiv 2207.10024 and the published code (repository
+Easy unknowns come from a generator, hard ones from a copycat network that imitates the classifier's hidden features;
+the classifier learns flat outputs for both. Facts from arXiv 2207.10024 and the published code (repository
 wjun0830/Difficulty-Aware-Simulator: `osr.py`, `models/models.py`).
 """
 
@@ -19,8 +19,8 @@ from pydantic import Field
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
-from open_set_fer.methods.shared.lazy import F, augmentation, backbones, nn, seeds, torch, training
+from open_set_fer.methods.shared.lazy import F, augmentation, backbones, nn, torch, training
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 NOISE = 100  # channels of the generator's input (published)
@@ -28,9 +28,9 @@ NOISE = 100  # channels of the generator's input (published)
 
 @dataclass(frozen=True)
 class Dias:
-    """s = -max softmax of the classifier; trained on the training images alone.
+    """Inductive classifier with simulated unknowns: s = -max softmax.
 
-    Defaults: the published code's (`osr.py`), unless said otherwise.
+    Defaults: the published code's (`osr.py`), unless stated otherwise.
     """
 
     name = "dias"
@@ -38,10 +38,10 @@ class Dias:
     scorer = ConfidenceScorer
 
     epochs: Epochs = 200
-    """Each is one GAN pass and one copycat pass over the training images."""
+    """One GAN pass and one copycat pass over the training images each."""
     batch_size: BatchSize = 64
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """Of classifier and copycat. 'sgd' has momentum 0.9; with 'adam' the published rate is 1e-3, without weight decay,
+    """For classifier and copycat. 'sgd' has momentum 0.9; for 'adam' the published rate is 1e-3, without weight decay,
     divided by ten after half of the epochs."""
     learning_rate: Positive = 0.1
     weight_decay: NotNegative = 1e-4
@@ -62,29 +62,28 @@ class Dias:
     smoothing2: Share = 1.0
     """Of the targets of its final features and of generated images."""
     dropout: Annotated[Share, Field(lt=1)] = 0.2
-    """Share of channels that are zeroed, in training, before each of the three blocks that `depths` makes of a network."""
+    """Fraction of channels zeroed in training before each of the three blocks into which `depths` divides a network."""
     erase_probability: Share = 0.0
     """Random erasing of the classifiers' images, as in the closed-set recipe (published: none)."""
     copycat_statistics: bool = True
-    """The copycat's features, too, update the running statistics of the classifier's main batch norm (the published
-    code). In trainings too short for the copycat to come near, that spoils evaluation mode: False."""
+    """The copycat's features also update the running statistics of the classifier's main batch norm (the published
+    code). Set False for trainings too short for the copycat to come close, where that spoils evaluation mode."""
     warm_start: bool = False
     """The classifier starts from the shared closed-set model (published: fresh weights)."""
     batches_per_pass: CountOrZero = 0
-    """0 for all training images, else at most this many batches: for small machines."""
+    """At most this many batches a pass, for small machines; 0: all training images."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Train classifier and simulator, score the test images (N,) by -max softmax in [-1, -1/K].
+        """Train classifier and simulator; score and classify the test images by the classifier.
 
-        predicted_class is the classifier's own. Raises SuiteError when training diverges to non-finite outputs.
+        Raises SuiteError if training diverges to non-finite outputs.
         """
         curves: dict[str, list[float]] = {}
         with context.phase("train"):
             simulator = _Simulator(self, task, context)
             for epoch in context.progress(range(self.epochs), f"{self.name}: epochs"):
-                rate = training.epoch_learning_rate(
-                    self.learning_rate, 0.1, epoch // self.lr_step if self.lr_step else 0
-                )
+                drops = epoch // self.lr_step if self.lr_step else 0
+                rate = training.epoch_learning_rate(self.learning_rate, 0.1, drops)
                 for optimizer in (simulator.classifier_optimizer, simulator.copycat_optimizer):
                     training.set_learning_rate(optimizer, rate)
                 for one_pass in (simulator.gan_step, simulator.copycat_step):
@@ -95,51 +94,49 @@ class Dias:
         if not np.isfinite(logits).all():
             raise SuiteError("dias: training diverged, the logits are not finite", "lower dias.learning_rate")
         scorer = ConfidenceScorer({"classifier": simulator.classifier}, settings={"score": "msp"})
-        return Detection(
-            -training.softmax(logits).max(axis=1),
-            logits.argmax(axis=1),
-            curves,
-            network=simulator.classifier,
-            scorer=scorer,
-        )
+        score = -training.softmax(logits).max(axis=1)
+        return Detection(score, logits.argmax(axis=1), curves, network=simulator.classifier, scorer=scorer)
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K) against (1 - strength) x one-hot label + strength / K.
+    """Mean cross-entropy of logits (N, K) against smoothed labels (N,).
 
-    strength 0 is plain cross-entropy; at 1 the target is uniform and the label plays no part.
+    Target: (1 - strength) x one-hot label + strength / K.
     """
     return F.cross_entropy(logits, labels, label_smoothing=strength)
 
 
 def pull_distance(features: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
-    """Mean over depths of the mean absolute difference of two networks' features; `others` get no gradient."""
+    """Mean absolute difference of two networks' features, averaged over depths.
+
+    `others` get no gradient.
+    """
     return torch.stack([F.l1_loss(a, b.detach()) for a, b in zip(features, others, strict=True)]).mean()
 
 
 def adversarial_loss(logits: torch.Tensor, real: bool) -> torch.Tensor:
-    """Binary cross-entropy of the discriminator's logits (N,) against 'all real' or 'all generated'."""
+    """Binary cross-entropy of the discriminator's logits (N,), all real or all generated."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
 
 
 def auxiliary_twin(network: backbones.Network) -> backbones.Network:
-    """The same network with a batch-norm set of its own: convolutions and linear layer are shared, not copied."""
+    """A network with separate batch norms that shares all other layers with `network`."""
     shared = {id(module): module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     return deepcopy(network, shared)
 
 
 def add_dropout(network: backbones.Network, probability: float, random: torch.Generator) -> None:
-    """Zero whole channels before the stem and after the stages `depths`, in training mode, where features are handed in too.
+    """Zero whole channels before the stem and before each stage of `depths`, in training mode.
 
-    A grey image stays as it is: its one channel is all of it.
+    Handed-in features are dropped too. Grey images stay whole: they have one channel.
     """
 
     def drop(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
         (x,) = inputs
         if not module.training or x.shape[1] == 1:
             return None
-        kept = torch.rand((len(x), x.shape[1], 1, 1), generator=random) >= probability
-        return x * (kept / (1 - probability)).to(x)
+        mask = torch.rand((len(x), x.shape[1], 1, 1), generator=random) >= probability
+        return x * (mask / (1 - probability)).to(x)
 
     for module in (network.stem, *(network.stages[depth] for depth in depths(network))):
         module.register_forward_pre_hook(drop)
@@ -148,15 +145,17 @@ def add_dropout(network: backbones.Network, probability: float, random: torch.Ge
 def build_gan(
     height: int, width: int, image_channels: int, input_channels: int, base: int, seed: int
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """Generator (N, 100, 1, 1) -> images in [0, 1], and discriminator of (N, input_channels, height, width) -> logits (N,).
+    """Build the generator of images in [0, 1] and the discriminator of normalised images.
+
+    Inputs: (N, 100, 1, 1) and (N, input_channels, height, width); the discriminator gives logits (N,).
 
     The published pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings).
-    The generated image is at least as large as asked for; the caller crops it.
+    Generated images may be larger; the caller crops them.
     """
     doublings = max((min(height, width) // 4).bit_length() - 1, 0)
     start = (-(-height // 2**doublings), -(-width // 2**doublings))
     widths = [base * min(8, 2**i) for i in range(1, doublings + 1)]  # of the discriminator; reversed, of the generator
-    with seeds.seeded(seed):
+    with backbones.seeded(seed):
         generator, discriminator = nn.Sequential(), nn.Sequential()
         inputs, kernel = NOISE, (start, 1, 0)
         for outputs in reversed(widths):
@@ -188,7 +187,7 @@ class _Simulator:
         device = context.device
         _, channels, height, width = task.train_images.shape
         classes = len(task.closed_classes)
-        random, classifier, copycat, gan = (seeds.draw_seed(context.generator) for _ in range(4))
+        random, classifier, copycat, gan = (backbones.draw_seed(context.generator) for _ in range(4))
         self.dias = dias
         self.size = (height, width)
         self.images, self.labels = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
@@ -205,7 +204,7 @@ class _Simulator:
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
 
         def classifier_optimizer(*networks: nn.Module) -> torch.optim.Optimizer:
-            parameters = nn.ModuleList(networks).parameters()  # each once, though the twins share most
+            parameters = nn.ModuleList(networks).parameters()  # shared ones count once
             if dias.optimizer == "adam":
                 return torch.optim.Adam(parameters, dias.learning_rate, weight_decay=dias.weight_decay)
             return torch.optim.SGD(parameters, dias.learning_rate, momentum=0.9, weight_decay=dias.weight_decay)
@@ -231,7 +230,7 @@ class _Simulator:
         return normalised.contiguous(memory_format=torch.channels_last)
 
     def gan_step(self, batch: torch.Tensor) -> dict[str, float]:
-        """Discriminator, generator and classifier on one batch (first pass of an epoch); returns the losses."""
+        """Train discriminator, generator and classifier on a batch; returns the losses."""
         for network in (self.classifier, self.twin, self.generator, self.discriminator):
             network.train()
         real, erased, labels = self._load(batch)
@@ -240,7 +239,7 @@ class _Simulator:
         discriminator_loss = discriminator_loss + adversarial_loss(self.discriminator(fake.detach()), False)
         training.step(self.discriminator_optimizer, discriminator_loss)
 
-        # The generator fools the discriminator and moves away from images that the classifier already finds flat.
+        # The generator fools the discriminator and avoids images whose outputs are already flat.
         flatness = smoothed_cross_entropy(self.twin(fake), labels, self.dias.smoothing2)
         generator_loss = adversarial_loss(self.discriminator(fake), True) - self.dias.beta * flatness
         training.step(self.generator_optimizer, generator_loss)
@@ -250,14 +249,11 @@ class _Simulator:
         loss = smoothed_cross_entropy(self.classifier(erased), labels, 0.0)
         loss = loss + self.dias.beta * smoothed_cross_entropy(self.twin(fake), labels, self.dias.smoothing2)
         training.step(self.classifier_optimizer, loss)
-        return {
-            "discriminator_loss": discriminator_loss.item(),
-            "generator_loss": generator_loss.item(),
-            "gan_pass_loss": loss.item(),
-        }
+        losses = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss, "gan_pass_loss": loss}
+        return {name: value.item() for name, value in losses.items()}
 
     def copycat_step(self, batch: torch.Tensor) -> dict[str, float]:
-        """Copycat, then classifier, on one batch (second pass of an epoch); returns losses and pull distance."""
+        """Train the copycat, then the classifier, on a batch; returns losses and pull distance."""
         dias, classifier, copycat = self.dias, self.classifier, self.copycat
         _, x, labels = self._load(batch)
         copycat.train()
@@ -284,7 +280,10 @@ class _Simulator:
         return {"copycat_loss": copycat_loss.item(), "pull_distance": pull.item(), "copycat_pass_loss": loss.item()}
 
     def _load(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A batch's augmented images as the discriminator sees them, as the classifiers do, and its labels."""
+        """Augmented images of a batch, the same images erased, and labels.
+
+        The discriminator sees the former, the classifiers the latter.
+        """
         network = self.classifier
         x = augmentation.flip_or_noise(network.prepare(self.images[batch]), network.std, self.random)
         erased = augmentation.random_erase(x, self.random, self.dias.erase_probability)
@@ -292,15 +291,15 @@ class _Simulator:
 
 
 def depths(network: backbones.Network) -> tuple[int, int]:
-    """Stages after which the copycat's features are pulled and handed over: 1 and 2 (published: of 3 blocks), before the last.
+    """Numbers of stages after which the copycat's features are pulled and handed over.
 
-    In a network of two stages after the stem and the first.
+    1 and 2 (published: of 3 blocks); in a network of two stages 0, the stem, and 1.
     """
     return (1, 2) if len(network.stages) > 2 else (0, 1)
 
 
 def features(network: backbones.Network, x: torch.Tensor) -> list[torch.Tensor]:
-    """Hidden features of prepared images after the stages `depths`, and the last feature map (N, D, h, w)."""
+    """Hidden features (prepared images) after the stages `depths`, and the last feature map."""
     earlier, later = depths(network)
     first = network.to_stage(x, earlier)
     second = network.from_stage(first, earlier, later)

@@ -1,11 +1,11 @@
-"""EOW-Softmax: a (K+1)-way softmax whose extra output learns open-world uncertainty from sampled negatives.
+"""EOW-Softmax: K+1 outputs, the extra one trained on negatives sampled by its own energy.
 
 Wang et al., "Energy-Based Open-World Uncertainty Modeling for Confidence Calibration", ICCV 2021, and the authors'
 published code. The energy is E(e) = log p(K+1 | e): low where the network takes a feature for known data. Stochastic
 gradient Langevin dynamics (SGLD) draws features of low energy, and training gives them to class K+1.
 
-The authors sample at a place where features have either sign (a WideResNet's residual sum). Here it is the input of the last
-stage, behind a ReLU: sampling begins above zero and stays there, or class K+1 could be told by a sign that no face has.
+The authors sample features of either sign (a WideResNet's residual sum). Here they are the input of the last stage,
+behind a ReLU: sampling starts above zero and stays there, or class K+1 could be told by a sign that no face has.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.lazy import F, backbones, seeds, torch, training
-from open_set_fer.methods.shared.scorer import Scorer, Scores
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, torch, training
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True, eq=False)
 class OpenOutputScorer(Scorer):
-    """By the last of K+1 outputs of the network `classifier`."""
+    """Scores by the last of K+1 outputs of the network `classifier`."""
 
     def score(self, images: NDArray[np.uint8]) -> Scores:
-        """p(K+1); probabilities are among the K known outputs."""
+        """Score by p(K+1); probabilities are over the K known outputs."""
         logits = training.evaluate(self.networks["classifier"], images)
         return Scores(open_probability(logits), training.softmax(logits[:, :-1]))
 
 
 @dataclass(frozen=True)
 class EOW:
-    """K+1 outputs; s = p(K+1). Inductive: test images are only scored. No fine-tuning on held-out images, no noise in testing:
-    the authors' are for calibration.
+    """Inductive classifier with K+1 outputs: s = p(K+1).
+
+    The authors' fine-tuning on held-out images and noise in testing are for calibration and are left out.
 
     Defaults: the command in the authors' readme (15 epochs, Adam 1e-4, 1,000 iterations of warm-up, start at epoch 8,
     weight 0.1, noise 0.01), for the rest the defaults of their `train.py`. Epochs are counted from 0.
@@ -53,7 +53,7 @@ class EOW:
     warmup_iterations: CountOrZero = 1000
     """The learning rate rises linearly over these; 0 for none."""
     decay_epochs: tuple[CountOrZero, ...] = (7, 10)
-    """Epochs at whose start the learning rate is multiplied by `decay_rate`."""
+    """The learning rate is multiplied by `decay_rate` at the start of these epochs."""
     decay_rate: Positive = 0.5
     ebm_start_epoch: CountOrZero = 8
     """First epoch with negatives."""
@@ -64,11 +64,11 @@ class EOW:
     feature_noise: NotNegative = 0.01
     """The same on the features after the first stage."""
     buffer_size: Count = 10_000
-    """Features that the replay buffer keeps in memory, as float32."""
+    """Features in the replay buffer, in memory as float32."""
     fresh_share: Share = 0.05
-    """Of each batch of negatives: starts anew instead of from the buffer."""
+    """Fraction of each batch of negatives that starts anew instead of from the buffer."""
     sgld_steps: CountOrZero = 100
-    """Of the sampling, for each batch."""
+    """Steps of the sampling for each batch."""
     sgld_step_size: NotNegative = 1.0
     sgld_noise: NotNegative = 1e-3
     """Standard deviation of the noise of each step."""
@@ -83,16 +83,15 @@ class EOW:
 
         curves: loss, train_accuracy, and negative_loss (the negatives' part of the loss, 0 before they begin).
         """
-        seed = seeds.draw_seed(context.generator)
+        seed = backbones.draw_seed(context.generator)
         outputs, channels = len(task.closed_classes) + 1, task.train_images.shape[1]
         network = backbones.build_network(context.backbone, outputs, channels, seed).to(context.device)
         with context.phase("train"):
             curves = self._train(network, task, context, torch.Generator().manual_seed(seed + 1))
         logits = training.evaluate(network, task.test_images)
         scorer = OpenOutputScorer({"classifier": network})
-        return Detection(
-            open_probability(logits), logits[:, :-1].argmax(axis=1), curves, network=network, scorer=scorer
-        )
+        score = open_probability(logits)
+        return Detection(score, logits[:, :-1].argmax(axis=1), curves, network=network, scorer=scorer)
 
     def _train(
         self, network: backbones.Network, task: OpenSetTask, context: Context, generator: torch.Generator
@@ -137,11 +136,11 @@ class EOW:
     def _negative_logits(
         self, network: backbones.Network, buffer: ReplayBuffer, count: int, generator: torch.Generator
     ) -> torch.Tensor:
-        """Logits (up to `count`, K+1) of newly sampled negatives; gradients reach the network, not the samples.
+        """Logits (up to `count`, K+1) of newly sampled negatives; samples get no gradients.
 
-        The network is in evaluation mode meanwhile, for their cross-entropy too: with the running statistics of batch
-        norm, negatives and faces meet one function, as in the authors' network, which has no batch norm. Otherwise the
-        negatives' statistics would take over the running ones that test images are normalised by.
+        The network is in evaluation mode meanwhile: by the running statistics of batch norm, negatives and faces pass
+        the same function, as in the authors' network without batch norm. Otherwise the negatives' statistics would
+        dominate the running ones, which normalise test images.
         """
         samples, where = buffer.draw(count)
         network.eval()
@@ -156,9 +155,9 @@ class EOW:
 
 
 class ReplayBuffer:
-    """Features (size, *shape) on the CPU from which the next sampling goes on; at first uniform in [0, 0.2].
+    """Features (size, *shape) on the CPU from which sampling continues.
 
-    The authors' ±0.1 moved to where features behind a ReLU can be.
+    Initially uniform in [0, 0.2]: the authors' ±0.1, shifted to the range of features behind a ReLU.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...], fresh_share: float, generator: torch.Generator) -> None:
@@ -167,9 +166,9 @@ class ReplayBuffer:
         self.features = self._fresh(size, shape)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starting points (n, *shape) and their places (n,), n = min(count, size), all places different.
+        """Starting points (n, *shape) and their distinct places (n,), n = min(count, size).
 
-        Each is drawn anew, instead of taken from its place, with probability `fresh_share`.
+        With probability `fresh_share` a point is drawn anew instead of taken from its place.
         """
         where = torch.randperm(len(self.features), generator=self.generator)[:count]
         fresh = torch.rand(len(where), generator=self.generator) < self.fresh_share
@@ -178,7 +177,7 @@ class ReplayBuffer:
         return samples, where
 
     def store(self, where: torch.Tensor, samples: torch.Tensor) -> None:
-        """Keep samples (n, *shape) at the places (n,) that `draw` gave."""
+        """Store samples (n, *shape) at the places (n,) returned by `draw`."""
         self.features[where] = samples.detach().cpu()
 
     def _fresh(self, count: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -192,10 +191,10 @@ def sgld_step(
     noise: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """One step of stochastic gradient Langevin dynamics: e - step_size x dE/de + noise x normal, cut off below zero.
+    """One step of SGLD: e - step_size x dE/de + noise x normal, clipped at zero.
 
-    gradient: dE/de of samples, both (N, ...). noise: standard deviation. As in the authors' code it is set apart
-    from the step size, where Welling and Teh (2011) tie the two. Samples keep to what a ReLU can give.
+    gradient: dE/de of samples, both (N, ...). noise: standard deviation; as in the authors' code independent of the
+    step size, where Welling and Teh (2011) tie the two. Samples stay in the range of a ReLU.
     """
     moved = samples - step_size * gradient(samples) + _noise_like(samples, noise, generator)
     return moved.clamp_min(0.0)
@@ -204,10 +203,11 @@ def sgld_step(
 def energy_gradient(
     network: backbones.Network, direction: Literal["away", "towards"]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """dE/de for features e (N, D, h, w) at the input of the last stage; leaves the parameters' gradients alone.
+    """Function dE/de of features e (N, D, h, w) at the input of the last stage.
 
     E = log p(K+1 | e) for 'away' (descending it leads away from class K+1), its negative for 'towards'. The
-    probability has a floor of 1e-12, as in the authors' code: where the network is surer than that, samples rest.
+    probability has a floor of 1e-12, as in the authors' code: below it, samples rest. The parameters' gradients stay
+    as they are.
     """
     sign = 1.0 if direction == "away" else -1.0
 
@@ -221,24 +221,27 @@ def energy_gradient(
 
 
 def known_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K+1) against labels 0..K-1 (N,): the first term of the paper's objective."""
+    """Cross-entropy of logits (N, K+1) against labels 0..K-1: the objective's first term."""
     return F.cross_entropy(logits, labels)
 
 
 def negative_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of the negatives' logits (N, K+1) against class K+1: the second term, before its weight."""
+    """Cross-entropy of the negatives' logits against class K+1: the second term, unweighted."""
     return -logits.log_softmax(dim=1)[:, -1].mean()
 
 
 def open_probability(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """s (N,) = p(K+1) of logits (N, K+1): higher = more likely unknown."""
+    """Score (N,) p(K+1) of logits (N, K+1): higher = more likely unknown."""
     return training.softmax(logits)[:, -1]
 
 
 def learning_rate(
     start: float, iteration: int, warmup: int, epoch: int, decay_epochs: tuple[int, ...], decay_rate: float
 ) -> float:
-    """start x min(1, iteration / warmup) x decay_rate for each decay epoch reached; both counted from 0."""
+    """Learning rate start x min(1, iteration / warmup) x decay_rate^(decay epochs reached).
+
+    Iterations and epochs are counted from 0.
+    """
     warm = min(1.0, iteration / warmup) if warmup else 1.0
     return start * warm * decay_rate ** sum(epoch >= decay_epoch for decay_epoch in decay_epochs)
 
@@ -258,5 +261,5 @@ def _sampled_shape(network: backbones.Network, image: torch.Tensor) -> tuple[int
 
 
 def _noise_like(x: torch.Tensor, scale: float, generator: torch.Generator) -> torch.Tensor:
-    """Normal noise of the shape of `x`, drawn on the CPU so that a seed means the same on every device."""
+    """Normal noise of the shape of `x`, drawn on the CPU for the same numbers on all devices."""
     return torch.randn(x.shape, generator=generator).mul_(scale).to(x)

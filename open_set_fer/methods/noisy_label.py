@@ -1,6 +1,6 @@
-"""Noisy-label family: what the label-noise field offers on the same pseudo labels, next to `ours`.
+"""Noisy-label family: the label-noise field's detectors on the pseudo labels of `ours`.
 
-Each gives the test images the closed-set model's pseudo labels and scores how likely a label is wrong.
+Each scores how likely the closed-set model's pseudo label of a test image is wrong.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive,
 
 @dataclass(frozen=True)
 class NoisyLabel:
-    """Label-noise detection on pseudo labels: O2U-net, small-loss co-teaching, or cleanlab's confident learning.
+    """Label-noise detection on pseudo labels: O2U-net, co-teaching, or cleanlab.
 
-    o2u (Huang et al., ICCV 2019): one network under a learning rate that falls linearly from `learning_rate` to a
-    hundredth of it in each cycle; score = loss averaged over the epochs, each epoch's losses less their mean.
-    co_teaching (Han et al., NeurIPS 2018): two networks, each batch's small-loss share chosen by one trains the other;
-    score = mean loss of both. cleanlab (Northcutt et al., JAIR 2021): out-of-fold probabilities; score = 1 - the
-    library's self-confidence label quality.
+    o2u (Huang et al., ICCV 2019): one network, whose learning rate falls linearly from `learning_rate` to a hundredth
+    in each cycle; score = loss averaged over the epochs, each epoch's losses less their mean. co_teaching (Han et
+    al., NeurIPS 2018): two networks, each trained on the small-loss part of a batch by the other's losses; score =
+    mean loss of both. cleanlab (Northcutt et al., JAIR 2021): out-of-fold probabilities; score = 1 - the library's
+    self-confidence label quality.
     """
 
     name = "noisy-label"
@@ -34,22 +34,20 @@ class NoisyLabel:
     sees_pool, label_based = True, True
 
     approach: Literal["o2u", "co_teaching", "cleanlab"] = "o2u"
-    """Which of the three."""
     epochs: Epochs = 40
     """Of each network."""
     cycle_length: Epochs = 10
     """o2u: epochs of a cycle of the learning rate."""
     ramp_epochs: Epochs = 10
-    """co_teaching: epochs in which the share of a batch that trains falls from 1 to 1 - `noise_rate`."""
+    """co_teaching: epochs over which the fraction of a batch that trains falls from 1 to 1 - `noise_rate`."""
     noise_rate: Share = 0.3
-    """co_teaching: share of wrong labels that is reckoned with."""
+    """co_teaching: assumed fraction of wrong labels."""
     folds: Folds = 5
-    """cleanlab: networks, each of which leaves one fold out and answers for it."""
+    """cleanlab: networks; each leaves one fold out and predicts it."""
     batch_size: BatchSize = 128
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
     erase_probability: Share = 0.5
-    """Of random erasing, for each image."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score every test image by how likely its pseudo label is wrong."""
@@ -62,20 +60,18 @@ class NoisyLabel:
 
     def _learners(self, count: int, task: OpenSetTask, context: Context) -> list[learners.Learner]:
         classes, channels = len(task.closed_classes), task.test_images.shape[1]
-        return [
-            learners.Learner(context, classes, channels, index, self.batch_size, self.weight_decay)
-            for index in range(count)
-        ]
+        return [learners.Learner(context, classes, channels, self.batch_size, self.weight_decay) for _ in range(count)]
 
     def _o2u(
         self, task: OpenSetTask, labels: NDArray[np.int64], context: Context, curves: dict[str, list[float]]
     ) -> NDArray[np.float64]:
         (learner,) = self._learners(1, task, context)
         everyone = np.ones(len(labels), dtype=bool)
+        recipe = learners.Recipe(self.erase_probability)
         total = np.zeros(len(labels))
         for epoch in context.progress(range(self.epochs), "o2u: epochs"):
             rate = o2u_learning_rate(self.learning_rate, epoch, self.cycle_length)
-            loss = learner.train_epoch(task.test_images, labels, everyone, rate, 0.0, self.erase_probability)
+            loss = learner.train_epoch(task.test_images, labels, everyone, rate, recipe)
             curves.setdefault("loss_1", []).append(loss)
             losses = learner.losses(task.test_images, labels)
             total += losses - losses.mean()
@@ -90,6 +86,10 @@ class NoisyLabel:
         generator = pair[0].generator
         for learner in pair:
             training.set_learning_rate(learner.optimizer, self.learning_rate)
+
+        def mean_loss() -> NDArray[np.float64]:
+            return np.asarray(np.mean([learner.losses(task.test_images, labels) for learner in pair], axis=0))
+
         for epoch in context.progress(range(self.epochs), "co-teaching: epochs"):
             share = 1 - self.noise_rate * min(1.0, (epoch + 1) / self.ramp_epochs)
             sums, seen = [0.0, 0.0], 0
@@ -98,9 +98,8 @@ class NoisyLabel:
                 losses = []
                 for learner in pair:
                     learner.network.train()
-                    x = augmentation.random_erase(
-                        learner.network.prepare(data[batch]), generator, self.erase_probability
-                    )
+                    x = learner.network.prepare(data[batch])
+                    x = augmentation.random_erase(x, generator, self.erase_probability)
                     losses.append(F.cross_entropy(learner.network(x), y, reduction="none"))
                 small = [small_loss(loss.detach(), share) for loss in losses]
                 for index, learner in enumerate(pair):
@@ -109,11 +108,8 @@ class NoisyLabel:
                 seen += len(batch)
             for index in range(2):
                 curves.setdefault(f"loss_{index + 1}", []).append(sums[index] / seen)
-            context.report(
-                epoch + 1, lambda: np.mean([learner.losses(task.test_images, labels) for learner in pair], axis=0)
-            )
-        mean: NDArray[np.float64] = np.mean([learner.losses(task.test_images, labels) for learner in pair], axis=0)
-        return mean
+            context.report(epoch + 1, mean_loss)
+        return mean_loss()
 
     def _cleanlab(
         self, task: OpenSetTask, labels: NDArray[np.int64], context: Context, curves: dict[str, list[float]]
@@ -124,11 +120,12 @@ class NoisyLabel:
             raise SuiteError("the method needs cleanlab", "pip install 'open-set-fer[noise]'") from error
         folds = np.arange(len(labels)) % self.folds  # the runner has shuffled the order
         probabilities = np.zeros((len(labels), len(task.closed_classes)))
+        recipe = learners.Recipe(self.erase_probability)
         for fold, learner in enumerate(context.progress(self._learners(self.folds, task, context), "cleanlab: folds")):
             inside = folds != fold
             for epoch in context.progress(range(self.epochs), "cleanlab: epochs"):
                 rate = o2u_learning_rate(self.learning_rate, epoch, self.epochs)
-                loss = learner.train_epoch(task.test_images, labels, inside, rate, 0.0, self.erase_probability)
+                loss = learner.train_epoch(task.test_images, labels, inside, rate, recipe)
                 curves.setdefault(f"loss_{fold + 1}", []).append(loss)
             probabilities[~inside] = training.softmax(training.evaluate(learner.network, task.test_images[~inside]))
         quality = get_label_quality_scores(labels, probabilities, method="self_confidence")
@@ -136,12 +133,12 @@ class NoisyLabel:
 
 
 def o2u_learning_rate(highest: float, epoch: int, cycle: int) -> float:
-    """O2U-net's cyclic rate: linear from `highest` down to a hundredth of it within each cycle (its Eq. 1)."""
+    """O2U-net's cyclic rate (its Eq. 1): linear from `highest` to a hundredth in each cycle."""
     position = (1 + epoch % cycle) / cycle
     return (1 - position) * highest + position * highest / 100
 
 
 def small_loss(losses: torch.Tensor, share: float) -> torch.Tensor:
-    """Indices of the `share` of (n,) losses that are smallest, at least one."""
+    """Indices of the smallest `share` of (n,) losses, at least one."""
     count = max(1, int(share * len(losses)))
     return losses.argsort(stable=True)[:count]

@@ -1,7 +1,7 @@
-"""Post-hoc detectors of pytorch-ood (Kirchheim et al. 2022) on the shared closed-set model: one adapter for them all.
+"""Post-hoc detectors of pytorch-ood (Kirchheim et al. 2022) on the closed-set model.
 
-Features (the pooled last feature map) are taken once per closed-set model and shared by the whole family; logits of the
-training images are the linear layer's. Only ODIN runs the network again: it needs gradients of the images.
+Features (the pooled last feature map) are computed once per closed-set model and shared by the whole family. Only
+ODIN runs the network again, for gradients of the images.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
 from open_set_fer.methods.shared.lazy import backbones, nn, torch, training
-from open_set_fer.methods.shared.scorer import Scorer, Scores
 from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
 
 
 @dataclass(frozen=True, eq=False)
 class PostHocScorer(Scorer):
-    """A detector of pytorch-ood on the network `classifier`, fitted again on the kept features of the training images.
+    """A detector of pytorch-ood on the network `classifier`, refitted on saved features.
 
-    settings: those of `PostHoc`. arrays: `features` (M, D) and `labels` (M,), of a detector that is fitted.
+    settings: those of `PostHoc`. arrays: `features` (M, D) and `labels` (M,) of the training images, if it is fitted.
     """
 
     def score(self, images: NDArray[np.uint8]) -> Scores:
-        """As `PostHoc.detect`."""
+        """Score as `PostHoc.detect` does."""
         network, method = self.networks["classifier"], PostHoc(**self.settings)
         probabilities = training.softmax(training.evaluate(network, images))
         if method.detector == "odin":
@@ -55,12 +54,12 @@ class PostHocScorer(Scorer):
 
 @dataclass(frozen=True)
 class PostHoc:
-    """s = the detector's outlier score: pytorch-ood's sign, higher for unknown, is the suite's.
+    """Post-hoc detector: s = its outlier score, with pytorch-ood's sign (higher = unknown).
 
-    max_logit and kl_matching (Hendrycks et al. 2022), energy (Liu et al. 2020), entropy (of the softmax), openmax (Bendale
-    and Boult 2016), mahalanobis (Lee et al. 2018, last layer, no input preprocessing), relative_mahalanobis (Ren et al.
-    2021), knn (Sun et al. 2022, unit-length features), vim (Wang et al. 2022), react (Sun et al. 2021), she (Zhang et al.
-    2023), dice (Sun and Li 2022), odin (Liang et al. 2018).
+    max_logit and kl_matching (Hendrycks et al. 2022), energy (Liu et al. 2020), entropy (of the softmax), openmax
+    (Bendale and Boult 2016), mahalanobis (Lee et al. 2018, last layer, no input preprocessing), relative_mahalanobis
+    (Ren et al. 2021), knn (Sun et al. 2022, unit-length features), vim (Wang et al. 2022), react (Sun et al. 2021),
+    she (Zhang et al. 2023), dice (Sun and Li 2022), odin (Liang et al. 2018).
     """
 
     name = "posthoc"
@@ -82,31 +81,31 @@ class PostHoc:
         "dice",
         "odin",
     ] = "energy"
-    """Which one; a hyperparameter of another detector has no effect."""
+    """Hyperparameters of the other detectors have no effect."""
     energy_temperature: Positive = 1.0
     """The paper's."""
     openmax_tail: Annotated[Count, Field(ge=2)] = 20
-    """Training distances a class that the Weibull is fitted to (authors' code, repository abhijitbendale/OSDN)."""
+    """Largest training distances of a class, to which the Weibull is fitted (authors' code, abhijitbendale/OSDN)."""
     openmax_alpha: Count = 10
-    """Top classes that are revised, at most K (from the same code)."""
+    """Top classes whose logits are revised, at most K (from the same code)."""
     knn_k: Count = 50
     """The paper's for CIFAR-10."""
     vim_dimension: CountOrZero = 0
-    """Of the principal space; 0 is half of the features' (paper: 1000 of 2048, 512 of 768)."""
+    """Dimension of the principal space; 0: half of the features' (paper: 1000 of 2048, 512 of 768)."""
     react_percentile: Share = 0.9
-    """Share of training activations below the clip (the paper's)."""
+    """Fraction of training activations below the clip (the paper's)."""
     dice_p: Share = 0.9
-    """Share of weights that are dropped (the paper's for CIFAR)."""
+    """Fraction of dropped weights (the paper's for CIFAR)."""
     odin_temperature: Positive = 1000.0
     """The paper's for CIFAR-10."""
     odin_epsilon: NotNegative = 0.0014
     """Step in pixels on the 0-1 scale (the paper's for CIFAR-10)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Fit the detector on the training images, score the test images (N,); predicted_class are the pseudo labels.
+        """Fit the detector on the training images and score the test images.
 
-        Raises SuiteError when pytorch-ood is missing, when the training images do not suit the detector (fewer than
-        knn_k, a class without a correctly classified image where one is needed) and when a score is not finite.
+        Raises SuiteError if pytorch-ood is missing, if the training images do not suit the detector (fewer than knn_k,
+        too few correctly classified images of a class), and for scores that are not finite.
         """
         library = _pytorch_ood()
         model = context.closed_set_model(task)
@@ -121,30 +120,30 @@ class PostHoc:
                     if detector.requires_fit:
                         arrays = {"features": context.features(task)[0], "labels": task.train_labels}
                         self._fit(detector, head, arrays["features"], arrays["labels"])
-                    # Logits are read by these alone: features do not depend on the labels that a face is given.
+                    # Read the logits only if needed: they follow the pseudo-label setting, features do not.
                     is_fed_logits = _kind(detector) == "logits"
                     score = self._predict(detector, model.test_logits if is_fed_logits else context.features(task)[1])
         if not np.isfinite(score).all():
             raise self._error(f"{np.sum(~np.isfinite(score))} of {len(score)} scores are not finite")
-        # Scores of features come from the images alone, whatever labels they are given: so do their classes then.
+        # Classes from the images alone, as scores of features are, whatever the pseudo labels.
         scorer = PostHocScorer({"classifier": model.network}, arrays, dataclasses.asdict(self))
-        return Detection(score, model.answers, network=model.network, scorer=scorer)
+        return Detection(score, model.predictions, network=model.network, scorer=scorer)
 
     def _fit(
-        self, detector: Any, head: nn.Linear, features: NDArray[np.float32], labels_given: NDArray[np.int64]
+        self, detector: Any, head: nn.Linear, features: NDArray[np.float32], train_labels: NDArray[np.int64]
     ) -> None:
-        """On training features, in float64."""
-        train, labels = training.as_tensor(features).double(), training.as_tensor(labels_given)
-        right = self._right(head(train), labels)
+        """Fit on training features, in float64."""
+        train, labels = training.as_tensor(features).double(), training.as_tensor(train_labels)
+        correct = self._correct(head(train), labels)
         if _kind(detector) == "logits":
             train = head(train)
         if self.detector == "openmax":  # as published; SHE does it by itself
-            train, labels = train[right], labels[right]
+            train, labels = train[correct], labels[correct]
         with self._default_type():
             getattr(detector, f"fit_{_kind(detector)}")(train, labels)
 
     def _predict(self, detector: Any, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(N,) outlier scores of logits or features, in float64."""
+        """Outlier scores (N,) of logits or features, in float64."""
         with self._default_type():
             # In pieces: DICE holds (piece, K, D) at once.
             pieces = [
@@ -165,7 +164,7 @@ class PostHoc:
             raise self._error(str(error)) from error
 
     def _detector(self, library: Any, head: nn.Linear) -> Any:
-        """The detector, without a model: it is fed logits or features. `head`: the linear layer, where it needs one."""
+        """Build the detector without a model; `head`: the linear layer, if it needs one."""
         if self.detector == "vim":
             dimension = self.vim_dimension or head.in_features // 2
             if not 0 < dimension < head.in_features:
@@ -186,20 +185,20 @@ class PostHoc:
         }
         return build[self.detector]()
 
-    def _right(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(M,) which training images are classified correctly; SuiteError when a class has too few for the detector."""
-        right = logits.argmax(dim=1) == labels
-        needs_right = self.detector in ("openmax", "she")
+    def _correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mask (M,) of correctly classified training images; SuiteError if there are too few."""
+        correct = logits.argmax(dim=1) == labels
+        needs_correct = self.detector in ("openmax", "she")
         for k in range(logits.shape[1]):
-            usable = (labels == k) & right if needs_right else labels == k
+            usable = (labels == k) & correct if needs_correct else labels == k
             if usable.sum() < 2:
                 raise self._error(
-                    f"class {k} has fewer than two {'correctly classified ' * needs_right}training images"
+                    f"class {k} has fewer than two {'correctly classified ' * needs_correct}training images"
                 )
-        return right
+        return correct
 
     def _odin(self, library: Any, network: backbones.Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N,) -max softmax at the temperature, of images moved by epsilon towards their predicted class."""
+        """Score by -max softmax at the temperature, images moved towards their predicted class."""
         network.eval()
         detector = library.ODIN(
             lambda x: network(x).double(),  # at temperature 1000 float32 would make ties
@@ -221,17 +220,20 @@ class PostHoc:
 
 
 def _head(network: backbones.Network) -> nn.Linear:
-    """A copy of its linear layer, in float64 on the CPU."""
+    """Copy of the linear layer, in float64 on the CPU."""
     return deepcopy(network.fc).double().cpu().requires_grad_(False)
 
 
 def _kind(detector: Any) -> str:
-    """What a detector is fed. ReAct's feature maps may have any shape: pooled features are the paper's penultimate layer."""
+    """Input of a detector.
+
+    ReAct's feature maps may have any shape: pooled features are the paper's penultimate layer.
+    """
     return next(kind for kind in ("logits", "features", "feature_maps") if hasattr(detector, f"predict_{kind}"))
 
 
 def _pytorch_ood() -> Any:
-    """pytorch-ood's detectors, imported when one runs: it is an optional dependency, and takes seconds."""
+    """Import pytorch-ood's detectors: an optional dependency, and it takes seconds."""
     try:
         from pytorch_ood import detector
     except ImportError as error:
@@ -243,7 +245,7 @@ def _pytorch_ood() -> Any:
 
 @contextmanager
 def _float64_default() -> Iterator[None]:
-    """float64 as torch's default: pytorch-ood's Mahalanobis keeps means and covariance in the default type."""
+    """Set torch's default type, in which pytorch-ood's Mahalanobis keeps its means, to float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -1,7 +1,7 @@
-"""PROSER: placeholders for unknown classes, as data (mixed features) and in the classifier (a dummy output).
+"""PROSER: placeholders for unknown classes, by mixed features and a dummy output.
 
-Zhou, Ye and Zhan, "Learning Placeholders for Open-Set Recognition", CVPR 2021, and the authors' published code. Logits
-here are always [K known ones, largest dummy one]: (N, K+1), the dummy at index K.
+Zhou, Ye and Zhan, "Learning Placeholders for Open-Set Recognition", CVPR 2021, and the authors' published code.
+Logits here are always (N, K+1): K known classes, then the largest dummy at index K.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from open_set_fer.methods.contract import Context, Detection, OpenSetTask
-from open_set_fer.methods.shared.lazy import F, backbones, nn, seeds, torch, training
-from open_set_fer.methods.shared.scorer import Scorer, Scores
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
+from open_set_fer.methods.shared.lazy import F, backbones, nn, torch, training
 from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share, Stages
 
 
 @dataclass(frozen=True, eq=False)
 class PlaceholderScorer(Scorer):
-    """By the network `classifier` and its dummy head, arrays `weight` and `bias`."""
+    """Scores by the network `classifier` and its dummy head, arrays `weight` and `bias`."""
 
     def score(self, images: NDArray[np.uint8]) -> Scores:
-        """The dummy's lead; probabilities are among the known logits."""
+        """Score by the dummy's lead; probabilities are over the known logits."""
         network = self.networks["classifier"]
         weight, bias = (torch.tensor(self.arrays[name]).to(network.fc.weight.device) for name in ("weight", "bias"))
 
@@ -39,9 +38,9 @@ class PlaceholderScorer(Scorer):
 
 @dataclass(frozen=True)
 class Proser:
-    """A copy of the closed-set model, fine-tuned with a dummy head. Inductive: test images are only scored.
+    """Inductive: a copy of the closed-set model, fine-tuned with a dummy head.
 
-    Defaults: the authors' `proser_unknown_detection.py`, but `mix_different_only`, which is the paper's.
+    Defaults: the authors' `proser_unknown_detection.py`, except `mix_different_only`, which is the paper's.
     """
 
     name = "proser"
@@ -50,7 +49,7 @@ class Proser:
 
     epochs: Epochs = 10
     batch_size: Annotated[BatchSize, Field(ge=4)] = 128
-    """Half of each batch is mixed, half is classified: at least 4, for batch norm needs two."""
+    """Half of each batch is mixed, half is classified: at least 4, as batch norm needs two."""
     learning_rate: Positive = 1e-3
     """1/100 of the pre-training's, which is 0.1 there."""
     momentum: Share = 0.9
@@ -58,7 +57,7 @@ class Proser:
     dummies: Count = 1
     """Outputs of the dummy head (C)."""
     alpha: Positive = 1.0
-    """Of the Beta(alpha, alpha) that each batch draws its mixing share from."""
+    """Of the Beta(alpha, alpha) distribution of each batch's mixing share."""
     mixup_weight: NotNegative = 0.01
     """Of the data placeholders' loss."""
     mix_different_only: bool = True
@@ -68,7 +67,7 @@ class Proser:
     lambda1: NotNegative = 1.0
     """Weight of the cross-entropy against the label."""
     lambda2: NotNegative = 1.0
-    """Weight of the cross-entropy against the dummy once the label's logit is masked."""
+    """Weight of the cross-entropy against the dummy with the label's logit masked."""
     temperature: Positive = 1024.0
     """Of the score's softmax."""
     erase_probability: Share = 0.5
@@ -77,11 +76,11 @@ class Proser:
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Fine-tune a copy of the closed-set model; score by p(dummy) - max p(known).
 
-        curves: loss, data_placeholder_loss (before its weight; 0 where nothing was mixed), train_accuracy.
+        curves: loss, data_placeholder_loss (before its weight; 0 if nothing was mixed), train_accuracy.
         """
-        seed = seeds.draw_seed(context.generator)
+        seed = backbones.draw_seed(context.generator)
         network = copy.deepcopy(context.closed_set_model(task).network).requires_grad_(True)
-        with seeds.seeded(seed):
+        with backbones.seeded(seed):
             dummy = nn.Linear(network.widths[-1], self.dummies).to(context.device)
         with context.phase("train"):
             curves = self._train(network, dummy, task, context, seed + 1)
@@ -104,7 +103,7 @@ class Proser:
             self.momentum,
             weight_decay=self.weight_decay,
         )
-        # One momentum over all epochs, where the authors make a new SGD each.
+        # One momentum over all epochs; the authors create a new SGD each epoch.
         curves: dict[str, list[float]] = {"loss": [], "data_placeholder_loss": [], "train_accuracy": []}
         for _ in context.progress(range(self.epochs), "proser: epochs"):
             network.train()
@@ -114,7 +113,7 @@ class Proser:
                 if half < 2:
                     continue
                 x = training.augmented(network, data[batch], generator, self.erase_probability)
-                # Both halves in one pass, so with common batch statistics; the authors pass each by itself.
+                # Both halves in one pass, with common batch statistics; the authors pass them separately.
                 hidden = network.to_stage(x, self.mix_stage)
                 y = targets[batch]
                 order = torch.randperm(half, generator=generator)
@@ -140,7 +139,7 @@ class Proser:
 def open_logits(
     network: backbones.Network, dummy: Callable[[torch.Tensor], torch.Tensor], feature_map: torch.Tensor
 ) -> torch.Tensor:
-    """[known logits, largest dummy logit] (N, K+1) of a last feature map (N, D, h, w)."""
+    """Known logits and largest dummy logit (N, K+1) of a last feature map (N, D, h, w)."""
     largest = dummy(feature_map.mean(dim=(2, 3))).amax(dim=1, keepdim=True)
     return torch.cat([network.classify(feature_map), largest], dim=1)
 
@@ -148,9 +147,9 @@ def open_logits(
 def mix(
     hidden: torch.Tensor, labels: torch.Tensor, order: torch.Tensor, share: float, different_only: bool
 ) -> torch.Tensor:
-    """Manifold mixup: share x hidden + (1 - share) x hidden[order]: the paper's data placeholders.
+    """Data placeholders by manifold mixup: share x hidden + (1 - share) x hidden[order].
 
-    hidden: (N, D, h, w). labels, order: (N,) on the CPU. different_only: leaves pairs of one class out, so the result
+    hidden: (N, D, h, w). labels, order: (N,) on the CPU. different_only: leaves out pairs of one class, so the result
     may have fewer rows, even none.
     """
     rows = torch.arange(len(labels))
@@ -167,20 +166,20 @@ def data_placeholder_loss(logits: torch.Tensor) -> torch.Tensor:
 def classifier_placeholder_loss(
     logits: torch.Tensor, labels: torch.Tensor, lambda1: float, lambda2: float
 ) -> torch.Tensor:
-    """lambda1 x cross-entropy against the label + lambda2 x cross-entropy against the dummy without the label's logit.
+    """lambda1 x cross-entropy against the label + lambda2 x masked cross-entropy against dummy.
 
-    logits: (N, K+1). labels: (N,), 0..K-1. The second term (the paper's classifier placeholders) wants the dummy to come
-    next after the true class, whose logit is set to -1e9 there, so that it gets no gradient from it.
+    logits: (N, K+1). labels: (N,), 0..K-1. The second term (the paper's classifier placeholders) pushes the dummy to
+    the second place after the true class, whose logit is set to -1e9 and so gets no gradient.
     """
     masked = logits.scatter(1, labels[:, None], -1e9)
     return lambda1 * F.cross_entropy(logits, labels) - lambda2 * masked.log_softmax(dim=1)[:, -1].mean()
 
 
 def delta_confidence(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-    """s (N,) = p(dummy) - max p(known) of logits (N, K+1): higher = more likely unknown.
+    """Score (N,) p(dummy) - max p(known) of logits (N, K+1): higher = more likely unknown.
 
-    The softmax is taken at the given temperature and in float64: at 1024 it is nearly uniform, and float32 would make
-    ties. The sign is fixed; the authors' code takes whichever sign has the higher AUROC.
+    The softmax is in float64: at temperature 1024 it is nearly uniform, and float32 would make ties. The sign is fixed;
+    the authors' code takes the sign with the higher AUROC.
     """
     probabilities = training.softmax(logits.astype(np.float64) / temperature)
     scores: NDArray[np.float64] = probabilities[:, -1] - probabilities[:, :-1].max(axis=1)

@@ -1,4 +1,4 @@
-"""For authors' tests: `check_method` and `check_data_set` ask whether a plugin keeps the contract."""
+"""Conformance tests for plugin authors: `check_method` and `check_data_set`."""
 
 from open_set_fer.testing.data_sets import check_data_set
 from open_set_fer.testing.methods import PlainContext, bright_bars, check_method, task_and_context

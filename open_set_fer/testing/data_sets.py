@@ -1,4 +1,4 @@
-"""For tests of data sets: `check_data_set` asks whether one keeps the contract."""
+"""Conformance test of data sets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from open_set_fer.testing.plugin import check_plugin, require
 
 
 def check_data_set(dataset: DataSet, cache: Path) -> FaceSet:
-    """Assert that a data set keeps the contract; its FaceSet is returned.
+    """Assert that a data set keeps the contract; returns its FaceSet.
 
-    dataset: an instance, best on a few small files: `check_data_set(MyFaces(root="tests/few"), tmp_path / "cache")`. Each
-    of its classes needs an image, train and test split too. cache: a folder that is empty or not there.
+    dataset: an instance, best on a few small files: `check_data_set(MyFaces(root="tests/few"), tmp_path / "cache")`.
+    Each of its classes needs an image, and so do the splits train and test. cache: an empty or missing folder.
 
-    Raises AssertionError that says what is wrong: name and settings; classes, labels, splits and ids; a second load that
-    decodes again or gives another data set; an outline that writes, or says other than the load. What its files lack
-    stays the SuiteError that it raises.
+    Raises AssertionError naming the fault: name and settings; classes, labels, splits and ids; a second load that
+    decodes again or gives another data set; an outline that writes, or contradicts the load. SuiteErrors of its files
+    pass through.
     """
     check_plugin(dataset, plugins.DATASETS)
     require(not _content(cache), f"{cache} is not empty: what the first load decodes would not show")
@@ -35,7 +35,7 @@ def check_data_set(dataset: DataSet, cache: Path) -> FaceSet:
 
 
 def _check_faces(dataset: DataSet, faces: FaceSet) -> None:
-    """What FaceSet itself does not hold to: names, and that every class and split can be used."""
+    """Assert what FaceSet does not: names, and that every class and split can be used."""
     require(isinstance(faces, FaceSet), f"load returns a {type(faces).__name__}, not a FaceSet")
     require(faces.name == dataset.name, f"its FaceSet is named {faces.name!r}, the class {dataset.name!r}")
     require(len(set(faces.classes)) == len(faces.classes) > 1, f"classes are two or more, each once: {faces.classes}")
@@ -51,7 +51,7 @@ def _check_faces(dataset: DataSet, faces: FaceSet) -> None:
 
 
 def _load_again(dataset: DataSet, cache: Path) -> FaceSet:
-    """A second load, in which no image may be decoded."""
+    """Load a second time; no image may be decoded."""
     decodes = AssertionError(
         "a second load decodes again: keep the arrays in the cache, under a key that stays the same"
     )
@@ -72,15 +72,15 @@ def _check_second_load(first: FaceSet, second: FaceSet) -> None:
 
 
 def _check_outlines(faces: FaceSet, before: Outline | None, after: Outline | None) -> None:
-    """Before its first load a data set need not know its fingerprint; what it says must be true."""
+    """Assert that outlines are true; before the first load the fingerprint may be missing."""
     for when, outline in (("before", before), ("after", after)):
         if outline is not None:
             require(not outline.missing, f"its outline {when} the first load misses: {outline.missing}")
             require(
                 outline.classes == faces.classes, f"its outline {when} the first load has classes {outline.classes}"
             )
-            known = {"", faces.fingerprint} if when == "before" else {faces.fingerprint}
-            require(outline.fingerprint in known, f"its outline {when} the first load has another fingerprint")
+            expected = {"", faces.fingerprint} if when == "before" else {faces.fingerprint}
+            require(outline.fingerprint in expected, f"its outline {when} the first load has another fingerprint")
             size = (outline.images, outline.bytes)
             true_size = (len(faces.images), faces.images.nbytes)
             require(size in ((0, 0), true_size), f"its outline {when} the first load announces {size}, not {true_size}")

@@ -1,4 +1,4 @@
-"""For tests of methods: `check_method` asks whether one keeps the contract; a small task, and a context without a runner."""
+"""Conformance test of methods, with a small task and a context without a runner."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ from open_set_fer import plugins
 from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_extras, checked_notes
 from open_set_fer.benchmark.execution.isolation import content_digest, seeded
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, states
+from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, Scorer, Scores, states
 from open_set_fer.methods.shared.backbones import Network, build_network
-from open_set_fer.methods.shared.keeping import plans, rebuild, tensors
 from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
-from open_set_fer.methods.shared.scorer import Scorer
+from open_set_fer.methods.shared.scorers import plans, rebuild, tensors
 from open_set_fer.methods.shared.training import evaluate, pooled_features, train_closed_set
 from open_set_fer.testing.plugin import check_plugin, require
 
 T = TypeVar("T")
 
 UPSIDE_DOWN = 0.2
-"""AUROC on faces that are easy to tell apart, below which a score is taken to have the wrong sign."""
+"""AUROC on easily distinguished faces below which a score is taken to have the wrong sign."""
 
 
 class PlainContext:
-    """A context (`methods.contract.Context`) that lends a given closed-set model, without bars and clocks."""
+    """A context (`methods.contract.Context`) without progress bars and clocks."""
 
     def __init__(self, network: Network, test_logits: NDArray[np.float32], width: int = 4, seed: int = 0) -> None:
-        """width: of the small network that `backbone` asks for."""
+        """width: of the small network in `backbone`."""
         self.backbone = BackboneSettings("small", width=width)
         self.device = torch.device("cpu")
         self.generator = torch.Generator().manual_seed(seed)
@@ -46,23 +45,20 @@ class PlainContext:
         self._features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
-        """The model that it was given."""
         return self._model
 
     def progress(self, steps: Iterable[T], description: str) -> Iterable[T]:
-        """Iterate, without a bar."""
         return steps
 
     def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
-        """Called, so that a report that changes the training shows."""
+        """Compute the scores, so that a report that changes the training shows."""
         self.reported[epoch] = np.asarray(scores(), dtype=np.float64)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Nothing is timed."""
         return nullcontext()
 
     def features(self, task: OpenSetTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The given network's pooled features (M, D) and (N, D) of training and test images, computed once."""
+        """Pooled features (M, D) and (N, D) of training and test images, computed once."""
         if self._features is None:
             train, test = (pooled_features(self._model.network, x) for x in (task.train_images, task.test_images))
             self._features = _read_only(train), _read_only(test)
@@ -70,7 +66,10 @@ class PlainContext:
 
 
 def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images uint8 (n, 1, size, size) that are easy to tell apart, and labels (n,): class k has a bar at height k."""
+    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,).
+
+    Class k has a bright bar at height k.
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     images = rng.integers(0, 90, (n, 1, size, size), dtype=np.uint8)
@@ -83,9 +82,9 @@ def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArra
 def task_and_context(
     pseudo_labels: NDArray[np.int64] | None = None, n: int = 96, classes: int = 3, seed: int = 0
 ) -> tuple[OpenSetTask, PlainContext, NDArray[np.int64]]:
-    """A task on bright bars without open faces, a context with an untrained network, and the true classes (n,).
+    """A task on bright bars without open faces, a context, and the true classes (n,).
 
-    The closed-set model's logits say `pseudo_labels`, without them the truth.
+    The context's network is untrained; its logits predict `pseudo_labels`, by default the truth.
     """
     train, train_labels = bright_bars(60, classes, seed)
     test, truth = bright_bars(n, classes, seed + 1)
@@ -97,46 +96,34 @@ def task_and_context(
 
 
 def check_method(method: Method, sign: bool = True) -> Detection:
-    """Assert that a method keeps the contract, on a small task and in seconds; its detection is returned.
+    """Assert in seconds that a method keeps the contract; returns its detection.
 
-    method: an instance, with settings that are quick: `check_method(Margin(epochs=1))`. sign: also assert that open
-    faces, which are easy to tell apart here, do not have the lower scores; False for a method that needs more than 90
+    method: an instance with quick settings: `check_method(Margin(epochs=1))`. sign: also assert that open faces,
+    which are easily distinguished here, do not have the lower scores; False for a method that needs more than 90
     small images to learn anything.
 
-    Raises AssertionError that says what is wrong: name, version and settings; shape, type and range of what it returns;
-    other numbers for the same seed; random numbers that are not the context's; arrays of the task that it wrote to; a score
-    that depends on the other test faces where the method does not state `sees_pool = True`; a scorer that gives other scores
-    than the method, or cannot be kept.
+    Raises AssertionError naming the fault: name, version and settings; shape, type and range of the result; other
+    numbers for the same seed; random numbers other than the context's; writing to the task's arrays; a score that
+    depends on the other test faces without `sees_pool = True`; a scorer that gives other scores than the method, or
+    cannot be saved.
     """
     check_plugin(method, plugins.METHODS)
     task, model, is_open = _task_with_an_open_class()
     detection = _detect(method, task, model, global_seed=0)
     _check_detection(detection, task)
-    again = _detect(method, task, model, global_seed=1)
-    if not _same(detection, again):
-        require(
-            not _same(detection, _detect(method, task, model, global_seed=0)),
-            "draws from the global random numbers of Python, NumPy or torch: take context.generator, for fresh layers "
-            "within methods.seeds.seeded(draw_seed(context.generator))",
-        )
-        raise AssertionError("gives other numbers for the same seed: every random number must be context.generator's")
-    _check_scorer(method, task, detection)
+    _check_random_numbers(method, task, model, detection)
+    if detection.scorer is not None:
+        _check_scorer(method, detection.scorer, task, detection)
     if not states(method, "sees_pool"):
-        _check_one_face_at_a_time(method, task, model, detection)
+        _check_inductive(method, task, model, detection)
     if sign:
-        closed, opened = (np.asarray(detection.unknown_score)[mask] for mask in (~is_open, is_open))
-        auroc = float(np.mean((opened[:, None] > closed) + 0.5 * (opened[:, None] == closed)))
-        require(
-            auroc >= UPSIDE_DOWN,
-            f"scores open faces lower than closed ones (AUROC {auroc:.2f}): HIGHER must mean more likely unknown "
-            "(sign=False for a method that cannot know better on so few images)",
-        )
+        _check_sign(np.asarray(detection.unknown_score), is_open)
     return detection
 
 
 @cache
 def _task_with_an_open_class() -> tuple[OpenSetTask, ClosedSetModel, NDArray[np.bool_]]:
-    """Three closed classes of bright bars and an open one, the trained closed-set model, which faces are open."""
+    """A task with an open class of bright bars, a trained closed-set model, the open mask."""
     train, train_labels = bright_bars(120, 4, 0)
     test, truth = bright_bars(96, 4, 1)
     order = np.random.default_rng(2).permutation(len(test))
@@ -153,7 +140,7 @@ def _task_with_an_open_class() -> tuple[OpenSetTask, ClosedSetModel, NDArray[np.
 
 
 def _detect(method: Method, task: OpenSetTask, model: ClosedSetModel, global_seed: int) -> Detection:
-    """What the method answers when the global random numbers start from `global_seed`."""
+    """Detect with the global random numbers starting from `global_seed`."""
     before = content_digest(task)
     context = PlainContext(copy.deepcopy(model.network), model.test_logits)
     with seeded(global_seed):
@@ -164,44 +151,56 @@ def _detect(method: Method, task: OpenSetTask, model: ClosedSetModel, global_see
     return detection
 
 
-def _check_one_face_at_a_time(method: Method, task: OpenSetTask, model: ClosedSetModel, whole: Detection) -> None:
-    """Whether half of the test faces get the scores that they have among all of them, but for rounding."""
-    half = slice(0, len(task.test_images), 2)
-    part = replace(task, test_images=_read_only(task.test_images[half].copy()))
-    lent = replace(model, test_logits=_read_only(model.test_logits[half].copy()))
-    scores = np.asarray(_detect(method, part, lent, global_seed=0).unknown_score, dtype=np.float64)
-    among_all = np.asarray(whole.unknown_score, dtype=np.float64)[half]
+def _check_random_numbers(method: Method, task: OpenSetTask, model: ClosedSetModel, first: Detection) -> None:
+    if _same(first, _detect(method, task, model, global_seed=1)):
+        return
     require(
-        _close(scores, among_all),
-        "gives a face another score when other faces are missing from the pool: state `sees_pool = True` in the class, and "
-        "the reports show it among the methods that see the pool",
+        not _same(first, _detect(method, task, model, global_seed=0)),
+        "draws from the global random numbers of Python, NumPy or torch: take context.generator, for fresh layers "
+        "within backbones.seeded(draw_seed(context.generator)) of methods.shared",
+    )
+    raise AssertionError("gives other numbers for the same seed: every random number must be context.generator's")
+
+
+def _check_sign(score: NDArray[Any], is_open: NDArray[np.bool_]) -> None:
+    above = score[is_open][:, None] > score[~is_open]
+    ties = score[is_open][:, None] == score[~is_open]
+    auroc = float(np.mean(above + 0.5 * ties))
+    require(
+        auroc >= UPSIDE_DOWN,
+        f"scores open faces lower than closed ones (AUROC {auroc:.2f}): HIGHER must mean more likely unknown "
+        "(sign=False for a method that cannot know better on so few images)",
     )
 
 
-def _check_scorer(method: Method, task: OpenSetTask, detection: Detection) -> None:
-    """Whether a scorer gives the detection's numbers again, one face at a time, and after it was kept without pickle."""
-    scorer = detection.scorer
-    if scorer is None:
-        return
-    kind = getattr(method, "scorer", None)
+def _check_inductive(method: Method, task: OpenSetTask, model: ClosedSetModel, whole: Detection) -> None:
+    """Assert that half of the test faces get the same scores as among all of them."""
+    half = slice(0, len(task.test_images), 2)
+    part = replace(task, test_images=_read_only(task.test_images[half].copy()))
+    part_model = replace(model, test_logits=_read_only(model.test_logits[half].copy()))
+    scores = np.asarray(_detect(method, part, part_model, global_seed=0).unknown_score, dtype=np.float64)
     require(
-        isinstance(scorer, Scorer) and type(scorer) is kind,
-        f"has a scorer of type {type(scorer).__name__}, which its class does not name: `scorer = {type(scorer).__name__}`",
+        _close(scores, np.asarray(whole.unknown_score, dtype=np.float64)[half]),
+        "gives a face another score when other faces are missing from the pool: state `sees_pool = True` in the class, "
+        "and the reports show it among the transductive methods",
+    )
+
+
+def _check_scorer(method: Method, scorer: Scorer, task: OpenSetTask, detection: Detection) -> None:
+    """Assert that a scorer repeats the detection's numbers, face by face."""
+    kind = type(scorer)
+    require(
+        isinstance(scorer, Scorer) and kind is getattr(method, "scorer", None),
+        f"has a scorer of type {kind.__name__}, which its class does not name: `scorer = {kind.__name__}`",
     )
     images = task.test_images
     scores = scorer.score(images)
-    shapes = scores.unknown_score.shape, scores.probabilities.shape
-    wanted = (len(images),), (len(images), len(task.closed_classes))
-    require(shapes == wanted, f"its scorer gives arrays of shapes {shapes}, not {wanted}")
-    require(
-        all(bool(np.isfinite(values).all()) for values in scores) and np.allclose(scores.probabilities.sum(axis=1), 1),
-        "its scorer gives numbers that are not finite, or probabilities that do not add up to one",
-    )
+    _check_scores(scores, len(images), len(task.closed_classes))
     if scorer.repeats:
         require(
             _close(scores.unknown_score, np.asarray(detection.unknown_score, dtype=np.float64)),
-            "its scorer gives the test images other scores than `detect`: fix it, or state `repeats = False` in its class "
-            "and say why",
+            "its scorer gives the test images other scores than `detect`: fix it, or state `repeats = False` in its "
+            "class and say why",
         )
         require(
             bool((scores.probabilities.argmax(axis=1) == detection.predicted_class).all()),
@@ -211,33 +210,47 @@ def _check_scorer(method: Method, task: OpenSetTask, detection: Detection) -> No
         _close(scorer.score(images[::2]).unknown_score, scores.unknown_score[::2]),
         "its scorer gives a face another score when other faces are missing",
     )
-    try:
-        numbers = safetensors.numpy.load(safetensors.numpy.save(tensors(scorer)))
-        settings = json.loads(json.dumps(dict(scorer.settings)))
-        kept = rebuild(type(scorer), plans(scorer), numbers, settings, torch.device("cpu"))
-    except (SuiteError, TypeError, safetensors.SafetensorError) as error:
-        raise AssertionError(f"its scorer cannot be kept: {error}") from error
     require(
-        _close(kept.score(images).unknown_score, scores.unknown_score), "its scorer gives other scores once it was kept"
+        _close(_saved(scorer).score(images).unknown_score, scores.unknown_score),
+        "its scorer gives other scores after saving and loading",
     )
 
 
+def _check_scores(scores: Scores, n: int, classes: int) -> None:
+    shapes = scores.unknown_score.shape, scores.probabilities.shape
+    require(shapes == ((n,), (n, classes)), f"its scorer gives arrays of shapes {shapes}, not {(n,), (n, classes)}")
+    require(
+        all(bool(np.isfinite(values).all()) for values in scores) and np.allclose(scores.probabilities.sum(axis=1), 1),
+        "its scorer gives numbers that are not finite, or probabilities that do not add up to one",
+    )
+
+
+def _saved(scorer: Scorer) -> Scorer:
+    """Rebuild a scorer from safetensors and JSON."""
+    try:
+        numbers = safetensors.numpy.load(safetensors.numpy.save(tensors(scorer)))
+        settings = json.loads(json.dumps(dict(scorer.settings)))
+        return rebuild(type(scorer), plans(scorer), numbers, settings, torch.device("cpu"))
+    except (SuiteError, TypeError, safetensors.SafetensorError) as error:
+        raise AssertionError(f"its scorer cannot be saved: {error}") from error
+
+
 def _close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Whether scores are the same but for rounding."""
+    """Whether scores are equal except for rounding."""
     return np.allclose(one, other, rtol=1e-3, atol=1e-3 * float(np.std(other)))
 
 
 def _check_detection(detection: Detection, task: OpenSetTask) -> None:
-    """Shapes, types and ranges; what goes to MLflow and into scores.parquet beside the scores."""
+    """Assert shapes, types and ranges, also of what goes to MLflow and into scores.parquet."""
     require(isinstance(detection, Detection), f"returns a {type(detection).__name__}, not a Detection")
     n, classes = len(task.test_images), len(task.closed_classes)
     score, predicted = np.asarray(detection.unknown_score), np.asarray(detection.predicted_class)
-    for name, array, kinds, wanted in (
+    for name, array, kinds, expected in (
         ("unknown_score", score, "fiu", "numbers"),
         ("predicted_class", predicted, "iu", "integers"),
     ):
         require(array.shape == (n,), f"{name} has shape {array.shape}, not one value for each of {n} test images")
-        require(array.dtype.kind in kinds, f"{name} is of type {array.dtype}, not {wanted}")
+        require(array.dtype.kind in kinds, f"{name} is of type {array.dtype}, not {expected}")
     require(bool(np.isfinite(score).all()), f"{np.sum(~np.isfinite(score))} of {n} scores are not finite")
     inside = (predicted >= 0) & (predicted < classes)
     require(bool(inside.all()), f"predicted_class has {predicted[~inside][:3].tolist()}, not 0 to {classes - 1} alone")
@@ -251,17 +264,17 @@ def _check_detection(detection: Detection, task: OpenSetTask) -> None:
 
 def _same(one: Detection, other: Detection) -> bool:
     """Whether two detections have the same numbers, bit by bit."""
-    arrays = [
+    first, second = (
         {
-            "score": d.unknown_score,
-            "class": d.predicted_class,
-            **d.extras,
-            **{f"curve {k}": v for k, v in d.curves.items()},
+            "score": detection.unknown_score,
+            "class": detection.predicted_class,
+            **detection.extras,
+            **{f"curve {name}": values for name, values in detection.curves.items()},
         }
-        for d in (one, other)
-    ]
-    return arrays[0].keys() == arrays[1].keys() and all(
-        np.array_equal(np.asarray(arrays[0][name]), np.asarray(arrays[1][name])) for name in arrays[0]
+        for detection in (one, other)
+    )
+    return first.keys() == second.keys() and all(
+        np.array_equal(np.asarray(first[name]), np.asarray(second[name])) for name in first
     )
 
 

@@ -1,4 +1,4 @@
-"""What both kinds of plugin must have: their attributes, and settings that a profile can give and a run can log."""
+"""Requirements of both kinds of plugin: attributes, and settings for profiles and logs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from open_set_fer.errors import SuiteError
 
 
 def require(condition: bool, message: str) -> None:
-    """An assertion that `python -O` keeps."""
+    """Assert even under `python -O`."""
     if not condition:
         raise AssertionError(message)
 
 
 def check_plugin(plugin: Any, group: str) -> None:
-    """Name, version where it has one, and settings that come back equal from a profile."""
+    """Assert name, version, and settings that a profile reproduces."""
     require(not isinstance(plugin, type), "it is a class: give an instance, with settings that are quick")
     kind = type(plugin)
     faults = plugins.class_faults(kind, group)

@@ -305,7 +305,7 @@ def test_ctrl_c_keeps_what_is_decoded(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(store, "write_whole", pressed)
     with caplog.at_level("INFO", "open_set_fer"), pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "cache")
-    assert "stopped after 6 of 10 images of made; the same command goes on from there" in caplog.text
+    assert "stopped after 6 of 10 images of made; the same command resumes there" in caplog.text
     monkeypatch.undo()
     with caplog.at_level("INFO", "open_set_fer"):
         again = prepare(tmp_path / "cache")

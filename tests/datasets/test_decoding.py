@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from open_set_fer.datasets import decoding, listing
+from open_set_fer.datasets.checks import odd_files
 from open_set_fer.datasets.decoding import ImageFiles, decode
-from open_set_fer.datasets.integrity import odd_files
 from open_set_fer.datasets.rafdb import RafDb
 from open_set_fer.errors import SuiteError
 from tests.datasets.trees import rafdb_tree

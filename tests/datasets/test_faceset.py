@@ -45,7 +45,7 @@ def test_a_data_set_without_a_docstring():
         name = "silent"
         root: str = ""
 
-    assert facts(Silent).guide == f"silent ({__name__}): its package does not say more."
+    assert facts(Silent).guide == f"silent ({__name__}): its package gives no description."
 
 
 def test_another_packages_data_set_may_say_more(monkeypatch, capsys):

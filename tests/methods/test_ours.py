@@ -94,7 +94,7 @@ def test_who_learns_from_whom(monkeypatch):
     original = module.Learner.train_epoch
 
     def record(self, images, labels, selected, *settings):
-        trained.append((self.index, selected.copy()))
+        trained.append((self, selected.copy()))
         return original(self, images, labels, selected, *settings)
 
     def choose(losses, labels, threshold, seed):
@@ -104,9 +104,10 @@ def test_who_learns_from_whom(monkeypatch):
         return mask, ()
 
     monkeypatch.setattr(module.Learner, "train_epoch", record)
-    monkeypatch.setattr(ours, "select_clean", choose)
+    monkeypatch.setattr(module, "select_clean", choose)
     detect(epochs=6, cycle_length=2)
-    assert [index for index, _ in trained] == [0, 0, 1, 1] * 3
+    first, second = dict.fromkeys(learner for learner, _ in trained)
+    assert [learner for learner, _ in trained] == [first, first, second, second] * 3
     # Selections in order: by network 1, 2 (first cycle), 1, 2 (second), 1 (third; network 2 ends).
     expected = [None, None, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     for (_, selected), which in zip(trained, expected, strict=True):

@@ -12,7 +12,7 @@ from scipy.stats import zscore
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
-from open_set_fer.methods.ours_plus import OursPlus, match_classes, told_apart
+from open_set_fer.methods.ours_plus import OursPlus, match_classes, separability
 from open_set_fer.methods.shared import training
 from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.testing import PlainContext, bright_bars, task_and_context
@@ -85,14 +85,14 @@ def test_a_pool_that_does_not_differ_leaves_the_energy_alone():
     np.testing.assert_allclose(other.unknown_score, other.extras["pool_logit"] + detection.unknown_score, rtol=1e-9)
 
 
-def test_told_apart():
+def test_separability():
     rng = np.random.default_rng(0)
     pool, known = rng.normal(0.5, 1, 90), [rng.normal(0, 1, 40), rng.normal(0, 1, 50)]
-    area, p_value = told_apart(pool, known)
+    area, p_value = separability(pool, known)
     assert area == pytest.approx(roc_auc_score(np.repeat([1, 0], 90), np.concatenate([pool, *known])))
     assert p_value < 0.01
-    assert told_apart(known[0], [pool])[1] > 0.95
-    assert told_apart(pool, []) == (1.0, 0.0)
+    assert separability(known[0], [pool])[1] > 0.95
+    assert separability(pool, []) == (1.0, 0.0)
 
 
 def test_other_faces_are_scored_and_not_learnt_from(monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from open_set_fer.methods.shared.backbones import Network, build_network
-from open_set_fer.methods.shared.learners import Learner
+from open_set_fer.methods.shared.learners import Learner, Recipe
 from open_set_fer.methods.shared.recipe import BackboneSettings
 from tests.performance.rows import Row, pairs
 
@@ -73,7 +73,7 @@ def epochs(root: Path, repeats: int = 7) -> list[Row]:
     context: Any = SimpleNamespace(
         generator=torch.Generator().manual_seed(0), backbone=BackboneSettings(), device=torch.device("cpu")
     )
-    learner = Learner(context, CLASSES, 1, 0, BATCH, 1e-4)
+    learner = Learner(context, CLASSES, 1, BATCH, 1e-4)
     bare, theirs = (
         Bare(),
         Bare(torch.contiguous_format),
@@ -82,7 +82,7 @@ def epochs(root: Path, repeats: int = 7) -> list[Row]:
     y = torch.from_numpy(labels)
 
     def suite() -> None:
-        learner.train_epoch(images, labels, np.ones(count, dtype=bool), 2e-4, WEIGHT, 0.5)
+        learner.train_epoch(images, labels, np.ones(count, dtype=bool), 2e-4, Recipe(0.5, WEIGHT))
 
     def plain() -> None:
         for piece in range(0, count, BATCH):

@@ -38,9 +38,8 @@ from open_set_fer.benchmark.storage.results_dir import write_result
 from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
-from open_set_fer.methods.contract import ClosedSetModel, Detection, OpenSetTask
+from open_set_fer.methods.contract import ClosedSetModel, Detection, OpenSetTask, Scorer
 from open_set_fer.methods.shared.backbones import Network
-from open_set_fer.methods.shared.scorer import Scorer
 from open_set_fer.methods.shared.training import evaluate, pooled_features
 
 

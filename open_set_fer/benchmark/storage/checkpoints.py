@@ -22,7 +22,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.files import write_whole
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.shared.backbones import build_network
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
+from open_set_fer.methods.shared.scorers import ConfidenceScorer
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.planning.cells import Cell

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from open_set_fer import __version__, plugins
 from open_set_fer.benchmark.planning.settings import describe, settings_of
 from open_set_fer.errors import SuiteError, summary
-from open_set_fer.methods.contract import Method
-from open_set_fer.methods.shared.keeping import NetworkPlan, plans, rebuild, tensors
-from open_set_fer.methods.shared.scorer import Scorer, Scores
+from open_set_fer.methods.contract import Method, Scorer, Scores
+from open_set_fer.methods.shared.scorers import NetworkPlan, plans, rebuild, tensors
 
 DESCRIPTION, WEIGHTS = "detector.json", "weights.safetensors"
 REBUILD = "build it again: osfer detector build"

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from open_set_fer.datasets.checks import GAP, MARGIN, TILE, TITLE, face_tile
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.datasets.preview import GAP, MARGIN, TILE, TITLE, face_tile
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,1 +1,1 @@
-"""Rendered faces: a data set without people."""
+"""Synthetic data: rendered faces of basic and compound expressions."""

@@ -1,4 +1,4 @@
-"""Embedded data set ``synthetic``: rendered faces for demonstration and tests (see rendering.py for how they are drawn)."""
+"""Embedded data set ``synthetic``: rendered faces for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.listing import CHUNK, Listing, Rows
-from open_set_fer.datasets.synthetic import renderer as rendering
-from open_set_fer.datasets.synthetic.renderer import EXPRESSIONS, render_faces
+from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
+from open_set_fer.datasets.synthetic.renderer import VERSION, render_faces
 from open_set_fer.ranges import CountOrZero
 
 
 @dataclass(frozen=True)
 class Synthetic(PreparedDataSet):
-    """Rendered faces for demonstration and tests; results on them say nothing about real faces."""
+    """Rendered faces; results on them say nothing about real faces."""
 
     name = "synthetic"
     title = "Rendered faces"
-    guide = """Rendered faces of the seven basic expressions, the eleven compound ones and contempt, drawn by the suite itself: needs nothing.
-For demonstration and tests; results on them say nothing about real faces."""
+    guide = """Rendered faces of the seven basic expressions, the eleven compound ones and contempt, drawn by the suite:
+needs no files. For demonstrations and tests; results on them say nothing about real faces."""
     classes = EXPRESSIONS
 
     train_per_class: CountOrZero = 300
@@ -33,13 +33,12 @@ For demonstration and tests; results on them say nothing about real faces."""
     test_per_class: CountOrZero = 80
     """Test images of each basic expression."""
     compound_per_class: CountOrZero = 40
-    """Images of each compound expression; the first half, rounded down, are train images."""
+    """Images of each compound expression; the first half, rounded down, is for training."""
     contempt_per_class: CountOrZero = 200
-    """Images of contempt, halved likewise."""
+    """Images of contempt, split likewise."""
     seed: int = 0
-    """Of the rendering."""
+    """Seed of the rendering."""
     image_size: Annotated[int, pydantic.Field(ge=16, le=1024)] = 48
-    """Pixels a side."""
 
     def listing(self, cache: Path) -> Listing:
         """Labels into EXPRESSIONS, split and ids ('synthetic-000123') of the faces to render."""
@@ -50,7 +49,7 @@ For demonstration and tests; results on them say nothing about real faces."""
         split = np.repeat(["train", "test"] * len(EXPRESSIONS), [count for pair in counts for count in pair])
         rows = Rows.of(labels, split, [f"synthetic-{i:06d}" for i in range(len(labels))])
         pixels = Rendered(rows.labels, self.seed, self.image_size)
-        return Listing(self.name, EXPRESSIONS, rows, pixels, f"{rendering.VERSION}/{self!r}", demonstration=True)
+        return Listing(self.name, EXPRESSIONS, rows, pixels, f"{VERSION}/{self!r}", demonstration=True)
 
 
 def _halves(count: int) -> tuple[int, int]:
@@ -59,7 +58,7 @@ def _halves(count: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Rendered:
-    """Faces showing these expressions, (N,) indices into EXPRESSIONS."""
+    """Faces showing expressions (N,), indices into EXPRESSIONS."""
 
     expressions: NDArray[np.int64]
     seed: int
@@ -67,7 +66,6 @@ class Rendered:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
         return 1, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:

@@ -1,1 +1,1 @@
-"""What methods share: networks, training, augmentation, scorers."""
+"""Networks, training, augmentation and scorers shared by methods."""

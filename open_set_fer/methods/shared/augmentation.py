@@ -19,10 +19,10 @@ def random_erase(
     area: tuple[float, float] = (0.02, 0.25),
     aspect: tuple[float, float] = (0.3, 3.3),
 ) -> Tensor:
-    """Zero one rectangle in each image of (N, C, H, W) with the given probability (Zhong et al. 2020).
+    """Zero a rectangle in each image (N, C, H, W) with a probability (Zhong et al. 2020).
 
-    area: share of the image; aspect: height / width, log-uniform. Zero is the mean of a normalised image. A rectangle
-    that would not fit is clipped to the image, where the original draws again.
+    area: fraction of the image; aspect: height / width, log-uniform. Zero is the mean of a normalised image. A
+    rectangle that does not fit is clipped to the image; the original draws again.
     """
     n, _, height, width = x.shape
     draw = torch.rand((5, n), generator=generator)
@@ -45,9 +45,9 @@ NOISE = math.sqrt(30) / 255
 
 
 def add_noise(x: Tensor, std: Tensor, generator: torch.Generator, probability: float) -> Tensor:
-    """The authors' Gaussian noise on each image of (N, C, H, W) with the given probability.
+    """Add the authors' Gaussian noise to each image of (N, C, H, W) with the given probability.
 
-    Here on the prepared image; the authors' is added to the file's pixels, before resizing, and clipped to 0-255.
+    Here to the prepared image; the authors add it to the file's pixels, before resizing, and clip to 0-255.
     """
     noisy = (torch.rand(len(x), generator=generator) < probability)[:, None, None, None].to(x.device)
     return torch.where(noisy, x + _noise(x, std, generator), x)
@@ -55,17 +55,18 @@ def add_noise(x: Tensor, std: Tensor, generator: torch.Generator, probability: f
 
 def _noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
     if x.device.type == "cpu":
-        drawn = torch.randn(x.shape, generator=generator)
-    else:  # drawn there: a batch of floats would cost four times what its images did on the way
-        there = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        drawn = torch.randn(x.shape, generator=there, device=x.device)
-    return drawn.mul_(NOISE) / std
+        noise = torch.randn(x.shape, generator=generator)
+    else:  # drawn on the device: a batch of floats takes four times its images' transfer
+        on_device = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        noise = torch.randn(x.shape, generator=on_device, device=x.device)
+    return noise.mul_(NOISE) / std
 
 
 def flip_or_noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
-    """With probability 1/2 one of {horizontal flip, Gaussian noise of variance 30 on the 0-255 scale} (authors' code).
+    """Flip horizontally or add noise, each with probability 1/4 (authors' code).
 
-    std: the normalisation's standard deviation, which puts the noise on the scale of `x`.
+    Gaussian noise of variance 30 on the 0-255 scale. std: the normalisation's standard deviation, which puts the
+    noise on the scale of `x`.
     """
     choice = torch.rand(len(x), generator=generator)
     flipped = torch.where((choice < 0.25)[:, None, None, None].to(x.device), x.flip(-1), x)
@@ -76,10 +77,10 @@ def flip_or_noise(x: Tensor, std: Tensor, generator: torch.Generator) -> Tensor:
 def move(
     x: Tensor, generator: torch.Generator, shift: float = 0.08, rotation: float = 10.0, scale: float = 0.1
 ) -> Tensor:
-    """Each image of (N, C, H, W) flipped with probability 1/2, turned, scaled and shifted, in one bilinear sampling.
+    """Flip, rotate, scale and shift each image of (N, C, H, W), in one bilinear sampling.
 
-    shift: up to this share of a side, each way; rotation: up to so many degrees; scale: by up to 1 + scale, or its inverse,
-    log-uniform. Pixels from outside are those of the edge.
+    shift: largest, as a fraction of a side; rotation: largest, in degrees; scale: by up to 1 + scale or its inverse,
+    log-uniform. Outside pixels repeat the edge.
     """
     draw = torch.rand((5, len(x)), generator=generator) * 2 - 1
     angle, size = draw[0] * math.radians(rotation), torch.exp(draw[1] * math.log1p(scale))
@@ -95,24 +96,24 @@ def move(
 
 
 def degrade(x: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator, probability: float = 0.5) -> Tensor:
-    """Each image of (N, C, H, W) darker or brighter, blurred, and coarsened as by JPEG, each with the given probability.
+    """Change brightness, blur and coarsen images (N, C, H, W), each with the probability.
 
-    mean, std: of the normalisation, which pixels of 0 to 1 went through. Brightness: by up to 1.8 or its inverse, log-uniform,
-    cut off at 1. Blur: Gaussian, of up to 1/32 of a side. JPEG: 8 x 8 cosine coefficients rounded to steps that grow
-    with the frequency and are up to 0.06 at the second.
+    mean, std: of the normalisation of pixels in 0 to 1. Brightness: by up to 1.8 or its inverse, log-uniform, clipped
+    at 1. Blur: Gaussian, up to 1/32 of a side. JPEG: 8 x 8 cosine coefficients rounded to steps that grow with the
+    frequency, up to 0.06 at the second.
     """
     draw = torch.rand((6, len(x)), generator=generator)
-    chosen = (draw[:3] < probability)[:, :, None, None, None].to(x.device)
+    applied = (draw[:3] < probability)[:, :, None, None, None].to(x.device)
     amount = draw[3:, :, None, None, None].to(x.device)
     pixels = x * std + mean
-    pixels = torch.where(chosen[0], pixels * torch.exp((2 * amount[0] - 1) * math.log(1.8)), pixels).clamp(0, 1)
-    pixels = torch.where(chosen[1], _blurred(pixels, amount[1] * x.shape[-1] / 32), pixels)
-    pixels = torch.where(chosen[2], _coarse(pixels, amount[2] * 0.03), pixels)
+    pixels = torch.where(applied[0], pixels * torch.exp((2 * amount[0] - 1) * math.log(1.8)), pixels).clamp(0, 1)
+    pixels = torch.where(applied[1], _blurred(pixels, amount[1] * x.shape[-1] / 32), pixels)
+    pixels = torch.where(applied[2], _coarse(pixels, amount[2] * 0.03), pixels)
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """Each image under its own Gaussian, sigma (N, 1, 1, 1) in pixels; beyond the edge is the edge."""
+    """Blur by a Gaussian of sigma (N, 1, 1, 1) pixels; outside pixels repeat the edge."""
     n, channels, height, width = x.shape
     reach = max(1, math.ceil(width / 16))
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(x) / sigma.flatten()[:, None].clamp(min=0.1)) ** 2)
@@ -124,7 +125,7 @@ def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _coarse(x: Tensor, step: Tensor) -> Tensor:
-    """Cosine coefficients of 8 x 8 blocks rounded to multiples of step (N, 1, 1, 1) x (1 + row + column)."""
+    """Round cosine coefficients of 8 x 8 blocks to multiples of step x (1 + row + column)."""
     n, channels, height, width = x.shape
     padded = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
     place = torch.arange(8).to(x)

@@ -1,13 +1,14 @@
-"""Networks: ResNet-18/50 of torchvision and two small residual networks for CPUs, behind one interface.
+"""Networks behind one interface: torchvision's ResNet-18/50 and two small ones for CPUs.
 
 Every network is stem -> stages -> global average pool -> one linear layer, so that a method can enter or leave at a
-stage (PROSER mixes after the second, EOW samples the input of the last) and read attention maps off the last feature map.
+stage (PROSER mixes after the second, EOW samples the input of the last) and compute attention maps from the last
+feature map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.shared.recipe import BackboneSettings
-from open_set_fer.methods.shared.seeds import seeded
 from open_set_fer.methods.shared.weights import load_weights
 
 
@@ -31,7 +31,7 @@ class Network(nn.Module):
         self.widths = widths
         self.fc = nn.Linear(widths[-1], classes)
         self.channels = channels
-        self.settings: BackboneSettings | None = None  # what it is built by, where `build_network` did it
+        self.settings: BackboneSettings | None = None  # set by `build_network`
         # ImageNet statistics for colour (the authors' code); a plain centre and scale for grey faces.
         mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.5], [0.25])
         self.mean: Tensor
@@ -40,16 +40,16 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) -> normalised float on the network's device; grey is repeated for a colour network."""
+        """Normalise uint8 (N, C, H, W) on the network's device; grey is repeated for colour."""
         if self.mean.is_cuda and not images.is_cuda:
-            images = images.pin_memory()  # else the copy would wait for the GPU; as bytes, a quarter of the way's load
+            images = images.pin_memory()  # or the copy would wait for the GPU; bytes are a quarter of the floats' size
         x = images.to(self.mean.device, non_blocking=True).to(torch.float32).div_(255)
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] != self.channels:
             raise SuiteError(
                 f"images have {x.shape[1]} channels, the network takes {self.channels}",
-                "set the data set's `channels` to 1 or 3, whichever the network was made for",
+                "set the data set's `channels` to 1 or 3, as the network takes them",
             )
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
@@ -58,7 +58,10 @@ class Network(nn.Module):
         return self._through([self.stem, *self.stages[:stage]], x)
 
     def from_stage(self, hidden: Tensor, stage: int, end: int | None = None) -> Tensor:
-        """Last feature map (N, D, h, w), or the hidden feature after `end` stages, from that after `stage` stages."""
+        """Last feature map (N, D, h, w), from the hidden feature after `stage` stages.
+
+        end: stop after this many stages instead.
+        """
         return self._through(self.stages[stage:end], hidden)
 
     def feature_map(self, x: Tensor) -> Tensor:
@@ -66,7 +69,7 @@ class Network(nn.Module):
         return self.to_stage(x, len(self.stages))
 
     def _through(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-        """The blocks' output, of the input's type whatever they compute in."""
+        """Output of the blocks, in the input's type whatever precision they compute in."""
         mixed = self.settings is not None and self.settings.precision == "mixed"
         hidden = x
         with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
@@ -85,7 +88,7 @@ class Network(nn.Module):
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride: the pixels that the stride leaves out go first, then stride 1.
+    """A strided 1x1 convolution, as a subsampling followed by a convolution of stride 1.
 
     oneDNN's backward pass of the strided form writes past its buffers on processors with AVX-512 (fewer than 16 input
     channels, an odd batch, two threads), which kills the process or spoils its memory.
@@ -117,8 +120,21 @@ class _Residual(nn.Module):
         return torch.relu(self.body(x) + self.skip(x))
 
 
+def draw_seed(generator: torch.Generator) -> int:
+    """Draw a seed from 0 to 2^62 - 1 from a generator on the CPU."""
+    return int(torch.randint(2**62, (1,), generator=generator))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator in the context, for fresh weights; restore it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def build_network(settings: BackboneSettings, classes: int, channels: int, seed: int) -> Network:
-    """A network with fresh (or the settings' loaded) weights; the same seed gives the same weights.
+    """Build a network with the settings' weights, or fresh ones drawn from the seed.
 
     classes: outputs of the linear layer. channels: of the images (1 or 3).
     """
@@ -147,7 +163,7 @@ def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
 
 
 def _shallow(settings: BackboneSettings, classes: int, channels: int) -> Network:
-    """As `_small` without its first stage: no residual block works at half the image's resolution."""
+    """`_small` without its first stage: no residual block works at half the image's resolution."""
     width = settings.width
     stem = _stem(channels, width)
     widths = [3 * width // 2, 3 * width]
@@ -156,8 +172,8 @@ def _shallow(settings: BackboneSettings, classes: int, channels: int) -> Network
 
 
 def _pointwise(convolution: nn.Conv2d, stride: int) -> StridedPointwise:
-    """A 1x1 convolution's weights under that stride."""
-    with torch.device("meta"):  # no weights are drawn: it gets those that are there
+    """A 1x1 convolution with the same weights and another stride."""
+    with torch.device("meta"):  # no weights are drawn: it gets the convolution's
         pointwise = StridedPointwise(convolution.in_channels, convolution.out_channels, 1, stride, bias=False)
     pointwise.weight = convolution.weight
     return pointwise

@@ -1,8 +1,7 @@
-"""torch and what is built on it, for method files: `from open_set_fer.methods.shared.lazy import nn, torch, training`.
+"""Lazy imports for method files: `from open_set_fer.methods.shared.lazy import nn, torch`.
 
-Planning imports every method for its settings alone, and torch takes seconds; so each name here stands for a module
-that is imported when something of it is first used. A method of another package may as well import torch at its top:
-it then delays the commands that use it.
+Planning imports every method for its settings alone, and torch takes seconds; each name here is imported on first
+use. A method of another package may import torch at its top: the commands that load the method then start later.
 """
 
 from __future__ import annotations
@@ -15,12 +14,10 @@ if TYPE_CHECKING:
     import torch.nn.functional as F
     from torch import nn
 
-    from open_set_fer.methods.shared import augmentation, backbones, learners, seeds, training
+    from open_set_fer.methods.shared import augmentation, backbones, learners, training
 else:
 
     class _Module:
-        """Stands for a module; not in sys.modules, so nobody else meets it."""
-
         def __init__(self, name: str) -> None:
             self._name = name
 
@@ -28,9 +25,8 @@ else:
             return getattr(import_module(self._name), attribute)
 
     torch, nn, F = (_Module(name) for name in ("torch", "torch.nn", "torch.nn.functional"))
-    augmentation, backbones, learners, seeds, training = (
-        _Module(f"open_set_fer.methods.shared.{name}")
-        for name in ("augmentation", "backbones", "learners", "seeds", "training")
+    augmentation, backbones, learners, training = (
+        _Module(f"open_set_fer.methods.shared.{name}") for name in ("augmentation", "backbones", "learners", "training")
     )
 
-__all__ = ["F", "augmentation", "backbones", "learners", "nn", "seeds", "torch", "training"]
+__all__ = ["F", "augmentation", "backbones", "learners", "nn", "torch", "training"]

@@ -1,4 +1,4 @@
-"""What every method's training loop shares: batches, learning-rate schedules, evaluation, the closed-set recipe."""
+"""Parts of every training loop: batches, schedules, evaluation, closed-set training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from open_set_fer.methods.shared.recipe import ClosedSetSettings
 
 
 def batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """`indices` in random order, in pieces; a last piece of one is dropped (batch norm needs two)."""
+    """Split `indices` at random into batches; a last one of one is dropped (batch norm)."""
     shuffled = indices[torch.randperm(len(indices), generator=generator)]
     for piece in torch.split(shuffled, batch_size):
         if len(piece) > 1:
@@ -27,7 +27,7 @@ def batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> Ite
 
 
 def epoch_learning_rate(start: float, decay: float, epoch: int, cycle: int = 0) -> float:
-    """start x decay^epoch; with `cycle` > 0 it is set back to its start every `cycle` epochs."""
+    """Learning rate start x decay^epoch; with `cycle` > 0 it is reset every `cycle` epochs."""
     return start * decay ** (epoch % cycle if cycle else epoch)
 
 
@@ -38,9 +38,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor on the CPU, over the same memory where it is contiguous: do not write to it.
+    """Wrap an array as a CPU tensor, sharing contiguous memory: do not write to it.
 
-    A task's arrays are read-only, which torch has no notion of and warns about; a cell that writes to them fails.
+    A task's arrays are read-only, which torch does not support and warns about; a cell that writes to them fails.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
@@ -49,7 +49,7 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 
 @contextmanager
 def frozen_statistics(network: Network) -> Iterator[None]:
-    """Batch norm still normalises by the batch, but its running statistics (for evaluation mode) stay as they are."""
+    """Keep batch norm's running statistics unchanged; it still normalises by the batch."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -68,7 +68,7 @@ def evaluate(
     compute: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 512,
 ) -> NDArray[np.float32]:
-    """Outputs on uint8 (N, C, H, W), in evaluation mode, no augmentation: logits, or `compute(prepared batch)`."""
+    """Compute logits, or `compute(prepared batch)`, on uint8 (N, C, H, W) in evaluation mode."""
     network.eval()
     return _in_batches(network, images, compute or network, batch_size)
 
@@ -80,7 +80,7 @@ def evaluate_with_batch_statistics(
     compute: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 512,
 ) -> NDArray[np.float32]:
-    """As `evaluate`, but with batch norm by each batch's own statistics."""
+    """`evaluate` with batch norm by each batch's statistics."""
     network.train()
     with frozen_statistics(network):
         return _in_batches(network, images, compute or network, batch_size)
@@ -89,7 +89,6 @@ def evaluate_with_batch_statistics(
 def _in_batches(
     network: Network, images: NDArray[np.uint8], compute: Callable[[Tensor], Tensor], batch_size: int
 ) -> NDArray[np.float32]:
-    """`compute(prepared batch)` of all images, in the mode that the network is in."""
     pieces = [
         compute(network.prepare(as_tensor(images[start : start + batch_size]))).float().cpu()
         for start in range(0, len(images), batch_size)
@@ -99,12 +98,12 @@ def _in_batches(
 
 
 def pooled_features(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, D): the pooled last feature map of uint8 (N, C, H, W), which is what the linear layer sees."""
+    """Pooled last feature maps (N, D) of uint8 (N, C, H, W): the input of the linear layer."""
     return evaluate(network, images, lambda x: network.feature_map(x).mean(dim=(2, 3)))
 
 
 def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N,) cross-entropy of each image against its label."""
+    """Cross-entropy (N,) of each image against its label."""
     losses: NDArray[np.float64] = F.cross_entropy(
         as_tensor(logits).double(), as_tensor(labels), reduction="none"
     ).numpy()
@@ -120,9 +119,9 @@ def train_closed_set(
     progress: Callable[[Iterable[int], str], Iterable[int]],
     votes: NDArray[np.uint8] | None = None,
 ) -> dict[str, list[float]]:
-    """Train in place on uint8 (N, C, H, W) with labels 0..K-1; returns the curves of loss and training accuracy.
+    """Train in place on uint8 (N, C, H, W), labels 0..K-1; returns loss and accuracy curves.
 
-    votes: (N, K) for the classes, where there are any; they count under the settings' targets 'votes'.
+    votes: (N, K), used with the settings' targets 'votes'.
     """
     data, targets = as_tensor(images), as_tensor(labels)
     shares = None
@@ -163,9 +162,10 @@ def augmented(
     kind: str = "flip_or_noise",
     degraded: Tensor | None = None,
 ) -> Tensor:
-    """A training batch, uint8 (N, C, H, W), prepared, flipped or noisy (or moved), and erased: the closed-set recipe's.
+    """Prepare and augment a training batch, uint8 (N, C, H, W), as the closed-set recipe does.
 
-    kind: 'flip_or_noise', or 'geometry': moved instead. degraded: (N,) booleans, of which images worse pictures are made first.
+    kind: 'flip_or_noise', or 'geometry' for flip, shift, rotation and scale; random erasing follows. degraded: mask
+    (N,) of the images to degrade first.
     """
     x = network.prepare(images)
     if degraded is not None:

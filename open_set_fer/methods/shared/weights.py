@@ -1,8 +1,8 @@
-"""Foreign checkpoints, read without executing anything in them.
+"""Reading of foreign checkpoints without executing anything in them.
 
 Formats: safetensors; `torch.save` files of plain tensors (state dict, or a dict with `state_dict`), read with
-`weights_only=True`; the VGGFace2 pickle (a latin-1 pickle of a dict of NumPy arrays), read with an unpickler that admits
-NumPy arrays only. Keys are torchvision's, with or without a `module.` prefix.
+`weights_only=True`; the VGGFace2 pickle (a latin-1 pickle of a dict of NumPy arrays), read by an unpickler restricted
+to NumPy arrays. Keys are torchvision's, with or without a `module.` prefix.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from open_set_fer.errors import SuiteError, summary
 from open_set_fer.safe_pickle import read_numpy_pickle
 
 LEAST_MATCHED = 0.8
-"""A checkpoint that fills less than this share of the network's tensors (classifier aside) is refused."""
+"""Smallest fraction of the network's tensors (without the classifier) that a checkpoint must fill."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name; raises SuiteError for anything that is not plain tensors."""
+    """Read a checkpoint's tensors by name; raises SuiteError for anything but plain tensors."""
     path = Path(path)
     if not path.is_file():
         raise SuiteError(f"no checkpoint {path}", "check the path given as `weights`")
@@ -38,10 +38,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions for a foreign file
-        # What torch says of a pickle begins with advice to switch its check off.
-        said = "it holds more than tensors" if "weights_only" in str(error) else summary(error)
+        # Torch's message on a pickle begins with advice to switch the check off.
+        reason = "it holds more than tensors" if "weights_only" in str(error) else summary(error)
         raise SuiteError(
-            f"checkpoint {path} is not a file of plain tensors: {said}",
+            f"checkpoint {path} is not a file of plain tensors: {reason}",
             "convert it to safetensors on a machine that trusts it",
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
-    """A checkpoint's entry as a dense tensor of finite real numbers; raises SuiteError for any other."""
+    """Convert a checkpoint's entry to a dense, finite, real tensor; SuiteError if it is not."""
     kind = str(value.dtype)
     if isinstance(value, torch.Tensor) or value.dtype.kind in "biuf":
         tensor = torch.as_tensor(value)
@@ -90,26 +90,26 @@ def _torchvision_name(name: str) -> str:
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
     """Fill a ResNet (`backbones.Network`) from a checkpoint, its classifier excepted.
 
-    Returns the matched, missing, misshapen and unexpected keys.
-
-    Raises SuiteError when fewer than LEAST_MATCHED of the network's tensors are found in the right shape.
+    Returns the matched, missing, misshapen and unexpected keys. Raises SuiteError if less than LEAST_MATCHED of the
+    network's tensors match in name and shape.
     """
     tensors = read_checkpoint(path)
     state = network.state_dict()
-    wanted = {_torchvision_name(name): name for name in state if not name.startswith("fc.")}
+    names = {_torchvision_name(name): name for name in state if not name.startswith("fc.")}
     report: dict[str, list[str]] = {
-        "matched": [k for k in wanted if k in tensors and tensors[k].shape == state[wanted[k]].shape],
-        "missing": [k for k in wanted if k not in tensors],
-        "misshapen": [k for k in wanted if k in tensors and tensors[k].shape != state[wanted[k]].shape],
-        "unexpected": [k for k in tensors if k not in wanted],
+        "matched": [k for k in names if k in tensors and tensors[k].shape == state[names[k]].shape],
+        "missing": [k for k in names if k not in tensors],
+        "misshapen": [k for k in names if k in tensors and tensors[k].shape != state[names[k]].shape],
+        "unexpected": [k for k in tensors if k not in names],
     }
-    # Counters of batches seen are absent from converted checkpoints and carry no weight.
-    relevant = [k for k in wanted if not k.endswith("num_batches_tracked")]
+    # Converted checkpoints lack the counters of batches, which do not matter.
+    relevant = [k for k in names if not k.endswith("num_batches_tracked")]
     matched = [k for k in report["matched"] if k in relevant]
-    first = next(iter(wanted))  # of another number of channels, say: it would stay random below pretrained layers
+    first = next(iter(names))  # of other channels, for example: it would stay random below pretrained layers
     if first in report["misshapen"]:
         raise SuiteError(
-            f"checkpoint {path}: {first} is {tuple(tensors[first].shape)}, the network's {tuple(state[wanted[first]].shape)}",
+            f"checkpoint {path}: {first} is {tuple(tensors[first].shape)}, "
+            f"the network's {tuple(state[names[first]].shape)}",
             "choose a checkpoint for RGB images",
         )
     if len(matched) < LEAST_MATCHED * len(relevant):
@@ -118,7 +118,7 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
             f"{(report['missing'] + report['misshapen'])[:3]}, first unexpected: {report['unexpected'][:3]}",
             "choose the backbone that the checkpoint was made for",
         )
-    counts = ", ".join(f"{len(keys)} {what}" for what, keys in report.items())
+    counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in report.items())
     log.info("weights %s: %s%s", path, counts, f" (missing: {report['missing'][:3]} ...)" if report["missing"] else "")
-    network.load_state_dict({wanted[k]: tensors[k].to(state[wanted[k]].dtype) for k in report["matched"]}, strict=False)
+    network.load_state_dict({names[k]: tensors[k].to(state[names[k]].dtype) for k in report["matched"]}, strict=False)
     return report

@@ -22,7 +22,7 @@ from open_set_fer.datasets.ferplus import FerPlus
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.datasets.synthetic.dataset import Synthetic
-from open_set_fer.datasets.synthetic.renderer import EXPRESSIONS
+from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
 from open_set_fer.errors import SuiteError
 from tests.conftest import without_controls
 from tests.datasets.trees import LAYOUTS, small_data_set

@@ -23,8 +23,8 @@ from open_set_fer.benchmark.storage.pictures import (
     score_histogram,
     sheet_rows,
 )
+from open_set_fer.datasets.checks import GAP, MARGIN, TILE, TITLE
 from open_set_fer.datasets.faceset import BASIC
-from open_set_fer.datasets.preview import GAP, MARGIN, TILE, TITLE
 from tests.conftest import face_set
 
 

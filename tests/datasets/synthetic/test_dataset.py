@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from open_set_fer.datasets.synthetic.dataset import Synthetic
-from open_set_fer.datasets.synthetic.renderer import EXPRESSIONS, render_faces
+from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
+from open_set_fer.datasets.synthetic.renderer import render_faces
 
 
 def test_data_set_has_the_promised_splits(tmp_path: Path) -> None:

@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from open_set_fer.datasets.synthetic.renderer import (
+from open_set_fer.datasets.synthetic.expressions import (
     ACTION_UNITS,
     AU_NAMES,
     EXPRESSIONS,
     RenderSettings,
-    render_action_units,
-    render_faces,
     sample_action_units,
 )
+from open_set_fer.datasets.synthetic.renderer import render_action_units, render_faces
 
 STUDIO = RenderSettings(identity=0, capture=0, occluder=0, stray_au=0, au_jitter=0)
 
@@ -55,6 +54,22 @@ def studio(**activations: float) -> NDArray[np.float64]:
 )
 def test_bytes_are_the_same_on_every_machine(size: int, expected: str) -> None:
     images = render_faces(np.arange(76) % len(EXPRESSIONS), seed=20240, size=size)
+    assert hashlib.sha256(images.tobytes()).hexdigest() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            RenderSettings(identity=2.0, capture=1.6, occluder=1.0, noise=40.0),
+            "f941adeb16fd0ce3b3f576ba63c35e3d227e3f2585b5d5dd999235c7e8e746d4",
+        ),
+        (STUDIO, "b4f69fc527be7b0f382902eff8a15bdbf85510d79a76418bd8fc5f3014c83da1"),
+    ],
+    ids=["extreme", "studio"],
+)
+def test_so_are_those_of_other_settings(settings: RenderSettings, expected: str) -> None:
+    images = render_faces(np.arange(57) % len(EXPRESSIONS), seed=-3, size=61, settings=settings, start=5)
     assert hashlib.sha256(images.tobytes()).hexdigest() == expected
 
 
@@ -112,9 +127,7 @@ def test_bad_arguments_are_refused() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    seed=st.integers(),
-    expressions=st.lists(st.integers(0, len(EXPRESSIONS) - 1), max_size=6),
-    size=st.integers(16, 70),
+    seed=st.integers(), expressions=st.lists(st.integers(0, len(EXPRESSIONS) - 1), max_size=6), size=st.integers(16, 70)
 )
 def test_any_seed_renders_without_warnings(seed: int, expressions: list[int], size: int) -> None:
     with warnings.catch_warnings(), np.errstate(all="raise", under="ignore"):

@@ -1,22 +1,25 @@
-"""The data check: counts beside the published ones, duplicates, near duplicates, class names, and every odd file at once."""
+"""Checks of data sets: counts beside the published ones, duplicates, class names, odd files, and the contact sheet."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from open_set_fer.cli import data as cli
 from open_set_fer.datasets.affectnet import AffectNet
+from open_set_fer.datasets.checks import check, contact_sheet, odd_files
 from open_set_fer.datasets.cifar10 import Cifar10
 from open_set_fer.datasets.faceset import BASIC, facts
-from open_set_fer.datasets.integrity import check, odd_files
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.datasets.synthetic.dataset import Synthetic
+from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
 from open_set_fer.datasets.synthetic.renderer import render_faces
+from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
 from tests.datasets.trees import rafdb_tree
 
@@ -112,3 +115,46 @@ def test_check_finds_near_duplicates(tmp_path):
     assert report.near == [["train/happiness/train_00004_aligned.jpg", "test/sadness/test_00005_aligned.jpg"]]
     assert report.near_across == 1
     assert report.duplicates == []
+
+
+def test_contact_sheet_shows_every_class_and_says_demonstration(tmp_path: Path, monkeypatch) -> None:
+    texts = []
+    original = ImageDraw.ImageDraw.text
+
+    def text(self, place, words, *args, **kwargs):
+        texts.append(words)
+        return original(self, place, words, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    path = tmp_path / "new" / "sheet.png"
+    contact_sheet(Synthetic(3, 2, 4, 4).load(tmp_path), path, per_class=4)
+    assert set(EXPRESSIONS) < set(texts)
+    assert "demonstration" in texts[0]
+    with Image.open(path) as sheet:
+        assert sheet.height > 19 * 96
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("faces.xyz", r"cannot write a picture as .*faces\.xyz.*\n  fix: end its name with \.png"),
+        ("faces", r"cannot write a picture as .*faces: its ending"),
+        ("folder", r"folder is a folder\n  fix: name a file in it"),
+        ("file/faces.png", r"cannot write .*faces\.png: .*file is a file"),
+        ("file/deeper/faces.png", r"cannot write .*faces\.png: .*file is a file"),
+    ],
+)
+def test_a_preview_that_cannot_be_written_is_told_before_anything_is_decoded(tmp_path, monkeypatch, target, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cli, "_load_dataset", None)  # would raise if called
+    with pytest.raises(SuiteError, match=message):
+        cli.preview("digits", to=tmp_path / target)
+
+
+def test_a_preview_on_a_place_that_admits_no_file(tmp_path):
+    with pytest.raises(SuiteError, match=r"cannot write /proc/none/faces\.png: No such file"):
+        cli.preview("digits", to=Path("/proc/none/faces.png"), home=tmp_path)
+    cli.preview("digits", to=tmp_path / "new" / "faces.JPG", home=tmp_path)
+    with Image.open(tmp_path / "new" / "faces.JPG") as sheet:
+        assert sheet.format == "JPEG"

@@ -1,4 +1,4 @@
-"""Scorers of methods that see the pool: each part gives the images that it did not train on their scores of the detection."""
+"""Scorers: each part of a transductive method scores the images it did not train on as the detection did."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from scipy.stats import zscore
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.ours import Ours
 from open_set_fer.methods.ours_plus import OursPlus
-from open_set_fer.methods.shared.confidence import ConfidenceScorer
-from open_set_fer.methods.shared.keeping import plans, rebuild, tensors
+from open_set_fer.methods.shared.scorers import ConfidenceScorer, plans, rebuild, standardise, tensors
 from open_set_fer.testing import task_and_context
 
 
@@ -25,8 +24,8 @@ def test_each_online_round_scores_the_other_half_as_the_detection_did(networks):
     # The first round trains on even images and scores the odd ones.
     for part, half in enumerate((slice(1, None, 2), slice(0, None, 2))):
         np.testing.assert_allclose(by_round[part, half], detection.unknown_score[half], rtol=1e-4, atol=1e-4)
-    answers = detection.scorer.score(task.test_images).probabilities.argmax(axis=1)
-    expected = detection.scorer.by_round(task.test_images, answers).mean(axis=0)
+    predictions = detection.scorer.score(task.test_images).probabilities.argmax(axis=1)
+    expected = detection.scorer.by_round(task.test_images, predictions).mean(axis=0)
     np.testing.assert_allclose(detection.scorer.score(task.test_images).unknown_score, expected, rtol=1e-6)
 
 
@@ -65,5 +64,16 @@ def test_what_does_not_fit_is_refused():
     numbers.pop("network.classifier.fc.bias")
     with pytest.raises(SuiteError, match=r"'classifier' do not fit: .*fc\.bias"):
         rebuild(ConfidenceScorer, plans(scorer), numbers, scorer.settings, torch.device("cpu"))
-    with pytest.raises(SuiteError, match=r"not made by methods[.]backbones"):
+    with pytest.raises(SuiteError, match=r"not made by methods[.]shared[.]backbones"):
         plans(ConfidenceScorer({"classifier": torch.nn.Linear(2, 2)}))
+
+
+def test_each_group_has_its_own_scale():
+    rng = np.random.default_rng(0)
+    groups = np.arange(30) % 3
+    values = rng.normal(size=30) * 10.0**groups + groups
+    scaled = standardise(values, groups)
+    for group in range(3):
+        np.testing.assert_allclose(scaled[groups == group], zscore(values[groups == group]), rtol=1e-12)
+    np.testing.assert_allclose(standardise(values), zscore(values), rtol=1e-12)
+    assert standardise(np.full(4, 2.0)).tolist() == [0.0] * 4
