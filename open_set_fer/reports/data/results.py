@@ -202,7 +202,7 @@ def load(tracker: Tracker) -> Results:
         if outdated:
             raise SuiteError(
                 f"every finished cell of profile {tracker.profile!r} was measured by another version of the evaluation",
-                "run `osfer measure` with the same --profile: it computes nothing again",
+                "run `osfer reevaluate` with the same --profile: it computes nothing again",
             )
         failed = f" ({len(runs)} failed)" if runs else ""
         raise SuiteError(
@@ -356,7 +356,7 @@ def _outdated(
         Warn(
             dataset,
             (method,),
-            f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: {_some(of)}.",
+            f"measured by evaluation {version}, so not shown; run `osfer reevaluate --profile {profile}`: {_some(of)}.",
         )
         for (dataset, version, method), of in places.items()
     )

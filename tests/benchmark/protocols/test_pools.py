@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from io import StringIO
 
@@ -93,7 +92,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     tracker = runner.tracker
     for run in tracker.cells():
         result, scores = tracker.read_cell(run), tracker.read_scores(run.info.run_id)
-        assert faults_of(result, scores, json.loads(tracker.read_key(run.info.run_id))) == []
+        assert faults_of(result, scores, tracker.read_json(run.info.run_id, "key.json")) == []
         assert (
             result.is_shift == ("half with blur" in result.tags["open_classes"]) == (result.tags["protocol"] == "shift")
         )

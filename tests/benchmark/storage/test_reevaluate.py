@@ -180,7 +180,7 @@ def test_a_cell_that_cannot_be_measured_is_named_and_stops_no_other(home, store,
 
 def test_a_report_never_has_old_numbers_beside_new_ones(home, store, monkeypatch):
     raise_version(monkeypatch)
-    with pytest.raises(SuiteError, match=r"osfer measure. with the same --profile"):
+    with pytest.raises(SuiteError, match=r"osfer reevaluate. with the same --profile"):
         load(store)
     (old,) = (run for run in store.outdated() if run.data.tags["method"] == "ours")
     parent = store.start_benchmark([], "", "osfer run")
@@ -192,7 +192,7 @@ def test_a_report_never_has_old_numbers_beside_new_ones(home, store, monkeypatch
     }
     (warning,) = (warn for warn in found.warnings if "evaluation" in warn.text)
     assert (warning.methods, "surprise seed 0" in warning.text) == (("baseline",), True)
-    assert "osfer measure --profile smoke" in warning.text
+    assert "osfer reevaluate --profile smoke" in warning.text
 
 
 def test_the_next_run_measures_what_it_would_otherwise_count_as_done(home, monkeypatch):
