@@ -31,6 +31,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import (
     EVALUATION,
     KIND,
     PLAN_NUMBER,
+    Finished,
     Reader,
     coordinates,
     is_done,
@@ -95,9 +96,13 @@ class Tracker(Reader):
                 self.client.set_terminated(run.info.run_id, "KILLED")
             else:
                 running.add(run.info.run_id)
+        self._remove_unfinished(lambda parent: parent not in running)
+
+    def _remove_unfinished(self, is_its_parent: Callable[[str], bool]) -> None:
+        """Delete cell runs that are still RUNNING."""
         for run in self._search("attributes.status = 'RUNNING'"):
             tags = run.data.tags
-            if tags.get(KIND) in ("cell", "replicate") and tags.get("mlflow.parentRunId") not in running:
+            if tags.get(KIND) in ("cell", "replicate") and is_its_parent(tags.get("mlflow.parentRunId", "")):
                 self.client.delete_run(run.info.run_id)
 
     def record_plan(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> None:
@@ -113,29 +118,14 @@ class Tracker(Reader):
 
         with self.writing():
             # A server that stood still may have taken a request twice: remove what it made without an answer.
-            for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"):
-                if run.data.tags.get(KIND) in ("cell", "replicate"):
-                    self.client.delete_run(run.info.run_id)
+            self._remove_unfinished(lambda parent: parent == run_id)
             self.client.set_terminated(run_id, status)
         try:
-            means, now = self._means(run_id), int(1000 * time.time())
+            means, now = _means(self.read_json(run_id, "plan.json"), self.finished()), int(1000 * time.time())
             with self.writing():
                 self._log_batches(run_id, [Metric(name, value, now, 0) for name, value in means.items()])
         except (MlflowException, SuiteError) as error:
             log.warning("the means of this run were not logged: %s", str(error).partition("\n")[0])
-
-    def _means(self, run_id: str) -> dict[str, float]:
-        """Mean AUROC and number of the planned cells that are finished, by method label; controls and shifts apart."""
-        finished = {cell.key: cell.auroc for cell in self.finished() if cell.is_current}
-        aurocs: dict[str, list[float]] = {}
-        for cell in self.read_json(run_id, "plan.json"):
-            if cell["cell_key"] in finished:
-                control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
-                control += "shift." * (cell.get("protocol") == SHIFT)
-                name = f"{control}{_metric_part(cell['method'])}"
-                aurocs.setdefault(name, []).append(finished[cell["cell_key"]])
-        means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
-        return means | {f"cells.{name}": float(len(values)) for name, values in aurocs.items()}
 
     # -- cells ---------------------------------------------------------------------------------------------------------
 
@@ -320,6 +310,19 @@ class Tracker(Reader):
                     self.client.log_artifact(run_id, str(path), place)
         except (MlflowException, SuiteError, OSError, AttributeError) as error:
             log.warning("the %s was not logged to MLflow: %s", what, str(error).partition("\n")[0])
+
+
+def _means(plan: list[dict[str, Any]], finished: list[Finished]) -> dict[str, float]:
+    """Mean AUROC and number of the planned cells that are finished, by method label; controls and shifts apart."""
+    done = {cell.key: cell.auroc for cell in finished if cell.is_current}
+    aurocs: dict[str, list[float]] = {}
+    for cell in plan:
+        if cell["cell_key"] in done:
+            control = "control." * (labels_of(cell["open_classes"]) in CONTROLS)
+            control += "shift." * (cell.get("protocol") == SHIFT)
+            aurocs.setdefault(f"{control}{_metric_part(cell['method'])}", []).append(done[cell["cell_key"]])
+    means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
+    return means | {f"cells.{name}": float(len(values)) for name, values in aurocs.items()}
 
 
 def run_name(tags: dict[str, str]) -> str:

@@ -25,7 +25,8 @@ from open_set_fer import plugins
 from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels, choice_of, labels_of
 from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.features import FEATURES_TAG
-from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker, read_notes
+from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, read_notes
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
@@ -48,6 +49,8 @@ DIFFERING = {
 FACTS = ("sees_pool", "label_based")
 """Tags that say what a method states of itself; runs of older versions lack them."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+OWN = "this home"
+"""Source of a cell that was not imported from somebody else's results."""
 
 Key = tuple[str, str, str, str, int]
 
@@ -279,6 +282,7 @@ def _row(key: Key, run: Run) -> dict[str, Any]:
         "error": tags.get("error", "") or "no error recorded",
         "run_id": run.info.run_id,
         "logged": datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        "source": tags.get(IMPORTED_FROM, OWN),
         "cell_key": tags.get("cell_key", ""),
         "settings_key": tags.get("settings_key", ""),
         "selection": tags.get("selection", "") or "not stated",

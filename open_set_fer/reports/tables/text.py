@@ -109,6 +109,7 @@ def cells_frame(results: Results) -> pd.DataFrame:
         "status",
         "error",
         "run_id",
+        "source",
         "cell_key",
         "settings_key",
         "git_commit",

@@ -13,12 +13,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.planning.cells import Selection, make_plan
-from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage import exchange
-from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.exchange import read_cell, sync_folder
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import group_names
@@ -26,44 +22,12 @@ from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
+from tests.complete import complete, run_smoke
 
 
 @pytest.fixture(autouse=True)
 def local_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def run_smoke(home, cache, **selection):
-    profile = load_profile("smoke")
-    cells, faces = make_plan(profile, Selection(**selection), cache / "cache")
-    return Runner(home, profile).run(cells, faces, "osfer run")
-
-
-def complete(home):
-    """Every result of a home with its tags, params and data."""
-    tracker = Tracker(home, "smoke")
-    for run in tracker.cells():
-        result = tracker.read_cell(run)
-        (home / "results" / result.tags["cell_key"] / "result.json").write_text(result.to_json())
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory, empty_store):
-    """A home with the smoke profile's baseline computed with two seeds."""
-    home = tmp_path_factory.mktemp("ran")
-    shutil.copyfile(empty_store, home / store.DATABASE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        run_smoke(home, home, methods=("baseline",), seeds=(0, 1))
-        complete(home)
-    return home
-
-
-@pytest.fixture
-def ada(ran, tmp_path):
-    """Ada's results, to sync and to tamper with."""
-    shutil.copytree(ran / "results", tmp_path / "ada" / "results")
-    return tmp_path / "ada"
 
 
 def sync(home, folder, name="Ada"):
@@ -110,6 +74,18 @@ def test_what_is_synced_is_what_was_computed_and_only_once(ran, ada, home):
     assert (len(tracker.cells()), tracker.replicates()) == (2, [])
     # and a run of the same cells finds nothing to do
     assert run_smoke(home, ran, methods=("baseline",), seeds=(0, 1)).already_done == 2
+
+
+def test_a_copy_of_one_computation_is_no_second_one(ada, home, tmp_path):
+    sync(home, ada)
+    bob = Path(shutil.copytree(ada, tmp_path / "bob"))
+    for cell in cells_of(bob):
+        change_json(cell / "result.json", lambda values: values["tags"].update(imported_from="Ada"))
+    assert len(sync(home, bob, "Bob").same) == 2
+    assert Tracker(home, "smoke").replicates() == []
+    assert len(sync(tmp_path / "other", bob, "Bob").new) == 2
+    sources = {run.data.tags["imported_from"] for run in Tracker(tmp_path / "other", "smoke").cells()}
+    assert sources == {"Bob (who had it from Ada)"}
 
 
 def test_whose_results_they_are_is_the_name_of_their_home(ada):
