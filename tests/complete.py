@@ -18,9 +18,9 @@ def run_smoke(home: Path, prepared: Path, **selection: Any) -> Outcome:
     return Runner(home, profile).run(cells, faces, "osfer run")
 
 
-def complete(home: Path) -> None:
+def complete(home: Path, profile: str = "smoke") -> None:
     """Write into every result of a home what MLflow has of it."""
-    tracker = Tracker(home, "smoke")
+    tracker = Tracker(home, profile, uri="")
     for run in tracker.cells():
         result = tracker.read_cell(run)
         (home / "results" / result.tags["cell_key"] / "result.json").write_text(result.to_json())

@@ -17,9 +17,9 @@ from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result, score_table
-from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection

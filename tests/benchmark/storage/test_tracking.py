@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -202,6 +203,34 @@ def test_what_a_request_taken_twice_has_left_is_removed_at_the_runs_end(tmp_path
     tracker.end(parent, "FINISHED")
     left = [run for run in tracker._search(f"tags.`{mlflow_reader.KIND}` = 'cell'") if run.info.status == "RUNNING"]
     assert [run.data.tags["mlflow.parentRunId"] for run in left] == [other]  # another run may be writing its own
+
+
+def documented(head: str) -> set[str]:
+    """The names in the first column of a table of docs/mlflow.md."""
+    text = (Path(__file__).parents[3] / "docs" / "mlflow.md").read_text("utf-8")
+    table = text.partition(f"\n| {head} | ")[2].partition("\n\n")[0]
+    return {name for line in table.splitlines()[2:] for name in re.findall("`(.*?)`", line.split("|")[1])}
+
+
+def test_the_documented_schema_is_that_of_a_logged_cell(ran):
+    tracker = Tracker(ran, "smoke", create=False)
+    run = tracker.cells()[0]
+    patterns = {
+        head: re.compile("|".join(re.sub(r"\\\*|<\w+>", ".+", re.escape(name)) for name in documented(head)))
+        for head in ("tag", "param", "metric", "artifact")
+    }
+    logged = {
+        "tag": {name for name in run.data.tags if not name.startswith("mlflow.")} - {mlflow_reader.KIND},
+        "param": set(run.data.params),
+        "metric": set(run.data.metrics),
+        "artifact": {file.path for file in tracker.client.list_artifacts(run.info.run_id)},
+    }
+    for head, names in logged.items():
+        assert [name for name in names if not patterns[head].fullmatch(name)] == [], head
+    sometimes = {"gpu", "label_share", "features", "models", "imported_from", "study", "study_run", "trial"}
+    assert documented("tag") - logged["tag"] == sometimes
+    assert {name for name in documented("metric") if "<" not in name} - logged["metric"] == set()
+    assert documented("artifact") - logged["artifact"] == {"features.npz"}
 
 
 def test_homes_with_one_sqlite_address_wait_for_each_other(tmp_path, empty_store):
