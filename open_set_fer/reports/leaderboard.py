@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation import result as cell_result
+from open_set_fer.benchmark.evaluation.agreement import largest_gap
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.protocols.pseudo_labels import choice_of, opened_by
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, Reader
-from open_set_fer.benchmark.storage.verify import largest_gap
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, OWN
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table, spreadsheet_safe

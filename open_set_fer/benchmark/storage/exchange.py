@@ -17,6 +17,7 @@ from typing import Any
 import filelock
 import pandas as pd
 
+from open_set_fer.benchmark.evaluation.agreement import is_copy, largest_gap
 from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.keys import canonical
@@ -27,7 +28,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import checked_curves, read_result
-from open_set_fer.benchmark.storage.verify import faults_of, is_copy, largest_gap
+from open_set_fer.benchmark.storage.verify import faults_of
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError, summary
 

@@ -86,7 +86,8 @@ def build_page(
 
     ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
     there are not. forms: tables in the paper's own form, which the page links beside paper.tex.
-    studies: links to what was written of hyperparameter studies, by name. leaderboard: title, heads and rows of its tables.
+    studies: links to what was written of hyperparameter studies, by name.
+    leaderboard: title, heads and rows of its tables.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

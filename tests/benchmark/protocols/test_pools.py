@@ -120,9 +120,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     console = Console(width=200, file=StringIO())
     console.print(auroc_table(cells, runner.auroc(cells)))
     assert "shift: blur" in console.file.getvalue()
-    assert sorted(
-        tracker._means(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].info.run_id)
-    ) == [
+    assert sorted(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].data.metrics) == [
         f"{what}.{shift}{method}"
         for what in ("auroc", "cells")
         for shift in ("", "shift.")
