@@ -56,8 +56,6 @@ REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
 class Tracker(Reader):
     """Writes, finds and reads the runs of one experiment."""
 
-    # -- benchmark runs ------------------------------------------------------------------------------------------------
-
     def start_benchmark(
         self,
         plan: list[dict[str, Any]],
@@ -126,8 +124,6 @@ class Tracker(Reader):
                 self._log_batches(run_id, [Metric(name, value, now, 0) for name, value in means.items()])
         except (MlflowException, SuiteError) as error:
             log.warning("the means of this run were not logged: %s", str(error).partition("\n")[0])
-
-    # -- cells ---------------------------------------------------------------------------------------------------------
 
     def log_cell(
         self,
@@ -242,8 +238,6 @@ class Tracker(Reader):
             self.client.log_text(run_id, traceback, "traceback.txt")
             self.client.set_terminated(run_id, status)
 
-    # -- studies and reports -------------------------------------------------------------------------------------------
-
     def open_study(self, name: str, tags: dict[str, str]) -> str:
         """The parent run of a study: the one of this name, running again, or a new one."""
         with self.writing():
@@ -289,8 +283,7 @@ class Tracker(Reader):
     def log_report(self, folder: Path, files: Iterable[Path] | None = None) -> None:
         """Attach a rendered report to the newest parent run; a store that cannot take it is a warning.
 
-        folder: holds index.html, tables/ and figures/.
-        files: what to log of it (default: index.html and the kinds of files that a report has).
+        files: what to log of the folder (default: index.html and the kinds of files that a report has).
         """
         if files is None:
             files = [folder / "index.html"]
