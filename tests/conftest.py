@@ -85,6 +85,26 @@ def home(tmp_path: Path, empty_store: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A home with the smoke profile's baseline computed with two seeds."""
+    from tests.complete import run_smoke
+
+    home = tmp_path_factory.mktemp("ran")
+    shutil.copyfile(empty_store, home / store.DATABASE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run_smoke(home, home, methods=("baseline",), seeds=(0, 1))
+    return home
+
+
+@pytest.fixture
+def ada(ran: Path, tmp_path: Path) -> Path:
+    """Ada's home with the results of `ran`, to sync and to tamper with."""
+    shutil.copytree(ran / "results", tmp_path / "ada" / "results")
+    return tmp_path / "ada"
+
+
 def without_controls(text: str) -> str:
     """The text of a profile whose plan has no control cells."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("control"))

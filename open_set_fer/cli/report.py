@@ -19,7 +19,7 @@ from open_set_fer.console import console, out
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
 app = typer.Typer()
 WATCH_PAUSE = 5.0
@@ -88,7 +88,7 @@ def report(
         raise SuiteError("--watch never ends, so it has no JSON to print", "leave out one of --watch and --json")
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.storage.connection import public_address
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
     from open_set_fer.reports.figures.clip import read_clip_features
     from open_set_fer.reports.render import render, report_files
 
@@ -192,7 +192,7 @@ def _compare(which: tuple[str, str], profile: str, home: Path, to: Path | None, 
 def _place(name: str, profile: str, home: Path) -> Tracker:
     """What `--compare` names: the address of a store, a folder's own store, or a profile where runs go here."""
     from open_set_fer.benchmark.planning.profile import load_profile
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
     if "://" in name:
         return Tracker(home, load_profile(profile).name, create=False, uri=name)
@@ -212,14 +212,14 @@ def ui(
     """Open the MLflow UI on 127.0.0.1, or say where the tracking server's own is."""
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.storage import connection as server
-    from open_set_fer.benchmark.storage import tracking
+    from open_set_fer.benchmark.storage import mlflow_reader
 
     uri, _ = server.tracking_uri(home)
     if server.is_remote(uri):
         out.print("the runs are on the tracking server of MLFLOW_TRACKING_URI, which has its own MLflow UI:")
         out.print(f"  {server.public_address(uri)}", soft_wrap=True, highlight=False, markup=False)
         return
-    experiments = tracking.stored_experiments(home)
+    experiments = mlflow_reader.stored_experiments(home)
     if profile:
         name = load_profile(profile).name
         if name not in experiments:
@@ -236,7 +236,7 @@ def ui(
     base = f"http://127.0.0.1:{port}"
     console.print("MLflow UI starts; Ctrl-C ends it. Runs by profile, the newest first:")
     for name, experiment_id in experiments.items():
-        link = tracking.experiment_link(base, experiment_id)
+        link = mlflow_reader.experiment_link(base, experiment_id)
         console.print(f"  {name}: {link}", soft_wrap=True, highlight=False, markup=False)
     # The job runner of MLflow's server serves evaluations of language models; four workers serve many users.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"

@@ -1,4 +1,4 @@
-"""Commands that compute or say what there is to compute: run, plan, measure."""
+"""Commands that compute or say what there is to compute: run, plan, reevaluate."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def plan(
     """Dry run: the cells, which are done, and an estimate of the time the others take. Decodes and writes nothing."""
     from open_set_fer.benchmark.planning.cells import dry_plan
     from open_set_fer.benchmark.planning.estimate import estimate
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
     profile = cells.load()
     planned, outlines = dry_plan(profile, cells.selection(), home / "cache")
@@ -211,8 +211,9 @@ def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
     return []
 
 
-@app.command(epilog=examples("osfer measure", "osfer measure -p ferplus-cpu --json"))
-def measure(
+@app.command("measure", hidden=True)
+@app.command(epilog=examples("osfer reevaluate", "osfer reevaluate -p ferplus-cpu --json"))
+def reevaluate(
     profile: ProfileOption = "demo",
     as_json: Annotated[
         bool,
@@ -223,16 +224,16 @@ def measure(
     ] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Measure again, from the kept scores, what an older version of the evaluation measured; computes no cell."""
+    """Re-evaluate, from the kept scores, what an older version of the evaluation measured; computes no cell."""
     from open_set_fer.benchmark.evaluation import result as cell_result
     from open_set_fer.benchmark.planning.profile import load_profile
-    from open_set_fer.benchmark.storage.reevaluate import measure_again
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage import reevaluate as reevaluation
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
     loaded = load_profile(profile)
     name, text = loaded.name, loaded.text
     tracker = Tracker(home, name, create=False)
-    measured, failed = measure_again(tracker, home / "results", text, command_line())
+    measured, failed = reevaluation.reevaluate(tracker, home / "results", text, command_line())
     if as_json:
         print_json(
             {
@@ -244,9 +245,7 @@ def measure(
             }
         )
     else:
-        out.print(
-            f"{len(measured)} cells measured again with evaluation {cell_result.EVALUATION}, {len(failed)} failed"
-        )
+        out.print(f"{len(measured)} cells re-evaluated with evaluation {cell_result.EVALUATION}, {len(failed)} failed")
     if failed:
         for cell in failed:
             console.print(

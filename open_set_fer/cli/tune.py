@@ -201,7 +201,7 @@ def show(
 ) -> None:
     """What studies found: best values with their spread, whether to take them, and figures, also in MLflow."""
     from open_set_fer.benchmark.planning.profile import load_profile
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
     from open_set_fer.benchmark.tuning.study import Storage, stored_studies
     from open_set_fer.reports.study import study_report
 

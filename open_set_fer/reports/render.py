@@ -21,6 +21,7 @@ from open_set_fer.reports.figures.pseudo_labels import label_figures
 from open_set_fer.reports.figures.sweep import sweep_figures
 from open_set_fer.reports.figures.tsne import embedding_figures, lacking_features
 from open_set_fer.reports.latex_document import manuscript
+from open_set_fer.reports.leaderboard import stored_leaderboard
 from open_set_fer.reports.page.page import build_page
 from open_set_fer.reports.tables.build import all_tables
 from open_set_fer.reports.tables.latex import to_latex
@@ -28,7 +29,7 @@ from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
 from open_set_fer.reports.tables.wide import wide_tables
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
 PAGE, PAPER = "index.html", "paper.tex"
 MANIFEST = ".osfer-report.json"
@@ -82,6 +83,10 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None, 
         (tables_folder / f"{table.name}.md").write_text(to_markdown(table), "utf-8")
         to_frame(table).to_csv(tables_folder / f"{table.name}.csv", index=False)
     cells_frame(results).to_csv(tables_folder / "cells.csv", index=False)
+    board = stored_leaderboard(results.tracker)
+    if board:
+        (tables_folder / "leaderboard.md").write_text(board.to_markdown(), "utf-8")
+        board.to_frame().to_csv(tables_folder / "leaderboard.csv", index=False)
     first = results.under(results.regimes[0])
     figures = [
         *(clip_figures(first, clip) if clip else ()),
@@ -94,7 +99,9 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None, 
     for figure in figures:
         figure.save(figures_folder)
     (folder / PAPER).write_text(manuscript(results.profile, forms, tables, figures), "utf-8")
-    (folder / PAGE).write_text(build_page(results, tables, figures, ui, not_drawn, forms, studies), "utf-8")
+    (folder / PAGE).write_text(
+        build_page(results, tables, figures, ui, not_drawn, forms, studies, board.sections() if board else ()), "utf-8"
+    )
 
 
 def _move(fresh: Path, out: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.storage import sqlite_store as store
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
@@ -71,7 +71,7 @@ def test_the_page_links_to_the_tracking_server_unless_told_otherwise(tmp_path, m
         links.append(ui)
         return tmp_path / "index.html"
 
-    monkeypatch.setattr("open_set_fer.benchmark.storage.tracking.Tracker", Fake)
+    monkeypatch.setattr("open_set_fer.benchmark.storage.mlflow_writer.Tracker", Fake)
     monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
     done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(tmp_path), *given])
     assert done.exit_code == 0, done.output

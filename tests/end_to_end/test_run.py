@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.page.page import table_library
 from tests.conftest import without_controls
 

@@ -17,7 +17,7 @@ from open_set_fer import plugins
 from open_set_fer.benchmark.execution.runner import Outcome, Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.methods.contract import Detection
 
 PROFILE = """

@@ -16,7 +16,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from open_set_fer.benchmark.execution import signals
-from open_set_fer.benchmark.storage.tracking import KIND, Tracker
+from open_set_fer.benchmark.storage.mlflow_reader import KIND
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import Stopped
 from open_set_fer.methods.contract import Detection
 

@@ -15,8 +15,8 @@ import urllib.request
 import pytest
 
 from open_set_fer.benchmark.storage.connection import brief_requests, public_address, tracking_wait
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.sync import Connection
-from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.errors import SuiteError, TrackingAway
 from tests.faults.test_processes import computed, harmful, wait_until
 from tests.security.test_secrets import Refusing

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from open_set_fer.benchmark.storage import sqlite_store as store
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 
@@ -26,7 +26,7 @@ import os, signal, sys, time
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store, alembic.command
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 def begin(home):
     if (child := os.fork()) == 0:
         try:
@@ -116,7 +116,7 @@ def test_full_disk_then_room(tmp_path):
     import resource
 
     code = (
-        "import sys; from pathlib import Path; from open_set_fer.benchmark.storage.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from open_set_fer.benchmark.storage.mlflow_writer import Tracker\n"
         "from open_set_fer.errors import SuiteError\n"
         "try: Tracker(Path(sys.argv[1]), 'made')\n"
         "except SuiteError as error: print(error)"
@@ -197,7 +197,7 @@ def test_a_home_that_cannot_be_written_is_read(tmp_path, home):
     home = home.rename(tmp_path / "archive")  # moved, too
     before = (home / store.DATABASE).read_bytes()
     code = (
-        "import sys; from pathlib import Path; from open_set_fer.benchmark.storage.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from open_set_fer.benchmark.storage.mlflow_writer import Tracker\n"
         "from open_set_fer.errors import SuiteError\n"
         "home = Path(sys.argv[1])\n"
         "tracker = Tracker(home, 'made', create=False)\n"

@@ -72,7 +72,7 @@ def test_a_killed_worker_loses_no_trial_and_none_is_doubled(place, storage, done
 
 
 def tracker(place):
-    from open_set_fer.benchmark.storage.tracking import Tracker
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
     return Tracker(place.home, "own-tuning")
 

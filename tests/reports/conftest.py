@@ -15,7 +15,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.render import render
 from open_set_fer.reports.tables.build import Table, all_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import FAILED, FINISHED, Results, typed_frame
 
 Cell = tuple[str, str, str, str, int]

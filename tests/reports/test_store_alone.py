@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from open_set_fer.benchmark.storage import sqlite_store as default_store
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.render import render
 from open_set_fer.reports.tables.build import Table, all_tables

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import check_class_names
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.errors import SuiteError
@@ -129,7 +129,7 @@ TEXT_COMMANDS = {
 
 
 def run_chain(folder: Path, classes: list[str], label: str, selection: str) -> tuple[Path, str]:
-    """run, report, export, import and leaderboard on drawn pictures of these classes; the folder, and what was printed."""
+    """run, report, sync and its leaderboard on drawn pictures of these classes; the folder, and what was printed."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     rows = []
@@ -142,23 +142,27 @@ def run_chain(folder: Path, classes: list[str], label: str, selection: str) -> t
     pd.DataFrame(rows).to_csv(folder / "faces.csv", index=False)
     quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in (label, selection)]
     (folder / "own.toml").write_text(
-        f'base = "smoke"\ndescription = "x"\nselection = """{quoted[1]}"""\ndefault_methods = ["baseline", "{quoted[0]}"]\n'
+        f'base = "smoke"\ndescription = "x"\nselection = """{quoted[1]}"""\n'
+        f'default_methods = ["baseline", "{quoted[0]}"]\n'
         '[datasets.manifest]\npath = "faces.csv"\nimage_size = 16\nchannels = 1\n[protocols]\nfamilies = ["single"]\n'
         f'[closed_set]\nepochs = 1\n[methods."{quoted[0]}"]\nlike = "max-logit"\n',
         "utf-8",
     )
     printed = ""
-    for command in (
-        ["plan", "-p", "own.toml", "--home", "home"],
-        ["run", "-p", "own.toml", "--home", "home", "--threads", "1"],
-        ["report", "-p", "own.toml", "--home", "home", "--out", "report"],
-        ["export", "-p", "own.toml", "--home", "home", "--out", "export", "--name", "=[b]<i>|me"],
-        ["import", "export", "--home", "other"],
-        ["leaderboard", "home", "export", "--out", "board"],
-    ):
+
+    def run(*command: str) -> None:
+        nonlocal printed
         done = osfer(*command, cwd=folder)
         assert done.returncode == 0, (command, done.stderr)
         printed += done.stdout + done.stderr
+
+    run("plan", "-p", "own.toml", "--home", "home")
+    run("run", "-p", "own.toml", "--home", "home", "--threads", "1")
+    run("report", "-p", "own.toml", "--home", "home", "--out", "report")
+    one = next(path for path in (folder / "home/results").iterdir() if path.is_dir())
+    run("sync", str(one), "--as", "</td>`me`", "--home", "other")
+    run("sync", "home", "--as", "=[b]<i>|me", "--home", "other")
+    run("report", "-p", "own.toml", "--home", "other", "--out", "board")
     return folder, printed
 
 
@@ -173,16 +177,17 @@ def test_hostile_names_through_the_whole_chain(tmp_path):
         assert name in printed, name
     assert "\x1b" not in printed
     # pages: the same elements and attributes as with tame names, and the names as text
-    page, tame_page = Tags.of(folder / "report/index.html"), Tags.of(tame / "report/index.html")
-    assert page.elements == tame_page.elements
-    for name in (*classes, label):
-        assert name in page.text, name
+    for report in ("report", "board"):
+        page, tame_page = Tags.of(folder / report / "index.html"), Tags.of(tame / report / "index.html")
+        assert page.elements == tame_page.elements
+        for name in (*classes, label, *["=[b]<i>|me", "</td>`me`"] * (report == "board")):
+            assert name in page.text, name
     # LaTeX: no control sequence but those of tame names and of escaped characters
     for path in (folder / "report/tables").glob("*.tex"):
         known = commands((tame / "report/tables" / path.name).read_text("utf-8")) | TEXT_COMMANDS
         assert commands(path.read_text("utf-8")) - known == set()
     # Markdown: every row of a table has the cells of its head, and no mark-up of a name's own
-    for path in [*(folder / "report/tables").glob("*.md"), folder / "board/leaderboard.md"]:
+    for path in [*(folder / "report/tables").glob("*.md"), folder / "board/tables/leaderboard.md"]:
         widths: list[int] = []
         for line in path.read_text("utf-8").splitlines():
             if not line.startswith("|"):
@@ -192,7 +197,7 @@ def test_hostile_names_through_the_whole_chain(tmp_path):
             assert widths[-1] == widths[0], line
             assert not re.search(r"(?<!\\)(?:\\\\)*<(?!/?u>)", line), line
     # CSV: no field that a spreadsheet computes
-    for path in [*(folder / "report/tables").glob("*.csv"), folder / "board/leaderboard.csv"]:
+    for path in [*(folder / "report/tables").glob("*.csv"), folder / "board/tables/leaderboard.csv"]:
         for row in csv.reader(path.open(encoding="utf-8", newline="")):
             for text in row:
                 assert not text.startswith(("=", "+", "@")), text
@@ -203,7 +208,7 @@ def test_hostile_names_through_the_whole_chain(tmp_path):
         assert not kinds & {"script", "a", "foreignObject", "image"}
     # nothing was written but into the folders that were named
     there = {path.name for path in folder.iterdir() if not path.name.endswith(".png")}
-    assert there == {"faces.csv", "own.toml", "home", "other", "report", "export", "board"}
+    assert there == {"faces.csv", "own.toml", "home", "other", "report", "board"}
     assert {path.name for path in tmp_path.iterdir()} == {"tame", "hostile"}
     for path in folder.rglob("*"):
         assert re.fullmatch(r"[\w.\-]+", path.name), path

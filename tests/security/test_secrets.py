@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_set_fer.benchmark.storage.connection import public_address
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli import options
 from open_set_fer.console import console, set_up_logging
 from open_set_fer.errors import SuiteError, masked, summary
@@ -80,8 +80,7 @@ def test_a_server_that_refuses(refusing, tmp_path):
     assert "refuses" in done.stderr
     assert "Traceback" not in done.stderr
     assert_nowhere(done, tmp_path)
-    place = refusing
-    done = osfer("", "leaderboard", place, "--home", str(tmp_path / "home"))
+    done = osfer("", "report", "-p", "smoke", "--compare", refusing, "smoke", "--home", str(tmp_path / "home"))
     assert done.returncode == 2
     # the address is an argument here: what is printed of it is masked
     assert_nowhere(done, tmp_path)
@@ -114,7 +113,10 @@ def test_mlflow_writes_no_address_of_a_run_to_standard_output(home, monkeypatch,
 
 
 def test_an_error_that_nobody_caught(tmp_path):
-    code = f"from open_set_fer import cli\ndef app(): raise OSError('no http://me:{SECRET}@h/x')\ncli.app = app\ncli.main()"
+    code = (
+        "from open_set_fer.cli import main as cli\n"
+        f"def app(): raise OSError('no http://me:{SECRET}@h/x')\ncli.app = app\ncli.main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert "OSError: no http://***@h/x" in done.stderr
     assert "Traceback" in done.stderr

@@ -20,10 +20,11 @@ from open_set_fer.benchmark.execution.worker import Job, JobResult
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.storage.checkpoints import closed_set_path
+from open_set_fer.benchmark.storage.mlflow_reader import Finished
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.reevaluate import measured, restore
 from open_set_fer.benchmark.storage.results_dir import describe_result, mark_path, read_mark, read_result, set_aside
 from open_set_fer.benchmark.storage.sync import Connection, Sync
-from open_set_fer.benchmark.storage.tracking import Finished, Tracker
 from open_set_fer.console import bars, log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary

@@ -21,28 +21,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
-
-
-def set_mlflow_defaults() -> None:
-    """MLflow sends no telemetry and draws no bars of its own, unless the user's environment says otherwise."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # With a server it writes each run's address, login included, to standard output, where --json writes its object.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    # It prints a hundred lines of SQL and traceback for an error that it also raises, and that is then told in one.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-
-
 REQUEST_LIMITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
-"""MLflow's own defaults let one request to a dead server take four minutes; what the environment says goes first."""
-
-
+"""MLflow's own defaults let one request to a dead server take four minutes."""
 REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+
+
+def set_mlflow_defaults() -> None:
+    """Turn off telemetry, progress bars and long waits for a dead server, unless the environment says otherwise."""
+    for variable, value in REQUEST_LIMITS.items():
+        os.environ.setdefault(variable, value)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server it writes each run's address, login included, to standard output, where --json writes its object.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    # It prints a hundred lines of SQL and traceback for an error that it also raises, which is then told in one.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def tracking_wait() -> float:
@@ -59,7 +57,7 @@ def tracking_wait() -> float:
 
 @contextmanager
 def brief_requests() -> Iterator[None]:
-    """MLflow's requests do not try again, and wait five seconds at most."""
+    """Within this, MLflow's requests do not try again, and wait five seconds at most."""
     brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
     before = {name: os.environ.get(name) for name in brief}
     os.environ.update(brief)
@@ -74,7 +72,7 @@ def brief_requests() -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """The client of a store; SuiteError where its database has no driver here, or cannot be used."""
+    """The client of a store; SuiteError if its database has no driver here, or cannot be used."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -95,7 +93,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
-    """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError where it refuses."""
+    """`question()` to a store that may not answer yet; TrackingAway after the wait, SuiteError if it refuses."""
     from mlflow.exceptions import MlflowException, RestException
 
     if not uri.startswith(("http://", "https://")):
@@ -150,10 +148,11 @@ def tracking_uri(home: Path, configured: str | None = None) -> tuple[str, str | 
         kind = parts.scheme.partition("+")[0]
         # A server has a host, a database file a path.
         complete = bool(parts.hostname) if is_remote(configured) else bool(parts.netloc or parts.path.strip("/"))
-        known = kind in TRACKING_KINDS or kind in {point.name for point in entry_points(group="mlflow.tracking_store")}
+        plugins = {point.name for point in entry_points(group="mlflow.tracking_store")}
+        is_supported = kind in TRACKING_KINDS | plugins
     except ValueError:
-        complete = known = False
-    if not (known and complete) and configured != "databricks":
+        complete = is_supported = False
+    if not (is_supported and complete) and configured != "databricks":
         raise SuiteError(
             f"{name}{public_address(configured)!r} is no address of a tracking server or database",
             "set it to http://host:port, https://..., sqlite:////folder/mlflow.db or another database's URI; "
@@ -168,7 +167,7 @@ def is_remote(uri: str) -> bool:
 
 
 def called(uri: str) -> str:
-    """What an address is, in words."""
+    """The word for what an address leads to."""
     return "the tracking server" if is_remote(uri) else "the store"
 
 

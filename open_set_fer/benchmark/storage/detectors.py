@@ -1,7 +1,7 @@
-"""A detector on disk: the scorer of a computed cell with what it is of, as safetensors and JSON; nothing is ever unpickled.
+"""A detector on disk: the fitted scorer of a cell and its description, as safetensors and JSON; never unpickled.
 
-A folder with `detector.json` (a Description) and `weights.safetensors`. `osfer run --keep-models` writes one into a cell's
-result, `osfer detector build` one with a threshold and a rule for cropping.
+A folder with `detector.json` (a Description) and `weights.safetensors`. `osfer run --keep-models` writes one into a
+cell's result, `osfer detector build` one with a threshold and a rule for cropping.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REBUILD = "build it again: osfer detector build"
 
 @dataclass(frozen=True)
 class Box:
-    """Where the finder sees a face, in pixels of the picture, and how sure it is: above 0."""
+    """A face that the finder sees, in pixels of the picture; sureness: above 0."""
 
     left: float
     top: float
@@ -42,7 +42,7 @@ class Box:
 
 
 class CropRule(pydantic.BaseModel):
-    """From the finder's box to the crop: a square of `scale` times its width, its centre moved by `right` and `down` widths.
+    """The crop for a finder's box: a square of `scale` times its width, its centre moved by `right` and `down` widths.
 
     measured_on: training faces that say so; 0 where the finder sees too few of them, and the rule is FERPlus'.
     """
@@ -66,7 +66,7 @@ class _Part(pydantic.BaseModel):
 
 
 class MethodUsed(_Part):
-    """Which method, under which label of its profile."""
+    """The method, and its label in its profile."""
 
     name: str
     version: int
@@ -75,7 +75,7 @@ class MethodUsed(_Part):
 
 
 class Source(_Part):
-    """What it was made from. key, closed_set_key: of the cell and of its closed-set model."""
+    """The cell that it was made from. key, closed_set_key: of the cell and of its closed-set model."""
 
     dataset: str
     fingerprint: str
@@ -87,10 +87,10 @@ class Source(_Part):
 
 
 class Calibration(_Part):
-    """Where the threshold comes from, and how it does.
+    """Origin and performance of the threshold.
 
-    share: of known faces that was to be accepted. faces: (n,) known faces of `split` that it was set on. accepted_known,
-    rejected_open: shares of the cell's test faces, None where it had none such.
+    share: of known faces to accept. faces: number of known faces of `split` that it was set on. accepted_known,
+    rejected_open: shares of the cell's test faces, None if it had none such.
     """
 
     split: str
@@ -101,7 +101,7 @@ class Calibration(_Part):
 
 
 class Description(_Part):
-    """Everything of a detector but its numbers.
+    """Everything about a detector except its weights.
 
     classes: the K known ones. shape: (C, H, W) of the faces. scorer: its settings. sha256: of the file of weights.
     threshold: scores above it are unknown; None of a detector that only scores.
@@ -147,7 +147,7 @@ class Detector:
 def describe_scorer(
     scorer: Scorer, method: Method, label: str, classes: tuple[str, ...], shape: tuple[int, ...], source: Source
 ) -> Description:
-    """What a scorer is of; `sha256` is filled in when it is written."""
+    """The description of a scorer; `sha256` is filled in when it is written."""
     used = MethodUsed(name=method.name, version=method.version, label=label, settings=settings_of(method))
     channels, height, width = shape
     return Description.model_validate(
@@ -164,7 +164,7 @@ def describe_scorer(
 
 
 def write_detector(folder: Path, description: Description, scorer: Scorer) -> None:
-    """Write both files so that the folder is there as a whole or not at all; it takes the place of an older one."""
+    """Write both files so that the folder is whole or absent; it takes the place of an older one."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -178,7 +178,7 @@ def write_detector(folder: Path, description: Description, scorer: Scorer) -> No
 
 
 def read_description(folder: Path) -> Description:
-    """What a detector is of; SuiteError for a folder that holds none."""
+    """The description of a detector; SuiteError for a folder that holds none."""
     try:
         return Description.model_validate_json(_read(folder, DESCRIPTION))
     except pydantic.ValidationError as error:
@@ -193,7 +193,7 @@ def _read(folder: Path, name: str) -> bytes:
 
 
 def load_detector(folder: Path, device: torch.device | None = None) -> Detector:
-    """Read a detector; SuiteError naming the file that is missing, damaged or of something else.
+    """Read a detector; SuiteError names the file that is missing, damaged or foreign.
 
     The class of its scorer is that of the method which is installed here under its name, whatever the folder holds.
     """

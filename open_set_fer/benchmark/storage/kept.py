@@ -1,4 +1,4 @@
-"""Models kept beside a result, and the tag that says so."""
+"""The detector that a result may hold beside its scores, and its tag."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MODEL, MODELS_TAG = "model", "models"
-"""The folder with the cell's detector, and the tag of a cell that was asked for it: `kept`, or `none` if its method
-scores no single face."""
+"""The folder with the cell's detector, and the tag of a cell run with --keep-models: `kept`, or `none` if its method
+cannot score a single face."""
 
 
 @dataclass(frozen=True)

@@ -26,28 +26,29 @@ if TYPE_CHECKING:
 MODEL_KEY = "model_key"
 """Tag of a logged model: the key of its cell, or of its closed-set model."""
 
-PAGE = """Scores faces (uint8, N x {}): expression, unknown_score (higher: more likely none of the known expressions), and `p.<class>` each.
+PAGE = """Scores faces (uint8, N x {}): expression, unknown_score (higher: more likely none of the known expressions),
+and `p.<class>` for each known class.
 
-Serve it: `mlflow models serve --env-manager local --model-uri models:/MODEL_ID`, with the ID of this page.
+Serve it: `mlflow models serve --env-manager local --model-uri models:/MODEL_ID`, with the ID that this page shows.
 """
 
 
 class FaceScorer(PythonModel):
-    """Faces in, one row a face out: expression, unknown_score, and the probability of each known class as p.<class>."""
+    """Scores faces, one row each: expression, unknown_score, and each known class's probability as p.<class>."""
 
     def load_context(self, context: Any) -> None:
         """Read the detector beside the model, with the code that is installed."""
         self.detector = load_detector(Path(context.artifacts["detector"]))
 
-    # MLflow would take type hints for a signature of its own.
+    # MLflow would take type hints for a signature.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """uint8 (N, C, H, W) -> a table of N rows."""
         import numpy as np
 
-        return answers(self.detector.description.classes, *self.detector.score(np.asarray(model_input)))
+        return score_rows(self.detector.description.classes, *self.detector.score(np.asarray(model_input)))
 
 
-def answers(
+def score_rows(
     classes: tuple[str, ...], unknown_score: NDArray[np.float64], probabilities: NDArray[np.float64]
 ) -> pd.DataFrame:
     """Scores as a table."""
@@ -61,14 +62,14 @@ def answers(
 def log_models(
     client: MlflowClient, experiment_id: str, run_id: str, models: list[KeptModel], params: dict[str, str]
 ) -> None:
-    """Log each model that is not there yet under its key, and name all as the run's outputs; params: of the cell."""
+    """Log each model that is not logged yet under its key, and name all as the run's outputs; params: of the cell."""
     from mlflow.entities import LoggedModelOutput
 
     outputs = []
     for model in models:
-        found = client.search_logged_models([experiment_id], filter_string=f"tags.{MODEL_KEY} = '{model.key}'")
-        whole = [logged for logged in found if str(logged.status) in ("READY", "LoggedModelStatus.READY")]
-        for half in (logged for logged in found if logged not in whole):  # of a process that died while it logged
+        matches = client.search_logged_models([experiment_id], filter_string=f"tags.{MODEL_KEY} = '{model.key}'")
+        whole = [logged for logged in matches if str(logged.status) in ("READY", "LoggedModelStatus.READY")]
+        for half in (logged for logged in matches if logged not in whole):  # of a process that died while it logged
             client.delete_logged_model(half.model_id)
         logged = whole[0] if whole else _log(client, experiment_id, run_id, model, params)
         outputs.append(LoggedModelOutput(logged.model_id, 0))
@@ -103,7 +104,7 @@ def _log(
 
 
 def signature(description: Description) -> ModelSignature:
-    """Faces of the detector's size in, a row a face out."""
+    """The signature: faces of the detector's size in, one row a face out."""
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
@@ -115,7 +116,7 @@ def signature(description: Description) -> ModelSignature:
 
 
 def example(description: Description) -> NDArray[np.uint8]:
-    """One face-sized image (1, C, H, W), of nobody: a slope of greys."""
+    """One face-sized image (1, C, H, W): a grey gradient, not a real face."""
     import numpy as np
 
     channels, height, width = description.shape

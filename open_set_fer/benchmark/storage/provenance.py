@@ -1,4 +1,4 @@
-"""Which suite, libraries and machine computed a number."""
+"""Provenance of a number: suite, libraries and machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 @cache
 def git_commit() -> str:
-    """The suite's own commit, '-dirty' when its checkout has changes; 'unknown' for a wheel from an index.
+    """The suite's commit, '-dirty' when its checkout has changes; 'unknown' for a wheel from an index.
 
     A wheel in an environment inside another project's repository must not take that project's commit for its own.
     """
@@ -74,12 +74,12 @@ def cpu_model() -> str:
 
 @cache
 def _torch_version() -> str:
-    """As installed; a look into the environment, which takes longer than all else of a cell's tags."""
+    """As installed; looking it up takes longer than all other tags of a cell."""
     return version("torch")
 
 
 def host_tags(device: str = "cpu") -> dict[str, str]:
-    """Tags that say where a run was computed and with what; `gpu` only for a CUDA device."""
+    """Tags of the machine and the libraries that computed a run; `gpu` only for a CUDA device."""
     tags = {
         "version": __version__,
         "git_commit": git_commit(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from open_set_fer.benchmark.evaluation.result import DataUsed
 from open_set_fer.benchmark.planning.cells import Cell
@@ -23,7 +22,7 @@ class Record:
     """
 
     tags: dict[str, str]
-    params: dict[str, Any]
+    params: dict[str, str]
     data: DataUsed
     key: str
     profile: str
@@ -55,7 +54,7 @@ def _tags(cell: Cell, profile: Profile, faces: FaceSet) -> dict[str, str]:
     )
 
 
-def _params(cell: Cell, profile: Profile) -> dict[str, Any]:
+def _params(cell: Cell, profile: Profile) -> dict[str, str]:
     recipe = cell.recipe.content()
     parts = {
         "method": {"name": cell.method.name, "version": cell.method.version, **settings_of(cell.method)},
@@ -64,4 +63,4 @@ def _params(cell: Cell, profile: Profile) -> dict[str, Any]:
         **cell.recipe.own_content(),
         "dataset": settings_of(profile.dataset(cell.dataset)),
     }
-    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    return {f"{part}.{name}": str(value) for part, values in parts.items() for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""What MLflow runs of a logged model (models from code): a copy of this file lies in the model, the code is the suite's."""
+"""Entry point of a logged model, which holds a copy of this file (MLflow's models from code)."""
 
 import mlflow
 

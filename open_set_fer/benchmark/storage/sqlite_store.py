@@ -2,10 +2,10 @@
 
 MLflow's own way would leave a home unusable in two cases, fixed here:
 
-* Its tables are made in dozens of steps. A kill between two of them leaves a file that MLflow can neither use nor complete,
-  so the store is made under another name and renamed when it is whole.
-* Artifact locations are absolute. After a home was moved or copied they would point into the old one, so they are set to
-  where the home lies now.
+* Its tables are made in dozens of steps. A kill between two of them leaves a file that MLflow can neither use nor
+  complete, so the store is made under another name and renamed when it is whole.
+* Artifact locations are absolute. After a home was moved or copied they would point into the old one, so they are set
+  to where the home lies now.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sqlite3
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
@@ -26,10 +25,9 @@ PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logg
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
 SIDE_FILES = ("-journal", "-wal", "-shm")
-"""What SQLite keeps beside a database; without it, or with another's, the database is damaged."""
-
+"""Endings of what SQLite keeps beside a database; without it, or with another's, the database is damaged."""
 FULL = ("database or disk is full", "No space left on device")
-"""What SQLite and the system say where the disk has no room."""
+"""Messages of SQLite and the system when the disk has no room."""
 
 
 def database_uri(path: Path) -> str:
@@ -47,7 +45,7 @@ def artifact_root(home: Path) -> str:
 
 
 def is_writable(home: Path) -> bool:
-    """True when the store of this home can be written (a home that is not there yet: when it can be made)."""
+    """Whether the store of this home can be written, or made if there is no home yet."""
     database = home / DATABASE
     place = home
     while not place.exists():
@@ -56,7 +54,7 @@ def is_writable(home: Path) -> bool:
 
 
 def prepare(home: Path) -> None:
-    """Make the store where there is none, set a half-made one aside, follow a moved home. Hold the write lock.
+    """Make a missing store, set a half-made one aside, follow a moved home. Hold the write lock.
 
     Raises:
         SuiteError: mlflow.db is damaged, locked, of another MLflow, or cannot be written.
@@ -101,7 +99,7 @@ def follow(database: Path, root: str, announce: bool = True) -> None:
 
 
 def stamp(home: Path) -> list[tuple[int, int]]:
-    """What changes when the store does: time and size of its files."""
+    """Times and sizes of the store's files, which change when it does."""
     files = [home / (DATABASE + end) for end in ("", *SIDE_FILES)]
     return [(file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else (0, 0) for file in files]
 
@@ -124,10 +122,10 @@ def copy_to_read(home: Path, folder: Path) -> Path:
     return copy
 
 
-def finished_cells(database: Path, experiment: str) -> list[tuple[str, str | None, str, str, float, float | None]]:
+def finished_cells(database: Path, experiment_id: int) -> list[tuple[str, str, str, str, float, float | None]]:
     """(cell key, evaluation, data set, method label, AUROC, seconds) of each finished cell of an experiment.
 
-    MLflow's search loads a run with all that it has, 4 ms each: a minute for a plan of 10,000 cells.
+    For `osfer plan`: MLflow's search loads a run with all its tags, 4 ms each, a minute for a plan of 10,000 cells.
 
     Raises:
         SuiteError: the file is damaged or locked.
@@ -143,33 +141,15 @@ def finished_cells(database: Path, experiment: str) -> list[tuple[str, str | Non
         f"SELECT cell.value, version.value, faces.value, label.value, area.value, time.value FROM runs {joins} "
         "WHERE experiment_id = ? AND status = 'FINISHED' AND lifecycle_stage = 'active' AND kind.value = 'cell'"
     )
-    return _rows(database, query, (int(experiment),))
-
-
-def runs_of_cell(database: Path, experiment: str, cell_key: str) -> list[tuple[str, str, str | None]]:
-    """(run id, status, evaluation) of each run of a cell; MLflow takes 6 ms to read such a question alone.
-
-    Raises:
-        SuiteError: the file is damaged or locked.
-    """
-    query = (
-        "SELECT runs.run_uuid, status, version.value FROM tags AS cell JOIN runs ON runs.run_uuid = cell.run_uuid "
-        "LEFT JOIN tags AS version ON version.run_uuid = runs.run_uuid AND version.key = 'evaluation' "
-        "WHERE cell.key = 'cell_key' AND cell.value = ? AND experiment_id = ? AND lifecycle_stage = 'active'"
-    )
-    return _rows(database, query, (cell_key, int(experiment)))
-
-
-def _rows(database: Path, query: str, values: tuple[object, ...]) -> list[Any]:
     try:
         with closing(_connect(database)) as db:
-            return db.execute(query, values).fetchall()
+            return db.execute(query, (experiment_id,)).fetchall()
     except sqlite3.Error as error:
         raise _clear(database, error) from error
 
 
 def damage(home: Path, error: BaseException) -> SuiteError | None:
-    """One sentence for an error that says that mlflow.db is damaged, locked or out of room, None for any other."""
+    """A clear error if `error` says that mlflow.db is damaged, locked or out of room; None for any other."""
     signs = (
         "database disk image is malformed",
         "file is not a database",
@@ -211,7 +191,7 @@ def _remove(database: Path) -> None:
 
 
 def _is_whole(database: Path) -> bool:
-    """True when MLflow's tables are complete, False when they are not and no run is in them."""
+    """Whether MLflow's tables are complete; SuiteError if they are not and hold runs."""
     import mlflow
     from alembic.script import ScriptDirectory
 

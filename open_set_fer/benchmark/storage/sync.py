@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import filelock
+from PIL import Image
 
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.cells import Cell
@@ -18,6 +19,8 @@ from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.connection import brief_requests, called, public_address, tracking_wait
 from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG, KeptModel
+from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, PROTOCOL_FIELDS
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.records import Record
@@ -30,14 +33,12 @@ from open_set_fer.benchmark.storage.results_dir import (
     relabel,
     write_failure,
 )
-from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.errors import TrackingAway, summary
+from open_set_fer.errors import SuiteError, TrackingAway, summary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from PIL.Image import Image
 
 T = TypeVar("T")
 
@@ -247,10 +248,8 @@ class Sync:
         tracker.log_failure(self.parent_in(tracker), failure.tags, failure.text, failure.error, failure.status)
         return True
 
-    def _pictures(self, cell: Cell, folder: Path, result: CellResult) -> dict[str, Image]:
+    def _pictures(self, cell: Cell, folder: Path, result: CellResult) -> dict[str, Image.Image]:
         """The histogram, and a sheet of faces if allowed: a licence for faces seldom covers a tracking server."""
-        from PIL import Image
-
         faces = self._face_sets[cell.dataset]
         pictures: dict[str, Image.Image] = {HISTOGRAM: Image.open(folder / HISTOGRAM)}
         if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):
@@ -273,3 +272,34 @@ class Sync:
         models = [model for model in kept if model.folder.is_dir()]
         params = {f"cell.{name}": result.tags[name] for name in COORDINATES}
         return lambda client, experiment, run: log_models(client, experiment, run, models, params)
+
+
+def sync_home(home: Path, command: str) -> tuple[list[str], dict[str, str]]:
+    """Log every result of a home that MLflow lacks, in the experiment of its profile: titles, and errors by key."""
+    done: list[str] = []
+    refused: dict[str, str] = {}
+    profiles: dict[str, dict[str, CellResult]] = {}
+    for path in sorted((home / "results").glob("*/result.json")):
+        try:
+            result, _ = read_result(path.parent)
+        except SuiteError as error:
+            refused[path.parent.name] = error.message
+            continue
+        profiles.setdefault(result.tags["profile"], {})[path.parent.name] = result
+    for profile, results in profiles.items():
+        tracker = Tracker(home, profile)
+        known = {cell.key for cell in tracker.finished()}
+        missing = {key: result for key, result in results.items() if key not in known}
+        if not missing:
+            continue
+        folders = {key: home / "results" / key for key in missing}
+        text = (folders[next(iter(missing))] / "profile.toml").read_text("utf-8")
+        names = (*COORDINATES, "cell_key", *PROTOCOL_FIELDS)
+        plan = [{name: result.tags[name] for name in names if name in result.tags} for result in missing.values()]
+        parent = tracker.start_benchmark([cell | {"seed": int(cell["seed"])} for cell in plan], text, command)
+        for key, result in missing.items():
+            with filelock.FileLock(home / "results" / f"{key}.lock"):
+                tracker.log_cell(parent, result, folders[key], {HISTOGRAM: Image.open(folders[key] / HISTOGRAM)})
+            done.append(result.title())
+        tracker.end(parent, "FINISHED")
+    return done, refused

@@ -1,4 +1,4 @@
-"""Whether a result is what it says: its key from its settings, its names from its key, its metrics from its scores."""
+"""Verification of a result: its key from its settings, its names from its key, its metrics from its scores."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.keys import digest, settings_key
 from open_set_fer.benchmark.protocols.protocol import Protocol
+from open_set_fer.benchmark.storage.mlflow_reader import DIGEST_LENGTH, PROTOCOL_FIELDS
 from open_set_fer.benchmark.storage.reevaluate import measured
-from open_set_fer.benchmark.storage.tracking import DIGEST_LENGTH, PROTOCOL_FIELDS
 
 TOLERANCE = 1e-9
-"""Between a metric that was logged and the same one measured again from the scores."""
+"""Between a metric that was logged and the same one recomputed from the scores."""
 
 
 def faults_of(result: CellResult, scores: pd.DataFrame, content: dict[str, Any] | None) -> list[str]:
-    """What contradicts itself in a result, one sentence each; content: what the cell's key is the digest of, if known."""
+    """Contradictions in a result, one sentence each.
+
+    content: what the cell's key is the digest of; None: only the metrics are verified.
+    """
     faults = [] if content is None else _key_faults(result, content) or _score_faults(scores, content)
     return faults or _metric_faults(result, scores)
 
 
 def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
-    """Where the key, or what the tags, the params and the data set say, is not what the content says."""
+    """Differences between the content and the key, tags, params and data set."""
     if digest(content) != result.tags["cell_key"]:
         return ["its cell key is not the digest of its settings"]
     model = content["closed_set"]
     protocol = Protocol.of_content(content["protocol"], tuple(model["closed_classes"]))
     own = content.get("own_backbone")
-    said = {
+    tags = {
         "dataset": content["dataset"],
         "protocol": protocol.family,
         "open_classes": protocol.label,
@@ -41,7 +44,6 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
         **protocol.tags(),
         "settings_key": settings_key(content),
     }
-    said = {name: text for name, text in said.items() if name in result.tags}
     parts = {
         "method": {"name": content["method"], "version": content["method_version"], **content["settings"]},
         "closed_set": model["closed_set"],
@@ -51,14 +53,14 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
     settings = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     logged = {name: text for name, text in result.params.items() if not name.startswith(("dataset.", "cell."))}
     faults = [
-        f"its tag {name} is {result.tags[name]!r}, its key says {text!r}"
-        for name, text in said.items()
-        if result.tags[name] != text
+        f"its tag {name} is {result.tags.get(name)!r}, its key says {text!r}"
+        for name, text in tags.items()
+        if result.tags.get(name, "") != text
     ]
     faults += [
         f"its setting {name} is {logged.get(name)!r}, its key says {settings.get(name)!r}"
         for name in sorted(logged.keys() | settings.keys())
-        if name not in logged or name not in settings or logged[name] not in _as_logged(settings[name])
+        if name not in logged or name not in settings or str(logged[name])[:6000] not in _as_logged(settings[name])
     ]
     if result.data and result.data.fingerprint[:DIGEST_LENGTH] != model["fingerprint"][:DIGEST_LENGTH]:
         faults.append("its data set's fingerprint is not the one of its key")
@@ -66,7 +68,7 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
 
 
 def _as_logged(value: Any) -> set[str]:
-    """How MLflow may have a setting: tuples have become lists in JSON, and params are cut."""
+    """The forms that a setting may have in MLflow: tuples have become lists in JSON, and params are cut."""
     return {str(value)[:6000], str(_with_tuples(value))[:6000]}
 
 
@@ -75,7 +77,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 def _score_faults(scores: pd.DataFrame, content: dict[str, Any]) -> list[str]:
-    """Where the scores are not of the classes that the key names."""
+    """Scores of other classes than the key names."""
     closed = set(content["closed_set"]["closed_classes"])
     protocol = Protocol.of_content(content["protocol"], tuple(content["closed_set"]["closed_classes"]))
     is_open = scores["is_open"].to_numpy(dtype=bool)
@@ -97,7 +99,7 @@ def _score_faults(scores: pd.DataFrame, content: dict[str, Any]) -> list[str]:
 
 
 def _metric_faults(result: CellResult, scores: pd.DataFrame) -> list[str]:
-    """Metrics that the scores do not give; of another evaluation none can be told."""
+    """Metrics that differ from those of the scores; those of another evaluation cannot be compared."""
     if result.evaluation > cell_result.EVALUATION:
         return [
             f"evaluation {result.evaluation} measured it, this suite has {cell_result.EVALUATION}: update the suite"

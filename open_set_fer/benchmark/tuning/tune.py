@@ -274,7 +274,7 @@ class _Worker:
     ) -> None:
         import optuna
 
-        from open_set_fer.benchmark.storage.tracking import Tracker
+        from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
         self.start = profile.searched(label)
         self.space = profile.search[label]

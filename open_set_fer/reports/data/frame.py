@@ -12,7 +12,7 @@ import pandas as pd
 from open_set_fer import plugins
 from open_set_fer.benchmark.protocols.pseudo_labels import Labels
 from open_set_fer.benchmark.storage.features import FEATURES_TAG
-from open_set_fer.benchmark.storage.tracking import read_notes
+from open_set_fer.benchmark.storage.mlflow_reader import IMPORTED_FROM, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
@@ -26,6 +26,8 @@ ENVIRONMENT = ("version", "python", "torch", "cpu", "gpu", "threads")
 FACTS = ("sees_pool", "label_based")
 """What a method states of itself: by the tags of its runs, or by the installed method where they have none."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
+OWN = "this home"
+"""Source of a cell that was not imported from somebody else's results."""
 
 COLUMNS = {
     # the cell; open_classes is the display text of its protocol
@@ -37,7 +39,7 @@ COLUMNS = {
     # its method
     **dict.fromkeys(FACTS, "bool"),
     # its run; texts are missing values where the status is `missing`
-    **dict.fromkeys(("status", "error", "run_id", "cell_key", "settings_key", "selection"), "str"),
+    **dict.fromkeys(("status", "error", "run_id", "source", "cell_key", "settings_key", "selection"), "str"),
     **dict.fromkeys(("git_commit", "host", "device", *ENVIRONMENT), "str"),
     "demonstration": "bool",
     **dict.fromkeys(("reads_labels", "features", "fingerprint", "counts"), "str"),
@@ -123,6 +125,7 @@ def run_columns(run: Run) -> dict[str, Any]:
         "error": tags.get("error", "") or "no error recorded",
         "run_id": run.info.run_id,
         "logged": datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        "source": tags.get(IMPORTED_FROM, OWN),
         "cell_key": tags.get("cell_key", ""),
         "settings_key": tags.get("settings_key", ""),
         "selection": tags.get("selection", "") or "not stated",

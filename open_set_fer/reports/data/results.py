@@ -20,7 +20,8 @@ import pandas as pd
 
 from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels
 from open_set_fer.benchmark.protocols.shifts import SHIFT
-from open_set_fer.benchmark.storage.tracking import COORDINATES, Tracker
+from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.frame import (
     ENVIRONMENT,
@@ -29,6 +30,7 @@ from open_set_fer.reports.data.frame import (
     FAMILY_ORDER,
     FINISHED,
     MISSING,
+    OWN,
     PAPER_METHODS,
     method_order,
     protocol_fields,
@@ -57,6 +59,7 @@ __all__ = [
     "FAMILY_ORDER",
     "FINISHED",
     "MISSING",
+    "OWN",
     "PAPER_METHODS",
     "Results",
     "load",
@@ -192,7 +195,7 @@ def load(tracker: Tracker) -> Results:
         if outdated:
             raise SuiteError(
                 f"every finished cell of profile {tracker.profile!r} was measured by another version of the evaluation",
-                "run `osfer measure` with the same --profile: it computes nothing again",
+                "run `osfer reevaluate` with the same --profile: it computes nothing again",
             )
         failed = f" ({len(runs)} failed)" if runs else ""
         raise SuiteError(

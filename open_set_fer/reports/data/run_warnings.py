@@ -107,7 +107,7 @@ def evaluation_warnings(
         Warn(
             dataset,
             (method,),
-            f"measured by evaluation {version}, so not shown; run `osfer measure --profile {profile}`: "
+            f"measured by evaluation {version}, so not shown; run `osfer reevaluate --profile {profile}`: "
             f"{_abbreviated(cells)}.",
         )
         for (dataset, version, method), cells in places.items()

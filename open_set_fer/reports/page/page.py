@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.benchmark.storage.tracking import experiment_link, run_link
+from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_link
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
@@ -80,12 +80,14 @@ def build_page(
     not_drawn: Iterable[str] = (),
     forms: Iterable[Table] = (),
     studies: Mapping[str, str] | None = None,
+    leaderboard: Iterable[tuple[str, list[str], list[list[str]]]] = (),
 ) -> str:
     """The page as HTML.
 
     ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
     there are not. forms: tables in the paper's own form, which the page links beside paper.tex.
     studies: links to what was written of hyperparameter studies, by name.
+    leaderboard: title, heads and rows of its tables.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -124,6 +126,7 @@ def build_page(
         missing=_missing(results.cells),
         notes=_notes(ran),
         studies=studies or {},
+        leaderboard=list(leaderboard),
         settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
         citation=CITATION,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, INTERVAL
-from open_set_fer.benchmark.storage.tracking import experiment_link, run_link
+from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_link
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.build import Table

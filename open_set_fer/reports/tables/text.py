@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import METRICS
-from open_set_fer.benchmark.storage.tracking import COORDINATES
+from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.reports.data.paper import paper_rows, paper_value
 from open_set_fer.reports.data.results import FACTS, FAILED, Results
 from open_set_fer.reports.tables.build import Table
@@ -19,7 +19,18 @@ NUMBER_COLUMNS = [
     *("n_planned", "status", "best", "paper", "sees", "not_informative"),
 ]
 CELL_COLUMNS = (
-    *("status", "error", "run_id", "cell_key", "settings_key", "git_commit", "host", "device", "demonstration"),
+    *(
+        "status",
+        "error",
+        "run_id",
+        "source",
+        "cell_key",
+        "settings_key",
+        "git_commit",
+        "host",
+        "device",
+        "demonstration",
+    ),
     *("fingerprint", "reads_labels"),
 )
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import CONTEMPT
 from open_set_fer.reports.data.results import FINISHED, load, method_order, protocol_order
 

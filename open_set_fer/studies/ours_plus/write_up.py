@@ -19,7 +19,7 @@ from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, auroc
 from open_set_fer.benchmark.protocols.protocol import qualifiers
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.protocols.shifts import SHIFT
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order
 from open_set_fer.studies.effect_study.write_up import number

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name

@@ -13,8 +13,8 @@ from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned, Readin
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.results_dir import read_result
-from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.benchmark.storage.verify import faults_of
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.noisy_label import NoisyLabel

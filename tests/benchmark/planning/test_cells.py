@@ -12,7 +12,7 @@ from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.planning.profile import Profile, load_profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.overview import auroc_table
 from open_set_fer.cli.run import plan
 from open_set_fer.datasets.affectnet import AffectNet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from io import StringIO
 
@@ -94,7 +93,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     tracker = runner.tracker
     for run in tracker.cells():
         result, scores = tracker.read_cell(run), tracker.read_scores(run.info.run_id)
-        assert faults_of(result, scores, json.loads(tracker.read_key(run.info.run_id))) == []
+        assert faults_of(result, scores, tracker.read_json(run.info.run_id, "key.json")) == []
         assert (
             result.is_shift == ("half with blur" in result.tags["open_classes"]) == (result.tags["protocol"] == "shift")
         )
@@ -122,9 +121,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     console = Console(width=200, file=StringIO())
     console.print(auroc_table(cells, runner.auroc(cells)))
     assert "shift: blur" in console.file.getvalue()
-    assert sorted(
-        tracker._means(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].info.run_id)
-    ) == [
+    assert sorted(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].data.metrics) == [
         f"{what}.{shift}{method}"
         for what in ("auroc", "cells")
         for shift in ("", "shift.")

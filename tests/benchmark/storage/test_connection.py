@@ -7,8 +7,8 @@ import os
 import pytest
 
 from open_set_fer.benchmark.storage import connection as server
-from open_set_fer.benchmark.storage import tracking
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage import mlflow_reader
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 
@@ -24,7 +24,7 @@ def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_address_that_is_none_is_one_clear_error(tmp_path, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    for act in (lambda: Tracker(tmp_path / "home", "made"), lambda: tracking.stored_experiments(tmp_path)):
+    for act in (lambda: Tracker(tmp_path / "home", "made"), lambda: mlflow_reader.stored_experiments(tmp_path)):
         with pytest.raises(SuiteError, match="is no address of a tracking server or database"):
             act()
     assert not (tmp_path / "home").exists()

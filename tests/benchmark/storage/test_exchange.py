@@ -1,28 +1,28 @@
-"""Results between people: what goes out comes in the same, and a folder that is not what it says is seen."""
+"""Results of other people: what was computed there is logged here, and a folder that is not what it says is refused."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.planning.cells import Selection, make_plan
-from open_set_fer.benchmark.planning.keys import digest
-from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage import exchange
-from open_set_fer.benchmark.storage import sqlite_store as store
+from open_set_fer.benchmark.storage.exchange import read_cell, sync_folder
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import group_names
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.reevaluate import measured
+from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
+from tests.complete import run_smoke
 
 
 @pytest.fixture(autouse=True)
@@ -30,43 +30,12 @@ def local_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory, empty_store):
-    """A home with the smoke profile's baseline computed with two seeds."""
-    home = tmp_path_factory.mktemp("ran")
-    shutil.copyfile(empty_store, home / store.DATABASE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        profile = load_profile("smoke")
-        cells, faces = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1)), home / "cache")
-        Runner(home, profile).run(cells, faces, "osfer run")
-    return home
+def sync(home, folder, name="Ada"):
+    return sync_folder(home, folder, name, "osfer sync")
 
 
-@pytest.fixture(scope="module")
-def exported(ran, tmp_path_factory):
-    out = tmp_path_factory.mktemp("exported") / "ada"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert exchange.export(Tracker(ran, "smoke", create=False), out, "Ada", ran / "cache") == (2, {})
-    return out
-
-
-@pytest.fixture
-def folder(exported, tmp_path):
-    """A copy of the export to tamper with."""
-    return Path(shutil.copytree(exported, tmp_path / "ada"))
-
-
-def sum_again(folder):
-    """What a forger does: SHA256SUMS of what is there now."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names if n != exchange.SUMS]
-    (folder / exchange.SUMS).write_text("".join(lines))
-
-
-def first_cell(folder):
-    return sorted((folder / "cells").iterdir())[0]
+def cells_of(folder):
+    return sorted(path for path in (folder / "results").iterdir() if path.is_dir())
 
 
 def change_json(path, change):
@@ -75,288 +44,215 @@ def change_json(path, change):
     path.write_text(json.dumps(values), "utf-8")
 
 
-def test_an_export_stands_for_itself_and_repeats_byte_for_byte(exported, ran, tmp_path):
-    files = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
-    keys = {path.name for path in (exported / "cells").iterdir()}
-    assert len(keys) == 2
-    expected = {f"cells/{key}/{name}" for key in keys for name in exchange.FILES}
-    assert files == expected | {"export.json", "cells.parquet", "SHA256SUMS"}  # and no picture
-    for line in (exported / "SHA256SUMS").read_text().splitlines():
-        value, name = line.split("  ")
-        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == value
-    overview = pd.read_parquet(exported / "cells.parquet").set_index("cell_key")
-    finished = Tracker(ran, "smoke", create=False).finished_cells()
-    assert set(overview.index) == set(finished)
-    for key, metrics in finished.items():
-        assert overview.loc[key, "auroc"] == metrics["auroc"]
-        assert digest(json.loads((exported / "cells" / key / "key.json").read_text())) == key
-    again = tmp_path / "again"
-    for _ in range(2):  # the second time it takes the place of the first
-        exchange.export(Tracker(ran, "smoke", create=False), again, "Ada", ran / "cache")
-    assert all((again / name).read_bytes() == (exported / name).read_bytes() for name in files)
+def compute_otherwise(cell, shift=0.5):
+    """Other scores with metrics that fit them: this cannot be told from another computation."""
+    lower_score(cell / "scores.parquet", shift)
+    result = measured(*read_result(cell))
+    (cell / "result.json").write_text(replace(result, tags=result.tags | {"host": "far"}).to_json())
+    return result.metrics["auroc"]
 
 
-def test_an_export_replaces_nothing_but_an_export(ran, folder):
-    (folder / "thesis.tex").write_text("mine")
-    with pytest.raises(SuiteError, match=r"thesis.tex, which no export wrote"):
-        exchange.export(Tracker(ran, "smoke", create=False), folder, "Ada", ran / "cache")
-    assert (folder / "thesis.tex").read_text() == "mine"
-
-
-def test_a_key_that_an_older_suite_did_not_keep_is_worked_out_again(ran, tmp_path):
-    home = Path(shutil.copytree(ran, tmp_path / "old"))
-    for path in home.rglob("key.json"):
-        path.unlink()
-    tracker = Tracker(home, "smoke")
-    exchange.export(tracker, tmp_path / "with-data", "Ada", home / "cache")
-    assert all(cell.content for cell in exchange.read_export(tmp_path / "with-data").cells)
-    exchange.export(tracker, tmp_path / "without", "Ada", tmp_path / "nothing")
-    cells = exchange.read_export(tmp_path / "without").cells
-    assert [cell.content for cell in cells] == [None, None]
-
-
-def test_what_is_imported_is_what_was_exported_and_only_once(ran, exported, home):
-    tracker = Tracker(home, "smoke")
-    shared = exchange.read_export(exported)
-    assert shared.refused == {}
-    first = exchange.import_export(tracker, home / "results", shared, "osfer import")
-    assert (len(first.new), first.known, first.differing, first.hidden, first.waiting) == (2, [], [], [], [])
-    theirs = {run.data.tags["cell_key"]: run for run in Tracker(ran, "smoke", create=False).cells()}
+def test_what_is_synced_is_what_was_computed_and_only_once(ran, ada, home):
+    done = sync(home, ada)
+    assert (len(done.new), vars(replace(done, new=[]))) == (2, vars(exchange.Synced()))
+    tracker, there = Tracker(home, "smoke"), Tracker(ran, "smoke", create=False)
+    theirs = {run.data.tags["cell_key"]: run for run in there.cells()}
     mine = {run.data.tags["cell_key"]: run for run in tracker.cells()}
     assert mine.keys() == theirs.keys()
     for key, run in mine.items():
         assert run.data.metrics == theirs[key].data.metrics
         assert run.data.params == theirs[key].data.params
         assert run.data.tags["imported_from"] == "Ada"
-        assert run.data.tags["imported_key"] == "checked"
         assert run.data.tags["host"] == theirs[key].data.tags["host"]
         pd.testing.assert_frame_equal(
-            tracker.read_scores(run.info.run_id),
-            Tracker(ran, "smoke", create=False).read_scores(theirs[key].info.run_id),
-            check_exact=True,
+            tracker.read_scores(run.info.run_id), there.read_scores(theirs[key].info.run_id), check_exact=True
         )
-    second = exchange.import_export(tracker, home / "results", exchange.read_export(exported), "osfer import")
-    assert (second.new, len(second.known)) == ([], 2)
-    assert len(tracker.cells()) == 2
+        assert tracker.read_json(run.info.run_id, "key.json") == there.read_json(theirs[key].info.run_id, "key.json")
+    for folder in (ada, ada / "results", cells_of(ada)[0]):
+        again = sync(home, folder)
+        assert (again.new, len(again.same)) == ([], 1 if folder == cells_of(ada)[0] else 2)
+    assert (len(tracker.cells()), tracker.replicates()) == (2, [])
     # and a run of the same cells finds nothing to do
-    profile = load_profile("smoke")
-    cells, faces = make_plan(profile, Selection(methods=("baseline",), seeds=(0, 1)), ran / "cache")
-    assert Runner(home, profile).run(cells, faces, "osfer run").already_done == 2
+    assert run_smoke(home, ran, methods=("baseline",), seeds=(0, 1)).already_done == 2
 
 
-def test_an_imported_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, monkeypatch):
+def test_a_copy_of_one_computation_is_no_second_one(ada, home, tmp_path):
+    sync(home, ada)
+    bob = Path(shutil.copytree(ada, tmp_path / "bob"))
+    for cell in cells_of(bob):
+        change_json(cell / "result.json", lambda values: values["tags"].update(imported_from="Ada"))
+    assert len(sync(home, bob, "Bob").same) == 2
+    assert Tracker(home, "smoke").replicates() == []
+    assert len(sync(tmp_path / "other", bob, "Bob").new) == 2
+    sources = {run.data.tags["imported_from"] for run in Tracker(tmp_path / "other", "smoke").cells()}
+    assert sources == {"Bob (who had it from Ada)"}
+
+
+def test_whose_results_they_are_is_the_name_of_their_home(ada):
+    names = {exchange.owner_of(folder) for folder in (ada, ada / "results", cells_of(ada)[0])}
+    assert names == {"ada"}
+
+
+def test_a_synced_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, monkeypatch):
     source = Path(shutil.copytree(ran, tmp_path / "control"))
-    profile = load_profile("smoke")
-    chosen = Selection(methods=("label-loss",), regime=Regime("flipped", 0.2))
-    cells, faces = make_plan(profile, chosen, source / "cache")
-    Runner(source, profile).run(cells, faces, "osfer run")
-    exchange.export(Tracker(source, "smoke", create=False), tmp_path / "ada", "Ada", source / "cache")
+    run_smoke(source, source, methods=("label-loss",), regime=Regime("flipped", 0.2))
     drawn = {}
     draw = exchange.score_histogram
     monkeypatch.setattr(
-        exchange,
-        "score_histogram",
-        lambda scores, title, names: drawn.update({title: names}) or draw(scores, title),
+        exchange, "score_histogram", lambda scores, title, names: drawn.update({title: names}) or draw(scores, title)
     )
-    exchange.import_export(
-        Tracker(home, "smoke"), home / "results", exchange.read_export(tmp_path / "ada"), "osfer import"
-    )
+    sync(home, source)
     assert {"control AUROC" in title: names for title, names in drawn.items()} == {
         is_control: group_names(is_control) for is_control in (True, False)
     }
 
 
-def test_an_import_that_was_killed_before_it_logged_goes_on(exported, home):
-    shared = exchange.read_export(exported)
+def test_a_sync_that_was_killed_before_it_logged_goes_on(ada, home):
+    sync(home, ada)
     tracker = Tracker(home, "smoke")
-    exchange.import_export(tracker, home / "results", shared, "osfer import")
     for run in tracker.cells():
         tracker.client.delete_run(run.info.run_id)
-    assert len(exchange.import_export(tracker, home / "results", shared, "osfer import").new) == 2
+    assert len(sync(home, ada).new) == 2
 
 
-def test_a_result_of_this_home_that_waits_to_be_logged_stays_its_own(exported, home, ran):
+def test_a_result_of_this_home_that_waits_to_be_logged_stays_its_own(ada, home, ran):
     shutil.copytree(ran / "results", home / "results")
-    done = exchange.import_export(Tracker(home, "smoke"), home / "results", exchange.read_export(exported), "")
-    assert (done.new, len(done.waiting)) == ([], 2)
+    done = sync(home, ada)
+    assert (len(done.new), len(done.waiting)) == (0, 2)
 
 
-def test_own_settings_stay_in_the_reports_where_imported_ones_differ(exported, home):
+def test_a_cell_that_this_home_is_computing_is_left_to_it(ada, home):
+    (home / "results").mkdir()
+    with filelock.FileLock(home / "results" / f"{cells_of(ada)[0].name}.lock"):
+        done = sync(home, ada)
+    assert (len(done.new), len(done.waiting)) == (1, 1)
+
+
+def test_own_settings_stay_in_the_reports_where_synced_ones_differ(ada, home):
     tracker = Tracker(home, "smoke")
-    shared = exchange.read_export(exported)
-    place = exchange._coordinates(shared.cells[0])
+    place = read_cell(cells_of(ada)[0].resolve()).plan
     tracker.end(tracker.start_benchmark([place | {"cell_key": "other settings"}], "", "osfer run"), "FINISHED")
-    done = exchange.import_export(tracker, home / "results", shared, "osfer import")
+    done = sync(home, ada)
     assert (len(done.new), len(done.hidden)) == (1, 1)
     planned = {cell["seed"]: cell["cell_key"] for cell in tracker.planned()}
     assert planned[place["seed"]] == "other settings"
     assert len(tracker.cells()) == 2
 
 
-def lower_score(path):
+def test_cells_of_studies_are_left_out(ada, home):
+    for cell in cells_of(ada):
+        change_json(cell / "result.json", lambda values: values["tags"].update(profile="smoke-tuning"))
+    assert vars(sync(home, ada)) == vars(exchange.Synced())
+    assert Tracker(home, "smoke-tuning", create=False).cells() == []
+
+
+def lower_score(path, shift=0.5):
     scores = pd.read_parquet(path)
     attrs = scores.attrs
-    scores.loc[scores["is_open"], "unknown_score"] += 0.5
+    scores.loc[scores["is_open"], "unknown_score"] += shift
     scores.attrs = attrs
     scores.to_parquet(path, index=False)
 
 
+def forge(part, **values):
+    def change(cell):
+        return change_json(cell / "result.json", lambda result: (result[part] if part else result).update(values))
+
+    return change
+
+
 FORGERIES = {
-    "a metric": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["metrics"].update(auroc=0.99)),
-        "its auroc is 0.99",
-    ),
-    "a metric that there is none of": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["metrics"].update(better=1.0)),
-        "its better is 1.0",
-    ),
+    "a metric": (forge("metrics", auroc=0.99), "its auroc is 0.99"),
+    "a metric that there is none of": (forge("metrics", better=1.0), "its better is 1.0"),
     "the scores": (lambda cell: lower_score(cell / "scores.parquet"), "its scores give"),
     "a setting in the key": (
         lambda cell: change_json(cell / "key.json", lambda v: v["closed_set"]["closed_set"].update(epochs=99)),
         "not the digest of its settings",
     ),
-    "a setting": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["params"].update({"closed_set.epochs": "99"})),
-        "its setting closed_set.epochs is '99'",
-    ),
-    "the seed": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(seed="7")),
-        "its tag seed is '7'",
-    ),
-    "the open class": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(open_classes="fear")),
-        "its tag open_classes is 'fear'",
-    ),
-    "the data set": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["data"].update(fingerprint="0" * 64)),
-        "fingerprint",
-    ),
-    "a later evaluation": (
-        lambda cell: change_json(cell / "result.json", lambda v: v.update(evaluation=99)),
-        "evaluation 99 measured it",
-    ),
-    "a name with escape codes": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(method="\x1b[2J")),
-        "control characters",
-    ),
-    "another cell's folder": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(cell_key="0" * 64)),
-        "name of its folder",
-    ),
-    "a folder as data set": (
-        lambda cell: change_json(cell / "result.json", lambda v: v["tags"].update(dataset="../../x")),
-        "names no cell",
-    ),
+    "a setting": (forge("params", **{"closed_set.epochs": "99"}), "its setting closed_set.epochs is '99'"),
+    "the seed": (forge("tags", seed="7"), "its tag seed is '7'"),
+    "the open class": (forge("tags", open_classes="fear"), "its tag open_classes is 'fear'"),
+    "the data set": (forge("data", fingerprint="0" * 64), "fingerprint"),
+    "a later evaluation": (forge("", evaluation=99), "evaluation 99 measured it"),
+    "a name with escape codes": (forge("tags", method="\x1b[2J"), "control characters"),
+    "another cell's folder": (forge("tags", cell_key="0" * 64), "name of its folder"),
+    "a folder as data set": (forge("tags", dataset="../../x"), "names no cell"),
+    "a folder as profile": (forge("tags", profile="../../x"), "names no profile"),
     "a pickle for the scores": (
         lambda cell: (cell / "scores.parquet").write_bytes(pickle.dumps(Path("x"))),
         "scores.parquet is damaged",
     ),
     "no result": (lambda cell: (cell / "result.json").write_text("[]"), "result.json is damaged"),
     "no scores": (lambda cell: (cell / "scores.parquet").unlink(), "lacks scores.parquet"),
+    "no key": (lambda cell: (cell / "key.json").unlink(), "lacks key.json"),
+    "a flood": (lambda cell: (cell / "key.json").write_bytes(bytes(exchange.SMALL + 1)), "has more than"),
 }
 
 
 @pytest.mark.parametrize("what", FORGERIES)
-def test_a_forged_cell_is_refused_and_the_other_taken(folder, home, what):
-    forge, reason = FORGERIES[what]
-    cell = first_cell(folder)
-    forge(cell)
-    sum_again(folder)
-    shared = exchange.read_export(folder)
-    assert list(shared.refused) == [cell.name]
-    assert reason in shared.refused[cell.name]
-    assert len(shared.cells) == 1
-    if what == "a metric":
-        done = CliRunner().invoke(app, ["import", str(folder), "--home", str(home)])
-        assert done.exit_code == 1
-        assert "1 cell(s) imported" in done.output
-        assert "1 refused" in done.output
-        assert cell.name not in Tracker(home, "smoke", create=False).finished_cells()
+def test_a_forged_cell_is_refused_and_the_other_taken(ada, home, what):
+    forgery, reason = FORGERIES[what]
+    cell, other = cells_of(ada)
+    forgery(cell)
+    if what != "a metric":
+        with pytest.raises(Exception, match=reason):
+            read_cell(cell.resolve())
+        return
+    done = CliRunner().invoke(app, ["sync", str(ada), "--as", "Ada", "--home", str(home)])
+    assert done.exit_code == 1
+    assert "1 cell(s) logged" in done.output
+    assert "1 refused" in done.output
+    assert reason in done.output
+    assert set(Tracker(home, "smoke", create=False).finished_cells()) == {other.name}
 
 
-def test_a_file_that_was_changed_on_the_way_is_refused(folder):
-    cell = first_cell(folder)
-    change_json(cell / "result.json", lambda values: values["notes"].append("x"))
-    shared = exchange.read_export(folder)
-    assert "was changed after it was exported" in shared.refused[cell.name]
-    change_json(folder / "export.json", lambda values: values.update(name="Eve"))
-    with pytest.raises(SuiteError, match=r"export.json was changed"):
-        exchange.read_export(folder)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../secret",
-        "/etc/passwd",
-        "cells/../../secret",
-        "cells/" + "a" * 64 + "/../../../x",
-        "cells/x/model.pkl",
-        "run.sh",
-    ],
-)
-def test_a_name_that_leads_elsewhere_is_refused(folder, name):
-    with (folder / "SHA256SUMS").open("a") as file:
-        file.write(f"{'0' * 64}  {name}\n")
-    with pytest.raises(SuiteError, match="which no export wrote"):
-        exchange.read_export(folder)
-
-
-def test_a_link_is_not_followed(folder, tmp_path):
-    cell = first_cell(folder)
+def test_a_link_is_not_followed(ada, home, tmp_path):
+    cell, other = cells_of(ada)
     secret = tmp_path / "secret.toml"
     secret.write_bytes((cell / "profile.toml").read_bytes())
     (cell / "profile.toml").unlink()
     (cell / "profile.toml").symlink_to(secret)
-    sum_again(folder)
-    assert "no plain file" in exchange.read_export(folder).refused[cell.name]
-    moved = cell.rename(tmp_path / cell.name)
-    cell.symlink_to(moved)
-    assert "no plain file" in exchange.read_export(folder).refused[cell.name]
+    moved = other.rename(tmp_path / other.name)
+    other.symlink_to(moved)
+    refused = sync(home, ada).refused
+    assert list(refused) == [cell.name, other.name]
+    assert all("no plain file" in reason for reason in refused.values())
 
 
-def test_a_profile_name_that_leads_elsewhere_is_refused(folder):
-    change_json(folder / "export.json", lambda values: values.update(profile="../../x"))
-    sum_again(folder)
-    with pytest.raises(SuiteError, match="damaged"):
-        exchange.read_export(folder)
+def test_nothing_but_the_files_of_cells_is_read(ada, home):
+    cell = cells_of(ada)[0]
+    for name in ("model.pkl", "features.npz", "model/detector.json", "histogram.png"):
+        (cell / name).parent.mkdir(exist_ok=True)
+        (cell / name).write_bytes(pickle.dumps(Path("x")))
+    shutil.copytree(cell, ada / "results" / "run.sh")
+    assert len(sync(home, ada).new) == 2
+    names = {path.name for path in (home / "artifacts").rglob("*") if path.is_file()}
+    assert names == {"plan.json", *exchange.FILES, "histogram.png"} - {"result.json"}
+    for path in (home / "artifacts").rglob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_other_numbers_of_a_known_cell_are_shown_and_do_not_take_its_place(folder, ran, home):
-    """Scores and metrics changed together cannot be told from another computation: both values are shown."""
-    exchange.import_export(Tracker(home, "smoke"), home / "results", exchange.read_export(folder), "")
-    cell = first_cell(folder)
+@pytest.mark.parametrize("name", ["", "results/x", "notes.txt"])
+def test_a_folder_without_cells_is_one_clear_error(tmp_path, home, name):
+    (tmp_path / "eve" / name).mkdir(parents=True)
+    with pytest.raises(SuiteError, match="holds no results"):
+        sync(home, tmp_path / "eve")
+
+
+def test_other_numbers_of_a_finished_cell_are_kept_beside_and_do_not_take_its_place(ada, home):
+    sync(home, ada)
+    cell = cells_of(ada)[0]
     before = Tracker(home, "smoke").finished_cells()[cell.name]["auroc"]
     lower_score(cell / "scores.parquet")
-    sum_again(folder)
-    claims = exchange.read_export(folder).refused[cell.name]
-    assert "auroc" in claims
-    from open_set_fer.benchmark.storage.reevaluate import measured
-    from open_set_fer.benchmark.storage.results_dir import read_result
-
-    again = measured(*read_result(cell))
-    (cell / "result.json").write_text(again.to_json())
-    sum_again(folder)
-    done = CliRunner().invoke(app, ["import", str(folder), "--home", str(home)])
-    assert done.exit_code == 1
-    assert "OTHER numbers" in done.output
-    assert Tracker(home, "smoke").finished_cells()[cell.name]["auroc"] == before
-    out = home / "board"
-    done = CliRunner().invoke(app, ["leaderboard", f"mine={ran}", f"eve={folder}", "--out", str(out)])
-    assert done.exit_code == 0, done.output
-    board = json.loads((out / "leaderboard.json").read_text())
-    (shared,) = board["shared"]
-    assert shared["agreement"] == "differs"
-    assert shared["values"] == {"mine": before, "eve": again.metrics["auroc"]}
-
-
-def test_leaderboard_checks_a_store_when_asked(ran, tmp_path):
-    home = Path(shutil.copytree(ran, tmp_path / "home"))
-    run = Tracker(home, "smoke").cells()[0]
-    path = next(path for path in (home / "artifacts").rglob("scores.parquet") if run.info.run_id in str(path))
-    lower_score(path)
-    done = CliRunner().invoke(app, ["leaderboard", str(home), "--json"])
-    assert json.loads(done.stdout)["left_out"] == []
-    done = CliRunner().invoke(app, ["leaderboard", str(home), "--check", "--json"])
-    (left,) = json.loads(done.stdout)["left_out"]
-    assert "its scores give" in left["reason"]
+    assert "auroc" in sync(home, ada, "Eve").refused[cell.name]
+    theirs = compute_otherwise(cell)
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["sync", str(ada), "--as", "Eve", "--home", str(home)])
+        assert done.exit_code == 1
+        assert "OTHER numbers" in done.output
+    tracker = Tracker(home, "smoke")
+    assert tracker.finished_cells()[cell.name]["auroc"] == before
+    assert len(tracker.cells()) == 2
+    (replicate,) = tracker.replicates()  # logged once
+    assert replicate.data.tags["imported_from"] == "Eve"
+    assert replicate.data.metrics["auroc"] == theirs != before

@@ -37,8 +37,8 @@ def git(folder: Path, *arguments: str) -> str:
 
 def commit_seen(site: Path, **environment: str) -> str:
     code = (
-        "import open_set_fer; from open_set_fer.benchmark.storage.provenance import git_commit; print(open_set_fer.__file__); "
-        "print(git_commit())"
+        "import open_set_fer; from open_set_fer.benchmark.storage.provenance import git_commit; "
+        "print(open_set_fer.__file__); print(git_commit())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -55,7 +55,7 @@ def commit_seen(site: Path, **environment: str) -> str:
 
 @pytest.fixture
 def other_project(tmp_path: Path) -> Path:
-    """Another project's repository, with a commit of its own and a folder of installed packages that holds the suite."""
+    """Another project's repository, with a commit and a folder of installed packages that holds the suite."""
     project = tmp_path / "project"
     site = project / "lib"
     shutil.copytree(

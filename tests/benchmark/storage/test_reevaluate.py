@@ -1,4 +1,4 @@
-"""A raised evaluation version: numbers are measured again from the kept scores, and old ones are never beside new ones."""
+"""A raised evaluation version: cells are re-evaluated from the kept scores, and old ones are never beside new ones."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.execution.task_run import Workplace
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.storage.reevaluate import NO_ORIGIN, measured
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
+from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result, score_table
-from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
@@ -71,6 +71,7 @@ def store(home):
     folder = home / "elsewhere"
     folder.mkdir()
     (folder / "profile.toml").write_text("seeds = [0]\n")
+    (folder / "key.json").write_text("{}")
     coordinates = [
         {
             "dataset": "synthetic",
@@ -110,27 +111,18 @@ def test_scores_as_they_are_read_back_give_the_metrics_that_were_written(tmp_pat
         assert again.metrics == values
 
 
-def test_what_has_no_pseudo_labels_keeps_their_metrics(monkeypatch):
+def test_times_stay_and_metrics_that_the_evaluation_lost_go(monkeypatch):
     scores, values = made_scores()
     raise_version(monkeypatch)
-    old = CellResult(values | {"seconds.train": 3.0, "retired": 1.0}, {}, {})
-    again = measured(old, scores.drop(columns="closed_set_class"))
-    assert not again.notes
+    old = CellResult(values | {"seconds.train": 3.0, "retired": 1.0}, {}, {}, ["a note"])
+    again = measured(old, scores)
+    assert again.notes == ["a note"]
     assert again.metrics == turned(values) | {"seconds.train": 3.0}
     assert again.evaluation == cell_result.EVALUATION
 
 
-def test_scores_of_an_older_suite_have_no_auroc_by_origin_and_the_result_says_so():
-    scores, values = made_scores()
-    older = scores.drop(columns=["given_class", "origin"])
-    again = measured(CellResult(values, {}, {}, ["a note"]), older)
-    assert set(values) - set(again.metrics) == {"auroc_open_test", "auroc_open_train"}
-    assert again.notes == ["a note", NO_ORIGIN]
-    assert measured(again, older).notes == again.notes, "said once"
-
-
 @pytest.mark.parametrize("kept", [False, True])
-def test_measure_logs_anew_and_computes_nothing(home, store, monkeypatch, kept):
+def test_reevaluate_logs_anew_and_computes_nothing(home, store, monkeypatch, kept):
     before = {run.data.tags["cell_key"]: run for run in store.cells()}
     if kept:  # on disk as well, one of them damaged
         for key in before:
@@ -142,7 +134,7 @@ def test_measure_logs_anew_and_computes_nothing(home, store, monkeypatch, kept):
     raise_version(monkeypatch)
     assert store.cells() == []
     assert store.finished_cells() == {}
-    done = CliRunner().invoke(app, ["measure", "-p", "smoke", "--home", str(home), "--json"])
+    done = CliRunner().invoke(app, ["reevaluate", "-p", "smoke", "--home", str(home), "--json"])
     assert done.exit_code == 0, done.exception
     said = json.loads(done.stdout)
     assert (said["evaluation"], len(said["measured"]), said["failed"]) == (cell_result.EVALUATION, 2, [])
@@ -166,12 +158,12 @@ def test_measure_logs_anew_and_computes_nothing(home, store, monkeypatch, kept):
     assert again["measured"] == []
 
 
-def test_a_cell_that_cannot_be_measured_is_named_and_stops_no_other(home, store, monkeypatch):
+def test_a_cell_that_cannot_be_reevaluated_is_named_and_stops_no_other(home, store, monkeypatch):
     (run,) = (run for run in store.cells() if run.data.tags["method"] == "ours")
     (file,) = home.glob(f"artifacts/**/{run.info.run_id}/**/scores.parquet")
     file.unlink()
     raise_version(monkeypatch)
-    done = CliRunner().invoke(app, ["measure", "-p", "smoke", "--home", str(home), "--json"])
+    done = CliRunner().invoke(app, ["reevaluate", "-p", "smoke", "--home", str(home), "--json"])
     assert done.exit_code == 1
     said = json.loads(done.stdout)
     assert [cell["method"] for cell in said["measured"]] == ["baseline"]
@@ -180,7 +172,7 @@ def test_a_cell_that_cannot_be_measured_is_named_and_stops_no_other(home, store,
 
 def test_a_report_never_has_old_numbers_beside_new_ones(home, store, monkeypatch):
     raise_version(monkeypatch)
-    with pytest.raises(SuiteError, match=r"osfer measure. with the same --profile"):
+    with pytest.raises(SuiteError, match=r"osfer reevaluate. with the same --profile"):
         load(store)
     (old,) = (run for run in store.outdated() if run.data.tags["method"] == "ours")
     parent = store.start_benchmark([], "", "osfer run")
@@ -192,10 +184,10 @@ def test_a_report_never_has_old_numbers_beside_new_ones(home, store, monkeypatch
     }
     (warning,) = (warn for warn in found.warnings if "evaluation" in warn.text)
     assert (warning.methods, "surprise seed 0" in warning.text) == (("baseline",), True)
-    assert "osfer measure --profile smoke" in warning.text
+    assert "osfer reevaluate --profile smoke" in warning.text
 
 
-def test_the_next_run_measures_what_it_would_otherwise_count_as_done(home, monkeypatch):
+def test_the_next_run_reevaluates_what_it_would_otherwise_count_as_done(home, monkeypatch):
     profile = load_profile("smoke")
     name = profile.name
     cells, faces = make_plan(profile, Selection(methods=("baseline",)), home / "cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,8 +13,8 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage import tracking
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage import mlflow_reader, mlflow_writer
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 
 
@@ -43,7 +44,7 @@ def log_cell(tracker: Tracker, tmp_path: Path, finish: str = "FINISHED", **value
     pd.DataFrame({"id": ["a", "b", "c"]}).to_parquet(folder / "scores.parquet")
     (folder / "profile.toml").write_text("seeds = [0]\n")
     found = result(**values)
-    plan = {name: found.tags[name] for name in ("cell_key", *tracking.COORDINATES)}
+    plan = {name: found.tags[name] for name in ("cell_key", *mlflow_reader.COORDINATES)}
     parent = tracker.start_benchmark([plan | {"seed": int(plan["seed"])}], "", "osfer run")
     tracker.log_cell(parent, found, folder, {})
     tracker.end(parent, finish)
@@ -93,7 +94,7 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
     run = tracker.client.get_run(parent)
     assert run.info.status == "KILLED"
     named = {name: value for name, value in run.data.metrics.items() if not name.endswith(("ours-0", "dias"))}
-    odd = tracking._metric_part("λ ours")
+    odd = mlflow_writer._metric_part("λ ours")
     assert named == {
         "auroc.ours": 0.625,
         "cells.ours": 2,
@@ -103,7 +104,7 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
         f"cells.{odd}": 1,
     }
     assert odd.startswith("_ ours-")
-    assert odd != tracking._metric_part("μ ours")
+    assert odd != mlflow_writer._metric_part("μ ours")
 
 
 def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path, home):
@@ -143,7 +144,7 @@ def test_reading_makes_nothing(tmp_path):
     assert not (tmp_path / "home").exists()
     log_cell(Tracker(tmp_path / "home", "made"), tmp_path)
     assert Tracker(tmp_path / "home", "other", create=False).cells() == []
-    assert list(tracking.stored_experiments(tmp_path / "home")) == ["made"]
+    assert list(mlflow_reader.stored_experiments(tmp_path / "home")) == ["made"]
 
 
 def test_lost_artifacts_are_named(tmp_path, home):
@@ -158,13 +159,14 @@ def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path, home):
     log_cell(Tracker(home, "old"), tmp_path, started=1.0, ended=2.0)
     time.sleep(0.01)
     log_cell(Tracker(home, "new"), tmp_path)
-    found = tracking.stored_experiments(home)
+    found = mlflow_reader.stored_experiments(home)
     assert list(found) == ["new", "old"]
-    link = tracking.experiment_link("http://127.0.0.1:5000/", found["new"])
+    link = mlflow_reader.experiment_link("http://127.0.0.1:5000/", found["new"])
     assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{found['new']}/runs?workflowType=machine_learning&")
     assert "&orderByKey=metrics.%60auroc%60&" in link  # sorted by time the page folds cells into their parents
     assert (
-        tracking.run_link("http://h", "3", "abc") == "http://h/#/experiments/3/runs/abc?workflowType=machine_learning"
+        mlflow_reader.run_link("http://h", "3", "abc")
+        == "http://h/#/experiments/3/runs/abc?workflowType=machine_learning"
     )
 
 
@@ -177,15 +179,14 @@ def test_a_store_in_a_file_is_asked_what_mlflow_would_say(tmp_path, home):
     parent = log_cell(tracker, tmp_path, seed=3)
     tracker.log_failure(parent, result(seed=4).tags, "Traceback", "no")
     old, gone = (run for seed in (1, 3) for run in tracker.cells() if run.data.tags["seed"] == str(seed))
-    tracker.client.delete_tag(old.info.run_id, tracking.EVALUATION)
+    tracker.client.set_tag(old.info.run_id, mlflow_reader.EVALUATION, "1")
     tracker.client.delete_run(gone.info.run_id)
-    local = [tracker.finished(), [tracker._runs_of(f"ours-{seed}") for seed in range(5)], tracker.outdated()]
+    local = [tracker.finished(), tracker.outdated()]
     tracker._local = False  # as of a server
-    by_search = [tracker.finished(), [tracker._runs_of(f"ours-{seed}") for seed in range(5)], tracker.outdated()]
+    by_search = [tracker.finished(), tracker.outdated()]
     assert sorted(local[0], key=str) == sorted(by_search[0], key=str)
-    assert [len(runs) for runs in local[1]] == [1, 1, 0, 0, 1]
-    assert local[1] == by_search[1]
-    assert [run.info.run_id for run in local[2]] == [run.info.run_id for run in by_search[2]] == [old.info.run_id]
+    assert [tracker.is_finished(f"ours-{seed}") for seed in range(5)] == [True, False, False, False, False]
+    assert [run.info.run_id for run in local[1]] == [run.info.run_id for run in by_search[1]] == [old.info.run_id]
     assert {cell.key: (cell.auroc, cell.is_current) for cell in local[0]} == {
         "ours-0": (0.25, True),
         "ours-1": (0.75, False),
@@ -197,11 +198,39 @@ def test_what_a_request_taken_twice_has_left_is_removed_at_the_runs_end(tmp_path
     log_cell(tracker, tmp_path, seed=0)
     parent, other = (tracker.start_benchmark([], "", "osfer run") for _ in range(2))
     for owner in (parent, other):
-        tags = {tracking.KIND: "cell", "cell_key": "ours-1", "mlflow.parentRunId": owner}
+        tags = {mlflow_reader.KIND: "cell", "cell_key": "ours-1", "mlflow.parentRunId": owner}
         tracker.client.create_run(tracker.experiment_id, tags=tags)
     tracker.end(parent, "FINISHED")
-    left = [run for run in tracker._search(f"tags.`{tracking.KIND}` = 'cell'") if run.info.status == "RUNNING"]
+    left = [run for run in tracker._search(f"tags.`{mlflow_reader.KIND}` = 'cell'") if run.info.status == "RUNNING"]
     assert [run.data.tags["mlflow.parentRunId"] for run in left] == [other]  # another run may be writing its own
+
+
+def documented(head: str) -> set[str]:
+    """The names in the first column of a table of docs/mlflow.md."""
+    text = (Path(__file__).parents[3] / "docs" / "mlflow.md").read_text("utf-8")
+    table = text.partition(f"\n| {head} | ")[2].partition("\n\n")[0]
+    return {name for line in table.splitlines()[2:] for name in re.findall("`(.*?)`", line.split("|")[1])}
+
+
+def test_the_documented_schema_is_that_of_a_logged_cell(ran):
+    tracker = Tracker(ran, "smoke", create=False)
+    run = tracker.cells()[0]
+    patterns = {
+        head: re.compile("|".join(re.sub(r"\\\*|<\w+>", ".+", re.escape(name)) for name in documented(head)))
+        for head in ("tag", "param", "metric", "artifact")
+    }
+    logged = {
+        "tag": {name for name in run.data.tags if not name.startswith("mlflow.")} - {mlflow_reader.KIND},
+        "param": set(run.data.params),
+        "metric": set(run.data.metrics),
+        "artifact": {file.path for file in tracker.client.list_artifacts(run.info.run_id)},
+    }
+    for head, names in logged.items():
+        assert [name for name in names if not patterns[head].fullmatch(name)] == [], head
+    sometimes = {"gpu", "label_share", "features", "models", "imported_from", "study", "study_run", "trial"}
+    assert documented("tag") - logged["tag"] == sometimes
+    assert {name for name in documented("metric") if "<" not in name} - logged["metric"] == set()
+    assert documented("artifact") - logged["artifact"] == {"features.npz"}
 
 
 def test_homes_with_one_sqlite_address_wait_for_each_other(tmp_path, empty_store):

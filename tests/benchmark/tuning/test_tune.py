@@ -22,7 +22,7 @@ from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.benchmark.protocols.task import split_faces
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.tuning import tune as tuning
 from open_set_fer.benchmark.tuning.study import STAMP, Storage, Study, Trial, Verdict, choice
 from open_set_fer.benchmark.tuning.tune import Search, grid_of, study_protocols, tune, validation_faces

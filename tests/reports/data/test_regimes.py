@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import load, protocol_order
 from open_set_fer.reports.render import render
 from open_set_fer.reports.tables.build import all_tables

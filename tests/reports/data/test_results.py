@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage.tracking import Tracker, read_notes
+from open_set_fer.benchmark.storage.mlflow_reader import read_notes
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import Results, load, method_order, protocol_order
 from tests.reports.conftest import ODD, Store

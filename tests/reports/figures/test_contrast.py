@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.evaluation.metrics import cell_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.figures.base import ReportFigure

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.paper import figure6_value
 from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.figures.pseudo_labels import GROUPS, label_figures

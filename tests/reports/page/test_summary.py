@@ -7,7 +7,7 @@ from typing import cast
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import Results, typed_frame
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.tables.build import DEMONSTRATION

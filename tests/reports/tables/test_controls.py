@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.render import render

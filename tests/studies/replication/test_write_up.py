@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.storage.tracking import Tracker
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.tables.controls import controls_of
 from open_set_fer.studies.replication import write_up as replication
