@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -37,9 +37,8 @@ from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
 if TYPE_CHECKING:
     from open_set_fer.benchmark.planning.cells import Selection
     from open_set_fer.benchmark.planning.profile import Profile
-    from open_set_fer.benchmark.tuning.plan import StudySettings
     from open_set_fer.benchmark.tuning.storage import Storage
-    from open_set_fer.benchmark.tuning.study import Objective, Study
+    from open_set_fer.benchmark.tuning.study import Study
     from open_set_fer.reports.study import StudyReport
 
 app = typer.Typer(invoke_without_command=True)
@@ -120,6 +119,7 @@ def tune(
     from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.tuning import tune as tuning
+    from open_set_fer.benchmark.tuning.plan import StudyPlan
     from open_set_fer.benchmark.tuning.storage import Storage
     from open_set_fer.benchmark.tuning.study import OBJECTIVES
 
@@ -128,19 +128,22 @@ def tune(
     search = tuning.Search(
         trials, _member(sampler, tuning.SAMPLERS, "sampler"), timeout, _member(pruner, tuning.PRUNERS, "pruner")
     )
-    studies = _studies(loaded, selection, _member(objective, OBJECTIVES, "objective"))
+    aim = _member(objective, OBJECTIVES, "objective")
+    dataset, labels = _studied(loaded, selection)
+    selection = replace(selection, datasets=(dataset,))
     place = Storage.of(storage, writable(home))
     refused = False
-    for settings in studies:
+    for label in labels:
         try:
-            study = tuning.tune(settings, search, home, RunOptions(device, threads), command_line(), place)
+            plan = StudyPlan.of(loaded, label, selection, home / "cache", aim)
+            study = tuning.tune(plan, search, home, RunOptions(device, threads), command_line(), place)
         except KeyboardInterrupt as stop:
-            _exit_stopped(stop, place, settings)
+            _exit_stopped(stop, place, loaded.name, label)
         except SuiteError as error:
-            if len(studies) == 1 or isinstance(error, TrackingAway):
+            if len(labels) == 1 or isinstance(error, TrackingAway):
                 raise
             refused = True
-            log.error("%s: %s", settings.label, summary(error))
+            log.error("%s: %s", label, summary(error))
         else:
             _print_study(study)
     command = ["osfer", "tune", "show", "--profile", profile or loaded.name, "--home", str(home)]
@@ -151,30 +154,24 @@ def tune(
         sys.exit(1)
 
 
-def _studies(profile: Profile, selection: Selection, objective: Objective) -> list[StudySettings]:
-    """One study for each label."""
-    from open_set_fer.benchmark.tuning.plan import StudySettings
-
+def _studied(profile: Profile, selection: Selection) -> tuple[str, tuple[str, ...]]:
+    """The data set and the labels, one for each study."""
     datasets = selection.datasets or tuple(profile.default_datasets or profile.datasets)
     if len(datasets) > 1:
         raise SuiteError(f"a study is on one data set, not on {', '.join(datasets)}", "choose it with --dataset")
-    labels = selection.methods or tuple(profile.search)
-    if not labels:
-        raise SuiteError(
-            f"profile {profile.name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`"
-        )
-    seeds = selection.seeds or tuple(profile.seeds)
-    return [StudySettings(profile, label, datasets[0], seeds, selection.open_classes, objective) for label in labels]
+    if labels := selection.methods or tuple(profile.search):
+        return datasets[0], labels
+    raise SuiteError(f"profile {profile.name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
 
 
-def _exit_stopped(stop: KeyboardInterrupt, storage: Storage, settings: StudySettings) -> NoReturn:
+def _exit_stopped(stop: KeyboardInterrupt, storage: Storage, profile: str, label: str) -> NoReturn:
     """Say what is kept of a study and how it goes on, and exit as the signal does."""
     from open_set_fer.benchmark.tuning.study import Study, stored_studies
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not kill the exit
-    count, label = 0, settings.label
+    count = 0
     with suppress(SuiteError):
-        count = len(Study.of(stored_studies(storage, settings.profile.name, (label,))[0]).finished)
+        count = len(Study.of(stored_studies(storage, profile, (label,))[0]).finished)
     text = (
         f"stopped; {count} finished trials of {label} are kept, and the cells of the one that was stopped, "
         f"the same command goes on: {command_line()}"

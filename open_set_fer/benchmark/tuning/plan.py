@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,36 +30,53 @@ HELD_OUT = 5
 
 
 @dataclass(frozen=True)
-class StudySettings:
-    """A study: a label of a profile on one data set. open_classes: as in --open; empty for the objective's own."""
+class StudyPlan:
+    """What a study is, and the cells of its trials.
+
+    profile: with flipped labels if the objective is 'control'. start: its own values of the searched settings.
+    selection: data set, label and seeds. chosen: how the best values are chosen, in words.
+    """
 
     profile: Profile
     label: str
-    dataset: str
-    seeds: tuple[int, ...]
-    open_classes: tuple[str, ...] = ()
-    objective: Objective = "auroc"
-
-
-@dataclass(frozen=True)
-class StudyPlan:
-    """Cells of a study's trials.
-
-    profile: with flipped labels if the objective is 'control'. chosen: how the best values are chosen, in words.
-    start: the profile's own values.
-    """
-
-    settings: StudySettings
-    profile: Profile
+    objective: Objective
+    start: dict[str, Any]
+    selection: Selection
     protocols: list[Protocol]
     chosen: str
-    start: dict[str, Any]
     cache: Path
 
-    @property
-    def label(self) -> str:
-        """The method label that is tuned."""
-        return self.settings.label
+    @classmethod
+    def of(
+        cls,
+        profile: Profile,
+        label: str,
+        selection: Selection,
+        cache: Path,
+        objective: Objective = "auroc",
+    ) -> StudyPlan:
+        """Choose faces and protocols; SuiteError for a wrong [search] entry or an objective that does not fit.
+
+        The selection names one data set, and the classes that are open if not the objective's own choice.
+        """
+        start, open_classes = profile.searched(label), selection.open_classes
+        (dataset,) = selection.datasets
+        faces = profile.dataset(dataset).load(cache)
+        if objective != "test":
+            faces = validation_faces(faces)
+        if objective == "control":
+            profile, protocols, chosen = control_study(faces, profile, open_classes)
+        elif profile.protocols.regime.is_control:
+            raise SuiteError(
+                f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
+                "tune with --objective control",
+            )
+        else:
+            choose = reported_study if objective == "test" else study_protocols
+            protocols, chosen = choose(faces, profile, open_classes)
+        seeds = selection.seeds or tuple(profile.seeds)
+        selection = Selection((dataset,), methods=(label,), seeds=seeds)
+        return cls(profile, label, objective, start, selection, protocols, chosen, cache)
 
     @property
     def space(self) -> dict[str, list[Any] | Range]:
@@ -70,16 +86,15 @@ class StudyPlan:
     @property
     def stamp(self) -> dict[str, str]:
         """Tag and attribute of everything that was chosen on the test split."""
-        return {"stamp": STAMP} if self.settings.objective == "test" else {}
+        return {"stamp": STAMP} if self.objective == "test" else {}
 
     def cells(self, values: dict[str, Any]) -> tuple[Profile, list[Cell], dict[str, FaceSet]]:
         """The profile with these values, its cells and their data sets."""
-        stamp = f"{STAMP}: " * bool(self.stamp)
+        stamp, view = (f"{STAMP}: ", None) if self.objective == "test" else ("", validation_faces)
         tried = self.profile.with_values(self.label, values).model_copy(
             update={"selection": f"{stamp}a trial of a study: {self.chosen}"}
         )
-        selection = Selection((self.settings.dataset,), methods=(self.label,), seeds=self.settings.seeds)
-        return tried, *make_plan(tried, selection, self.cache, view_of(self.settings.objective), self.protocols)
+        return tried, *make_plan(tried, self.selection, self.cache, view, self.protocols)
 
     def name(self) -> str:
         """Name the study by a digest of the space and of everything else that a trial depends on."""
@@ -87,33 +102,7 @@ class StudyPlan:
         _, cells, _ = self.cells(first)
         spaces = {key: space if isinstance(space, list) else space.model_dump() for key, space in self.space.items()}
         suffix = digest([spaces, sorted(cell.key for cell in cells)])[:8]
-        return f"{self.profile.name}.{self.label}.{self.settings.objective}.{suffix}"
-
-
-def plan_study(settings: StudySettings, cache: Path) -> StudyPlan:
-    """Choose faces and protocols; SuiteError for a wrong [search] entry or an objective that does not fit."""
-    profile, open_classes = settings.profile, settings.open_classes
-    start = profile.searched(settings.label)
-    faces = profile.dataset(settings.dataset).load(cache)
-    if view := view_of(settings.objective):
-        faces = view(faces)
-    if settings.objective == "control":
-        profile, protocols, chosen = control_study(faces, profile, open_classes)
-    elif profile.protocols.regime.is_control:
-        raise SuiteError(
-            f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
-            "tune with --objective control",
-        )
-    elif settings.objective == "test":
-        protocols, chosen = reported_study(faces, profile, open_classes)
-    else:
-        protocols, chosen = study_protocols(faces, profile, open_classes)
-    return StudyPlan(settings, profile, protocols, chosen, start, cache)
-
-
-def view_of(objective: Objective) -> Callable[[FaceSet], FaceSet] | None:
-    """The change of a data set under an objective."""
-    return None if objective == "test" else validation_faces
+        return f"{self.profile.name}.{self.label}.{self.objective}.{suffix}"
 
 
 def validation_faces(faces: FaceSet) -> FaceSet:

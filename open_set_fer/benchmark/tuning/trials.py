@@ -57,7 +57,6 @@ class Trials:
     command: str
     is_silent: bool = field(default=False, init=False)
     """Whether the present trial's first cell was computed and has reported no scores."""
-    is_warned: bool = field(default=False, init=False)
 
     def measure(self, trial: optuna.Trial) -> float:
         """Compute a trial's cells; returns their mean AUROC."""
@@ -80,7 +79,7 @@ class Trials:
         if outcome.waiting:
             runner.tracker.ping()  # raises TrackingAway: the trial is tried again when the server is back
         runs = {cell.key: runs[cell.key] for cell in cells if cell.key in runs}
-        if self.plan.settings.objective == "control":
+        if self.plan.objective == "control":
             self._check_reads_labels(trial, list(runs.values()))
         measured = [_place(cell) | _result(runs[cell.key]) for cell in cells if cell.key in runs]
         return self._value(trial, values, outcome, measured, len(cells))
@@ -111,10 +110,10 @@ class Trials:
             trial.set_user_attr("error", fault)
             log.info("%s trial %d failed, %s", label, trial.number, values)
             raise TrialFailed(fault)
-        if self.is_silent and not self.is_warned:
-            self.is_warned = True
+        if self.is_silent:
             text = "%s reports no scores while it trains: --pruner %s stops none of its trials"
             log.warning(text, label, self.pruner)
+            self.pruner, self.is_silent = "none", False  # said once
         log.info("%s trial %d: AUROC %.3f, %s", label, trial.number, value, values)
         return value
 
@@ -122,7 +121,7 @@ class Trials:
         return {
             "study": self.study.study_name,
             "trial": str(trial.number),
-            "objective": self.plan.settings.objective,
+            "objective": self.plan.objective,
             "mlflow.parentRunId": self.parent,
             "mlflow.runName": f"trial {trial.number} · {self.plan.label}",
             **self.plan.stamp,

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from open_set_fer.benchmark.execution.signals import Stop, stopped_by_signals
 from open_set_fer.benchmark.planning.profile import Range
 from open_set_fer.benchmark.planning.settings import settings_of
-from open_set_fer.benchmark.tuning.plan import StudyPlan, StudySettings, plan_study
+from open_set_fer.benchmark.tuning.plan import StudyPlan
 from open_set_fer.benchmark.tuning.storage import Storage, try_again, unwarned
 from open_set_fer.benchmark.tuning.study import AREAS, Study, choice, without_retried
 from open_set_fer.benchmark.tuning.trials import ReadsNoLabel, TrialFailed, Trials
@@ -57,7 +57,7 @@ class Search:
 
 
 def tune(
-    settings: StudySettings,
+    plan: StudyPlan,
     search: Search,
     home: Path,
     options: RunOptions,
@@ -72,7 +72,6 @@ def tune(
     """
     from open_set_fer.benchmark.storage.tracking import Tracker
 
-    plan = plan_study(settings, home / "cache")
     study = open_study(plan, search, (storage or Storage.of("", home)).open())
     tracker = Tracker(home, f"{plan.profile.name}-tuning")
     parent = tracker.open_study(study.study_name, _tags(plan, study.study_name, command))
@@ -87,7 +86,7 @@ def tune(
                 tracker.end_study(parent)
     result = Study.of(study)
     if not any(trial.state in ("finished", "pruned", "running") for trial in result.trials):
-        raise SuiteError(f"every trial of {settings.label} failed", "see the errors above")
+        raise SuiteError(f"every trial of {plan.label} failed", "see the errors above")
     return result
 
 
@@ -99,14 +98,14 @@ def open_study(plan: StudyPlan, search: Search, backend: optuna.storages.BaseSto
         storage=backend, study_name=name, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
     )
     with unwarned():
-        study.set_metric_names([AREAS[plan.settings.objective]])  # else optuna-dashboard calls it "Objective 0"
+        study.set_metric_names([AREAS[plan.objective]])  # else optuna-dashboard calls it "Objective 0"
     attributes = {
         "profile": plan.profile.name,
         "label": plan.label,
-        "objective": plan.settings.objective,
+        "objective": plan.objective,
         "own": plan.start,
         "chosen": plan.chosen,
-        "dataset": plan.settings.dataset,
+        "dataset": plan.selection.datasets[0],
         "started": time.time(),
         "experiment": f"{plan.profile.name}-tuning",
         "choices": {key: space for key, space in plan.space.items() if isinstance(space, list)},
@@ -124,7 +123,7 @@ def _tags(plan: StudyPlan, name: str, command: str) -> dict[str, str]:
     stamp = "".join(f"**{text}.** " for text in plan.stamp.values())
     return {
         "study": name,
-        "objective": plan.settings.objective,
+        "objective": plan.objective,
         "profile": plan.profile.name,
         "method": plan.label,
         "selection": plan.chosen,
@@ -152,7 +151,7 @@ def work(study: optuna.Study, search: Search, measure: Callable[[optuna.Trial], 
     end = math.inf if search.timeout is None else time.monotonic() + search.timeout
 
     def objective(trial: optuna.Trial) -> float:
-        if search.sampler in ("tpe", "random", "gp"):
+        if search.sampler != "grid":
             # Seeded by the trial's number, no restart and no second worker draws the same values again.
             study.sampler = sampler_of(search.sampler, {}, trial.number)
         try:

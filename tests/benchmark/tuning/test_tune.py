@@ -24,8 +24,8 @@ from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.benchmark.storage.tracking import Tracker
 from open_set_fer.benchmark.tuning import storage as storages
 from open_set_fer.benchmark.tuning import tune as tuning
-from open_set_fer.benchmark.tuning.plan import StudySettings, study_protocols, validation_faces
-from open_set_fer.benchmark.tuning.storage import MAX_RETRY, Storage
+from open_set_fer.benchmark.tuning.plan import StudyPlan, study_protocols, validation_faces
+from open_set_fer.benchmark.tuning.storage import Storage
 from open_set_fer.benchmark.tuning.study import STAMP, Study, Trial, Verdict, choice
 from open_set_fer.benchmark.tuning.trials import Trials
 from open_set_fer.benchmark.tuning.tune import Search, grid_of, sampler_of, trials_to_begin, tune, work
@@ -180,8 +180,9 @@ def tuned(
     **more,
 ):
     loaded = load_profile(profile or write(tmp_path, search))
-    settings = StudySettings(loaded, label, "synthetic", (0,), opened, objective)
-    return tune(settings, Search(trials, **more), tmp_path / "home", RunOptions(), "osfer tune", storage)
+    selection, home = Selection(("synthetic",), seeds=(0,), open_classes=opened), tmp_path / "home"
+    plan = StudyPlan.of(loaded, label, selection, home / "cache", objective)
+    return tune(plan, Search(trials, **more), home, RunOptions(), "osfer tune", storage)
 
 
 def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
@@ -334,9 +335,12 @@ def quick(backend, sampler="random", space=None):
     """A worker's view of a study whose trials cost nothing."""
     import optuna
 
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=backend, study_name="s", sampler=sampler_of(sampler, space or {}), load_if_exists=True
     )
+    for key in ("profile", "label", "objective", "own", "chosen"):
+        study.set_user_attr(key, key)
+    return study
 
 
 def draw(trial):
@@ -351,12 +355,12 @@ def states(study):
     return [trial.state.name for trial in study.get_trials()]
 
 
-def abandon(study, backend, space=(), key="a"):
+def abandon(study, backend, space=()):
     """Begin a trial as a worker does that is killed in it, an hour ago."""
     from sqlalchemy import text
 
     trial = study.ask()
-    _ = trial.suggest_categorical(key, space) if space else draw(trial)
+    _ = trial.suggest_categorical("a", space) if space else draw(trial)
     backend.record_heartbeat(trial._trial_id)
     with backend.engine.begin() as connection:
         connection.execute(text("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')"))
@@ -394,11 +398,20 @@ def test_a_dead_workers_trial_is_tried_again_and_a_living_ones_is_left_alone(bac
     work_on(quick(backend), 1)  # there are enough trials: it only tries again what was lost
     assert states(study) == ["FAIL", "RUNNING", "COMPLETE", "FAIL", "COMPLETE"]
     assert study.trials[4].params == late.params
-    for _ in range(MAX_RETRY + 1):
+
+
+def test_values_in_which_workers_die_are_given_up(backend):
+    study = quick(backend)
+    work_on(study, 1)
+    for _ in range(3):
         abandon(study, backend)
-        backend.record_heartbeat(living._trial_id)
-        trials_to_begin(study, Search(1))
-    assert states(study)[5:] == ["FAIL"] * (MAX_RETRY + 1), "not queued again"
+        trials_to_begin(study, Search(1))  # queues the values again, the last time gives them up
+    assert states(study) == ["COMPLETE", "FAIL", "FAIL", "FAIL"], "not queued again"
+    work_on(quick(backend), 1)
+    last = Study.of(study)
+    assert [trial.state for trial in last.trials] == ["finished", "failed"]
+    assert last.trials[1].note == "3 workers died in it"
+    assert study.trials[3].system_attrs["retry_history"] == [1, 2]
 
 
 @both_files
@@ -492,31 +505,6 @@ def test_no_trial_is_begun_after_the_timeout(backend, caplog):
     work_on(study, 3, timeout=0.0)
     assert states(study) == []
     assert "the time of --timeout is over" in caplog.text
-
-
-@pytest.mark.slow
-def test_values_in_which_workers_die_are_given_up(tmp_path):
-    """Trials of killed workers, in a storage as on a server."""
-    import optuna
-
-    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
-    server = Storage(f"sqlite+pysqlite:///{tmp_path / 'server.db'}")
-    study = tuned(tmp_path, 1, search, "baseline", storage=server)
-    backend = server.open()
-    stored = optuna.load_study(study_name=study.name, storage=backend)
-    lost = abandon(stored, backend, (1, 2), "closed_set.epochs")
-    done = tuned(tmp_path, 2, search, "baseline", storage=server)
-    assert [trial.state for trial in done.trials] == ["finished", "finished"]
-    assert done.trials[1].values == lost.params
-    assert stored.trials[lost.number].state == optuna.trial.TrialState.FAIL
-    for _ in range(MAX_RETRY + 1):
-        left = abandon(stored, backend, (1, 2), "closed_set.epochs")
-        trials_to_begin(stored, Search(2))  # queues the values again, the last time gives them up
-    done = tuned(tmp_path, 2, search, "baseline", storage=server)
-    assert [trial.state for trial in done.trials] == ["finished", "finished", "failed"]
-    assert done.trials[2].note == "3 workers died in it"
-    assert stored.trials[-1].number == left.number, "not queued again"
-    assert stored.trials[-1].system_attrs["retry_history"] == [left.number - 2, left.number - 1]
 
 
 def test_a_method_that_reports_nothing_is_said_once_to_be_no_matter_for_the_pruner(caplog):
@@ -699,8 +687,8 @@ def test_tune_on_the_command_line(tmp_path):
 
 
 def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, monkeypatch):
-    def tuned(settings, *_):
-        if settings.label == "baseline":
+    def tuned(plan, *_):
+        if plan.label == "baseline":
             raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
         return study_of(trial(0, 0.5))
 
