@@ -1,4 +1,4 @@
-"""The command tune: hyperparameter studies, and what they found."""
+"""The command tune: hyperparameter studies and their results."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import shlex
 import signal
 import sys
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.table import Table
@@ -34,7 +35,10 @@ from open_set_fer.console import console, log, out
 from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.tuning.study import Storage, Study
+    from open_set_fer.benchmark.planning.cells import Selection
+    from open_set_fer.benchmark.planning.profile import Profile
+    from open_set_fer.benchmark.tuning.storage import Storage
+    from open_set_fer.benchmark.tuning.study import Study
     from open_set_fer.reports.study import StudyReport
 
 app = typer.Typer(invoke_without_command=True)
@@ -42,12 +46,42 @@ StorageOption = Annotated[
     str,
     typer.Option(
         metavar="URL",
-        help="Where studies are kept: a database file or URL (postgresql://host/studies), or journal:PATH, a file that the "
-        "machines of a cluster share (default: studies.db in the home).",
+        help="Where studies are kept: a database file or URL (postgresql://host/studies), or journal:PATH, a file that "
+        "the machines of a cluster share (default: studies.db in the home).",
     ),
 ]
 MethodOption = Annotated[
     str, typer.Option("--method", "-m", help="Labels with a [search] table, comma-separated (default: all).")
+]
+OpenOption = Annotated[
+    str, typer.Option("--open", help="Open classes to study on (default: compound, contempt where not reported).")
+]
+ObjectiveOption = Annotated[
+    str,
+    typer.Option(
+        help="auroc: of open faces, outside the test split; control: of flipped labels of closed faces, without any "
+        "open face, for methods that learn from labels; test: on the tables' own faces, and every output says so."
+    ),
+]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Trials of each label in all, the profile's own settings first (default: 6; the whole grid)."
+    ),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, metavar="SECONDS", help="Begin no trial of a label after so long (default: no limit)."),
+]
+SamplerOption = Annotated[
+    str, typer.Option(help="tpe, random, gp (Gaussian process) or grid (every combination of the listed values).")
+]
+PrunerOption = Annotated[
+    str,
+    typer.Option(
+        help="none, or hyperband: stop trials early by the AUROC of their first cell (for methods that report while "
+        "they train: ours, o2u, co-teaching)."
+    ),
 ]
 
 
@@ -63,38 +97,14 @@ def tune(
     context: typer.Context,
     profile: ProfileOption = "",
     dataset: DatasetOption = "",
-    opened: Annotated[
-        str, typer.Option("--open", help="Open classes to study on (default: compound, contempt where not reported).")
-    ] = "",
+    open_classes: OpenOption = "",
     method: MethodOption = "",
     seed: SeedOption = "",
-    objective: Annotated[
-        str,
-        typer.Option(
-            help="auroc: of open faces, outside the test split; control: of flipped labels of closed faces, without any open "
-            "face, for methods that learn from labels; test: on the tables' own faces, and every output says so."
-        ),
-    ] = "auroc",
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Trials of each label in all, the profile's own settings first (default: 6; the whole grid)."
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(min=0.0, metavar="SECONDS", help="Begin no trial of a label after so long (default: no limit)."),
-    ] = None,
-    sampler: Annotated[
-        str, typer.Option(help="tpe, random, gp (Gaussian process) or grid (every combination of the listed values).")
-    ] = "tpe",
-    pruner: Annotated[
-        str,
-        typer.Option(
-            help="none, or hyperband: stop trials early by the AUROC of their first cell (for methods that report while they "
-            "train: ours, o2u, co-teaching)."
-        ),
-    ] = "none",
+    objective: ObjectiveOption = "auroc",
+    trials: TrialsOption = None,
+    timeout: TimeoutOption = None,
+    sampler: SamplerOption = "tpe",
+    pruner: PrunerOption = "none",
     storage: StorageOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -109,72 +119,65 @@ def tune(
     from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.tuning import tune as tuning
-    from open_set_fer.benchmark.tuning.study import OBJECTIVES, Storage
+    from open_set_fer.benchmark.tuning.plan import StudyPlan
+    from open_set_fer.benchmark.tuning.storage import Storage
+    from open_set_fer.benchmark.tuning.study import OBJECTIVES
 
-    options = RunOptions(device, threads)
     loaded = load_profile(default_profile(profile, dataset))
-    name = loaded.name
-    selection = CellOptions(dataset=dataset, open_classes=opened, method=method, seed=seed).selection()
-    faces = selection.datasets or tuple(loaded.default_datasets or loaded.datasets)
-    if len(faces) > 1:
-        raise SuiteError(f"a study is on one data set, not on {', '.join(faces)}", "choose it with --dataset")
-    aim = _known(objective, OBJECTIVES, "objective")
+    selection = CellOptions(dataset=dataset, open_classes=open_classes, method=method, seed=seed).selection()
     search = tuning.Search(
-        trials, _known(sampler, tuning.SAMPLERS, "sampler"), timeout, _known(pruner, tuning.PRUNERS, "pruner")
+        trials, _member(sampler, tuning.SAMPLERS, "sampler"), timeout, _member(pruner, tuning.PRUNERS, "pruner")
     )
-    labels = selection.methods or tuple(loaded.search)
-    if not labels:
-        raise SuiteError(f"profile {name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
+    aim = _member(objective, OBJECTIVES, "objective")
+    dataset, labels = _studied(loaded, selection)
+    selection = replace(selection, datasets=(dataset,))
     place = Storage.of(storage, writable(home))
     refused = False
     for label in labels:
         try:
-            study = tuning.tune(
-                loaded,
-                label,
-                search,
-                faces[0],
-                selection.open_classes,
-                selection.seeds or tuple(loaded.seeds),
-                home,
-                options,
-                command_line(),
-                aim,
-                place,
-            )
+            plan = StudyPlan.of(loaded, label, selection, home / "cache", aim)
+            study = tuning.tune(plan, search, home, RunOptions(device, threads), command_line(), place)
         except KeyboardInterrupt as stop:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not kill the exit
-            console.print(
-                f"stopped; {_kept(place, name, label)}, the same command goes on: {command_line()}",
-                soft_wrap=True,
-                highlight=False,
-            )
-            sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
-        except TrackingAway:
-            raise
+            _exit_stopped(stop, place, loaded.name, label)
         except SuiteError as error:
-            if len(labels) == 1:
+            if len(labels) == 1 or isinstance(error, TrackingAway):
                 raise
             refused = True
             log.error("%s: %s", label, summary(error))
-            continue
-        _print_study(study)
-    shown = shlex.join(
-        [
-            "osfer",
-            "tune",
-            "show",
-            "--profile",
-            profile or name,
-            "--home",
-            str(home),
-            *(["--storage", masked(storage)] if storage else []),
-        ]
-    )
-    console.print(f"next: {shown}", soft_wrap=True, highlight=False)
-    console.print(f"or: {_dashboard(place)}", soft_wrap=True, highlight=False)
+        else:
+            _print_study(study)
+    command = ["osfer", "tune", "show", "--profile", profile or loaded.name, "--home", str(home)]
+    command += ["--storage", masked(storage)] if storage else []
+    for text in (f"next: {shlex.join(command)}", f"or: {_dashboard(place)}"):
+        console.print(text, soft_wrap=True, highlight=False)
     if refused:
         sys.exit(1)
+
+
+def _studied(profile: Profile, selection: Selection) -> tuple[str, tuple[str, ...]]:
+    """The data set and the labels, one for each study."""
+    datasets = selection.datasets or tuple(profile.default_datasets or profile.datasets)
+    if len(datasets) > 1:
+        raise SuiteError(f"a study is on one data set, not on {', '.join(datasets)}", "choose it with --dataset")
+    if labels := selection.methods or tuple(profile.search):
+        return datasets[0], labels
+    raise SuiteError(f"profile {profile.name} has no [search] table", "write one: see `osfer profile show ferplus-cpu`")
+
+
+def _exit_stopped(stop: KeyboardInterrupt, storage: Storage, profile: str, label: str) -> NoReturn:
+    """Say what is kept of a study and how it goes on, and exit as the signal does."""
+    from open_set_fer.benchmark.tuning.study import Study, stored_studies
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not kill the exit
+    count = 0
+    with suppress(SuiteError):
+        count = len(Study.of(stored_studies(storage, profile, (label,))[0]).finished)
+    text = (
+        f"stopped; {count} finished trials of {label} are kept, and the cells of the one that was stopped, "
+        f"the same command goes on: {command_line()}"
+    )
+    console.print(text, soft_wrap=True, highlight=False)
+    sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
 
 
 @app.command(epilog=examples("osfer tune show -p ferplus-cpu", "osfer tune show -p ferplus-cpu -m ours --json"))
@@ -193,24 +196,25 @@ def show(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON on standard output: studies, each with name, label, objective, selection, best, own, keep, words, "
-            "importance, trials and files.",
+            help="Print JSON on standard output: studies, each with name, label, objective, selection, best, own, "
+            "keep, words, importance, trials and files.",
         ),
     ] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """What studies found: best values with their spread, whether to take them, and figures, also in MLflow."""
+    """Show studies: best values with their spread, whether to take them, and figures, also in MLflow."""
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-    from open_set_fer.benchmark.tuning.study import Storage, stored_studies
+    from open_set_fer.benchmark.tuning.storage import Storage
+    from open_set_fer.benchmark.tuning.study import stored_studies
     from open_set_fer.reports.study import study_report
 
     name = load_profile(default_profile(profile, "")).name
-    found = stored_studies(Storage.of(storage, home), name, parts(method))
+    studies = stored_studies(Storage.of(storage, home), name, parts(method))
     if study:
-        known = [item.study_name for item in found]
-        found = [item for item in found if item.study_name == _known(study, tuple(known), "study")]
-    latest = {(item.user_attrs["label"], item.user_attrs["objective"]): item for item in reversed(found)}
+        names = [item.study_name for item in studies]
+        studies = [studies[names.index(_member(study, tuple(names), "study"))]]
+    latest = {(item.user_attrs["label"], item.user_attrs["objective"]): item for item in reversed(studies)}
     folder = output or home / "report" / f"{name}-tuning"
     writable(folder)
     reports = [study_report(item, folder) for item in latest.values()]
@@ -226,7 +230,7 @@ def show(
             shares = ", ".join(f"{key} {share:.2f}" for key, share in report.importance.items())
             out.print(f"importance (fANOVA): {shares}", highlight=False, soft_wrap=True)
         console.print(f"figures: {report.folder}", soft_wrap=True, highlight=False)
-    if older := len(found) - len(reports):
+    if older := len(studies) - len(reports):
         console.print(f"{older} older studies are not shown: name one with --study", highlight=False)
 
 
@@ -249,30 +253,18 @@ def _as_json(report: StudyReport) -> dict[str, Any]:
     }
 
 
-def _known(text: str, known: tuple[Any, ...], what: str) -> Any:
-    if text not in known:
-        raise SuiteError(f"unknown {what} {text!r}{plugins.nearest(text, known)}", f"one of {', '.join(known)}")
+def _member(text: str, allowed: tuple[Any, ...], kind: str) -> Any:
+    if text not in allowed:
+        raise SuiteError(f"unknown {kind} {text!r}{plugins.nearest(text, allowed)}", f"one of {', '.join(allowed)}")
     return text
 
 
-def _kept(storage: Storage, profile: str, label: str) -> str:
-    """How many trials of a label are done."""
-    from open_set_fer.benchmark.tuning.study import Study, stored_studies
-
-    try:
-        done = len(Study.of(stored_studies(storage, profile, (label,))[0]).finished)
-    except SuiteError:
-        done = 0
-    return f"{done} finished trials of {label} are kept, and the cells of the one that was stopped"
-
-
 def _dashboard(storage: Storage) -> str:
-    """How Optuna's own tools see a storage."""
     return shlex.join(["optuna-dashboard", masked(storage.address)]) + " (pip install 'open-set-fer[studies]')"
 
 
 def _print_study(study: Study) -> None:
-    """The trials of a study, its best values, and whether they are to be taken."""
+    """Print the trials of a study, its best values, and whether they are to be taken."""
     from open_set_fer.benchmark.tuning.study import STAMP, spread_of
 
     keys = list(study.own)
@@ -280,9 +272,9 @@ def _print_study(study: Study) -> None:
     table = Table("trial", *keys, study.area, title=f"{stamp}{study.label}: {study.selection}")
     best = study.best() if study.finished else None
     for trial in study.trials:
-        shown = [_short(trial.values.get(key, "")) for key in keys]
+        values = [_short(trial.values.get(key, "")) for key in keys]
         mark = " best" * (trial is best) + " yours" * (trial.values == study.own)
-        table.add_row(str(trial.number), *shown, spread_of(trial) + mark)
+        table.add_row(str(trial.number), *values, spread_of(trial) + mark)
     out.print(table)
     if best is None:
         log.warning("%s: no trial has finished", study.label)

@@ -1,4 +1,4 @@
-"""What is written of a study: the values to take and why, importance, Optuna's figures, the stamp of the test split."""
+"""Report of a study: the values to take and why, importance, Optuna's figures, the stamp of the test split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import optuna
 import pytest
 from PIL import Image
 
-from open_set_fer.benchmark.tuning.study import STAMP, Storage, Study, stored_studies
+from open_set_fer.benchmark.tuning.storage import Storage
+from open_set_fer.benchmark.tuning.study import STAMP, Study, stored_studies
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.study import importance_of, study_report
 

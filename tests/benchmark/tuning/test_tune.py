@@ -1,4 +1,4 @@
-"""Studies: never a face of the test split, the profile's own settings first, in Optuna's storage and as cells in MLflow."""
+"""Studies: no face of the test split, own settings first, kept in Optuna's storage, and cells in MLflow."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.execution.options import RunOptions
-from open_set_fer.benchmark.execution.runner import Runner
+from open_set_fer.benchmark.execution.runner import Outcome, Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
+from open_set_fer.benchmark.tuning import storage as storages
 from open_set_fer.benchmark.tuning import tune as tuning
-from open_set_fer.benchmark.tuning.study import STAMP, Storage, Study, Trial, Verdict, choice
-from open_set_fer.benchmark.tuning.tune import Search, grid_of, study_protocols, tune, validation_faces
+from open_set_fer.benchmark.tuning.plan import StudyPlan, study_protocols, validation_faces
+from open_set_fer.benchmark.tuning.storage import Storage
+from open_set_fer.benchmark.tuning.study import STAMP, Study, Trial, Verdict, choice
+from open_set_fer.benchmark.tuning.trials import Trials
+from open_set_fer.benchmark.tuning.tune import Search, grid_of, sampler_of, trials_to_begin, tune, work
 from open_set_fer.cli.main import app
 from open_set_fer.cli.tune import _dashboard
+from open_set_fer.console import log
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set, without_controls
@@ -164,20 +169,21 @@ def test_a_grid_has_every_listed_value_and_short_ranges_of_whole_numbers():
         grid_of({"c": low_high})
 
 
-def tuned(tmp_path, trials, search=SEARCH, label="ours", objective="auroc", opened=(CONTEMPT,), **more):
-    profile = load_profile(write(tmp_path, search))
-    return tune(
-        profile,
-        label,
-        Search(trials, **more),
-        "synthetic",
-        opened,
-        (0,),
-        tmp_path / "home",
-        RunOptions(),
-        "osfer tune",
-        objective,
-    )
+def tuned(
+    tmp_path,
+    trials,
+    search=SEARCH,
+    label="ours",
+    objective="auroc",
+    opened=(CONTEMPT,),
+    profile="",
+    storage=None,
+    **more,
+):
+    loaded = load_profile(profile or write(tmp_path, search))
+    selection, home = Selection(("synthetic",), seeds=(0,), open_classes=opened), tmp_path / "home"
+    plan = StudyPlan.of(loaded, label, selection, home / "cache", objective)
+    return tune(plan, Search(trials, **more), home, RunOptions(), "osfer tune", storage)
 
 
 def test_a_study_starts_from_the_profile_goes_on_and_is_optunas(tmp_path):
@@ -247,18 +253,7 @@ def test_other_values_of_the_profile_are_tried_in_the_same_study_and_another_spa
             "epochs = 2\nbatch_size = 64\n\n[methods.baseline]", "epochs = 1\nbatch_size = 64\n\n[methods.baseline]"
         )
     )
-    profile = load_profile(changed)
-    second = tune(
-        profile,
-        "baseline",
-        Search(2),
-        "synthetic",
-        (CONTEMPT,),
-        (0,),
-        tmp_path / "home",
-        RunOptions(),
-        "osfer tune",
-    )
+    second = tuned(tmp_path, 2, label="baseline", profile=changed)
     assert second.name == first.name
     assert [trial.values["closed_set.epochs"] for trial in second.trials] == [2, 1]
     assert second.own_trial().number == 1
@@ -309,8 +304,6 @@ def test_two_workers_may_make_the_tables_of_a_server_at_once(tmp_path, monkeypat
     import optuna
     from sqlalchemy.exc import IntegrityError
 
-    from open_set_fer.benchmark.tuning import study as studies
-
     made, real = [], optuna.storages.RDBStorage
 
     def storage(*args, **kwargs):
@@ -320,8 +313,8 @@ def test_two_workers_may_make_the_tables_of_a_server_at_once(tmp_path, monkeypat
         return real(*args, **kwargs)
 
     monkeypatch.setattr(optuna.storages, "RDBStorage", storage)
-    monkeypatch.setattr(studies.time, "sleep", lambda seconds: None)
-    Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False).open()
+    monkeypatch.setattr(storages.time, "sleep", lambda seconds: None)
+    Storage(f"sqlite+pysqlite:///{tmp_path / 'server.db'}").open()
     assert len(made) == 2
 
 
@@ -330,111 +323,212 @@ def test_the_commands_that_are_printed_have_no_password(tmp_path):
     assert _dashboard(server).startswith("optuna-dashboard 'postgresql://***@host/x' ")
 
 
-def test_a_worker_that_dies_while_it_puts_a_trial_back_leaves_none_running(tmp_path, monkeypatch):
+@pytest.fixture
+def backend(request, tmp_path):
+    """Optuna's storage in a file; an SQLite file where a test asks for no other."""
+    return Storage.of(str(tmp_path / getattr(request, "param", "quick.db")), tmp_path).open()
+
+
+both_files = pytest.mark.parametrize("backend", ["quick.db", "quick.log"], indirect=True)
+
+
+def quick(backend, sampler="random", space=None):
+    """A worker's view of a study whose trials cost nothing."""
     import optuna
 
-    place = Storage.of(f"journal:{tmp_path / 'studies.log'}", tmp_path)
-    backend = place.open()
-    study = optuna.create_study(storage=backend, study_name="s", direction="maximize")
-    worker = SimpleNamespace(study=study, storage=place, backend=backend, name="s", label="ours")
-    study.ask({"a": optuna.distributions.IntDistribution(0, 9)})
+    study = optuna.create_study(
+        storage=backend, study_name="s", sampler=sampler_of(sampler, space or {}), load_if_exists=True
+    )
+    for key in ("profile", "label", "objective", "own", "chosen"):
+        study.set_user_attr(key, key)
+    return study
 
-    def states():
-        return [trial.state.name for trial in study.get_trials()]
 
-    def die(*_, **__):
+def draw(trial):
+    return float(trial.suggest_int("a", 0, 10**6))
+
+
+def work_on(study, trials, measure=draw, **more):
+    work(study, Search(trials, **{"sampler": "random", **more}), measure, SimpleNamespace(closing=False))
+
+
+def states(study):
+    return [trial.state.name for trial in study.get_trials()]
+
+
+def abandon(study, backend, space=()):
+    """Begin a trial as a worker does that is killed in it, an hour ago."""
+    from sqlalchemy import text
+
+    trial = study.ask()
+    _ = trial.suggest_categorical("a", space) if space else draw(trial)
+    backend.record_heartbeat(trial._trial_id)
+    with backend.engine.begin() as connection:
+        connection.execute(text("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')"))
+    return trial
+
+
+@both_files
+def test_a_stopped_trial_is_queued_once_and_closed(backend):
+    def stop(trial):
+        draw(trial)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as dying:
-        dying.setattr(study, "tell", die)
-        with pytest.raises(KeyboardInterrupt):
-            tuning._Worker._take_up_lost(worker)
-    assert states() == ["RUNNING", "WAITING"]
-    with place.lock_of("s", 0):
-        tuning._Worker._take_up_lost(worker)
-    assert states() == ["RUNNING", "WAITING"], "its worker lives"
-    for _ in range(2):
-        tuning._Worker._take_up_lost(worker)
-        assert states() == ["FAIL", "WAITING"], "closed, and queued once"
-    assert [trial.number for trial in study.get_trials() if tuning.is_counted(trial)] == []
+    study = quick(backend)
+    with pytest.raises(KeyboardInterrupt):
+        work_on(study, 2, stop)
+    assert states(study) == ["FAIL", "WAITING"]
+    assert trials_to_begin(study, Search(2)) == 2, "it is not counted"
+    again = quick(backend)
+    work_on(again, 2)
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert study.trials[0].params == study.trials[1].params
+    assert trials_to_begin(again, Search(2)) == 0
 
 
-@pytest.mark.slow
-def test_values_in_which_workers_die_are_given_up(tmp_path):
-    """Trials that were left RUNNING, as by a killed worker, in a storage whose workers are known by their locks."""
-    import optuna
+def test_a_dead_workers_trial_is_tried_again_and_a_living_ones_is_left_alone(backend):
+    study = quick(backend)
+    lost = abandon(study, backend)
+    living = study.ask()
+    backend.record_heartbeat(living._trial_id)
+    work_on(study, 1)
+    assert states(study) == ["FAIL", "RUNNING", "COMPLETE"]
+    assert study.trials[2].params == lost.params
+    late = abandon(study, backend)
+    backend.record_heartbeat(living._trial_id)
+    work_on(quick(backend), 1)  # there are enough trials: it only tries again what was lost
+    assert states(study) == ["FAIL", "RUNNING", "COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[4].params == late.params
 
-    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
-    study = tuned(tmp_path, 1, search, "baseline")
-    stored = optuna.load_study(study_name=study.name, storage=f"sqlite:///{tmp_path / 'home' / 'studies.db'}")
-    for _ in range(tuning.DEATHS):
-        stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
-        left = stored.trials[-1]
-        last = tuned(tmp_path, 1, search, "baseline")  # enough trials: it only takes up what is lost
+
+def test_values_in_which_workers_die_are_given_up(backend):
+    study = quick(backend)
+    work_on(study, 1)
+    for _ in range(3):
+        abandon(study, backend)
+        trials_to_begin(study, Search(1))  # queues the values again, the last time gives them up
+    assert states(study) == ["COMPLETE", "FAIL", "FAIL", "FAIL"], "not queued again"
+    work_on(quick(backend), 1)
+    last = Study.of(study)
     assert [trial.state for trial in last.trials] == ["finished", "failed"]
     assert last.trials[1].note == "3 workers died in it"
-    assert stored.trials[-1].number == left.number, "not queued again"
-    assert stored.trials[-1].system_attrs["retry_history"] == [1, 2]
+    assert study.trials[3].system_attrs["retry_history"] == [1, 2]
 
 
-@pytest.mark.slow
-def test_a_study_on_a_server_has_a_heartbeat(tmp_path, monkeypatch):
-    import time
-
+@both_files
+def test_a_worker_that_was_taken_for_dead_goes_on(backend, caplog):
     import optuna
 
-    from open_set_fer.benchmark.tuning import study as studies
+    def suspended(trial):
+        if trial.number == 0:
+            study.tell(0, state=optuna.trial.TrialState.FAIL)
+            storages.try_again(study, study.trials[0])
+            trial.set_user_attr("cells", [])
+        return draw(trial)
 
-    monkeypatch.setattr(studies, "HEARTBEAT", 1)
-    monkeypatch.setattr(studies, "GRACE", 2)
-    search = '[search.baseline]\n"closed_set.epochs" = [1, 2]\n'
-    server = Storage(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "locks", is_file=False)
-    profile = load_profile(write(tmp_path, search))
+    study = quick(backend)
+    work_on(study, 2, suspended)
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert "this one gave no sign of life" in caplog.text
 
-    def work(trials):
-        return tune(
-            profile,
-            "baseline",
-            Search(trials),
-            "synthetic",
-            (CONTEMPT,),
-            (0,),
-            tmp_path / "home",
-            RunOptions(),
-            "osfer tune",
-            storage=server,
-        )
 
-    study = work(1)
-    backend = server.open()
-    stored = optuna.load_study(study_name=study.name, storage=backend)
-    lost = stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
-    backend.record_heartbeat(lost._trial_id)
-    time.sleep(3)
-    done = work(2)
-    assert [trial.state for trial in done.trials] == ["finished", "finished"]
-    assert done.trials[1].values == lost.params
-    assert stored.trials[lost.number].state == optuna.trial.TrialState.FAIL
-    for _ in range(tuning.DEATHS):  # as with a file, values in which workers die are given up
-        left = stored.ask({"closed_set.epochs": optuna.distributions.CategoricalDistribution([1, 2])})
-        backend.record_heartbeat(left._trial_id)
-        time.sleep(3)
-        done = work(2)
-    assert [trial.state for trial in done.trials] == ["finished", "finished", "failed"]
-    assert done.trials[2].note == "3 workers died in it"
+@both_files
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_neither_a_restart_nor_a_second_worker_draws_the_same_values(backend, sampler, tmp_path):
+    def share(trial):
+        if trial.number == 0:
+            work_on(quick(backend, sampler), 6, sampler=sampler)
+        return draw(trial)
+
+    study = quick(backend, sampler)
+    work_on(study, 6, share, sampler=sampler)
+    work_on(quick(backend, sampler), 9, sampler=sampler)
+    values = [trial.params["a"] for trial in study.trials]
+    assert len(set(values)) == len(values) == 9
+    alone = quick(Storage.of(str(tmp_path / "alone.db"), tmp_path).open(), sampler)
+    work_on(alone, 9, sampler=sampler)
+    assert [trial.params["a"] for trial in alone.trials] == values, "seeded"
+
+
+@both_files
+def test_workers_together_begin_no_more_than_asked_for_and_one_each(backend):
+    def share(trial):
+        if trial.number == 0:
+            work_on(quick(backend), 4)
+        return draw(trial)
+
+    study = quick(backend)
+    work_on(study, 4, share)
+    assert states(study) == ["COMPLETE"] * 5
+
+
+@both_files
+def test_a_grid_is_done_whole_after_stops(backend):
+    def stop(trial):
+        trial.suggest_categorical("a", [1, 2, 3])
+        if trial.number > 1:
+            raise KeyboardInterrupt
+        return 0.0
+
+    def finish(trial):
+        return float(trial.suggest_categorical("a", [1, 2, 3]))
+
+    study = quick(backend, "grid", {"a": [1, 2, 3]})
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            work_on(study, None, stop, sampler="grid")
+    for _ in range(2):
+        work_on(quick(backend, "grid", {"a": [1, 2, 3]}), None, finish, sampler="grid")
+    assert states(study) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    assert {trial.params["a"] for trial in study.trials if trial.state.name == "COMPLETE"} == {1, 2, 3}
+
+
+def test_a_grid_is_done_whole_after_deaths(backend):
+    study = quick(backend, "grid", {"a": [1, 2, 3]})
+    for _ in range(3):
+        abandon(study, backend, (1, 2, 3))
+    work_on(study, None, lambda trial: float(trial.suggest_categorical("a", [1, 2, 3])), sampler="grid")
+    assert states(study) == ["FAIL"] * 3 + ["COMPLETE"] * 3
+    assert sorted(trial.params["a"] for trial in study.trials[3:]) == [1, 2, 3]
+
+
+def test_a_journal_file_has_no_heartbeat_so_another_trial_is_made(tmp_path):
+    study = quick(Storage.of(f"journal:{tmp_path / 'j'}", tmp_path).open(), "grid", {"a": [1, 2]})
+    study.ask().suggest_categorical("a", [1, 2])
+    work_on(study, None, lambda trial: float(trial.suggest_categorical("a", [1, 2])), sampler="grid")
+    assert states(study) == ["RUNNING", "COMPLETE", "COMPLETE"]
+    assert {trial.params["a"] for trial in study.trials[1:]} == {1, 2}
+
+
+def test_no_trial_is_begun_after_the_timeout(backend, caplog):
+    study = quick(backend)
+    caplog.set_level("INFO", log.name)
+    work_on(study, 3, timeout=0.0)
+    assert states(study) == []
+    assert "the time of --timeout is over" in caplog.text
 
 
 def test_a_method_that_reports_nothing_is_said_once_to_be_no_matter_for_the_pruner(caplog):
-    worker = SimpleNamespace(search=Search(pruner="hyperband"), label="proser", start={}, is_silent=None, is_said=False)
-    tuning._Worker._say_silent(worker)
-    assert not caplog.text, "its cells were there: nobody listened"
+    log_trial = SimpleNamespace(log_trial=lambda *_: None)
+    plan, study = SimpleNamespace(label="proser", start={}), SimpleNamespace(study_name="s")
+    trial = SimpleNamespace(number=0, set_user_attr=lambda *_: None, report=lambda *_: None, should_prune=lambda: False)
+
+    def trials():
+        return Trials(plan, "hyperband", study, log_trial, "", Path(), RunOptions(), "osfer tune")
+
+    def finish(worker):
+        assert worker._value(trial, {}, Outcome(), [{"auroc": 0.5}], 1) == 0.5
+
+    worker = trials()
+    finish(worker)
+    assert "reports no scores" not in caplog.text, "its cells were there: nobody listened"
     for _ in range(2):
-        listen = tuning._Worker._listener(worker, SimpleNamespace(report=lambda *_: None), {})
-        tuning._Worker._say_silent(worker)
+        worker._listener(trial, {})
+        finish(worker)
     assert caplog.text.count("proser reports no scores while it trains: --pruner hyperband stops none") == 1
-    worker.is_said = False
-    listen(1, 0.5)
-    tuning._Worker._say_silent(worker)
+    worker = trials()
+    worker._listener(trial, {})(1, 0.5)
+    finish(worker)
     assert caplog.text.count("reports no scores") == 1
 
 
@@ -442,8 +536,8 @@ def test_a_method_that_reports_nothing_is_said_once_to_be_no_matter_for_the_prun
 def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_path, monkeypatch, caplog):
     import optuna
 
-    hyperband = tuning._Worker._pruner
-    monkeypatch.setattr(tuning._Worker, "_pruner", lambda self: optuna.pruners.ThresholdPruner(lower=2.0))
+    hyperband = tuning.pruner_of
+    monkeypatch.setattr(tuning, "pruner_of", lambda *_: optuna.pruners.ThresholdPruner(lower=2.0))
     search = "[search.ours]\nlearning_rate = [2e-4, 1e-3]\n"
     study = tuned(tmp_path, None, search, "ours", sampler="grid", pruner="hyperband")
     own, pruned = sorted(study.trials, key=lambda trial: trial.state)
@@ -459,7 +553,7 @@ def test_a_trial_is_pruned_by_its_first_cell_and_the_profiles_own_is_not(tmp_pat
     assert len(tracker.cells()) == 1
     assert sorted(run.info.status for run in tracker._search("tags.`osfer.kind` = 'cell'")) == ["FINISHED", "KILLED"]
     assert "reports no scores" not in caplog.text
-    monkeypatch.setattr(tuning._Worker, "_pruner", hyperband)
+    monkeypatch.setattr(tuning, "pruner_of", hyperband)
     tuned(tmp_path, 1, "[search.proser]\nepochs = [1, 2]\n", "proser", pruner="hyperband")
     assert caplog.text.count("proser reports no scores while it trains") == 1
     with pytest.raises(SuiteError, match="baseline does not train by epochs"):
@@ -494,8 +588,8 @@ def control(tmp_path, label, search, opened=()):
 def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tmp_path):
     study = control(tmp_path, "ours", "[search.ours]\nepochs = { low = 1, high = 2 }\n")
     assert study.selection == (
-        "chosen by the positive control (20% of the labels flipped at random, the AUROC of finding them) without any open "
-        "face, on faces outside the test split, 1 trials"
+        "chosen by the positive control (20% of the labels flipped at random, the AUROC of finding them) without any "
+        "open face, on faces outside the test split, 1 trials"
     )
     (folder,) = (tmp_path / "home" / "results").glob("*/")
     scores = pd.read_parquet(folder / "scores.parquet")
@@ -517,19 +611,8 @@ def test_what_the_control_cannot_tune_is_said(tmp_path):
     path.write_text(
         (without_controls(load_profile("smoke").text) + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8"
     )
-    profile = load_profile(str(path))
     with pytest.raises(SuiteError, match="tune with --objective control"):
-        tune(
-            profile,
-            "ours",
-            Search(1),
-            "synthetic",
-            (CONTEMPT,),
-            (0,),
-            tmp_path / "home",
-            RunOptions(),
-            "osfer tune",
-        )
+        tuned(tmp_path, 1, profile=str(path))
 
 
 @pytest.mark.parametrize(
@@ -605,8 +688,8 @@ def test_tune_on_the_command_line(tmp_path):
 
 
 def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, monkeypatch):
-    def tuned(profile, label, *_):
-        if label == "baseline":
+    def tuned(plan, *_):
+        if plan.label == "baseline":
             raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
         return study_of(trial(0, 0.5))
 

@@ -1,0 +1,178 @@
+"""The cells of a study's trials: the faces and protocols on which a label's values are compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_set_fer.benchmark.planning.cells import Cell, Selection, listed, make_plan
+from open_set_fer.benchmark.planning.keys import digest
+from open_set_fer.benchmark.planning.profile import Profile
+from open_set_fer.benchmark.planning.profile_tables import Range
+from open_set_fer.benchmark.protocols.protocol import (
+    FAMILIES,
+    Protocol,
+    enumerate_protocols,
+    opening,
+    without_open_class,
+)
+from open_set_fer.benchmark.protocols.pseudo_labels import SHARES, Regime
+from open_set_fer.benchmark.tuning.study import STAMP, Objective
+from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.errors import SuiteError
+
+HELD_OUT = 5
+"""One in so many training images of each class is the pool of a study if the data set has no split `valid`."""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study is, and the cells of its trials.
+
+    profile: with flipped labels if the objective is 'control'. start: its own values of the searched settings.
+    selection: data set, label and seeds. chosen: how the best values are chosen, in words.
+    """
+
+    profile: Profile
+    label: str
+    objective: Objective
+    start: dict[str, Any]
+    selection: Selection
+    protocols: list[Protocol]
+    chosen: str
+    cache: Path
+
+    @classmethod
+    def of(
+        cls,
+        profile: Profile,
+        label: str,
+        selection: Selection,
+        cache: Path,
+        objective: Objective = "auroc",
+    ) -> StudyPlan:
+        """Choose faces and protocols; SuiteError for a wrong [search] entry or an objective that does not fit.
+
+        The selection names one data set, and the classes that are open if not the objective's own choice.
+        """
+        start, open_classes = profile.searched(label), selection.open_classes
+        (dataset,) = selection.datasets
+        faces = profile.dataset(dataset).load(cache)
+        if objective != "test":
+            faces = validation_faces(faces)
+        if objective == "control":
+            profile, protocols, chosen = control_study(faces, profile, open_classes)
+        elif profile.protocols.regime.is_control:
+            raise SuiteError(
+                f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
+                "tune with --objective control",
+            )
+        else:
+            choose = reported_study if objective == "test" else study_protocols
+            protocols, chosen = choose(faces, profile, open_classes)
+        seeds = selection.seeds or tuple(profile.seeds)
+        selection = Selection((dataset,), methods=(label,), seeds=seeds)
+        return cls(profile, label, objective, start, selection, protocols, chosen, cache)
+
+    @property
+    def space(self) -> dict[str, list[Any] | Range]:
+        """Values to choose from, by setting."""
+        return self.profile.search[self.label]
+
+    @property
+    def stamp(self) -> dict[str, str]:
+        """Tag and attribute of everything that was chosen on the test split."""
+        return {"stamp": STAMP} if self.objective == "test" else {}
+
+    def cells(self, values: dict[str, Any]) -> tuple[Profile, list[Cell], dict[str, FaceSet]]:
+        """The profile with these values, its cells and their data sets."""
+        stamp, view = (f"{STAMP}: ", None) if self.objective == "test" else ("", validation_faces)
+        tried = self.profile.with_values(self.label, values).model_copy(
+            update={"selection": f"{stamp}a trial of a study: {self.chosen}"}
+        )
+        return tried, *make_plan(tried, self.selection, self.cache, view, self.protocols)
+
+    def name(self) -> str:
+        """Name the study by a digest of the space and of everything else that a trial depends on."""
+        first = {key: space[0] if isinstance(space, list) else space.low for key, space in self.space.items()}
+        _, cells, _ = self.cells(first)
+        spaces = {key: space if isinstance(space, list) else space.model_dump() for key, space in self.space.items()}
+        suffix = digest([spaces, sorted(cell.key for cell in cells)])[:8]
+        return f"{self.profile.name}.{self.label}.{self.objective}.{suffix}"
+
+
+def validation_faces(faces: FaceSet) -> FaceSet:
+    """The faces with `valid`, or every fifth training image of a class, as pool in place of the test split."""
+    split = faces.split.astype("<U5")
+    split[faces.split == "test"] = "valid"
+    if np.any(faces.split == "valid"):
+        split[faces.split == "valid"] = "test"
+    else:
+        for label in range(len(faces.classes)):
+            split[np.flatnonzero((faces.split == "train") & (faces.labels == label))[::HELD_OUT]] = "test"
+    fingerprint = hashlib.sha256(f"validation faces (1/{HELD_OUT}) of {faces.fingerprint}".encode()).hexdigest()
+    return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
+
+
+def study_protocols(faces: FaceSet, profile: Profile, open_classes: tuple[str, ...]) -> tuple[list[Protocol], str]:
+    """Protocols to study on and their description; by default those that the profile does not report."""
+    every = enumerate_protocols(faces.classes, FAMILIES, True, True)
+    open_in_tables = {name for protocol in _reported(faces, profile) for name in protocol.open}
+    if open_classes:
+        protocols = [protocol for text in open_classes for protocol in opening(every, text)]
+    else:
+        unreported = [protocol for protocol in every if not open_in_tables & set(protocol.open)]
+        protocols = [protocol for protocol in unreported if protocol.family in ("compound", "contempt")]
+    if not protocols:
+        raise SuiteError(
+            f"every class of {faces.name} that could be open is in the profile's tables",
+            "name one with --open; the suggested `selection` will say that it is a reported one",
+        )
+    words = f"chosen with {_labels(protocols)} open, on faces outside the test split"
+    reported = sorted({name for protocol in protocols for name in protocol.open} & open_in_tables)
+    if reported:
+        # A table's pool has an open class's training faces too, and the study has scored those.
+        words += f" ({', '.join(reported)}: open in the tables as well, on some of the same faces)"
+    return protocols, words
+
+
+def control_study(
+    faces: FaceSet, profile: Profile, open_classes: tuple[str, ...]
+) -> tuple[Profile, list[Protocol], str]:
+    """The profile under a control, the one protocol to study on, and its description: without open faces."""
+    if open_classes:
+        raise SuiteError(f"the control opens no class, --open names {', '.join(open_classes)}", "leave --open out")
+    own = profile.protocols.regime
+    regime = own if own.is_control else Regime("flipped", SHARES["flipped"])
+    changes: dict[str, Any] = {"labels": regime.labels, "label_share": regime.share, "pools": [], "open_from": "both"}
+    controlled = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=changes)})
+    flipped = "true labels" if regime.labels == "flipped-true" else "labels"
+    words = (
+        f"chosen by the positive control ({100 * regime.share:g}% of the {flipped} flipped at random, the AUROC of "
+        "finding them) without any open face, on faces outside the test split"
+    )
+    return controlled, [without_open_class(faces.classes)], words
+
+
+def reported_study(faces: FaceSet, profile: Profile, open_classes: tuple[str, ...]) -> tuple[list[Protocol], str]:
+    """The profile's own protocols, to be studied on the test split, and their description."""
+    protocols = _reported(faces, profile)
+    if open_classes:
+        protocols = [protocol for text in open_classes for protocol in opening(protocols, text)]
+    else:
+        protocols = list(filter(listed(profile.protocols.open_classes, {faces.name: faces}), protocols))
+    return protocols, f"on the tables' own faces with {_labels(protocols)} open"
+
+
+def _reported(faces: FaceSet, profile: Profile) -> list[Protocol]:
+    rules = profile.protocols
+    return enumerate_protocols(faces.classes, tuple(rules.families), rules.all_pairs, rules.all_triples)
+
+
+def _labels(protocols: list[Protocol]) -> str:
+    return ", ".join(protocol.label for protocol in protocols)

@@ -1,0 +1,159 @@
+"""The trials of a study: each is made of cells, computed by the runner and read back from MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+
+from open_set_fer.benchmark.evaluation.intermediate_scores import Listener
+from open_set_fer.benchmark.planning.cells import Cell
+from open_set_fer.benchmark.planning.profile_tables import Range
+from open_set_fer.benchmark.tuning.plan import StudyPlan
+from open_set_fer.benchmark.tuning.study import choice
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError, summary
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from open_set_fer.benchmark.execution.options import RunOptions
+    from open_set_fer.benchmark.execution.runner import Outcome
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
+
+
+class TrialFailed(Exception):
+    """A trial whose cells failed."""
+
+
+class ReadsNoLabel(SuiteError):
+    """The method did not read the labels that the control flips."""
+
+
+def suggest(trial: optuna.Trial, key: str, space: list[Any] | Range) -> Any:
+    """A trial's value of a setting."""
+    if isinstance(space, list):
+        picked = trial.suggest_categorical(key, [choice(value) for value in space])
+        return next(value for value in space if choice(value) == picked)
+    if isinstance(space.low, int) and isinstance(space.high, int):
+        return trial.suggest_int(key, space.low, space.high, log=space.log)
+    return trial.suggest_float(key, space.low, space.high, log=space.log)
+
+
+@dataclass
+class Trials:
+    """Computes the trials of a study. parent: the study's run in MLflow."""
+
+    plan: StudyPlan
+    pruner: str
+    study: optuna.Study
+    tracker: Tracker
+    parent: str
+    home: Path
+    options: RunOptions
+    command: str
+    is_silent: bool = field(default=False, init=False)
+    """Whether the present trial's first cell was computed and has reported no scores."""
+
+    def measure(self, trial: optuna.Trial) -> float:
+        """Compute a trial's cells; returns their mean AUROC."""
+        from open_set_fer.benchmark.execution.runner import Runner
+
+        values = {key: suggest(trial, key, space) for key, space in self.plan.space.items()}
+        tried, cells, face_sets = self.plan.cells(values)
+        trial.set_user_attr("cells", [_place(cell) for cell in cells])
+        self.is_silent = False
+        runner = Runner(
+            self.home,
+            tried.named(f"{tried.name}-tuning", tried.text),
+            self.options,
+            parent_tags=self._run_tags(trial),
+            listener=lambda cell: self._listener(trial, values) if cell.key == cells[0].key else None,
+        )
+        outcome = runner.run(cells, face_sets, self.command)
+        trial.set_user_attr("run_id", outcome.run_id)
+        runs = {run.data.tags["cell_key"]: run for run in runner.tracker.cells() if run.info.status == "FINISHED"}
+        if outcome.waiting:
+            runner.tracker.ping()  # raises TrackingAway: the trial is tried again when the server is back
+        runs = {cell.key: runs[cell.key] for cell in cells if cell.key in runs}
+        if self.plan.objective == "control":
+            self._check_reads_labels(trial, list(runs.values()))
+        measured = [_place(cell) | _result(runs[cell.key]) for cell in cells if cell.key in runs]
+        return self._value(trial, values, outcome, measured, len(cells))
+
+    def _value(
+        self,
+        trial: optuna.Trial,
+        values: dict[str, Any],
+        outcome: Outcome,
+        measured: list[dict[str, Any]],
+        planned: int,
+    ) -> float:
+        """Log a trial; raises TrialPruned or TrialFailed if it has no value."""
+        label, value = self.plan.label, None
+        if not outcome.pruned:
+            trial.set_user_attr("cells", measured)
+            if len(measured) == planned:
+                value = float(np.mean([cell["auroc"] for cell in measured]))
+        cells = [] if outcome.pruned else measured
+        self.tracker.log_trial(self.parent, outcome.run_id, self.study.study_name, trial.number, value, cells)
+        if outcome.pruned:
+            epoch = outcome.pruned[0][1]
+            trial.set_user_attr("pruned", epoch)
+            log.info("%s trial %d pruned after epoch %d, %s", label, trial.number, epoch, values)
+            raise optuna.TrialPruned
+        if value is None:
+            fault = outcome.failed[0][1] if outcome.failed else "a cell has no result"
+            trial.set_user_attr("error", fault)
+            log.info("%s trial %d failed, %s", label, trial.number, values)
+            raise TrialFailed(fault)
+        if self.is_silent:
+            text = "%s reports no scores while it trains: --pruner %s stops none of its trials"
+            log.warning(text, label, self.pruner)
+            self.pruner, self.is_silent = "none", False  # said once
+        log.info("%s trial %d: AUROC %.3f, %s", label, trial.number, value, values)
+        return value
+
+    def _run_tags(self, trial: optuna.Trial) -> dict[str, str]:
+        return {
+            "study": self.study.study_name,
+            "trial": str(trial.number),
+            "objective": self.plan.objective,
+            "mlflow.parentRunId": self.parent,
+            "mlflow.runName": f"trial {trial.number} · {self.plan.label}",
+            **self.plan.stamp,
+        }
+
+    def _listener(self, trial: optuna.Trial, values: dict[str, Any]) -> Listener | None:
+        """Report a trial's first cell to Optuna by epoch; the profile's own values are never stopped."""
+        if self.pruner == "none":
+            return None
+        self.is_silent = True
+
+        def listen(epoch: int, auroc: float) -> bool:
+            self.is_silent = False
+            trial.report(auroc, epoch)
+            return values != self.plan.start and bool(trial.should_prune())
+
+        return listen
+
+    def _check_reads_labels(self, trial: optuna.Trial, runs: list[Run]) -> None:
+        if any(run.data.tags.get("reads_labels") == "false" for run in runs):
+            error = ReadsNoLabel(
+                f"{self.plan.label} reads no label of the closed-set model, so the control has nothing to say of it",
+                "tune it with --objective auroc",
+            )
+            trial.set_user_attr("error", summary(error))
+            raise error
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    return {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed}
+
+
+def _result(run: Run) -> dict[str, Any]:
+    metrics = {name: run.data.metrics.get(name) for name in ("auroc", "auroc_low", "auroc_high")}
+    return {"run_id": run.info.run_id} | metrics
