@@ -1,8 +1,11 @@
-"""Files that are whole or not there, whenever the process is killed or the power fails."""
+"""Files and folders that are whole or absent, whenever the process is killed or the power fails."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,3 +25,30 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder `<target>.partial` that takes the place of `target` when the block ends.
+
+    Everything is on the disk before the rename. An error removes what was written and leaves an older `target` as it
+    was; a kill leaves at most `<target>.partial` and `<target>.old`, which the next call removes.
+    """
+    partial, old = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in (*partial.rglob("*"), partial):
+            sync(path)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+        os.replace(partial, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
