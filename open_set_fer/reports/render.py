@@ -60,7 +60,8 @@ def render(tracker: Tracker, out: Path, ui: str = "", clip: ClipFeatures | None 
 def _check_replaceable(folder: Path) -> None:
     """Raise SuiteError unless the folder is absent, empty or a report and nothing else."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = {name for name in names if not name.startswith(MARKER)} - {PAGE, PAPER, "tables", "figures"}
+    names.discard(f"{MARKER}.lock")  # of an older version
+    others = names - {MARKER, PAGE, PAPER, "tables", "figures"}
     if names and (others or MARKER not in names):
         reason = f"it holds {min(others)}" if others else f"it has no {MARKER}"
         raise SuiteError(

@@ -43,7 +43,7 @@ def write(out: Path) -> None:
     render(None, out)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("old", [None, {}, OLD, OLD | {f"{MARKER}.lock": ""}])
+@pytest.mark.parametrize("old", [None, {}, OLD, OLD | {f"{MARKER}.lock": ""}, {f"{MARKER}.lock": ""}])
 def test_a_report_takes_the_place_of_an_earlier_one(
     tmp_path: Path, rendering: None, old: dict[str, str] | None
 ) -> None:
@@ -69,6 +69,7 @@ def test_a_linked_folder_stays_a_link(tmp_path: Path, rendering: None) -> None:
     [
         ({"index.html": "mine", "tables/a.csv": "mine"}, rf"it has no {MARKER}"),
         ({"thesis.tex": "mine"}, r"it holds thesis\.tex"),
+        ({"index.html": "mine", f"{MARKER}.lock": ""}, rf"it has no {MARKER}"),
         (OLD | {"notes.md": "mine"}, r"it holds notes\.md"),
     ],
 )
@@ -128,7 +129,7 @@ def test_a_full_disk_leaves_the_earlier_report(
         raise OSError(28, "No space left on device", str(folder / "index.html"))
 
     monkeypatch.setattr(module, "_render", full)
-    with pytest.raises(SuiteError, match="cannot be written to(.|\n)*No space left"):
+    with pytest.raises(SuiteError, match=r"cannot be written to(.|\n)*No space left"):
         write(tmp_path / "out")
     assert tree(tmp_path / "out") == OLD
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}

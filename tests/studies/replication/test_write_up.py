@@ -1,4 +1,4 @@
-"""docs/replication.md: what needs no run is there at once, what was measured is read from MLflow, what is not is said."""
+"""replication.md: evidence without a run, measurements from MLflow, missing ones named."""
 
 from __future__ import annotations
 
