@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.benchmark.storage.tracking import experiment_link, run_link
@@ -21,8 +22,6 @@ from open_set_fer.reports.page.tooltips import DIFFERENCE_NOTE, TIP_NOTE, Toolti
 from open_set_fer.templates import templates
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from open_set_fer.reports.figures.base import ReportFigure
     from open_set_fer.reports.tables.build import Table
 
@@ -31,8 +30,6 @@ CITATION = (
     "Recognition. AAAI 2024. arXiv:2401.12507."
 )
 LOST_CLASS = re.compile(r"a class without a clean sample was kept whole in (\d+) of (\d+) selections \(lost: (.*)\)")
-OLD_NOTE = re.compile(r"network \d+, epoch \d+: selection kept no sample.*: all samples used")
-"""Note of older versions on each single selection that fell back."""
 WHERE = {
     "selection": "Hyperparameters",
     "version": "Suite",
@@ -46,26 +43,6 @@ WHERE = {
     "host": "Host",
 }
 """Headings on the origin of the cells, by tag."""
-
-
-@dataclass(frozen=True)
-class DataSetCard:
-    """Contents of a data set (fingerprint, counts by split) and its cells by status."""
-
-    name: str
-    demonstration: bool
-    fingerprints: list[str]
-    classes: list[str]
-    splits: list[tuple[str, list[int | None], int]]
-    status: dict[str, int]
-
-
-@dataclass(frozen=True)
-class SettingsGroup:
-    """Settings of one method label (or those shared by a data set's cells), distinct values joined."""
-
-    title: str
-    rows: list[tuple[str, str]]
 
 
 def build_page(
@@ -107,14 +84,15 @@ def build_page(
             tip_note=TIP_NOTE,
             difference_note=DIFFERENCE_NOTE,
             experiment=experiment_link(ui, results.experiment_id) if ui else "",
-            runs=_runs(results, ui) if ui else [],
+            runs=_by_method(results.cells[results.cells["status"] != MISSING]) if ui else [],
+            run_link=lambda run_id: run_link(ui, results.experiment_id, run_id),
             warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
             tables=[table for table in tables if not table.is_side],
             side_tables=[table for table in tables if table.is_side],
             figures=figures,
             not_drawn=list(not_drawn),
             failures=ran[ran["status"] == FAILED].to_dict("records"),
-            missing=_missing(results.cells),
+            missing=_by_method(results.cells[results.cells["status"] == MISSING]),
             notes=_notes(ran),
             studies=studies or {},
             settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
@@ -140,13 +118,9 @@ def _status(cells: pd.DataFrame) -> dict[str, int]:
     return {status: int((cells["status"] == status).sum()) for status in (FINISHED, FAILED, MISSING)}
 
 
-def _missing(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Missing cells by data set and method."""
-    missing: dict[tuple[str, str], list[str]] = {}
-    for cell in cells[cells["status"] == MISSING].to_dict("records"):
-        name = f"{cell['open_classes']} seed {cell['seed']}"
-        missing.setdefault((cell["dataset"], cell["method"]), []).append(name)
-    return [(dataset, method, ", ".join(items)) for (dataset, method), items in missing.items()]
+def _by_method(cells: pd.DataFrame) -> list[tuple[Any, list[dict[Hashable, Any]]]]:
+    """Cells by data set and method."""
+    return [(place, rows.to_dict("records")) for place, rows in cells.groupby(["dataset", "method"], sort=False)]
 
 
 def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, int]]:
@@ -164,79 +138,65 @@ def _below(table: Table) -> str:
     return "; ".join(f"{method} ({', '.join(dict.fromkeys(labels))})" for method, labels in rows.items())
 
 
-def _runs(results: Results, ui: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Links to the run of every cell, by data set and method."""
-    runs: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for cell in results.cells[results.cells["status"] != MISSING].to_dict("records"):
-        link = run_link(ui, results.experiment_id, cell["run_id"])
-        runs.setdefault((cell["dataset"], cell["method"]), []).append((f"{cell['open_classes']} s{cell['seed']}", link))
-    return [(dataset_name(dataset), method_name(method), links) for (dataset, method), links in runs.items()]
-
-
-def _card(results: Results, dataset: str) -> DataSetCard:
+def _card(results: Results, dataset: str) -> dict[str, Any]:
+    """Contents of a data set (fingerprints, number of images by split and class) and its cells by status."""
     cells = results.of(dataset)
     ran = cells[cells["status"] == FINISHED]
     described = [text for text in dict.fromkeys(ran["counts"]) if text]
     counts: dict[str, dict[str, int]] = json.loads(described[-1]) if described else {}
-    classes = list(dict.fromkeys(name for split in counts.values() for name in split))
-    splits = [(split, [count.get(name) for name in classes], sum(count.values())) for split, count in counts.items()]
-    prints = [text for text in dict.fromkeys(ran["fingerprint"]) if text]
-    return DataSetCard(dataset, dataset in results.demonstrations, prints, classes, splits, _status(cells))
+    return {
+        "name": dataset,
+        "demonstration": dataset in results.demonstrations,
+        "fingerprints": [text for text in dict.fromkeys(ran["fingerprint"]) if text],
+        "counts": counts,
+        "classes": list(dict.fromkeys(name for split in counts.values() for name in split)),
+        "status": _status(cells),
+    }
 
 
 def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Data set and methods, note, number of cells, most frequent first; selections that lost a class are one note."""
-    single: dict[str, list[tuple[str, str]]] = {}
-    fell: dict[str, list[tuple[str, str]]] = {}
-    for row in ran.to_dict("records"):
-        for note in dict.fromkeys(
-            OLD_NOTE.sub("a selection lost a class: all samples used", note) for note in row["notes"]
-        ):
-            into = fell if LOST_CLASS.fullmatch(note) else single
-            into.setdefault(note, []).append((row["dataset"], row["method"]))
-    listed = [(_sources(sources), note, len(sources)) for note, sources in single.items()]
-    if fell:
-        sources = [source for cells in fell.values() for source in cells]
-        counts = {note: len(cells) for note, cells in fell.items()}
-        listed.append((_sources(sources), _lost_classes(counts), len(sources)))
+    cells = ran[["dataset", "method", "notes"]].reset_index(drop=True)
+    notes = cells.explode("notes").dropna().reset_index().drop_duplicates()
+    is_lost = notes["notes"].map(lambda note: LOST_CLASS.fullmatch(note) is not None).astype(bool)
+    notes.loc[is_lost, "notes"] = _lost_classes(notes.loc[is_lost, "notes"])
+    listed = [(_sources(rows), str(note), len(rows)) for note, rows in notes.groupby("notes", sort=False)]
     return sorted(listed, key=lambda item: -item[2])
 
 
-def _sources(sources: list[tuple[str, str]]) -> str:
-    by_set: dict[str, dict[str, None]] = {}
-    for dataset, method in sources:
-        by_set.setdefault(dataset_name(dataset), {})[method_name(method)] = None
-    return "; ".join(f"{dataset}: {', '.join(methods)}" for dataset, methods in by_set.items())
+def _sources(rows: pd.DataFrame) -> str:
+    return "; ".join(
+        f"{dataset_name(str(dataset))}: {', '.join(dict.fromkeys(map(method_name, methods)))}"
+        for dataset, methods in rows.groupby("dataset", sort=False)["method"]
+    )
 
 
-def _lost_classes(notes: dict[str, int]) -> str:
-    """Sentence on the selections that lost a class. notes: number of cells by note."""
-    fell, total, lost = 0, 0, Counter[str]()
-    for note, cells in notes.items():
-        if match := LOST_CLASS.fullmatch(note):
-            fell, total = fell + cells * int(match[1]), total + cells * int(match[2])
-            for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3])):
-                lost[name] += cells
+def _lost_classes(notes: Iterable[str]) -> str:
+    """Sentence on the selections that lost a class. notes: one a cell."""
+    matches = [match for note in notes if (match := LOST_CLASS.fullmatch(note))]
+    fell, total = (sum(int(match[place]) for match in matches) for place in (1, 2))
+    lost = Counter(name for match in matches for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3])))
     classes = ", ".join(f"{name} in {cells} cells" if cells > 1 else name for name, cells in lost.most_common())
     return f"A class without a clean sample was kept whole in {fell} of {total} selections: {classes}."
 
 
-def _settings(results: Results, dataset: str) -> list[SettingsGroup]:
+def _settings(results: Results, dataset: str) -> dict[str, list[tuple[str, str]]]:
+    """Settings of each method label and those shared by the data set's cells, distinct values joined."""
     cells = results.of(dataset)
     cells = cells[cells["status"] == FINISHED]
-    groups = []
-    for method in method_order(cells["method"]):
-        rows = _distinct(results, cells[cells["method"] == method]["run_id"], of_method=True)
-        groups.append(SettingsGroup(method_name(method), rows))
-    groups.append(SettingsGroup("shared: closed-set model, backbone, data set", _distinct(results, cells["run_id"])))
-    return [group for group in groups if group.rows]
+    groups = {
+        method_name(method): _distinct(results, cells.loc[cells["method"] == method, "run_id"], of_method=True)
+        for method in method_order(cells["method"])
+    }
+    groups["shared: closed-set model, backbone, data set"] = _distinct(results, cells["run_id"], of_method=False)
+    return {title: rows for title, rows in groups.items() if rows}
 
 
-def _distinct(results: Results, run_ids: pd.Series[str], of_method: bool = False) -> list[tuple[str, str]]:
+def _distinct(results: Results, run_ids: Iterable[str], of_method: bool) -> list[tuple[str, str]]:
     """Settings of these runs by name: the method's (method.*) or all others."""
-    values: dict[str, dict[str, None]] = {}
-    for run_id in run_ids:
-        for name, value in results.params.get(run_id, {}).items():
-            if name.startswith("method.") == of_method and not name.startswith("cell."):
-                values.setdefault(name.removeprefix("method."), {})[value] = None
-    return [(name, " | ".join(distinct)) for name, distinct in sorted(values.items())]
+    params = pd.DataFrame([results.params.get(run_id, {}) for run_id in run_ids])
+    return [
+        (name.removeprefix("method."), " | ".join(params[name].dropna().unique()))
+        for name in sorted(map(str, params))
+        if name.startswith("method.") == of_method and not name.startswith("cell.")
+    ]
