@@ -121,16 +121,8 @@ def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
         varied = [name for name in settings if len({run.data.params.get(name) for run in tried}) > 1]
         values = ", ".join(f"{name.removeprefix('method.')} {_short(best[name])}" for name in varied)
         seeds = len({run.data.tags["seed"] for run in tried})
-        rows.append(
-            {
-                "method": label,
-                "trials": len(trials),
-                "seeds": seeds,
-                "first": auroc[0],
-                "best": max(auroc),
-                "values": values,
-            }
-        )
+        row = {"method": label, "trials": len(trials), "seeds": seeds, "values": values}
+        rows.append(row | {"first": auroc[0], "best": max(auroc)})
     return rows
 
 

@@ -122,18 +122,10 @@ def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
         values = values[values.notna().sum(axis=1) == most].dropna(axis="columns")
         if values.shape[1] > 2:
             by_seed = values.groupby(level="seed").mean()
-            rows += [
-                {
-                    "method": method,
-                    "share": share,
-                    "mean": by_seed[share].mean(),
-                    "std": by_seed[share].std(),
-                    "seeds": len(by_seed),
-                    "cells": len(values),
-                }
-                for share in values.columns
-            ]
-    return pd.DataFrame(rows, columns=["method", "share", "mean", "std", "seeds", "cells"])
+            counts = {"method": method, "seeds": len(by_seed), "cells": len(values)}
+            rows.append(pd.DataFrame({"mean": by_seed.mean(), "std": by_seed.std()}).reset_index().assign(**counts))
+    columns = ["method", "share", "mean", "std", "seeds", "cells"]
+    return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
 
 
 def _mean(cells: pd.DataFrame) -> dict[str, Any]:
