@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -47,7 +49,7 @@ def render(tracker: Tracker, out: Path, ui: str = "", clip: ClipFeatures | None 
         place = out.resolve()
         _check_replaceable(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(place.with_name(f".{place.name}.lock")), whole_folder(place) as folder:
+        with _lock(place), whole_folder(place) as folder:
             _render(results, folder, ui, clip, _studies(place, results.profile))
     except OSError as error:
         raise SuiteError(
@@ -55,6 +57,12 @@ def render(tracker: Tracker, out: Path, ui: str = "", clip: ClipFeatures | None 
             "choose another folder with --out",
         ) from error
     return out / PAGE
+
+
+def _lock(place: Path) -> filelock.BaseFileLock:
+    """Lock of a folder, outside it and its parent: reports of one folder are written one after the other."""
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    return filelock.FileLock(Path(tempfile.gettempdir(), f"osfer-report-{digest}.lock"))
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Write-ups of this suite's own studies.
 
-A folder for each has profiles, a template and `write_up.py` with `write(home, out)`, which returns the path of the text.
+Each folder has profiles, a template and `write_up.py` with `write(home, out)`, which returns the path of its text.
 """
 
 from __future__ import annotations

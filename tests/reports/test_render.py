@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +54,14 @@ def test_a_report_takes_the_place_of_an_earlier_one(
         make(out, old)
     write(out)
     assert tree(out) == NEW
-    assert {path.name for path in out.parent.iterdir()} <= {"out", ".out.lock"}
+    assert {path.name for path in out.parent.iterdir()} == {"out"}
+
+
+def test_reports_of_one_folder_are_written_one_after_the_other(tmp_path: Path, rendering: None) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [tmp_path / "out"] * 8))
+    assert tree(tmp_path / "out") == NEW
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_a_linked_folder_stays_a_link(tmp_path: Path, rendering: None) -> None:
@@ -116,7 +124,7 @@ def test_a_report_stopped_at_any_move_can_be_repeated(
     assert tree(kept) in (OLD, NEW)
     write(out)
     assert tree(out) == NEW
-    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_a_full_disk_leaves_the_earlier_report(
@@ -132,7 +140,7 @@ def test_a_full_disk_leaves_the_earlier_report(
     with pytest.raises(SuiteError, match=r"cannot be written to(.|\n)*No space left"):
         write(tmp_path / "out")
     assert tree(tmp_path / "out") == OLD
-    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def test_a_file_as_folder_is_one_clear_error(tmp_path: Path, rendering: None) -> None:

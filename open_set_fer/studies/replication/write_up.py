@@ -122,8 +122,8 @@ def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
         values = values[values.notna().sum(axis=1) == most].dropna(axis="columns")
         if values.shape[1] > 2:
             by_seed = values.groupby(level="seed").mean()
-            counts = {"method": method, "seeds": len(by_seed), "cells": len(values)}
-            rows.append(pd.DataFrame({"mean": by_seed.mean(), "std": by_seed.std()}).reset_index().assign(**counts))
+            curve = pd.DataFrame({"mean": by_seed.mean(), "std": by_seed.std()}).reset_index()
+            rows.append(curve.assign(method=method, seeds=len(by_seed), cells=len(values)))
     columns = ["method", "share", "mean", "std", "seeds", "cells"]
     return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
 
