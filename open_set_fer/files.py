@@ -1,4 +1,4 @@
-"""Files that are complete or absent, even after a kill or a power failure."""
+"""Files and folders that are whole or absent, whenever the process is killed or the power fails."""
 
 from __future__ import annotations
 
@@ -31,17 +31,27 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which gets its name once it is complete and on the disk; nothing stays after an error."""
-    partial = folder.with_suffix(".partial")
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder `<target>.partial` that takes the place of `target` when the block ends.
+
+    Everything is on the disk before the rename. An error removes what was written and leaves an older `target` as it
+    was; a kill leaves at most `<target>.partial` and `<target>.old`, which the next call removes.
+    """
+    partial, old = (target.with_name(f"{target.name}.{ending}") for ending in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
         for path in (*partial.rglob("*"), partial):
             sync(path)
-        os.replace(partial, folder)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+        os.replace(partial, target)
     except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    sync(folder.parent)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)

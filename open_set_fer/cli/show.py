@@ -1,4 +1,4 @@
-"""Commands that list what there is: list, profile list, profile show."""
+"""Commands that list profiles, data sets and methods: list, profile list, profile show."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ def list_(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON on standard output: profiles, methods (labels, with the profiles that have them), datasets, "
-            "broken, families, pairs, triples.",
+            help="Print JSON on standard output: profiles, methods (labels, with the profiles that have them), "
+            "datasets, broken, families, pairs, triples.",
         ),
     ] = False,
 ) -> None:
-    """What there is: profiles, data sets, method labels, protocols."""
+    """List profiles, data sets, method labels and protocols."""
     from open_set_fer.benchmark.planning.inventory import inventory
 
-    there = inventory()
+    installed = inventory()
     if as_json:
-        print_json(there)
+        print_json(installed)
         return
     for title, columns, rows in (
-        ("profile", ("what for", "methods run by default"), there["profiles"]),
-        ("method", ("what", "in profiles", "from"), there["methods"]),
-        ("data set", ("what", "from"), there["datasets"]),
-        ("broken", ("what is wrong",), there["broken"]),
+        ("profile", ("what for", "methods run by default"), installed["profiles"]),
+        ("method", ("what", "in profiles", "from"), installed["methods"]),
+        ("data set", ("what", "from"), installed["datasets"]),
+        ("broken", ("what is wrong",), installed["broken"]),
     ):
         if rows:
-            # A name is what one types: it is never cut in two.
+            # Names are typed by the user: never wrapped.
             table = Table(Column(title, no_wrap=True, min_width=max(len(row["name"]) for row in rows)), *columns)
             for row in rows:
                 table.add_row(*(", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()))
             out.print(table)
-    out.print(f"protocol families: {', '.join(there['families'])}", soft_wrap=True)
+    out.print(f"protocol families: {', '.join(installed['families'])}", soft_wrap=True)
     for name in ("pairs", "triples"):
-        out.print(f"{name} of the paper (--all-{name} for every one): {', '.join(there[name])}", soft_wrap=True)
+        out.print(f"{name} of the paper (--all-{name} for every one): {', '.join(installed[name])}", soft_wrap=True)
 
 
 @profile_app.command("list", epilog=examples("osfer profile list"))
 def profile_list() -> None:
-    """Names of the built-in profiles, one a line."""
+    """List the built-in profiles, one a line."""
     from open_set_fer.benchmark.planning.profile_files import profile_names
 
     print("\n".join(profile_names()))
@@ -63,7 +63,7 @@ def profile_list() -> None:
 
 @profile_app.command("show", epilog=examples("osfer profile show smoke", "osfer profile show ferplus-cpu > my.toml"))
 def profile_show(name: Annotated[str, typer.Argument(help="Built-in profile.")]) -> None:
-    """Print the TOML of a built-in profile, to read or to start one's own from."""
+    """Print the TOML of a built-in profile, to read or to start your own from."""
     from open_set_fer.benchmark.planning.profile_files import profile_text
 
     print(profile_text(name), end="")

@@ -1,1 +1,1 @@
-"""Photographs: find faces, build a detector, answer, serve a page."""
+"""Photographs: face detection, detectors built from methods, predictions, and a local web page."""

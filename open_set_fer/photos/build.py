@@ -1,4 +1,5 @@
-"""From a method of a profile to a detector for photographs: scorer, threshold on held-out known faces, rule for cropping."""
+"""Detectors for photographs, built from a method: fitted scorer, threshold on held-out known faces, rule for
+cropping."""
 
 from __future__ import annotations
 
@@ -28,9 +29,9 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.photos.find import measure_rule
 
 HELD_OUT = 10
-"""One in so many training images of each class sets the threshold, where the data set has no split `valid`."""
+"""Every tenth training image of a class sets the threshold if the data set has no split `valid`."""
 FEWEST_KNOWN = 20
-"""Known faces below which no threshold is set on them."""
+"""Known faces that a threshold needs at least."""
 
 
 def with_valid_split(faces: FaceSet) -> FaceSet:
@@ -44,31 +45,31 @@ def with_valid_split(faces: FaceSet) -> FaceSet:
     return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
 
 
-def detector_protocol(classes: tuple[str, ...], opened: str) -> Protocol:
-    """The classes that a detector knows: all that `opened` does not name; '' opens contempt, compound expressions or nothing."""
+def detector_protocol(classes: tuple[str, ...], open_classes: str) -> Protocol:
+    """Protocol of a detector, with these open classes; '' for contempt, else compound expressions, else none."""
     every = enumerate_protocols(classes, FAMILIES, True, True)
-    if opened:
-        return opening(every, opened)[0]
+    if open_classes:
+        return opening(every, open_classes)[0]
     by_default = [p for p in every if p.open == (CONTEMPT,)] + [p for p in every if set(p.open) <= set(COMPOUND)]
     return by_default[0] if by_default else without_open_class(classes)
 
 
 def plan_detector(
-    profile: Profile, dataset: str, label: str, opened: str, seed: int, cache: Path
+    profile: Profile, dataset: str, label: str, open_classes: str, seed: int, cache: Path
 ) -> tuple[Cell, FaceSet]:
-    """The one cell that a detector is made of, and its data set; prepared where it is not."""
+    """Plan the cell of a detector and load its data set, which is prepared first if necessary."""
     plain: dict[str, Any] = {"labels": "own", "label_share": None, "pools": [], "open_from": "both"}
     profile = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=plain)})
-    protocol = detector_protocol(profile.dataset(dataset).load(cache).classes, opened)
+    protocol = detector_protocol(profile.dataset(dataset).load(cache).classes, open_classes)
     selection = Selection(datasets=(dataset,), methods=(label,), seeds=(seed,))
     cells, face_sets = make_plan(profile, selection, cache, with_valid_split, [protocol])
     if len(cells) != 1:
-        raise SuiteError(f"--method {label!r} is {len(cells)} methods", "name one: a detector has one score")
+        raise SuiteError(f"--method {label!r} is {len(cells)} methods", "name one")
     return cells[0], face_sets[dataset]
 
 
 def threshold_for(scores: NDArray[np.float64], share: float) -> float:
-    """The lowest threshold at which at least this share of known faces, those with scores up to it, is accepted.
+    """Lowest threshold that accepts at least this fraction of known faces, those with scores up to it.
 
     >>> threshold_for(np.arange(100.0), 0.95)
     94.0
@@ -80,7 +81,11 @@ def threshold_for(scores: NDArray[np.float64], share: float) -> float:
 def build_detector(
     cell: Cell, faces: FaceSet, folder: Path, home: Path, device: torch.device, share: float, store: str = ""
 ) -> Description:
-    """Train what is not there yet, calibrate, and write the detector in one move; SuiteError where the method has no scorer."""
+    """Train missing models, calibrate, and write the detector.
+
+    Raises:
+        SuiteError: the method is transductive, or too few known faces are held out.
+    """
     run = TaskRun.of(cell, faces, home, device, store=store)
     closed = cell.protocol.closed
     names = np.array(faces.classes)[faces.labels]
@@ -95,12 +100,12 @@ def build_detector(
         description, scorer = run.fitted_scorer(detection)
     except SuiteError as error:
         raise SuiteError(
-            f"method {cell.label!r} scores a pool of faces, none by itself",
-            "one that scores single faces: baseline, knn, vim, eow, proser, ours-online, ours-plus, ...",
+            f"method {cell.label!r} scores a pool of faces, not single ones",
+            "choose an inductive method: baseline, knn, vim, eow, proser, ours-online, ours-plus, ...",
         ) from error
     log.info("%s: setting the threshold on %d known faces of split valid", cell.label, len(known))
     threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
-    # Not by the scorer: parts of it may have been trained on these faces.
+    # Not by the scorer: its parts may have been trained on these faces.
     accepted = detection.unknown_score <= threshold
     is_open = run.split.truth < 0
     calibration = Calibration(

@@ -28,10 +28,7 @@ from open_set_fer.console import console, log, out
 from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from open_set_fer.benchmark.storage.detectors import Detector
-    from open_set_fer.photos.detect import Face
+    from open_set_fer.benchmark.storage.detectors import Description, Detector
 
 app = typer.Typer()
 detector_app = typer.Typer(
@@ -40,11 +37,13 @@ detector_app = typer.Typer(
     epilog=examples("osfer detector build", "osfer detector build --dataset ferplus --method ours-plus"),
 )
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""What is taken for a picture in a folder; a file that is named is read whatever its name."""
-DetectorOption = Annotated[
-    Path | None,
+"""Suffixes of the pictures in a folder; a named file is read whatever its suffix."""
+OpenOption = Annotated[
+    str,
     typer.Option(
-        "--detector", help="Folder that `osfer detector build` wrote (default: the newest under `<home>/detectors`)."
+        "--open",
+        help="Classes that it does not learn: surprise, surprise+fear (default: contempt, else the compound "
+        "expressions, else none).",
     ),
 ]
 
@@ -59,20 +58,11 @@ DetectorOption = Annotated[
 def build(
     profile: ProfileOption = "",
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set (default: the profile's first).")] = "",
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="Label of a method that can score a single face.")
-    ] = "baseline",
-    opened: Annotated[
-        str,
-        typer.Option(
-            "--open",
-            help="Classes that it does not learn: surprise, surprise+fear (default: contempt, else the compound "
-            "expressions, else none).",
-        ),
-    ] = "",
+    method: Annotated[str, typer.Option("--method", "-m", help="Label of an inductive method.")] = "baseline",
+    open_classes: OpenOption = "",
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     share: Annotated[
-        float, typer.Option(help="Share of known faces, of split `valid`, that the threshold accepts.")
+        float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
     ] = 0.95,
     to: Annotated[
         Path | None,
@@ -87,7 +77,7 @@ def build(
     ] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Train a method on a data set, set its threshold on known faces that it has not seen, and write a folder for `osfer detect`."""
+    """Train a method, set its threshold on held-out known faces, and write a folder for `osfer detect`."""
     from open_set_fer.benchmark.execution.devices import choose_device
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.storage.detectors import DESCRIPTION
@@ -96,35 +86,40 @@ def build(
 
     if not 0 < share < 1:
         raise SuiteError(f"--share {share:g} is not between 0 and 1", "for example --share 0.95")
-    finder()  # says what is missing before minutes of training
-    chosen = choose_device(device, threads)
+    finder()  # fails before minutes of training
+    torch_device = choose_device(device, threads)
     loaded = load_profile(default_profile(profile, dataset), weights)
     name = dataset or (loaded.default_datasets or list(loaded.datasets))[0]
     target = to or home / "detectors" / f"{name}-{method}"
     if target.exists() and not (target / DESCRIPTION).exists():
-        raise SuiteError(f"{target} is there and is no detector", "name another folder with --out")
-    cell, faces = plan_detector(loaded, name, method, opened, seed, writable(home) / "cache")
+        raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
+    cell, faces = plan_detector(loaded, name, method, open_classes, seed, writable(home) / "cache")
     writable(folder(target).parent)
-    made = build_detector(cell, faces, target, home, chosen, share, store)
+    description = build_detector(cell, faces, target, home, torch_device, share, store)
     if as_json:
-        print_json(made.model_dump(mode="json") | {"folder": str(target)})
-        return
-    set_on = made.calibration
-    assert set_on is not None
-    out.print(f"detector: {target}", soft_wrap=True, highlight=False)
-    out.print(f"knows {', '.join(made.classes)}", soft_wrap=True, highlight=False)
-    words = f"threshold {made.threshold:.4g}: accepts {share:.0%} of {set_on.faces} known faces of split {set_on.split}"
-    if set_on.accepted_known is not None:
-        words += f"; of test faces {set_on.accepted_known:.0%} of the known"
-    if set_on.rejected_open is not None:
-        words += f", and takes {set_on.rejected_open:.0%} of {'+'.join(made.source.open_classes)} for unknown"
-    out.print(words, soft_wrap=True, highlight=False)
-    if made.crop is not None and not made.crop.measured_on:
-        log.warning(
-            "faces are found in too few training images to measure how these are cropped: FERPlus' rule is taken"
-        )
-    if made.source.demonstration:
-        log.warning("it is trained on rendered faces: what it says of real ones means nothing")
+        print_json(description.model_dump(mode="json") | {"folder": str(target)})
+    else:
+        _print_detector(description, target)
+
+
+def _print_detector(description: Description, target: Path) -> None:
+    calibration = description.calibration
+    assert calibration is not None
+    threshold = (
+        f"threshold {description.threshold:.4g}: accepts {calibration.share:.0%} of {calibration.faces} known faces of "
+        f"split {calibration.split}"
+    )
+    if calibration.accepted_known is not None:
+        threshold += f"; of test faces {calibration.accepted_known:.0%} of the known"
+    if calibration.rejected_open is not None:
+        names = "+".join(description.source.open_classes)
+        threshold += f", and takes {calibration.rejected_open:.0%} of {names} for unknown"
+    for line in (f"detector: {target}", f"knows {', '.join(description.classes)}", threshold):
+        out.print(line, soft_wrap=True, highlight=False)
+    if description.crop is not None and not description.crop.measured_on:
+        log.warning("too few training images have a detectable face to measure how they are cropped: FERPlus' is used")
+    if description.source.demonstration:
+        log.warning("it is trained on synthetic data: its predictions on real faces mean nothing")
     console.print(f"next: osfer detect --detector {target} PHOTO", soft_wrap=True, highlight=False)
 
 
@@ -140,7 +135,13 @@ def detect(
     photos: Annotated[
         list[str] | None, typer.Argument(help="Photographs, folders of them, - for one on standard input.")
     ] = None,
-    detector: DetectorOption = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(
+            "--detector",
+            help="Folder that `osfer detector build` wrote (default: the newest under `<home>/detectors`).",
+        ),
+    ] = None,
     to: Annotated[
         Path, typer.Option("--out", parser=folder, metavar="<path>", help="Folder to write annotated pictures to.")
     ] = Path("detected"),
@@ -153,12 +154,16 @@ def detect(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON on standard output: detector, threshold, photos (each with photo, picture and faces, or error).",
+            help="Print JSON on standard output: detector, threshold, photos (each with photo, picture and faces, or "
+            "error).",
         ),
     ] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Name the expression in each face of photographs, or say that it is none of the known ones. Exit code 1: a file could not be read."""
+    """Name the expression of each face in photographs, or reject it as unknown.
+
+    Exit code 1: a file could not be read.
+    """
     from open_set_fer.benchmark.execution.devices import choose_device
     from open_set_fer.benchmark.storage.detectors import load_detector
 
@@ -166,95 +171,86 @@ def detect(
         raise SuiteError(
             "no photograph is named" if not photos else "--serve takes no photographs", "osfer detect PHOTO..."
         )
-    chosen = detector or _newest(home / "detectors")
-    device = choose_device("cpu", threads)
-    loaded = load_detector(chosen, device)
+    place = detector or _newest_detector(home / "detectors")
+    loaded = load_detector(place, choose_device("cpu", threads))
     if loaded.description.threshold is None:
-        raise SuiteError(f"{chosen} has no threshold, so it decides nothing", "build one: osfer detector build")
+        raise SuiteError(f"{place} has no threshold, so it cannot decide", "build one: osfer detector build")
     if serve:
         from open_set_fer.photos.serve import serve_page
 
         serve_page(loaded, port)
         return
     names = list(_files(photos or [], to.resolve()))
-    taken = {Path(name).resolve() for name in names if name != "-"}  # no annotated picture in place of an original
-    answers = [_answer(loaded, name, to, taken) for name in names]
+    taken = {Path(name).resolve() for name in names if name != "-"}  # no annotated picture replaces an original
+    predictions = [_predict(loaded, name, to, taken) for name in names]
     if as_json:
-        print_json({"detector": str(chosen), "threshold": loaded.description.threshold, "photos": answers})
+        print_json({"detector": str(place), "threshold": loaded.description.threshold, "photos": predictions})
     else:
-        _print_table(answers)
+        _print_table(predictions)
     if loaded.description.source.demonstration:
-        log.warning("this detector is trained on rendered faces: what it says of real ones means nothing")
-    if any("error" in answer for answer in answers):
+        log.warning("this detector is trained on synthetic data: its predictions on real faces mean nothing")
+    if any("error" in prediction for prediction in predictions):
         sys.exit(1)
 
 
-def _newest(place: Path) -> Path:
-    found = sorted(place.glob("*/detector.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
+def _newest_detector(place: Path) -> Path:
+    paths = sorted(place.glob("*/detector.json"), key=lambda path: path.stat().st_mtime)
+    if not paths:
         raise SuiteError(
             f"no detector under {place}", "osfer detector build --dataset ferplus, or name one with --detector"
         )
-    return found[-1].parent
+    return paths[-1].parent
 
 
-def _files(named: list[str], to: Path) -> Iterator[str]:
-    """The files to read; of a folder the pictures in it and in those below, but for the annotated ones of earlier in `to`."""
-    for name in named:
-        if name != "-" and Path(name).is_dir():
-            found = [p for p in sorted(Path(name).rglob("*")) if p.suffix.lower() in PICTURES and p.is_file()]
-            if to != Path(name).resolve():  # where both are one folder, who could tell
-                found = [p for p in found if to not in p.resolve().parents]
-            inside = [str(p) for p in found]
-            if not inside:
-                log.warning("%s: no picture in this folder", name)
-            yield from inside
-        else:
+def _files(names: list[str], out_folder: Path) -> Iterator[str]:
+    """Files to read; of a folder all pictures in and below it, except earlier annotated ones in `out_folder`."""
+    for name in names:
+        if name == "-" or not Path(name).is_dir():
             yield name
+            continue
+        pictures = [p for p in sorted(Path(name).rglob("*")) if p.suffix.lower() in PICTURES and p.is_file()]
+        if out_folder != Path(name).resolve():  # in one folder the two cannot be distinguished
+            pictures = [p for p in pictures if out_folder not in p.resolve().parents]
+        if not pictures:
+            log.warning("%s: no picture in this folder", name)
+        yield from map(str, pictures)
 
 
-def _answer(detector: Detector, name: str, to: Path, taken: set[Path]) -> dict[str, Any]:
-    """The faces of one photograph, and its annotated picture, which is put to `taken`; or what is wrong with the file."""
+def _predict(detector: Detector, name: str, out_folder: Path, taken: set[Path]) -> dict[str, Any]:
+    """Faces of one photograph and the path of its annotated picture, or the error of an unreadable file.
+
+    taken: paths that no annotated picture may have; the new one is added.
+    """
     from open_set_fer.photos.detect import annotated, detect_faces
     from open_set_fer.photos.find import read_photo
 
     try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        photo = read_photo(content)
+        photo = read_photo(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except (OSError, SuiteError) as error:
-        why = str(error.strerror) if isinstance(error, OSError) else summary(error)
-        console.print(f"{name}: {why}", style="red", soft_wrap=True, highlight=False)
-        return {"photo": name, "error": why}
-    faces: list[Face] = detect_faces(detector, photo)
-    picture = _save(annotated(photo, faces), to, "stdin" if name == "-" else Path(name).stem, taken)
-    return {"photo": name, "picture": str(picture), "faces": [face.content() for face in faces]}
-
-
-def _save(picture: Image, to: Path, stem: str, taken: set[Path]) -> Path:
-    """Write under a name that is not among `taken`, and put it there."""
-    writable(to)
-    path, number = to / f"{stem}.jpg", 1
+        reason = str(error.strerror) if isinstance(error, OSError) else summary(error)
+        console.print(f"{name}: {reason}", style="red", soft_wrap=True, highlight=False)
+        return {"photo": name, "error": reason}
+    faces = detect_faces(detector, photo)
+    stem = "stdin" if name == "-" else Path(name).stem
+    path, number = writable(out_folder) / f"{stem}.jpg", 1
     while path.resolve() in taken:
         number += 1
-        path = to / f"{stem}-{number}.jpg"
+        path = out_folder / f"{stem}-{number}.jpg"
     taken.add(path.resolve())
-    picture.save(path, quality=92)
-    return path
+    annotated(photo, faces).save(path, quality=92)
+    return {"photo": name, "picture": str(path), "faces": [face.content() for face in faces]}
 
 
-def _print_table(answers: list[dict[str, Any]]) -> None:
+def _print_table(predictions: list[dict[str, Any]]) -> None:
     table = Table("photo", "decision", "expression", "score")
-    for answer in answers:
-        name = Path(answer["photo"]).name
-        if "error" in answer:
-            table.add_row(name, "not read", "", "")
-        elif not answer["faces"]:
-            table.add_row(name, "no face found", "", "")
-        for number, face in enumerate(answer.get("faces", [])):
+    for prediction in predictions:
+        name = Path(prediction["photo"]).name
+        if not prediction.get("faces"):
+            table.add_row(name, "not read" if "error" in prediction else "no face found", "", "")
+        for number, face in enumerate(prediction.get("faces", [])):
             best = sorted(face["probabilities"].items(), key=lambda item: -item[1])[:3]
-            likely = ", ".join(f"{word} {value:.2f}" for word, value in best)
+            likely = ", ".join(f"{expression} {value:.2f}" for expression, value in best)
             table.add_row("" if number else name, face["decision"], likely, f"{face['unknown_score']:.3g}")
     out.print(table)
-    folders = {str(Path(answer["picture"]).parent) for answer in answers if "picture" in answer}
-    for place in sorted(folders):
+    for place in sorted({str(Path(each["picture"]).parent) for each in predictions if "picture" in each}):
         out.print(f"annotated pictures: {place}", soft_wrap=True, highlight=False)

@@ -1,7 +1,7 @@
-"""Faces in photographs: found by dlib's frontal face detector, whose model is a part of the library, and cropped.
+"""Detection of faces in photographs by dlib's frontal face detector, and their crops.
 
-A network knows faces as its data set crops them. The finder's box is therefore widened and moved by a rule that is measured
-on training faces of the data set (`measure_rule`): where the finder sees the face in a training image.
+A network needs faces cropped as in its data set. The detected box is therefore widened and moved by a rule that is
+measured on training faces of the data set (`measure_rule`).
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ from open_set_fer.datasets.listing import FORMATS
 from open_set_fer.errors import SuiteError, summary
 
 LONG_SIDE = 1000
-"""Pixels of the long side at which faces are looked for: time is bounded, and faces from about 80 pixels on are found.
-Pictures below it are enlarged towards it, no more than twice."""
+"""Pixels of the long side for detection, which bounds time and finds faces from about 80 pixels on.
+Smaller pictures are enlarged towards it, at most twice."""
 SMALL_SIDE = 500
-"""Pictures smaller than half of this are enlarged to it, so that a small portrait's face is large enough to be found."""
+"""Pictures smaller than half of this are enlarged to it, so that the face of a small portrait is large enough."""
 MOST_PIXELS = 50_000_000
-"""Of a picture; more are refused before they are decoded."""
+"""Larger pictures are refused before they are decoded."""
 SAMPLE = 300
-"""Training faces that the rule is measured on."""
+"""Training faces on which the rule is measured."""
 LOOKS = tuple((width, mirrored) for width in (92, 100, 109) for mirrored in (False, True))
-"""Pixels of a face at which the finder looks again, and whether in the mirror: a third of its step in size apart, above its least of 80."""
+"""Widths of a face, in pixels, and mirroring of the repeated detections.
+
+The widths are a third of the detector's step in size apart, above its minimum of 80.
+"""
 REACH = 1.1
-"""Widths of a face to either side of its centre in which it is looked for again."""
+"""Widths of a face to either side of its centre, in which it is detected again."""
 FEWEST_FOUND = 30
-"""Below this the rule is the default."""
+"""Detected training faces below which the default rule is used."""
 
 
 def read_photo(source: BinaryIO | bytes) -> Image.Image:
-    """A picture, turned as its camera held it, RGB; SuiteError for what is none, is broken or too large."""
+    """Decode a picture, upright and in RGB; raise SuiteError for a broken or too large one."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with warnings.catch_warnings():
@@ -57,8 +60,8 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
     except SuiteError:
         raise
     except UnidentifiedImageError as error:
-        raise SuiteError("is no picture that can be read", "JPEG, PNG, WebP, BMP, GIF or TIFF") from error
-    except Exception as error:  # a decoder's own, and there is one a format
+        raise SuiteError("is no picture that can be read", "use JPEG, PNG, WebP, BMP, GIF or TIFF") from error
+    except Exception as error:  # each format's decoder has its own
         raise SuiteError(f"cannot be decoded: {summary(error)}", "save it again as JPEG or PNG") from error
 
 
@@ -66,7 +69,7 @@ _thread = threading.local()
 
 
 def finder() -> Any:
-    """dlib's detector, one a thread, as it keeps what it scans; SuiteError where dlib is not installed."""
+    """dlib's detector, one a thread because it has state; raise SuiteError if dlib is not installed."""
     if not hasattr(_thread, "finder"):
         try:
             import dlib
@@ -78,12 +81,12 @@ def finder() -> Any:
 
 @cache
 def _lookers() -> ThreadPoolExecutor:
-    """Threads that look again at once: dlib lets go of Python's lock, and eight faces take 48 looks."""
+    """Threads of the repeated detections: dlib releases the GIL, and eight faces take 48 detections."""
     return ThreadPoolExecutor(os.cpu_count(), "finder")
 
 
 def find_faces(picture: Image.Image) -> list[Box]:
-    """The faces of a picture, from left to right."""
+    """Find the faces of a picture, from left to right."""
     full = grey = picture.convert("L")
     longest = max(grey.size)
     factor = min(LONG_SIDE / longest, max(2.0, SMALL_SIDE / longest))
@@ -96,18 +99,23 @@ def find_faces(picture: Image.Image) -> list[Box]:
         for r, s in zip(rectangles, sureness, strict=True)
     ]
     looks = [[_lookers().submit(_look, full, box, *look) for look in LOOKS] for box in boxes]
-    refined = [_refined(box, [look.result() for look in of]) for box, of in zip(boxes, looks, strict=True)]
+    refined = [
+        _refined(box, [look.result() for look in box_looks]) for box, box_looks in zip(boxes, looks, strict=True)
+    ]
     return sorted(refined, key=lambda box: (box.left, box.top))
 
 
 def _around(box: Box) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the square that is looked at again."""
+    """Left, top, right and bottom of the square for the repeated detections."""
     x, y, reach = box.left + box.width / 2, box.top + box.height / 2, REACH * box.width
     return x - reach, y - reach, x + reach, y + reach
 
 
 def _look(grey: Image.Image, box: Box, width: int, mirrored: bool) -> tuple[float, float, float, float] | None:
-    """(left, top, width, height) of the one face that the finder sees around the box, scaled to `width`, from that area's corner; else None."""
+    """Detect the face around the box, scaled to `width`: left, top, width, height from that square's corner.
+
+    None unless exactly one is there.
+    """
     side = round(2 * REACH * width)
     patch = grey.transform((side, side), Image.Transform.EXTENT, _around(box), Image.Resampling.BILINEAR, fillcolor=128)
     rectangles = finder()(np.ascontiguousarray(ImageOps.mirror(patch) if mirrored else patch), 0)
@@ -118,21 +126,21 @@ def _look(grey: Image.Image, box: Box, width: int, mirrored: bool) -> tuple[floa
     return left * pixel, near[0].top() * pixel, near[0].width() * pixel, near[0].height() * pixel
 
 
-def _refined(box: Box, seen: list[tuple[float, float, float, float] | None]) -> Box:
-    """The mean of what the finder sees around the box at other sizes, and in the mirror.
+def _refined(box: Box, looks: list[tuple[float, float, float, float] | None]) -> Box:
+    """Mean of the repeated detections.
 
-    It looks in steps of a fifth of the size: one look alone may be off by a tenth, which a network notices.
+    The detector's sizes are a fifth apart: a single box may be off by a tenth, which changes a network's prediction.
     """
-    found = [look for look in seen if look]
-    if not found:
+    faces = [look for look in looks if look]
+    if not faces:
         return box
-    left, top, width, height = (float(value) for value in np.mean(found, axis=0))
+    left, top, width, height = (float(value) for value in np.mean(faces, axis=0))
     corner = _around(box)
     return Box(corner[0] + left, corner[1] + top, width, height, box.sureness)
 
 
 def crop_face(picture: Image.Image, box: Box, rule: CropRule, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """uint8 (C, H, W): the face as the training faces are cropped; what is beyond the picture's edge repeats the edge."""
+    """Crop a face as the training faces are, uint8 (C, H, W); the picture's edge is repeated beyond it."""
     channels, height, width = shape
     left, top, side = rule.square(box)
     x0, y0, x1, y1 = (int(np.floor(v)) for v in (left, top, left + side, top + side))
@@ -140,20 +148,20 @@ def crop_face(picture: Image.Image, box: Box, rule: CropRule, shape: tuple[int, 
     rows, columns = (
         np.clip(np.arange(a, b), 0, n - 1) for a, b, n in ((y0, y1, picture.height), (x0, x1, picture.width))
     )
-    seen = picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
-    pixels = np.asarray(seen.convert("L" if channels == 1 else "RGB"))
+    inside = picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+    pixels = np.asarray(inside.convert("L" if channels == 1 else "RGB"))
     square = Image.fromarray(pixels[np.ix_(rows - rows[0], columns - columns[0])])
     scaled = np.asarray(square.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=None))
     return np.ascontiguousarray(scaled[None] if channels == 1 else scaled.transpose(2, 0, 1))
 
 
 def measure_rule(images: NDArray[np.uint8]) -> CropRule:
-    """The rule by which the finder's box becomes the crop that these training faces (N, C, H, W) are.
+    """Measure the rule that turns a detected box into the crop of these training faces (N, C, H, W).
 
-    Each of a sample is put, enlarged, on a canvas; the medians of where the finder sees its face are the rule.
+    Each of a sample is enlarged on a canvas and its face detected; the rule is the median.
     """
     rows = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int))
-    seen = []
+    offsets = []
     for image in images[rows]:
         face = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
         side, margin = 160, 80
@@ -163,13 +171,13 @@ def measure_rule(images: NDArray[np.uint8]) -> CropRule:
         if len(boxes) == 1:
             box = boxes[0]
             x, y = box.left + box.width / 2 - margin - side / 2, box.top + box.height / 2 - margin - side / 2
-            seen.append((side / box.width, -x / box.width, -y / box.width))
-    if len(seen) < FEWEST_FOUND:
+            offsets.append((side / box.width, -x / box.width, -y / box.width))
+    if len(offsets) < FEWEST_FOUND:
         return CropRule()
-    scale, right, down = (float(value) for value in np.median(seen, axis=0))
+    scale, right, down = (float(value) for value in np.median(offsets, axis=0))
     return CropRule(
         scale=float(np.clip(scale, 0.5, 3)),
         right=float(np.clip(right, -1, 1)),
         down=float(np.clip(down, -1, 1)),
-        measured_on=len(seen),
+        measured_on=len(offsets),
     )

@@ -1,4 +1,4 @@
-"""A page on the loopback interface to drop photographs on: `osfer detect --serve`. Nothing that comes in is written to disk."""
+"""Local web page for photographs, `osfer detect --serve`; uploads are never written to disk."""
 
 from __future__ import annotations
 
@@ -7,115 +7,113 @@ import io
 import json
 import secrets
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
-
-import jinja2
 
 from open_set_fer.benchmark.storage.detectors import Detector
 from open_set_fer.console import console, log
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.photos.detect import annotated, detect_faces
 from open_set_fer.photos.find import read_photo
+from open_set_fer.templates import templates
 
 HOST = "127.0.0.1"
 MOST_BYTES = 20 << 20
 """Of a photograph."""
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def serve_page(detector: Detector, port: int) -> None:
     """Serve until Ctrl-C."""
     try:
-        server = make_server(detector, port)
+        server = Server(detector, port)
     except OSError as error:
         raise SuiteError(f"port {port} is not free: {error.strerror}", "choose another with --port") from error
     console.print(f"drop photographs on http://{HOST}:{server.server_port} ; Ctrl-C ends it", highlight=False)
-    try:
+    with server, suppress(KeyboardInterrupt):
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()
 
 
-def make_server(detector: Detector, port: int) -> ThreadingHTTPServer:
-    """A server on the loopback interface alone."""
-    lock, nonce = threading.Lock(), secrets.token_urlsafe(16)
-    template = jinja2.Environment(autoescape=True).from_string(
-        files("open_set_fer.photos").joinpath("page.html.jinja").read_text("utf-8")
-    )
-    described = detector.description
-    page = template.render(nonce=nonce, described=described, most=MOST_BYTES).encode()
+class Server(ThreadingHTTPServer):
+    """Server of the page and its predictions, on the loopback interface alone."""
 
-    class Handler(BaseHTTPRequestHandler):
-        server_version, sys_version = "osfer", ""
-        timeout = 60
+    daemon_threads = True
 
-        def do_GET(self) -> None:
-            if self._is_ours() and urlsplit(self.path).path == "/":
-                self._send(200, page, "text/html; charset=utf-8")
-            else:
-                self._refuse(404, "there is only one page here: /")
+    def __init__(self, detector: Detector, port: int) -> None:
+        super().__init__((HOST, port), _Handler)
+        self.nonce = secrets.token_urlsafe(16)
+        template = templates().get_template("photos/page.html.jinja")
+        self.page = template.render(nonce=self.nonce, detector=detector.description, most=MOST_BYTES).encode()
+        self._detector, self._lock = detector, threading.Lock()
 
-        def do_POST(self) -> None:
-            if not self._is_ours():
-                return self._refuse(403, "another site asks")
-            try:
-                length = int(self.headers.get("Content-Length", ""))
-            except ValueError:
-                return self._refuse(411, "the request does not say how long it is")
-            if not 0 < length <= MOST_BYTES:
-                self.close_connection = True  # what follows is not read
-                return self._refuse(413, f"a photograph has at most {MOST_BYTES >> 20} MiB")
-            try:
-                photo = read_photo(self.rfile.read(length))
-                with lock:  # torch has its own threads; one photograph at a time is quickest
-                    faces = detect_faces(detector, photo)
-            except SuiteError as error:
-                return self._refuse(422, error.message)
-            except Exception as error:
-                log.warning("a photograph could not be answered: %s", summary(error))
-                return self._refuse(500, "this photograph could not be answered; the terminal says why")
-            file = io.BytesIO()
-            annotated(photo, faces).save(file, "JPEG", quality=90)
-            picture = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-            self._json(200, {"faces": [face.content() for face in faces], "picture": picture})
+    def predict(self, content: bytes) -> dict[str, Any]:
+        """Faces of a photograph, with its annotated picture."""
+        photo = read_photo(content)
+        with self._lock:  # torch has its own threads; one photograph at a time is quickest
+            faces = detect_faces(self._detector, photo)
+        file = io.BytesIO()
+        annotated(photo, faces).save(file, "JPEG", quality=90)
+        picture = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        return {"faces": [face.content() for face in faces], "picture": picture}
 
-        def _is_ours(self) -> bool:
-            """Asked for under a name of this machine, not one that somebody points here, and by its own page where a page asks."""
-            host = urlsplit(f"//{self.headers.get('Host', '')}")
-            origin = self.headers.get("Origin")
-            return f"{host.hostname}" in (HOST, "localhost", "::1") and origin in (None, f"http://{host.netloc}")
 
-        def _refuse(self, status: int, why: str) -> None:
-            self._json(status, {"error": why})
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    server_version, sys_version = "osfer", ""
+    timeout = 60
 
-        def _json(self, status: int, content: dict[str, Any]) -> None:
-            self._send(status, json.dumps(content).encode(), "application/json")
+    def do_GET(self) -> None:
+        if self._is_same_origin() and urlsplit(self.path).path == "/":
+            self._send(200, self.server.page, "text/html; charset=utf-8")
+        else:
+            self._refuse(404, "the only page is /")
 
-        def _send(self, status: int, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            policy = (
-                f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; "
-                "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            )
-            for name, value in {
-                "Content-Type": kind,
-                "Content-Length": str(len(body)),
-                "Content-Security-Policy": policy,
-                "X-Content-Type-Options": "nosniff",
-                "Referrer-Policy": "no-referrer",
-                "Cache-Control": "no-store",
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+    def do_POST(self) -> None:
+        if not self._is_same_origin():
+            return self._refuse(403, "the request comes from another site")
+        try:
+            length = int(self.headers.get("Content-Length", ""))
+        except ValueError:
+            return self._refuse(411, "the request has no Content-Length")
+        if not 0 < length <= MOST_BYTES:
+            self.close_connection = True  # the body is not read
+            return self._refuse(413, f"a photograph has at most {MOST_BYTES >> 20} MiB")
+        try:
+            content = self.server.predict(self.rfile.read(length))
+        except SuiteError as error:
+            return self._refuse(422, error.message)
+        except Exception as error:
+            log.warning("a photograph failed: %s", summary(error))
+            return self._refuse(500, "this photograph failed; the terminal has the reason")
+        self._json(200, content)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Requests are nobody's business."""
+    def _is_same_origin(self) -> bool:
+        """Whether the host is a name of this machine (no DNS rebinding) and a page's request comes from this page."""
+        host = urlsplit(f"//{self.headers.get('Host', '')}")
+        origin = self.headers.get("Origin")
+        return f"{host.hostname}" in (HOST, "localhost", "::1") and origin in (None, f"http://{host.netloc}")
 
-    server = ThreadingHTTPServer((HOST, port), Handler)
-    server.daemon_threads = True
-    return server
+    def _refuse(self, status: int, reason: str) -> None:
+        self._json(status, {"error": reason})
+
+    def _json(self, status: int, content: dict[str, Any]) -> None:
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", POLICY.format(self.server.nonce))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log no request: photographs are private."""

@@ -1,11 +1,17 @@
-"""Two experiments on the cells that both have: by how much each method differs, and in how many choices of open classes."""
+"""Comparison of two experiments on the cells that both have, by method and family of protocols."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from scipy.stats import binomtest, ttest_1samp
 
 from open_set_fer.benchmark.evaluation.metrics import MAIN_METRICS, Metric
@@ -19,23 +25,25 @@ from open_set_fer.reports.data.results import FINISHED, Results, method_order
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table
 
 FILE = "compare.md"
-HEADS = ("protocols", "method", "first", "second", "difference", "signs", "p", "cells")
+HEADS = ("family", "method", "first", "second", "difference", "signs", "p", "cells")
 FEWEST_CHOICES = 3
-"""With two, Student's t reaches over a dozen times their difference."""
+"""Protocols for an interval: that of two is over a dozen times as wide as their difference."""
 NOTE = (
-    "Difference: second less first, the mean over choices of open classes of the means over seeds. In brackets: its 95 % interval "
-    "by Student's t over the choices, which share faces, so that it is narrow rather than wide; of fewer than "
-    f"{FEWEST_CHOICES} choices none. Signs: choices in which the second is better, equal, worse; p of the sign test."
+    "Difference: second minus first, the mean over protocols (choices of open classes) of the means over seeds. In "
+    "brackets: its 95 % interval by Student's t over protocols, which share faces, so it is too narrow rather than "
+    f"too wide; omitted below {FEWEST_CHOICES} protocols. Signs: protocols in which the second is better, equal, "
+    "worse; p: of the sign test."
 )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One method on one family of protocols, over the cells that both have.
+    """Difference of one method on one family of protocols, over the cells that both experiments have.
 
-    protocol: the family, with the part of the test pool and the label regime where it is not the paper's. first, second:
-    means. cells, choices: how many are shared; same: of the cells, those of equal settings (one cell key). low, high: interval of second - first; None
-    for too few choices. better, equal, worse: choices by which of the two is better there. p_value: of the sign test.
+    protocol: the family, with pool and pseudo-label setting where they differ from the paper's. first, second: means.
+    low, high: interval of second - first; None for too few choices of open classes. better, equal, worse: number of
+    choices in which the second is. p_value: of the sign test. choices, cells: number of shared ones. same: number of
+    shared cells with equal settings (one cell key).
     """
 
     dataset: str
@@ -57,27 +65,30 @@ class Difference:
 
     @property
     def text(self) -> str:
-        """The difference with its interval as displayed."""
-        shown = f"{self.difference:+.{self.metric.decimals}f}"
-        return shown if self.low is None else f"{shown} [{self.low:+.3f}, {self.high:+.3f}]"
+        """Difference with its interval as displayed."""
+        text = f"{self.difference:+.{self.metric.decimals}f}"
+        return text if self.low is None else f"{text} [{self.low:+.3f}, {self.high:+.3f}]"
 
     @property
     def row(self) -> list[str]:
-        """The texts under HEADS."""
+        """Texts under HEADS."""
         means = [f"{value:.{self.metric.decimals}f}" for value in (self.first, self.second)]
         name = method_name(self.method)
         return [self.protocol, name, *means, self.text, self.signs, f"{self.p_value:.2f}", str(self.cells)]
 
     @property
     def signs(self) -> str:
-        """Choices in which the second is better, equal, worse."""
+        """Counts of choices in which the second is better, equal, worse."""
         return f"{self.better}/{self.equal}/{self.worse}"
 
 
 def differences(first: Results, second: Results, names: tuple[str, str]) -> list[Difference]:
-    """Differences by data set, family and method, of each main metric; SuiteError where no finished cell is shared.
+    """Differences by data set, family and method, of each main metric.
 
-    Cells of closed faces with a shift are left out: nothing is to be found there, so that neither AUROC is the better one.
+    Cells of shifted closed faces are left out: they hold no unknown face, so neither AUROC is the better one.
+
+    Raises:
+        SuiteError: no finished cell is shared.
     """
     place = list(COORDINATES)
     done = [
@@ -97,56 +108,92 @@ def differences(first: Results, second: Results, names: tuple[str, str]) -> list
         ].itertuples(index=False)
     ]
     order = {method: rank for rank, method in enumerate(method_order(shared["method"]))}
-    found = [
+    rows = [
         _difference(str(dataset), str(family), str(method), metric, cells)
         for metric in MAIN_METRICS
         for (dataset, family, method), cells in shared.groupby(["dataset", "family", "method"], sort=False)
         if cells.reindex(columns=[f"{metric.name}_a", f"{metric.name}_b"]).notna().all(axis=1).any()
     ]
-    places = {key: rank for rank, key in enumerate(dict.fromkeys((d.dataset, d.protocol) for d in found))}
+    places = {key: rank for rank, key in enumerate(dict.fromkeys((d.dataset, d.protocol) for d in rows))}
     metrics = {metric: rank for rank, metric in enumerate(MAIN_METRICS)}
-    return sorted(found, key=lambda d: (metrics[d.metric], places[d.dataset, d.protocol], order[d.method]))
+    return sorted(rows, key=lambda d: (metrics[d.metric], places[d.dataset, d.protocol], order[d.method]))
 
 
 def other_faces(first: Results, second: Results) -> list[str]:
-    """Data sets whose contents differ between the two: their differences are also those of the faces."""
+    """Data sets whose contents differ between the two."""
     prints = [
-        {str(name): set(of) - {""} for name, of in results.results.groupby("dataset")["fingerprint"]}
+        {str(name): set(values) - {""} for name, values in results.results.groupby("dataset")["fingerprint"]}
         for results in (first, second)
     ]
     return [name for name in prints[0] if prints[1].get(name) and prints[0][name] != prints[1][name]]
 
 
-def titled(found: list[Difference]) -> list[tuple[str, list[Difference]]]:
-    """Title and rows of each table: one a metric and data set."""
-    places = dict.fromkeys((row.metric, row.dataset) for row in found)
-    return [
-        (f"{dataset_name(place[1])}: {place[0].heading}", [row for row in found if (row.metric, row.dataset) == place])
-        for place in places
-    ]
+def compare_results(first: Results, second: Results, names: tuple[str, str]) -> Comparison:
+    """Compare two experiments on the cells that both have."""
+    return Comparison(names, differences(first, second, names), other_faces(first, second))
 
 
-def remarks(found: list[Difference], names: tuple[str, str], others: list[str]) -> list[str]:
-    """What is to be known of the tables; others: as `other_faces` gives them."""
-    cells = [row for row in found if row.metric == found[0].metric]
-    same, shared = sum(row.same for row in cells), sum(row.cells for row in cells)
-    said = [f"first: {names[0]}; second: {names[1]}. {NOTE}"]
-    if same:
-        said.append(f"{same} of {shared} shared cells have equal settings and so one result.")
-    return [*said, *(f"Warning: {dataset_name(name)} has other contents in the second." for name in others)]
+@dataclass(frozen=True)
+class Comparison:
+    """Differences of two experiments, and the data sets whose contents differ between them."""
 
+    names: tuple[str, str]
+    rows: list[Difference]
+    other_faces: list[str]
 
-def to_markdown(found: list[Difference], names: tuple[str, str], others: list[str]) -> str:
-    """All of it as Markdown."""
-    lines = [f"# From {markdown_escape(names[0])} to {markdown_escape(names[1])}", ""]
-    lines += [
-        "By `osfer report --compare` from MLflow; each number is a mean over seeds and choices of open classes.",
-        "",
-    ]
-    for title, rows in titled(found):
-        lines += [f"## {markdown_escape(title)}", "", *pipe_table(HEADS, [row.row for row in rows]), ""]
-    lines += [f"- {markdown_escape(text)}" for text in remarks(found, names, others)]
-    return "\n".join(lines) + "\n"
+    @property
+    def tables(self) -> dict[str, list[Difference]]:
+        """Rows by the title of their table: one for each metric and data set."""
+        tables: dict[str, list[Difference]] = {}
+        for row in self.rows:
+            tables.setdefault(f"{dataset_name(row.dataset)}: {row.metric.heading}", []).append(row)
+        return tables
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences below the tables."""
+        rows = [row for row in self.rows if row.metric == self.rows[0].metric]
+        same, shared = sum(row.same for row in rows), sum(row.cells for row in rows)
+        remarks = [f"first: {self.names[0]}; second: {self.names[1]}. {NOTE}"]
+        if same:
+            remarks.append(f"{same} of {shared} shared cells have equal settings and so one result.")
+        return [
+            *remarks,
+            *(f"Warning: {dataset_name(name)} has other contents in the second." for name in self.other_faces),
+        ]
+
+    def content(self) -> dict[str, Any]:
+        """The comparison for JSON."""
+        rows = [asdict(row) | {"metric": row.metric.name} for row in self.rows]
+        return {"first": self.names[0], "second": self.names[1], "differences": rows}
+
+    def print(self, console: Console) -> None:
+        """Print tables and remarks."""
+        for title, rows in self.tables.items():
+            table = Table(*HEADS, title=escape(title), box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+            table.columns[4].no_wrap = True
+            for row in rows:
+                table.add_row(*(escape(text.replace(" [", "\n[")) for text in row.row))
+            console.print(table)
+        for remark in self.remarks:
+            console.print(remark, highlight=False, markup=False)
+
+    def write(self, out: Path) -> Path:
+        """Write out/compare.md."""
+        first, second = map(markdown_escape, self.names)
+        lines = [
+            f"# From {first} to {second}",
+            "",
+            "From MLflow; each number is a mean over seeds and protocols (choices of open classes).",
+            "",
+        ]
+        for title, rows in self.tables.items():
+            lines += [f"## {markdown_escape(title)}", "", *pipe_table(HEADS, [row.row for row in rows]), ""]
+        lines += [f"- {markdown_escape(remark)}" for remark in self.remarks]
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / FILE
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+        return path
 
 
 def _difference(dataset: str, family: str, method: str, metric: Metric, cells: pd.DataFrame) -> Difference:
@@ -187,12 +234,12 @@ def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[
 
 
 def _what_differs(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> str:
-    """The first coordinate of which the two have nothing in common, in words."""
+    """First coordinate of which the two have no value in common, as a phrase."""
     for frame, name in zip((first, second), names, strict=True):
         if frame.empty:
-            return f"{name} has none but of shifted faces, which are not compared"
-    for name, word in zip(COORDINATES, ("data set", "family", "open classes", "method", "seed"), strict=True):
+            return f"{name} has only cells of shifted faces, which are not compared"
+    for name, noun in zip(COORDINATES, ("data set", "family", "open classes", "method", "seed"), strict=True):
         own, other = (list(dict.fromkeys(map(str, frame[name]))) for frame in (first, second))
         if not set(own) & set(other):
-            return f"no common {word} ({some(own, 4)} against {some(other, 4)})"
+            return f"no common {noun} ({some(own, 4)} against {some(other, 4)})"
     return "no cell agrees in data set, open classes, method and seed at once"

@@ -1,10 +1,8 @@
-"""Write the page, the tables and the figures of an experiment, and touch no file that is not the report's own."""
+"""Render the page, the tables and the figures of an experiment into one folder."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +10,8 @@ from urllib.parse import quote
 
 import filelock
 
-from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
+from open_set_fer.files import whole_folder
 from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.figures.clip import ClipFeatures, clip_figures, lacking_clip
 from open_set_fer.reports.figures.histograms import all_figures
@@ -32,41 +30,59 @@ if TYPE_CHECKING:
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
 PAGE, PAPER = "index.html", "paper.tex"
-MANIFEST = ".osfer-report.json"
-"""What the report wrote into a folder: names with the digests that a file of it may have."""
+MARKER = ".osfer-report.json"
+"""File that tells a report from a folder of the user's."""
 
 
 def render(tracker: Tracker, out: Path, ui: str = "", clip: ClipFeatures | None = None) -> Path:
-    """Write out/index.html, out/paper.tex, out/tables/*.{tex,md,csv}, out/figures/*.{png,pdf,svg}; returns the page's path.
+    """Write the report into `out` and return the path of its page.
 
-    Files of an earlier report that this one lacks are removed. ui: address of an MLflow UI to link runs to. clip: for Figure 1 as
-    printed.
+    It has index.html, paper.tex, tables/*.{tex,md,csv} and figures/*.{png,pdf,svg}.
+    The report is written beside `out` and then replaces an earlier report there as a whole. ui: address of an MLflow UI
+    to link runs to. clip: features for Figure 1.
 
     Raises:
-        SuiteError: the experiment holds no finished cell, `out` cannot be written, or a file is in the way that no
-            report wrote or that was changed since. Nothing has been written then.
+        SuiteError: the experiment has no finished cell, or `out` cannot be written or is not a report. `out` is
+        unchanged.
     """
     results = load(tracker)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(out / f"{MANIFEST}.lock"), tempfile.TemporaryDirectory() as fresh:
-            _render(results, Path(fresh), ui, clip, _studies(out.resolve(), results.profile))
-            _move(Path(fresh), out)
+        place = out.resolve()
+        _check_replaceable(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(place), whole_folder(place) as folder:
+            _render(results, folder, ui, clip, _studies(place, results.profile))
     except OSError as error:
-        place = error.filename or out
         raise SuiteError(
-            f"the report cannot be written to {out}: {place}: {error.strerror}", "choose another folder with --out"
+            f"the report cannot be written to {out}: {error.filename or out}: {error.strerror}",
+            "choose another folder with --out",
         ) from error
     return out / PAGE
 
 
-def report_files(out: Path) -> list[Path]:
-    """What the last report wrote into a folder, without what was changed or removed since."""
-    return [out / name for name, digests in _read_manifest(out).items() if _digest(out / name) in digests]
+def _lock(place: Path) -> filelock.BaseFileLock:
+    """Lock of a folder, outside it and its parent: reports of one folder are written one after the other."""
+    digest = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    return filelock.FileLock(Path(tempfile.gettempdir(), f"osfer-report-{digest}.lock"))
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise SuiteError unless the folder is absent, empty or a report and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names.discard(f"{MARKER}.lock")  # of an older version
+    others = names - {MARKER, PAGE, PAPER, "tables", "figures"}
+    if names and (others or MARKER not in names):
+        reason = f"it holds {min(others)}" if others else f"it has no {MARKER}"
+        raise SuiteError(
+            f"{folder} is not a report ({reason}), so it is not replaced by one",
+            "move away what is yours, or choose another folder with --out",
+        )
+    if folder in (Path.cwd(), *Path.cwd().parents):
+        raise SuiteError(f"{folder} is the working directory or above it", "choose another folder with --out")
 
 
 def _studies(out: Path, profile: str) -> dict[str, str]:
-    """What `osfer tune show` wrote beside the report: links from the page, by study."""
+    """Links to the texts that `osfer tune show` wrote beside the report, by study."""
     folder = out.parent / f"{profile}-tuning"
     texts = sorted(folder.glob("*/study.md"))
     return {path.parent.name: quote(f"../{folder.name}/{path.parent.name}/{path.name}") for path in texts}
@@ -103,63 +119,4 @@ def _render(results: Results, folder: Path, ui: str, clip: ClipFeatures | None, 
         build_page(results, tables, figures, ui, not_drawn, forms, studies, board.sections() if board else ()), "utf-8"
     )
 
-
-def _move(fresh: Path, out: Path) -> None:
-    """Put the files of `fresh` into `out`, the page last; a kill leaves each file old or new and known as the report's."""
-    new = {path.relative_to(fresh).as_posix(): path for path in sorted(fresh.rglob("*")) if path.is_file()}
-    digests = {name: _digest(path) for name, path in new.items()}
-    old = _read_manifest(out)
-    foreign = [
-        name
-        for name in new
-        if os.path.lexists(out / name) and _digest(out / name) not in {digests[name], *old.get(name, ())}
-    ]
-    if foreign:
-        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise SuiteError(
-            f"{out / foreign[0]} was not written by `osfer report`, or was changed since{more}; nothing was written",
-            "move it away, or choose another folder with --out",
-        )
-    _write_manifest(out, {name: [*old.get(name, ()), *([digests[name]] if name in new else ())] for name in old | new})
-    for name in sorted(new, key=lambda name: name == PAGE):
-        _replace(out / name, new[name].read_bytes())
-    for name in old.keys() - new.keys():
-        if _digest(out / name) in old[name]:
-            (out / name).unlink()
-        elif (out / name).exists():
-            log.warning("%s belongs to an earlier report and was changed since: left as it is", out / name)
-    _write_manifest(out, {name: [digest] for name, digest in digests.items()})
-
-
-def _replace(target: Path, content: bytes) -> None:
-    target.parent.mkdir(exist_ok=True)
-    partial = target.parent / f"{MANIFEST}.partial"
-    partial.write_bytes(content)
-    os.replace(partial, target)
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a plain file, '' for anything else: a link or a folder is never the report's."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else ""
-
-
-def _read_manifest(out: Path) -> dict[str, list[str]]:
-    path = out / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        return {str(name): list(map(str, digests)) for name, digests in manifest.items() if _is_own(str(name))}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise SuiteError(f"{path} is damaged", "delete it together with the report's files beside it") from error
-
-
-def _is_own(name: str) -> bool:
-    """Whether a report may have written this name: nothing outside its folders is ever removed."""
-    return name in (PAGE, PAPER) or (
-        name.count("/") == 1 and name.startswith(("tables/", "figures/")) and ".." not in name
-    )
-
-
-def _write_manifest(out: Path, digests: dict[str, list[str]]) -> None:
-    _replace(out / MANIFEST, json.dumps(digests, indent=1, sort_keys=True).encode())
+    (folder / MARKER).write_text("{}\n", "utf-8")

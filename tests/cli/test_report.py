@@ -1,17 +1,14 @@
-"""osfer ui: where the runs can be looked at."""
+"""osfer ui, report and study: addresses, comparisons, refused folders."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import socket
-import time
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
@@ -102,75 +99,31 @@ def test_compare_prints_the_difference_between_a_profile_and_a_folder(tmp_path, 
         assert done.exit_code == 0, done.output
         rows = json.loads(done.stdout)["differences"]
         assert [row["difference"] for row in rows if row["metric"] == "auroc"] == [difference]
-    done = CliRunner().invoke(app, [*command, "--watch"])
+    done = CliRunner().invoke(app, [*command, "--ui", "http://127.0.0.1:5000"])
     assert "--compare writes no page" in str(done.exception)
 
 
-def watch(monkeypatch, home, rendering, meanwhile):
-    """`osfer report --watch`; in each of its pauses the next of `meanwhile` happens, then Ctrl-C."""
-    pauses = iter(meanwhile)
-
-    def pause(_):
-        try:
-            next(pauses)()
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr("open_set_fer.reports.render.render", rendering)
-    # Not time.sleep itself: other threads sleep as well.
-    monkeypatch.setattr("open_set_fer.cli.report.time", SimpleNamespace(sleep=pause, strftime=time.strftime))
-    return CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--watch"])
+def test_a_folder_of_the_users_is_refused(tmp_path, home):
+    log_cell(Tracker(home, "smoke"), tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    done = CliRunner().invoke(app, ["report", "-p", "smoke", "--home", str(home), "--out", str(tmp_path / "mine")])
+    assert isinstance(done.exception, SuiteError)
+    assert "is not a report" in str(done.exception)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
-def test_watch_renders_when_cells_were_logged_until_it_is_stopped(tmp_path, home, monkeypatch):
-    rendered = []
-    tracker = Tracker(home, "smoke")
-
-    def rendering(*_):
-        rendered.append(len(tracker.cells()))
-        return tmp_path / "index.html"
-
-    meanwhile = [lambda: log_cell(tracker, tmp_path), lambda: None, lambda: log_cell(tracker, tmp_path, seed=1)]
-    done = watch(monkeypatch, home, rendering, meanwhile)
+def test_study_lists_the_studies_and_writes_one(tmp_path, home):
+    done = CliRunner().invoke(app, ["study", "--help"])
+    for name in ("closed-set", "effect-study", "ours-plus", "replication"):
+        assert name in done.output
+    assert "What the published numbers rest on" in done.output
+    done = CliRunner().invoke(app, ["study", "replicaton", "--home", str(home)])
+    assert "did you mean 'replication'" in str(done.exception)
+    for profile, auroc in (("ferplus-cpu-plain", 0.5), ("ferplus-cpu", 0.75)):
+        log_cell(Tracker(home, profile), tmp_path, auroc=auroc)
+    done = CliRunner().invoke(app, ["study", "closed-set", "--home", str(home), "--out", str(tmp_path / "docs")])
     assert done.exit_code == 0, done.output
-    assert rendered == [1, 2]
-    assert [line.split(" ", 1)[1].split(" of ")[0] for line in done.stdout.splitlines()] == ["1", "2"]
-
-
-def test_watch_sees_what_is_logged_to_a_home_that_it_cannot_write(tmp_path, home, monkeypatch):
-    rendered, writer = [], Tracker(home, "smoke")
-    log_cell(writer, tmp_path)
-    monkeypatch.setattr(store, "is_writable", lambda _: False)
-
-    def rendering(tracker, *_):
-        rendered.append(len(tracker.cells()))
-        return tmp_path / "index.html"
-
-    meanwhile = [lambda: None, lambda: log_cell(writer, tmp_path, seed=1), lambda: None]
-    done = watch(monkeypatch, home, rendering, meanwhile)
-    assert done.exit_code == 0, done.output
-    assert rendered == [1, 2]
-
-
-def test_watch_begins_on_an_empty_home_and_outlives_what_cannot_be_rendered(tmp_path, empty_store, monkeypatch):
-    home, pages = tmp_path / "later", []
-
-    def run(seed):
-        """What `osfer run` does meanwhile."""
-        home.mkdir(exist_ok=True)
-        if not (home / empty_store.name).exists():
-            shutil.copyfile(empty_store, home / empty_store.name)
-        log_cell(Tracker(home, "smoke"), tmp_path, seed=seed)
-
-    def rendering(tracker, *_):
-        pages.append(len(tracker.cells()))
-        if len(pages) < 3:
-            raise SuiteError("none of the 1 finished cells has the settings")
-        return tmp_path / "index.html"
-
-    done = watch(monkeypatch, home, rendering, [lambda: None, lambda: run(0), lambda: None, lambda: run(1)])
-    assert done.exit_code == 0, done.output
-    assert done.output.count("no finished cell yet; waiting") == 1
-    assert pages == [1, 1, 2]
-    assert done.output.count("no page yet: none of the 1 finished cells has the settings") == 1
-    assert done.stdout.count("2 of 2 cells finished") == 1
+    text = (tmp_path / "docs" / "closed_set" / "compare.md").read_text("utf-8")
+    assert "# From ferplus-cpu-plain to ferplus-cpu" in text
+    assert "| pairs | Ours | 0.500 | 0.750 | +0.250 | 1/0/0 | 1.00 | 1 |" in text

@@ -1,4 +1,4 @@
-"""`osfer detect`: what it answers for a face, several, none and a broken file; its page, in a browser and against others."""
+"""`osfer detect`: predictions for one face, several, none and a broken file; its page in a browser."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_known_classes_and_held_out_faces(every_class):
 
 @pytest.fixture
 def address(folder):
-    server = detect_server.make_server(load_detector(folder), 0)
+    server = detect_server.Server(load_detector(folder), 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port
     server.shutdown()
@@ -215,11 +215,12 @@ def test_a_photograph_dropped_on_the_page_is_answered(folder, two_faces, address
 
 @pytest.mark.slow
 def test_a_built_detector_names_expressions_in_drawn_photographs(tmp_path):
-    """From nothing to an answer, on the rendered faces that the finder finds; and how long an answer takes."""
+    """Build and prediction on rendered faces that are found; and how long a prediction takes."""
     pytest.importorskip("dlib")
     (tmp_path / "drawn.toml").write_text(
         'base = "demo"\ndescription = "d"\nselection = "s"\n'
-        "[datasets.synthetic]\ntrain_per_class = 250\ntest_per_class = 20\ncompound_per_class = 0\ncontempt_per_class = 20\n",
+        "[datasets.synthetic]\ntrain_per_class = 250\ntest_per_class = 20\ncompound_per_class = 0\n"
+        "contempt_per_class = 20\n",
         "utf-8",
     )
     home = tmp_path / "home"

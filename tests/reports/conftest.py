@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import Results, load
-from open_set_fer.reports.render import render
+from open_set_fer.reports.render import MARKER, render
 from open_set_fer.reports.tables.build import Table, all_tables
 
 ODD = "my_method & 50% #1"
@@ -182,7 +181,6 @@ def rendered(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in stale.items():
         (out / name).parent.mkdir()
         (out / name).write_text(text)
-    digests = {name: [hashlib.sha256(text.encode()).hexdigest()] for name, text in stale.items()}
-    (out / ".osfer-report.json").write_text(json.dumps(digests))  # as an earlier report leaves it
+    (out / MARKER).write_text("{}")  # as an earlier report leaves it
     assert render(store.tracker, out) == out / "index.html"
     return out

@@ -1,4 +1,4 @@
-"""The page in a browser: axe-core, sorting and filtering, the keyboard, narrow windows, paper. Skipped without Chromium."""
+"""The page in a browser: axe-core, sorting, filtering, keyboard, narrow windows, paper; skipped without Chromium."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ def test_a_page_of_paper_is_as_wide_as_its_tables(opened: Any) -> None:
     # Letter and A4 less Chromium's margins of a centimetre: 19 cm upright, 25.9 cm for what is broad.
     page = opened(718)
     page.emulate_media(media="print")
-    wide = "all => all.filter(one => one.scrollWidth > (one.closest('.broad') ? 979 : 718)).map(one => one.innerText.slice(0, 40))"
+    wide = (
+        "all => all.filter(one => one.scrollWidth > (one.closest('.broad') ? 979 : 718))"
+        ".map(one => one.innerText.slice(0, 40))"
+    )
     assert page.locator("table").evaluate_all(wide) == []
     assert page.locator(".dt-search:visible, nav:visible").count() == 0
     pdf = page.pdf(prefer_css_page_size=True)

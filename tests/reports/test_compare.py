@@ -59,7 +59,7 @@ def test_shifted_closed_faces_are_in_no_comparison():
     shifted = {("shift", "fear (60 closed faces, half with blur)", "baseline", 0): 0.5}
     rows = differences(made(of(FIRST) | shifted), made(of(FIRST) | shifted), ("A", "B"))
     assert {row.protocol for row in rows} == {"single"}
-    with pytest.raises(SuiteError, match="share no finished cell: B has none but of shifted faces"):
+    with pytest.raises(SuiteError, match="share no finished cell: B has only cells of shifted faces"):
         differences(made(of(FIRST)), made(shifted), ("A", "B"))
 
 

@@ -1,10 +1,11 @@
-"""A report owns what it wrote and nothing else, and its files repeat what was logged."""
+"""A report replaces a report as a whole and no other folder, and its files repeat what was logged."""
 
 from __future__ import annotations
 
-import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,73 +14,99 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports import render as module
 from open_set_fer.reports.data.results import Results
-from open_set_fer.reports.render import MANIFEST, _move, render, report_files
+from open_set_fer.reports.render import MARKER, render
 from open_set_fer.reports.tables.build import Table
 from open_set_fer.reports.tables.wide import wide_tables
 from tests.reports.conftest import Store
 
+OLD = {"index.html": "old page", "tables/a.csv": "1", "tables/gone.tex": "2", MARKER: ""}
+NEW = {"index.html": "new page", "tables/a.csv": "3", "figures/f.png": "4", MARKER: ""}
 
-def make(folder: Path, **files: str) -> Path:
-    """A folder as `_render` leaves it; keys name files with __ for / and _x for .x."""
+
+def make(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
-        path = folder / name.replace("__", "/").replace("_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return folder
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_text()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and not p.name.startswith(MANIFEST)
-    }
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-OLD = {"index_html": "old page", "tables__a_csv": "1", "tables__gone_tex": "2"}
-NEW = {"index_html": "new page", "tables__a_csv": "3", "figures__f_png": "4"}
+@pytest.fixture
+def rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render NEW, whatever the tracker holds."""
+    monkeypatch.setattr(module, "load", lambda tracker: SimpleNamespace(profile="made"))
+    monkeypatch.setattr(module, "_render", lambda results, folder, *_: make(folder, NEW))
 
 
-def test_own_files_stay_and_those_of_an_earlier_report_go(tmp_path: Path) -> None:
-    out = make(tmp_path / "tables", tables__hand_tex="mine", tables__notes_md="mine", figures__photo_png="mine")
-    mine = tree(out)
-    _move(make(tmp_path / "1", **OLD), out)
-    _move(make(tmp_path / "2", **NEW), out)
-    assert tree(out) == mine | {"index.html": "new page", "tables/a.csv": "3", "figures/f.png": "4"}
-    assert {p.relative_to(out).as_posix() for p in report_files(out)} == {"index.html", "tables/a.csv", "figures/f.png"}
+def write(out: Path) -> None:
+    render(None, out)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["index.html", "tables/a.csv", "figures/f.png"])
-def test_a_file_that_no_report_wrote_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    out = tmp_path / "out"
-    (out / name).parent.mkdir(parents=True)
-    (out / name).write_text("mine")
-    with pytest.raises(SuiteError, match=f"{name} was not written by(.|\n)*--out"):
-        _move(make(tmp_path / "2", **NEW), out)
-    assert tree(out) == {name: "mine"}
+@pytest.mark.parametrize("old", [None, {}, OLD, OLD | {f"{MARKER}.lock": ""}, {f"{MARKER}.lock": ""}])
+def test_a_report_takes_the_place_of_an_earlier_one(
+    tmp_path: Path, rendering: None, old: dict[str, str] | None
+) -> None:
+    out = tmp_path / "below" / "out"
+    if old is not None:
+        out.mkdir(parents=True)
+        make(out, old)
+    write(out)
+    assert tree(out) == NEW
+    assert {path.name for path in out.parent.iterdir()} == {"out"}
 
 
-def test_a_file_changed_by_hand_is_refused_and_a_stale_one_is_left(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    _move(make(tmp_path / "1", **OLD), out)
-    (out / "tables/gone.tex").write_text("edited")
-    _move(make(tmp_path / "2", **NEW), out)
-    assert (out / "tables/gone.tex").read_text() == "edited"
-    (out / "tables/a.csv").write_text("edited")
-    with pytest.raises(SuiteError, match=r"a\.csv was not written by `osfer report`, or was changed since"):
-        _move(make(tmp_path / "3", **OLD), out)
-    assert (out / "index.html").read_text() == "new page"
+def test_reports_of_one_folder_are_written_one_after_the_other(tmp_path: Path, rendering: None) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, [tmp_path / "out"] * 8))
+    assert tree(tmp_path / "out") == NEW
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
-@pytest.mark.parametrize("writes", range(5))
-def test_a_report_stopped_at_any_file_can_be_repeated(
-    tmp_path: Path, writes: int, monkeypatch: pytest.MonkeyPatch
+def test_a_linked_folder_stays_a_link(tmp_path: Path, rendering: None) -> None:
+    make(tmp_path / "real", OLD)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert tree(tmp_path / "real") == NEW
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"index.html": "mine", "tables/a.csv": "mine"}, rf"it has no {MARKER}"),
+        ({"thesis.tex": "mine"}, r"it holds thesis\.tex"),
+        ({"index.html": "mine", f"{MARKER}.lock": ""}, rf"it has no {MARKER}"),
+        (OLD | {"notes.md": "mine"}, r"it holds notes\.md"),
+    ],
+)
+def test_a_folder_that_is_not_a_report_is_refused(
+    tmp_path: Path, rendering: None, files: dict[str, str], reason: str
+) -> None:
+    make(tmp_path / "out", files)
+    with pytest.raises(SuiteError, match=rf"is not a report \({reason}(.|\n)*--out"):
+        write(tmp_path / "out")
+    assert tree(tmp_path / "out") == files
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_the_working_directory_is_refused(tmp_path: Path, rendering: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, OLD)
+    for place in (tmp_path, tmp_path / "tables"):
+        monkeypatch.chdir(place)
+        with pytest.raises(SuiteError, match="is the working directory or above it"):
+            write(tmp_path)
+    assert tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("moves", range(3))
+def test_a_report_stopped_at_any_move_can_be_repeated(
+    tmp_path: Path, rendering: None, moves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    _move(make(tmp_path / "1", **OLD), out)
-    left = iter(range(writes))
+    make(out, OLD)
+    left = iter(range(moves))
 
     def dying(source: Path, target: Path) -> None:
         if next(left, None) is None:
@@ -87,33 +114,39 @@ def test_a_report_stopped_at_any_file_can_be_repeated(
         os.rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "replace", dying)
-        with pytest.raises(KeyboardInterrupt):
-            _move(make(tmp_path / "2", **NEW), out)
-    assert (out / "index.html").read_text() in ("old page", "new page")
-    _move(tmp_path / "2", out)
-    assert tree(out) == {"index.html": "new page", "tables/a.csv": "3", "figures/f.png": "4"}
+        patch.setattr("open_set_fer.files.os.replace", dying)
+        if moves < 2:
+            with pytest.raises(KeyboardInterrupt):
+                write(out)
+        else:
+            write(out)
+    kept = next(place for place in (out, tmp_path / "out.old") if place.exists())  # killed between its two moves
+    assert tree(kept) in (OLD, NEW)
+    write(out)
+    assert tree(out) == NEW
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
-def test_a_manifest_cannot_make_a_report_delete_elsewhere(tmp_path: Path) -> None:
-    out = make(tmp_path / "out", keep_txt="mine")
-    digest = module._digest(out / "keep.txt")
-    (out / MANIFEST).write_text(json.dumps({"keep.txt": [digest], "tables/../keep.txt": [digest]}))
-    _move(make(tmp_path / "2", **NEW), out)
-    assert (out / "keep.txt").read_text() == "mine"
+def test_a_full_disk_leaves_the_earlier_report(
+    tmp_path: Path, rendering: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "out", OLD)
+
+    def full(_: object, folder: Path, *more: object) -> None:
+        make(folder, {"index.html": "half a"})
+        raise OSError(28, "No space left on device", str(folder / "index.html"))
+
+    monkeypatch.setattr(module, "_render", full)
+    with pytest.raises(SuiteError, match=r"cannot be written to(.|\n)*No space left"):
+        write(tmp_path / "out")
+    assert tree(tmp_path / "out") == OLD
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
-def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
-    (tmp_path / MANIFEST).write_text("[")
-    with pytest.raises(SuiteError, match=r"\.osfer-report\.json is damaged"):
-        report_files(tmp_path)
-
-
-def test_a_file_as_folder_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load", lambda tracker: None)
+def test_a_file_as_folder_is_one_clear_error(tmp_path: Path, rendering: None) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SuiteError, match=r"cannot be written to .*file(.|\n)*--out"):
-        module.render(None, tmp_path / "file")  # type: ignore[arg-type]
+        write(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -1,4 +1,4 @@
-"""A report from an MLflow store alone: copied elsewhere, without results and caches; and with a cell deleted in MLflow."""
+"""A report from an MLflow store alone: copied without results and caches, and with a cell deleted in MLflow."""
 
 from __future__ import annotations
 

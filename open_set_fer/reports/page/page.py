@@ -1,18 +1,16 @@
-"""The self-contained page: the result, what was run, tables, figures, failures, notes, settings."""
+"""Self-contained page of a report: result, runs, tables, figures, failures, notes, settings."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_link
@@ -20,11 +18,10 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
 from open_set_fer.reports.page.summary import summaries
-from open_set_fer.reports.page.tooltips import DIFFERENCE_NOTE, TIP_NOTE, Numbers
+from open_set_fer.reports.page.tooltips import DIFFERENCE_NOTE, TIP_NOTE, Tooltips
+from open_set_fer.templates import templates
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from open_set_fer.reports.figures.base import ReportFigure
     from open_set_fer.reports.tables.build import Table
 
@@ -32,11 +29,7 @@ CITATION = (
     "Yuhang Zhang, Yue Yao, Xuannan Liu, Lixiong Qin, Wenjing Wang, Weihong Deng: Open-Set Facial Expression "
     "Recognition. AAAI 2024. arXiv:2401.12507."
 )
-
-
 LOST_CLASS = re.compile(r"a class without a clean sample was kept whole in (\d+) of (\d+) selections \(lost: (.*)\)")
-OLD_NOTE = re.compile(r"network \d+, epoch \d+: selection kept no sample.*: all samples used")
-"""What older versions wrote of each single selection that fell back."""
 WHERE = {
     "selection": "Hyperparameters",
     "version": "Suite",
@@ -49,27 +42,7 @@ WHERE = {
     "threads": "Threads",
     "host": "Host",
 }
-"""What the page says of where the cells shown come from, by the tags' names."""
-
-
-@dataclass(frozen=True)
-class DataSetCard:
-    """What the runs say about a data set: its contents (fingerprint, counts by split) and cells by status."""
-
-    name: str
-    demonstration: bool
-    fingerprints: list[str]
-    classes: list[str]
-    splits: list[tuple[str, list[int | None], int]]
-    status: dict[str, int]
-
-
-@dataclass(frozen=True)
-class SettingsGroup:
-    """Settings of one method label (or those shared by a data set's cells), distinct values joined."""
-
-    title: str
-    rows: list[tuple[str, str]]
+"""Headings on the origin of the cells, by tag."""
 
 
 def build_page(
@@ -82,59 +55,58 @@ def build_page(
     studies: Mapping[str, str] | None = None,
     leaderboard: Iterable[tuple[str, list[str], list[list[str]]]] = (),
 ) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
-    ui: address of an MLflow UI for links to experiment and runs; none without it. not_drawn: sentences on figures that
-    there are not. forms: tables in the paper's own form, which the page links beside paper.tex.
-    studies: links to what was written of hyperparameter studies, by name.
+    ui: address of an MLflow UI for links to experiment and runs. not_drawn: sentences on omitted figures. forms: tables
+    in the paper's layout, linked beside paper.tex. studies: links to the texts of hyperparameter studies, by name.
     leaderboard: title, heads and rows of its tables.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ran = results.results
-    return environment.get_template("page.html.jinja").render(
-        profile=results.profile,
-        status=_status(results.cells),
-        cards=[_card(results, dataset) for dataset in results.datasets],
-        demonstration_only=results.demonstrations == set(results.datasets),
-        first=ran["logged"].min(),
-        last=ran["logged"].max(),
-        hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
-        where={title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))},
-        summaries=summaries(results.under(results.regimes[0])),
-        below={table.name: _below(table) for table in tables},
-        dataset_name=dataset_name,
-        method_name=method_name,
-        numbers=Numbers(results, ui),
-        forms=list(forms),
-        library=table_library(),
-        tip_note=TIP_NOTE,
-        difference_note=DIFFERENCE_NOTE,
-        experiment=experiment_link(ui, results.experiment_id) if ui else "",
-        runs=_runs(results, ui) if ui else [],
-        warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
-        tables=[table for table in tables if not table.is_side],
-        side_tables=[table for table in tables if table.is_side],
-        figures=figures,
-        not_drawn=list(not_drawn),
-        failures=ran[ran["status"] == FAILED].to_dict("records"),
-        missing=_missing(results.cells),
-        notes=_notes(ran),
-        studies=studies or {},
-        leaderboard=list(leaderboard),
-        settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
-        citation=CITATION,
+    return (
+        templates()
+        .get_template("reports/page/page.html.jinja")
+        .render(
+            profile=results.profile,
+            status=_status(results.cells),
+            cards=[_card(results, dataset) for dataset in results.datasets],
+            demonstration_only=results.demonstrations == set(results.datasets),
+            first=ran["logged"].min(),
+            last=ran["logged"].max(),
+            hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
+            where={
+                title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))
+            },
+            summaries=summaries(results.under(results.regimes[0])),
+            below={table.name: _below(table) for table in tables},
+            dataset_name=dataset_name,
+            method_name=method_name,
+            tooltips=Tooltips(results, ui),
+            forms=list(forms),
+            library=table_library(),
+            tip_note=TIP_NOTE,
+            difference_note=DIFFERENCE_NOTE,
+            experiment=experiment_link(ui, results.experiment_id) if ui else "",
+            runs=_by_method(results.cells[results.cells["status"] != MISSING]) if ui else [],
+            run_link=lambda run_id: run_link(ui, results.experiment_id, run_id),
+            warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
+            tables=[table for table in tables if not table.is_side],
+            side_tables=[table for table in tables if table.is_side],
+            figures=figures,
+            not_drawn=list(not_drawn),
+            failures=ran[ran["status"] == FAILED].to_dict("records"),
+            missing=_by_method(results.cells[results.cells["status"] == MISSING]),
+            notes=_notes(ran),
+            studies=studies or {},
+            leaderboard=list(leaderboard),
+            settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
+            citation=CITATION,
+        )
     )
 
 
 @cache
 def table_library() -> str:
-    """DataTables with jQuery as the package itables ships them, for an inline script; defines window.DataTable."""
+    """Inline script that defines window.DataTable: DataTables with jQuery from the package itables."""
     text = resources.files("itables").joinpath("html", "dt_bundle.js").read_text("utf-8")
     exported = re.search(r"export\s*\{[^}]*?(\w+) as default[^}]*\};?", text)
     if not exported:
@@ -149,23 +121,19 @@ def _status(cells: pd.DataFrame) -> dict[str, int]:
     return {status: int((cells["status"] == status).sum()) for status in (FINISHED, FAILED, MISSING)}
 
 
-def _missing(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """(data set, method, what is missing of it)."""
-    missing: dict[tuple[str, str], list[str]] = {}
-    for cell in cells[cells["status"] == MISSING].to_dict("records"):
-        where = f"{cell['open_classes']} seed {cell['seed']}"
-        missing.setdefault((cell["dataset"], cell["method"]), []).append(where)
-    return [(dataset, method, ", ".join(items)) for (dataset, method), items in missing.items()]
+def _by_method(cells: pd.DataFrame) -> list[tuple[Any, list[dict[Hashable, Any]]]]:
+    """Cells by data set and method."""
+    return [(place, rows.to_dict("records")) for place, rows in cells.groupby(["dataset", "method"], sort=False)]
 
 
 def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, int]]:
-    """Values with their numbers of cells, the most frequent first; optional: nothing where no cell knows."""
+    """Values with their number of cells, most frequent first; optional: empty if every one is unknown."""
     counts = Counter(map(str, values)).most_common()
     return [] if optional and [name for name, _ in counts] == ["unknown"] else counts
 
 
 def _below(table: Table) -> str:
-    """Measured AUROCs of a table that are below 0.5, by method."""
+    """Measured AUROCs of a table below 0.5, by method."""
     rows: dict[str, list[str]] = {}
     for entry in table.entries():
         if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:
@@ -173,78 +141,65 @@ def _below(table: Table) -> str:
     return "; ".join(f"{method} ({', '.join(dict.fromkeys(labels))})" for method, labels in rows.items())
 
 
-def _runs(results: Results, ui: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(data set, method, [(cell, link to its run)]) of every cell shown."""
-    runs: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for cell in results.cells[results.cells["status"] != MISSING].to_dict("records"):
-        link = run_link(ui, results.experiment_id, cell["run_id"])
-        runs.setdefault((cell["dataset"], cell["method"]), []).append((f"{cell['open_classes']} s{cell['seed']}", link))
-    return [(dataset_name(dataset), method_name(method), links) for (dataset, method), links in runs.items()]
-
-
-def _card(results: Results, dataset: str) -> DataSetCard:
+def _card(results: Results, dataset: str) -> dict[str, Any]:
+    """Contents of a data set (fingerprints, number of images by split and class) and its cells by status."""
     cells = results.of(dataset)
     ran = cells[cells["status"] == FINISHED]
     described = [text for text in dict.fromkeys(ran["counts"]) if text]
     counts: dict[str, dict[str, int]] = json.loads(described[-1]) if described else {}
-    classes = list(dict.fromkeys(name for split in counts.values() for name in split))
-    splits = [(split, [of.get(name) for name in classes], sum(of.values())) for split, of in counts.items()]
-    prints = [text for text in dict.fromkeys(ran["fingerprint"]) if text]
-    return DataSetCard(dataset, dataset in results.demonstrations, prints, classes, splits, _status(cells))
+    return {
+        "name": dataset,
+        "demonstration": dataset in results.demonstrations,
+        "fingerprints": [text for text in dict.fromkeys(ran["fingerprint"]) if text],
+        "counts": counts,
+        "classes": list(dict.fromkeys(name for split in counts.values() for name in split)),
+        "status": _status(cells),
+    }
 
 
 def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """(data set and methods, note, number of cells), the most frequent first; selections that lost a class are summed up."""
-    single: dict[str, list[tuple[str, str]]] = {}
-    fell: dict[str, list[tuple[str, str]]] = {}
-    for row in ran.to_dict("records"):
-        for note in dict.fromkeys(
-            OLD_NOTE.sub("a selection lost a class: all samples used", note) for note in row["notes"]
-        ):
-            into = fell if LOST_CLASS.fullmatch(note) else single
-            into.setdefault(note, []).append((row["dataset"], row["method"]))
-    listed = [(_sources(sources), note, len(sources)) for note, sources in single.items()]
-    if fell:
-        sources = [source for of in fell.values() for source in of]
-        listed.append((_sources(sources), _lost_classes({note: len(of) for note, of in fell.items()}), len(sources)))
+    """Data set and methods, note, number of cells, most frequent first; selections that lost a class are one note."""
+    cells = ran[["dataset", "method", "notes"]].reset_index(drop=True)
+    notes = cells.explode("notes").dropna().reset_index().drop_duplicates()
+    is_lost = notes["notes"].map(lambda note: LOST_CLASS.fullmatch(note) is not None).astype(bool)
+    notes.loc[is_lost, "notes"] = _lost_classes(notes.loc[is_lost, "notes"])
+    listed = [(_sources(rows), str(note), len(rows)) for note, rows in notes.groupby("notes", sort=False)]
     return sorted(listed, key=lambda item: -item[2])
 
 
-def _sources(sources: list[tuple[str, str]]) -> str:
-    by_set: dict[str, dict[str, None]] = {}
-    for dataset, method in sources:
-        by_set.setdefault(dataset_name(dataset), {})[method_name(method)] = None
-    return "; ".join(f"{dataset}: {', '.join(methods)}" for dataset, methods in by_set.items())
+def _sources(rows: pd.DataFrame) -> str:
+    return "; ".join(
+        f"{dataset_name(str(dataset))}: {', '.join(dict.fromkeys(map(method_name, methods)))}"
+        for dataset, methods in rows.groupby("dataset", sort=False)["method"]
+    )
 
 
-def _lost_classes(notes: dict[str, int]) -> str:
-    """One sentence on the selections that lost a class. notes: with the number of cells that have each."""
-    fell, of, lost = 0, 0, Counter[str]()
-    for note, cells in notes.items():
-        if match := LOST_CLASS.fullmatch(note):
-            fell, of = fell + cells * int(match[1]), of + cells * int(match[2])
-            for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3])):
-                lost[name] += cells
+def _lost_classes(notes: Iterable[str]) -> str:
+    """Sentence on the selections that lost a class. notes: one a cell."""
+    matches = [match for note in notes if (match := LOST_CLASS.fullmatch(note))]
+    fell, total = (sum(int(match[place]) for match in matches) for place in (1, 2))
+    lost = Counter(name for match in matches for name in dict.fromkeys(re.findall(r"[^\s,;]+", match[3])))
     classes = ", ".join(f"{name} in {cells} cells" if cells > 1 else name for name, cells in lost.most_common())
-    return f"A class without a clean sample was kept whole in {fell} of {of} selections: {classes}."
+    return f"A class without a clean sample was kept whole in {fell} of {total} selections: {classes}."
 
 
-def _settings(results: Results, dataset: str) -> list[SettingsGroup]:
+def _settings(results: Results, dataset: str) -> dict[str, list[tuple[str, str]]]:
+    """Settings of each method label and those shared by the data set's cells, distinct values joined."""
     cells = results.of(dataset)
     cells = cells[cells["status"] == FINISHED]
-    groups = []
-    for method in method_order(cells["method"]):
-        rows = _distinct(results, cells[cells["method"] == method]["run_id"], of_method=True)
-        groups.append(SettingsGroup(method_name(method), rows))
-    groups.append(SettingsGroup("shared: closed-set model, backbone, data set", _distinct(results, cells["run_id"])))
-    return [group for group in groups if group.rows]
+    groups = {
+        method_name(method): _distinct(results, cells.loc[cells["method"] == method, "run_id"], of_method=True)
+        for method in method_order(cells["method"])
+    }
+    groups["shared: closed-set model, backbone, data set"] = _distinct(results, cells["run_id"], of_method=False)
+    return {title: rows for title, rows in groups.items() if rows}
 
 
-def _distinct(results: Results, run_ids: pd.Series[str], of_method: bool = False) -> list[tuple[str, str]]:
-    """Settings of these runs: the method's (method.*) or all others."""
-    values: dict[str, dict[str, None]] = {}
-    for run_id in run_ids:
-        for name, value in results.params.get(run_id, {}).items():
-            if name.startswith("method.") == of_method and not name.startswith("cell."):
-                values.setdefault(name.removeprefix("method."), {})[value] = None
-    return [(name, " | ".join(distinct)) for name, distinct in sorted(values.items())]
+def _distinct(results: Results, run_ids: Iterable[str], of_method: bool) -> list[tuple[str, str]]:
+    """Settings of these runs by name: the method's (method.*) or all others."""
+    params = pd.DataFrame([results.params.get(run_id, {}) for run_id in run_ids])
+    return [
+        (name.removeprefix("method."), " | ".join(params[name].dropna().unique()))
+        for name in sorted(map(str, params))
+        if name.startswith("method.") == of_method and not name.startswith("cell.")
+    ]

@@ -1,9 +1,9 @@
-"""The effect study: why `ours` does what it does on FERPlus at CPU scale, written from MLflow.
+"""Effect study: why `ours` behaves as it does on FERPlus at CPU scale, written from MLflow.
 
 Rows come from four experiments: `effect-study` (one factor at a time, contempt open), `effect-study-pool` (size and
 balance of the test pool), `ferplus-cpu` (the reported classes) and `ferplus-cpu-tuning` (the search for the defaults).
-For a score on pseudo labels it separates two things that a raw AUROC mixes: what the pseudo label's frequency alone
-gives, and what the score gives among faces of the same pseudo label.
+For a score on pseudo labels it separates two things that a raw AUROC mixes: the AUROC of the pseudo label's frequency
+alone, and that of the score among faces of the same pseudo label.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import CONTEMPT
 from open_set_fer.reports.data.results import FINISHED, load, method_order, protocol_order
+from open_set_fer.studies.writing import write_page
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dissection:
-    """What a score on pseudo labels rests on.
+    """Parts of a score on pseudo labels.
 
-    auroc: of the score. prior: AUROC of -log of the pseudo label's share of the pool alone. within: AUROC of the score's rank
-    among faces of the same pseudo label. correlation: Spearman's, of the score with -log share.
+    auroc: of the score. prior: of -log of the pseudo label's share of the pool alone. within: of the score's rank among
+    faces of the same pseudo label. correlation: Spearman's, of the score with -log share.
     """
 
     auroc: float
@@ -56,17 +56,18 @@ def dissect(scores: pd.DataFrame) -> Dissection:
 
 
 COLUMNS = ("auroc", "prior", "within", "correlation", "closed_set_accuracy", "seconds.total")
-"""What the tables average over seeds; the dissection's are missing for methods whose scores need no pseudo label."""
+"""Columns that the tables average over seeds; methods without pseudo labels lack those of the dissection."""
 
 
-def write_effect_study(home: Path, out: Path) -> Path:
+def write(home: Path, out: Path) -> Path:
     """Write out/effect_study.md and its figure from the MLflow store of `home`.
 
-    Of each experiment the page takes what belongs to it: contempt of effect-study, the family 'single' of
-    effect-study-pool and ferplus-cpu, the trials of ferplus-cpu-tuning with contempt open. Raises SuiteError when one of
-    the first three has no finished cell.
+    The page has contempt of effect-study, the family 'single' of effect-study-pool and ferplus-cpu, and the trials of
+    ferplus-cpu-tuning with contempt open.
+
+    Raises:
+        SuiteError: one of the first three has no finished cell.
     """
-    out.mkdir(parents=True, exist_ok=True)
     warnings: list[str] = []
     factors, pools, final = (
         cell_rows(Tracker(home, name), families, warnings)
@@ -76,28 +77,19 @@ def write_effect_study(home: Path, out: Path) -> Path:
             ("ferplus-cpu", ("single",)),
         )
     )
-    _figure(factors, final).savefig(out / "effect_study.png", dpi=130)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("open_set_fer.studies.effect_study", "."),
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = number
-    text = environment.get_template("page.md.jinja").render(
-        search=search_rows(Tracker(home, "ferplus-cpu-tuning")),
-        factors=_over_seeds(factors, ["method"]),
-        pools=_over_seeds(pools, ["open_classes", "method"]),
-        classes=_classes(final),
-        means=_means(final),
-        warnings=warnings,
-    )
-    path = out / "effect_study.md"
-    path.write_text(text, "utf-8")
-    return path
+    content = {
+        "search": search_rows(Tracker(home, "ferplus-cpu-tuning")),
+        "factors": _over_seeds(factors, ["method"]),
+        "pools": _over_seeds(pools, ["open_classes", "method"]),
+        "classes": _classes(final),
+        "means": _means(final),
+        "warnings": warnings,
+    }
+    return write_page("effect_study", out / "effect_study.md", content, {"effect_study.png": _figure(factors, final)})
 
 
 def cell_rows(tracker: Tracker, families: tuple[str, ...], warnings: list[str]) -> pd.DataFrame:
-    """The finished cells of these families as the reports show them, with their dissection; warnings on them are added."""
+    """Finished cells of these families with their dissection; the reports' warnings on them are added to `warnings`."""
     results = load(tracker).under("own")
     cells = results.cells[(results.cells["status"] == FINISHED) & results.cells["protocol"].isin(families)]
     for dataset, rows in cells.groupby("dataset"):
@@ -112,9 +104,9 @@ def cell_rows(tracker: Tracker, families: tuple[str, ...], warnings: list[str]) 
 
 
 def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
-    """For each label tuned with contempt open: trials, seeds, AUROC of the first and of the best trial, the best values.
+    """Trials, seeds, AUROC of the first and the best trial, and the best values of each label tuned with contempt open.
 
-    A trial is one setting, its AUROC the mean over the seeds. The first one had the profile's settings of that time.
+    A trial is one setting, its AUROC the mean over the seeds. The first had the profile's settings of that time.
     """
     runs = [r for r in tracker.cells() if r.info.status == "FINISHED" and r.data.tags["open_classes"] == CONTEMPT]
     rows = []
@@ -129,16 +121,8 @@ def search_rows(tracker: Tracker) -> list[dict[str, Any]]:
         varied = [name for name in settings if len({run.data.params.get(name) for run in tried}) > 1]
         values = ", ".join(f"{name.removeprefix('method.')} {_short(best[name])}" for name in varied)
         seeds = len({run.data.tags["seed"] for run in tried})
-        rows.append(
-            {
-                "method": label,
-                "trials": len(trials),
-                "seeds": seeds,
-                "first": auroc[0],
-                "best": max(auroc),
-                "values": values,
-            }
-        )
+        row = {"method": label, "trials": len(trials), "seeds": seeds, "values": values}
+        rows.append(row | {"first": auroc[0], "best": max(auroc)})
     return rows
 
 
@@ -149,15 +133,8 @@ def _short(text: str) -> str:
         return text
 
 
-def number(mean: float | None, std: float | None = None, digits: int = 3) -> str:
-    """'0.612 ± 0.008', '0.612' where there is one seed, a dash where there is nothing."""
-    if mean is None or np.isnan(mean):
-        return "—"
-    return f"{mean:.{digits}f}" + ("" if std is None or np.isnan(std) else f" ± {std:.{digits}f}")
-
-
 def _over_seeds(rows: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
-    """Mean, deviation (of a sample) and number of seeds of every group, in the order they come."""
+    """Mean, deviation (of a sample) and number of seeds of every group, in their order of appearance."""
     groups = rows.groupby(by, sort=False)
     table = groups[list(COLUMNS)].mean()
     table["std"], table["within_std"], table["seeds"] = groups["auroc"].std(), groups["within"].std(), groups.size()
@@ -165,7 +142,7 @@ def _over_seeds(rows: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
 
 
 def _classes(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each open class the baseline, ours and ours-plus over seeds, and the entropy of open faces' pseudo labels."""
+    """Baseline, ours and ours-plus over seeds, and the entropy of open faces' pseudo labels, for each open class."""
     entropy = rows[rows["method"] == "baseline"].groupby("open_classes")["pseudo_label_entropy_open"].mean()
     groups = {(g["open_classes"], g["method"]): g for g in _over_seeds(rows, ["open_classes", "method"])}
     nothing = dict.fromkeys((*COLUMNS, "std", "within_std"))
@@ -181,11 +158,11 @@ def _classes(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _means(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Mean AUROC over the open classes of each seed; its mean and deviation over the seeds that have every class."""
-    wanted = rows["open_classes"].nunique()
+    n_classes = rows["open_classes"].nunique()
     means = []
     for method in method_order(rows["method"]):
         by_seed = rows[rows["method"] == method].groupby("seed")["auroc"].agg(["mean", "size"])
-        whole = by_seed.loc[by_seed["size"] == wanted, "mean"]
+        whole = by_seed.loc[by_seed["size"] == n_classes, "mean"]
         means.append(
             {"method": method, "mean": whole.mean(), "std": whole.std(), "seeds": len(whole), "begun": len(by_seed)}
         )

@@ -1,10 +1,11 @@
-"""The released pairing of images and pseudo labels: what the authors' label file and the printed tables say of it.
+"""Released pairing of images and pseudo labels, tested on the authors' label file and the published tables.
 
 The authors' notebook (repository zyh-uaiaaaa/Open-Set-FER, commit 02efdb0, predict_pseudo_labels.ipynb) collects the
-closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open face
-of the train split so has the output of a training image drawn at random, of any class. What follows here uses two small
-files: `released_labels.csv` (predicted_labels_open0.txt, surprise open, counted by group and pseudo label) and
-`class_counts.csv` (faces by split and class; RAF-DB's as published, FERPlus' as this suite reads the majority of votes).
+closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open
+face of the train split so has the output of a training image drawn at random, of any class. What follows here uses two
+small files: `released_labels.csv` (predicted_labels_open0.txt, surprise open, counted by group and pseudo label) and
+`class_counts.csv` (faces by split and class; RAF-DB's as published, FERPlus' as this suite reads the majority of
+votes).
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ def class_counts(dataset: str, split: str) -> pd.Series[int]:
 
 
 def expected_labels() -> pd.Series[float]:
-    """Pseudo labels that the open train faces would have if each had a random training image's.
+    """Expected pseudo labels of the open train faces if each had a random training image's.
 
-    A training image of a closed class counts for its class; one of the open class as the open test faces' answers do.
+    A training image of a closed class counts for its class; one of the open class as the open test faces' predictions
+    do.
     """
     train, test_open = class_counts("rafdb", "train"), released_labels("open test")
     drawn = train[test_open.index] + train[OPEN] * test_open / test_open.sum()
@@ -60,7 +62,7 @@ def expected_labels() -> pd.Series[float]:
 
 
 def fits_random_images() -> Test:
-    """Goodness of fit of the open train faces' labels to those of random training images: small where they are these."""
+    """Goodness of fit of the open train faces' labels to those of random training images."""
     observed = released_labels("open train")
     result = chisquare(observed, expected_labels())
     return Test(float(result.statistic), len(observed) - 1, float(result.pvalue))
@@ -73,33 +75,33 @@ def fits_open_test_faces() -> Test:
 
 
 def truly_open(dataset: str, open_classes: str) -> float:
-    """Share of a protocol's faces scored as open that are open, under the released pairing.
+    """Fraction of a protocol's faces scored as open that are open, under the released pairing.
 
-    (t + T * T / N) / (t + T): t open faces of the test split, T of the train split, of whose T outputs T / N are in turn
-    open faces', N faces in the train split.
+    (t + T * T / N) / (t + T): t open faces of the test split, T of the train split, of whose T outputs T / N are in
+    turn open faces', N faces in the train split.
     """
     names = open_classes.split("+")
     test, train = (int(class_counts(dataset, split)[names].sum()) for split in ("test", "train"))
     return (test + train * train / int(class_counts(dataset, "train").sum())) / (test + train)
 
 
-def printed_auroc(dataset: str) -> pd.DataFrame:
-    """The paper's AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open."""
-    printed = paper_results()
-    rows = printed[
-        (printed["dataset"] == dataset)
-        & printed["table"].isin(["table1", "table2"])
-        & (printed["metric"] == "auroc")
-        & (printed["open_classes"] != "mean")
+def published_auroc(dataset: str) -> pd.DataFrame:
+    """Published AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open."""
+    published = paper_results()
+    rows = published[
+        (published["dataset"] == dataset)
+        & published["table"].isin(["table1", "table2"])
+        & (published["metric"] == "auroc")
+        & (published["open_classes"] != "mean")
     ]
     shares = [truly_open(dataset, name) for name in rows["open_classes"]]
     return rows[["open_classes", "method", "value"]].assign(truly_open=shares)
 
 
 def correlations(dataset: str) -> pd.DataFrame:
-    """Spearman's correlation of each method's printed AUROC with the share of truly open faces: n, rho, p_value."""
+    """Spearman's n, rho and p_value of each method's published AUROC with the fraction of truly open faces."""
     lines = []
-    for method, rows in printed_auroc(dataset).groupby("method", sort=False):
+    for method, rows in published_auroc(dataset).groupby("method", sort=False):
         result = spearmanr(rows["truly_open"], rows["value"])
         lines.append({"method": method, "n": len(rows), "rho": result.statistic, "p_value": result.pvalue})
     return pd.DataFrame(lines)

@@ -70,10 +70,11 @@ def test_means_ranges_and_deviations_are_those_of_the_cells() -> None:
     (summary,) = summaries(SEEDS)
     assert [row.method for row in summary.standings] == ["baseline", "ours"]
     mean = summary.standings[0].means[0]
-    assert mean is not None
-    assert (mean.value, mean.low, mean.high) == pytest.approx((0.76, 0.71, 0.81))
-    assert mean.std == pytest.approx(0.02 / 2**0.5)
-    assert (mean.best, mean.text, mean.seeds, mean.n) == (True, "0.760 ± 0.014", 2, 2)
+    assert (mean.entry.value, min(mean.values), max(mean.values)) == pytest.approx((0.76, 0.71, 0.81))
+    assert mean.notes == ["0.710 to 0.810"]
+    assert mean.entry.std == pytest.approx(0.02 / 2**0.5)
+    assert (mean.entry.best, mean.entry.text) == (True, "0.760 ± 0.014")
+    assert (len(mean.entry.by_seed), len(mean.values)) == (2, 2)
     assert "standard deviation of the mean over 2 seeds" in summary.basis
 
 
@@ -99,9 +100,9 @@ def test_a_mean_over_fewer_choices_is_last_and_never_best() -> None:
     (summary,) = summaries(results)
     assert [row.method for row in summary.standings] == ["baseline", "eow", "dias"]
     short = summary.standings[1].means[0]
-    assert short is not None
-    assert (short.coverage, short.best, short.std) == ("1 of 2 choices", False, None)
-    assert summary.standings[2].means == [None, None]
+    assert (short.notes, short.entry.best, short.entry.std) == (["1 of 2 choices"], False, None)
+    assert [mean.entry.value for mean in summary.standings[2].means] == [None, None]
+    assert [mean.entry.text for mean in summary.standings[2].means] == ["—", "—"]
     assert "Baseline (MSP) has the highest" in summary.finding
 
 
@@ -109,7 +110,7 @@ def test_families_have_columns_beside_the_mean_over_all_choices() -> None:
     results = made({("single", "fear", "baseline", 0): 0.6, ("pairs", "fear+anger", "baseline", 0): 0.8})
     (summary,) = summaries(results)
     assert summary.columns == ["AUROC, all", "AUROC, single", "AUROC, pairs", "FPR@TPR95, all"]
-    assert [round(m.value, 3) for m in summary.standings[0].means if m] == [0.7, 0.6, 0.8, 0.3]
+    assert [round(m.entry.value, 3) for m in summary.standings[0].means] == [0.7, 0.6, 0.8, 0.3]
 
 
 def test_below_one_half_is_explained_by_what_was_measured() -> None:

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
-from open_set_fer.studies.effect_study.write_up import _means, dissect, number, write_effect_study
+from open_set_fer.studies.effect_study.write_up import _means, dissect, write
+from open_set_fer.studies.writing import number
 
 
 def scores(unknown_score: np.ndarray) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def test_a_mean_rests_on_the_seeds_that_have_every_class_and_says_so():
 
 def test_the_write_up_repeats_what_was_logged_and_nothing_that_does_not_belong(tmp_path):
     with pytest.raises(SuiteError, match="effect-study"):
-        write_effect_study(tmp_path, tmp_path / "out")
+        write(tmp_path, tmp_path / "out")
     rng = np.random.default_rng(0)
     logged = {}
     for profile, family, opened, methods, seeds in [
@@ -85,7 +86,7 @@ def test_the_write_up_repeats_what_was_logged_and_nothing_that_does_not_belong(t
                 for trial in range(3 if "tuning" in profile else 1):
                     found = log(tmp_path, profile, family, opened, method, seed, trial, rng.uniform(size=40))
                     logged.setdefault((profile, opened, method, trial), []).append(found)
-    text = write_effect_study(tmp_path, tmp_path / "out").read_text("utf-8")
+    text = write(tmp_path, tmp_path / "out").read_text("utf-8")
     assert (tmp_path / "out" / "effect_study.png").stat().st_size > 5000
     factors = section(text, "One factor")
     assert [line.split(" | ")[0] for line in factors] == ["| baseline", "| ours", "| ours-balanced"]

@@ -11,7 +11,7 @@ from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import protocol_fields
-from open_set_fer.studies.ours_plus.write_up import PROFILE, pool_of, write_ours_plus_study
+from open_set_fer.studies.ours_plus.write_up import PROFILE, pool_of, write
 
 NOTE = "held-out pool and training images cannot be told apart"
 
@@ -52,7 +52,7 @@ def log(tracker: Tracker, parent: str, folder, family: str, pool: str, method: s
 def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(SuiteError):
-        write_ours_plus_study(tmp_path, tmp_path / "out")
+        write(tmp_path, tmp_path / "out")
     tracker = Tracker(tmp_path, PROFILE)
     plan = [
         {
@@ -75,7 +75,7 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     energy = log(tracker, parent, tmp_path / "cell", "single", pool, "energy", 0, fell_back=False)
     moved = log(tracker, parent, tmp_path / "cell", "shift", shift, "ours-plus", 0, fell_back=False)
     tracker.end(parent, "FINISHED")
-    text = write_ours_plus_study(tmp_path, tmp_path / "out").read_text("utf-8")
+    text = write(tmp_path, tmp_path / "out", [], []).read_text("utf-8")
     inside, outside = [line for line in text.splitlines() if line.startswith(("| 9 images", "| 8 closed"))]
     cells = [cell.strip() for cell in inside.strip("|").split("|")]
     both, untested = [x["auroc"] for x in plus], [plus[0]["auroc"], plus[1]["untested"]]
@@ -92,9 +92,10 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     assert cells[0] == shift
     assert cells[3:7] == [f"{moved['auroc']:.3f}", "0.100", "0.600", "0"]
     assert "**8 of 12 cells are missing**" in text  # two kinds of pools, two methods, three seeds
-    text = write_ours_plus_study(tmp_path, tmp_path / "out", PROFILE, ["ours-plus-plain"], [0, 7]).read_text("utf-8")
+    text = write(tmp_path, tmp_path / "out", ["ours-plus-plain"], [0, 7]).read_text("utf-8")
     assert "**20 of 24 cells are missing**" in text
     assert "seeds 0, 1, 2, 7" in text
+    assert "**14 of 18 cells are missing**" in write(tmp_path, tmp_path / "out").read_text("utf-8")  # the profile's own
 
 
 def test_what_a_label_says_of_its_pool():

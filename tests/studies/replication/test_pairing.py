@@ -56,7 +56,7 @@ def test_the_printed_baseline_follows_it_and_methods_that_see_images_do_not(data
     assert found.loc["baseline", "rho"] == pytest.approx(rho, abs=0.005)
     assert found.loc["baseline", "p_value"] < 0.001
     assert (found.loc[["eow", "proser", "dias"], "rho"].abs() < 0.5).all()
-    rows = pairing.printed_auroc(dataset).query("method == 'baseline'")
+    rows = pairing.published_auroc(dataset).query("method == 'baseline'")
     ranks = np.corrcoef(rankdata(rows["truly_open"]), rankdata(rows["value"]))[0, 1]
     assert found.loc["baseline", "rho"] == pytest.approx(ranks)
 
@@ -68,5 +68,5 @@ def test_every_printed_row_is_used_once():
         & printed["table"].isin(["table1", "table2"])
         & (printed["open_classes"] != "mean")
     ]
-    used = pd.concat([pairing.printed_auroc(name) for name in ("rafdb", "ferplus")])
+    used = pd.concat([pairing.published_auroc(name) for name in ("rafdb", "ferplus")])
     assert len(used) == len(wanted)

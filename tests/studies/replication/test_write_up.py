@@ -1,4 +1,4 @@
-"""docs/replication.md: what needs no run is there at once, what was measured is read from MLflow, what is not is said."""
+"""replication.md: evidence without a run, measurements from MLflow, missing ones named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.tables.controls import controls_of
 from open_set_fer.studies.replication import write_up as replication
-from open_set_fer.studies.replication.write_up import measured_cells, regime_rows, share_curve, write_replication
+from open_set_fer.studies.replication.write_up import measured_cells, rate_curve, regime_rows, write
 from tests.reports.tables.test_controls import Marked
 
 
@@ -22,7 +22,7 @@ def cells(*rows: tuple[str, str, float, str, int, float | None]) -> pd.DataFrame
 
 
 def test_without_a_store_the_evidence_is_written_and_what_lacks_is_said(tmp_path):
-    path = write_replication(tmp_path / "none", tmp_path / "docs")
+    path = write(tmp_path / "none", tmp_path / "docs")
     text = path.read_text("utf-8")
     assert not (tmp_path / "none").exists()
     assert "2.4 on 5 degrees of freedom" in text
@@ -49,7 +49,7 @@ def test_rows_of_both_regimes_stand_beside_the_printed_number():
     assert found[0]["own"]["mean"] == pytest.approx(0.69)
     assert found[0]["own"]["cells"] == "2"
     assert found[0]["released"]["mean"] == pytest.approx(0.54)
-    assert found[0]["printed"] == 0.406
+    assert found[0]["published"] == 0.406
     assert pd.isna(found[1]["own"]["mean"])
 
 
@@ -68,9 +68,9 @@ def test_what_is_planned_and_not_there_is_shown_as_missing():
 
 def test_the_curve_needs_three_shares_and_compares_like_with_like():
     rows = [("surprise", "own", 0.0, "label-loss", 0, 0.7), ("surprise", "released", 1.0, "label-loss", 0, 0.9)]
-    assert share_curve(cells(*rows)).empty
+    assert rate_curve(cells(*rows)).empty
     rows += [("surprise", "released", 0.5, "label-loss", 0, 0.8), ("fear", "own", 0.0, "label-loss", 0, 0.1)]
-    curve = share_curve(cells(*rows))
+    curve = rate_curve(cells(*rows))
     assert curve[["share", "mean"]].to_numpy().tolist() == [[0.0, 0.7], [0.5, 0.8], [1.0, 0.9]], (
         "fear has one share alone"
     )
@@ -79,11 +79,11 @@ def test_the_curve_needs_three_shares_and_compares_like_with_like():
         ("surprise", labels, share, "label-loss", 1, 0.5)
         for labels, share in (("own", 0.0), ("released", 0.5), ("released", 1.0))
     ]
-    several = share_curve(cells(*rows))
+    several = rate_curve(cells(*rows))
     assert several["mean"].tolist() == pytest.approx([0.6, 0.65, 0.7])
     assert several["std"].tolist() == pytest.approx([0.2 / 2**0.5, 0.3 / 2**0.5, 0.4 / 2**0.5])
     for of, bars in ((curve, 0), (several, 1)):
-        axes = replication._share_figure(of).axes[0]
+        axes = replication._rate_figure(of).axes[0]
         assert axes.get_legend().get_texts()[0].get_text() == "Label loss"
         assert len(axes.collections) == bars
 
@@ -108,7 +108,7 @@ def test_the_page_has_controls_curve_seeds_and_what_is_missing_of_any_label(tmp_
     for cell in planned:
         if cell[2:] != ("surprise", "ours-best", 1):
             made.finish(*cell, gap=3.0 if cell[3] == "label-loss" else 0.3)
-    text = write_replication(tmp_path, tmp_path / "docs", "made").read_text("utf-8")
+    text = write(tmp_path, tmp_path / "docs", "made").read_text("utf-8")
     assert "seeds 0, 1: mean AUROC, ± over seeds" in text
     own = made.logged["ferplus", "surprise", "ours-best", 0]["auroc"]
     assert re.search(rf"\| surprise \| ours-best \| {own:.3f} \| 0\.\d+ ± 0\.\d+ \| — \| 1 of 2 \+ 2 \|", text)
