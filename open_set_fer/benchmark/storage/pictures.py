@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +34,16 @@ FACES = 8
 """Faces in a row of the sheet."""
 PICTURE = 640, 400
 """Width and height of a histogram, px."""
-PLAIN_TEXT: dict[Any, Any] = {
-    "text.parse_math": False,
-    "text.usetex": False,
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-}
-"""Settings of matplotlib whatever a user's matplotlibrc says: class names are no formulas, the font is its own."""
-
 Scores = NDArray[np.floating[Any]]
+
+
+@contextmanager
+def plain_style(settings: Mapping[Any, Any]) -> Iterator[None]:
+    """matplotlib's defaults with these settings, whatever a user's matplotlibrc says; class names are no formulas."""
+    import matplotlib
+
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "text.parse_math": False, **settings}):
+        yield
 
 
 def score_range(closed: Scores, opened: Scores, bins: int) -> tuple[float, float]:
@@ -81,8 +85,8 @@ def draw_histogram(axes: Axes, closed: Scores, opened: Scores, bins: int = 40, n
 
     names: of the groups. Returns how many faces lie beyond the axis.
     """
-    groups = [np.asarray(scores, dtype=np.float64) for scores in (closed, opened)]
-    low, high = score_range(*groups, bins)
+    groups = closed, opened = np.asarray(closed, dtype=np.float64), np.asarray(opened, dtype=np.float64)
+    low, high = score_range(closed, opened, bins)
     edges = np.linspace(low, high, bins + 1)
     for scores, colour, style, name in zip(groups, (CLOSED_COLOUR, OPEN_COLOUR), ("-", "--"), names, strict=True):
         share = np.histogram(np.clip(scores, low, high), edges)[0] / max(len(scores), 1)
@@ -102,14 +106,11 @@ class Histogram:
 
     def draw(self) -> Image.Image:
         """The picture, drawn without pyplot: in any process and thread."""
-        from matplotlib import rc_context
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        canvas = FigureCanvasAgg(self.figure)
-        with rc_context(PLAIN_TEXT), warnings.catch_warnings():
+        pixels = BytesIO()
+        with plain_style({}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # drawn as a box
-            canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+            self.figure.savefig(pixels, format="rgba")
+        return Image.frombytes("RGBA", PICTURE, pixels.getvalue()).convert("RGB")
 
 
 def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = NAMES) -> Histogram:
@@ -117,12 +118,11 @@ def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = N
 
     names: of the groups in this cell (`group_names`).
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     is_open = scores["is_open"].to_numpy(dtype=bool)
     values = scores["unknown_score"].to_numpy(dtype=np.float64)
-    with rc_context(PLAIN_TEXT | {"font.size": 9}):
+    with plain_style({"font.size": 9, "xtick.labelsize": 8, "ytick.labelsize": 8}):
         figure = Figure(figsize=(PICTURE[0] / 100, PICTURE[1] / 100), dpi=100)
         axes = figure.add_axes((0.12, 0.17, 0.82, 0.71))
         beyond = draw_histogram(axes, values[~is_open], values[is_open], names=names)
@@ -131,7 +131,6 @@ def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = N
         axes.set_ylabel("share of the group's faces")
         axes.set_title("\n".join(textwrap.wrap(title, 76)[:2]), fontsize=10)
         axes.legend(edgecolor="none")
-        axes.tick_params(labelsize=8)
     return Histogram(figure)
 
 
