@@ -158,7 +158,8 @@ def panel_grid(
     for axes, label in zip(grid[:, 0], rows.values(), strict=True):
         axes.set_ylabel(label)
     for axes, heading in zip(grid[0], columns.values(), strict=True):
-        axes.set_title(f"{heading}\n" if heading else "", fontweight="bold", loc="left")
+        if heading:
+            axes.set_title(f"{heading}\n", fontweight="bold", loc="left")
     return figure, words
 
 

@@ -39,7 +39,7 @@ def lacking_clip(results: Results) -> list[str]:
 @styled
 def _figure(results: Results, images: dict[str, pd.DataFrame]) -> ReportFigure:
     names = {dataset: dataset_name(dataset) for dataset in images}
-    headings = {dataset: f"{name}: {_mean_aurocs(results, dataset)}" for dataset, name in names.items()}
+    headings = {dataset: f"{name}\n{_mean_aurocs(results, dataset)}" for dataset, name in names.items()}
 
     def draw(axes: Axes, _: str, dataset: str) -> str:
         return f"{names[dataset]} {_panel(axes, images[dataset]):.0%}"
@@ -52,7 +52,7 @@ def _figure(results: Results, images: dict[str, pd.DataFrame]) -> ReportFigure:
         f"{counts}. Over each panel: mean {AUROC.title} of the finished cells, and how many of an image's "
         f"{NEIGHBOURS} nearest neighbours, by the features themselves, have its class."
     )
-    texts = f"{', '.join(near)}. {', '.join(headings.values())}"
+    texts = f"{', '.join(near)}. {', '.join(headings.values())}".replace("\n", ": ")
     alternative = f"t-SNE of CLIP features; neighbours of the same class: {texts}."
     return captioned(results, stem[1], stem, f"Figure 1, CLIP features: {beside}", caption, alternative, figure)
 

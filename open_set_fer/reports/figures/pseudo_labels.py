@@ -100,7 +100,7 @@ def _label_bars(axes: Axes, labels: list[dict[str, int] | str], by_group: list[p
     width, sentences = 0.8 / len(GROUPS), []
     for place, (group, counts, cells) in enumerate(zip(GROUPS, labels, by_group, strict=True)):
         if isinstance(counts, str):
-            axes.bar([], [], color=group.colour, label=f"{group.name}: {counts}")
+            axes.bar(0, 0, color=group.colour, label=f"{group.name}: {counts}")
             sentences.append(f"{group.name}: {counts}")
             continue
         faces = sum(counts.values())

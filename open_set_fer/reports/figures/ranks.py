@@ -32,6 +32,7 @@ def rank_figure(dataset: str, comparison: Comparison, remark: str) -> ReportFigu
         elbow_props={"linewidth": 0.8, "color": "black", "clip_on": False},
         marker_props={"s": 14, "clip_on": False},
     )
+    axes.spines["top"].set_visible(True)
     axes.set_xlim(1, len(ranks))
     ends = ranks.iloc[0], ranks.iloc[0] + comparison.critical_difference  # the library's own bar lies on the ticks
     axes.plot(ends, [2.2, 2.2], color="black", linewidth=2, clip_on=False)

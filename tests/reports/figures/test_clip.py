@@ -45,8 +45,8 @@ def test_the_contrast_stands_beside_the_faces_with_how_near_images_of_a_class_ar
     (figure,) = clip_figures(results, read_clip_features(path))
     assert figure.name == "figure1_clip_ferplus_cifar10"
     contrast, faces = figure.figure.axes
-    assert contrast.get_title("left").strip() == "CIFAR-10: AUROC DIAS —, Ours 0.750 (n = 1)"
-    assert faces.get_title("left").strip() == "FERPlus: AUROC DIAS —, Ours 0.750 (n = 1)"
+    assert contrast.get_title("left").strip() == "CIFAR-10\nAUROC DIAS —, Ours 0.750 (n = 1)"
+    assert faces.get_title("left").strip() == "FERPlus\nAUROC DIAS —, Ours 0.750 (n = 1)"
     # Of 10 neighbours the 9 others of the class; where features know nothing of classes, a third.
     assert "CIFAR-10 90%, FERPlus 33%" in figure.alternative
     for axes in (contrast, faces):
