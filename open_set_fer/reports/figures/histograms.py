@@ -150,7 +150,17 @@ def _parts(cells: pd.DataFrame, choices: list[str]) -> list[tuple[Sequence[str],
 @styled
 def _grid(results: Results, cells: pd.DataFrame, rows: Sequence[str], methods: Sequence[str]) -> Figure:
     def draw(axes: Axes, label: str, method: str) -> str:
-        return _panel(axes, results, cells[(cells["open_classes"] == label) & (cells["method"] == method)])
+        drawn = cells[(cells["open_classes"] == label) & (cells["method"] == method)]
+        scores = cell_scores(results, drawn)
+        if isinstance(scores, str):
+            return placeholder(axes, scores)
+        draw_histogram(axes, *grouped(scores), bins=30)
+        axes.set_title(f"{AUROC.title} {drawn[AUROC.name].iloc[0]:.3f}", pad=3)
+        axes.locator_params(axis="x", nbins=3)
+        axes.xaxis.set_major_formatter("{x:g}")  # else small scores have labels that touch
+        axes.locator_params(axis="y", nbins=2)
+        axes.tick_params(pad=1.5)
+        return ""
 
     figure, _ = panel_grid(
         {label: textwrap.fill(label.replace("+", " + "), 20) for label in rows},
@@ -163,16 +173,3 @@ def _grid(results: Results, cells: pd.DataFrame, rows: Sequence[str], methods: S
     figure.supxlabel(f"unknown score (higher = more likely {names[1]})")
     figure.supylabel("share of faces")
     return figure
-
-
-def _panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
-    scores = cell_scores(results, cells)
-    if isinstance(scores, str):
-        return placeholder(axes, scores)
-    draw_histogram(axes, *grouped(scores), bins=30)
-    axes.set_title(f"{AUROC.title} {cells[AUROC.name].iloc[0]:.3f}", pad=3)
-    axes.locator_params(axis="x", nbins=3)
-    axes.xaxis.set_major_formatter("{x:g}")  # else small scores have labels that touch
-    axes.locator_params(axis="y", nbins=2)
-    axes.tick_params(pad=1.5)
-    return ""

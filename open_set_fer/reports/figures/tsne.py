@@ -24,6 +24,7 @@ from open_set_fer.reports.figures.base import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 METHODS = ("baseline", "ours")
@@ -48,22 +49,15 @@ class Faces:
     total: int
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Open classes and seed that are drawn, and the runs with features by method."""
-
-    opened: str
-    seed: int
-    runs: dict[str, str]
-
-
 def embedding_figures(results: Results) -> Iterator[ReportFigure]:
     """Figure 7 of each data set: the first choice of open classes, and its lowest seed, with the most panels."""
     for dataset in results.datasets:
-        if chosen := _chosen(results, dataset):
-            read = {method: _faces(results, run_id) for method, run_id in chosen.runs.items()}
-            if faces := {method: given for method, given in read.items() if given is not None}:
-                yield _figure(results, dataset, chosen, faces)
+        cells = _drawn_cells(results, dataset)
+        read = {
+            method: _faces(results, run_id) for method, run_id in zip(cells["method"], cells["run_id"], strict=True)
+        }
+        if faces := {method: given for method, given in read.items() if given is not None}:
+            yield _figure(results, dataset, cells.iloc[0], faces)
 
 
 def lacking_features(results: Results) -> list[str]:
@@ -72,22 +66,18 @@ def lacking_features(results: Results) -> list[str]:
         f"Figure 7 (t-SNE of the features) of {dataset_name(dataset)} needs cells that kept them: "
         f"{_command(results, dataset)} (finished cells are not computed again: give it another --home)"
         for dataset in results.datasets
-        if _chosen(results, dataset) is None
+        if _drawn_cells(results, dataset).empty
     ]
 
 
-def _chosen(results: Results, dataset: str) -> _Chosen | None:
+def _drawn_cells(results: Results, dataset: str) -> pd.DataFrame:
+    """The cells with features of the open classes and seed that most methods have, the first of several."""
     cells = results.of(dataset)
     cells = cells[cells["method"].isin(METHODS) & (cells["status"] == FINISHED) & (cells["features"] == "kept")]
-    if cells.empty:
-        return None
-    groups: dict[tuple[str, str, int], dict[str, str]] = {}
-    for cell in cells.to_dict("records"):
-        place = cell["protocol"], cell["open_classes"], int(cell["seed"])
-        groups.setdefault(place, {})[cell["method"]] = cell["run_id"]
-    order = protocol_order(place[:2] for place in groups)
-    first = min(groups, key=lambda place: (-len(groups[place]), order.index(place[:2]), place[2]))
-    return _Chosen(first[1], first[2], groups[first])
+    places = list(zip(cells["protocol"], cells["open_classes"], cells["seed"], strict=True))
+    order = protocol_order(place[:2] for place in places)
+    first = min(places, key=lambda p: (-places.count(p), order.index(p[:2]), p[2]), default=None)
+    return cells[np.array([place == first for place in places], dtype=bool)]
 
 
 def _command(results: Results, dataset: str) -> str:
@@ -111,7 +101,8 @@ def _faces(results: Results, run_id: str) -> Faces | None:
 
 
 @styled
-def _figure(results: Results, dataset: str, chosen: _Chosen, faces: dict[str, Faces]) -> ReportFigure:
+def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[str, Faces]) -> ReportFigure:
+    opened = cell["open_classes"]
     classes = sorted({str(name) for given in faces.values() for name in given.classes[~given.is_open]})
     colours = dict(zip(classes, COLOURS, strict=False)) if len(classes) <= len(COLOURS) else {}
 
@@ -121,7 +112,7 @@ def _figure(results: Results, dataset: str, chosen: _Chosen, faces: dict[str, Fa
     headings = {method: method_name(method) for method in METHODS}
     figure, sentences = panel_grid({"": ""}, headings, draw, (PAGE_WIDTH, 3.6))
     marks = [("o", colour, name) for name, colour in (colours or {"closed": GREY}).items()]
-    marks.append(("x", OPEN_RED, f"open: {chosen.opened}"))
+    marks.append(("x", OPEN_RED, f"open: {opened}"))
     handles = [
         Line2D([], [], marker=mark, color=colour, label=name, markersize=4.5, linestyle="")
         for mark, colour, name in marks
@@ -132,14 +123,14 @@ def _figure(results: Results, dataset: str, chosen: _Chosen, faces: dict[str, Fa
     missing = ", ".join(method_name(method) for method in METHODS if method not in faces)
     remark = f" Without features: {missing}; {_command(results, dataset)}." if missing else ""
     caption = (
-        f"{name}, {chosen.opened} open, seed {chosen.seed}: t-SNE of the features that each method's network has of "
+        f"{name}, {opened} open, seed {cell['seed']}: t-SNE of the features that each method's network has of "
         f"the test faces (the paper's Figure 7); of {method_name('ours')} the network trained last. {count}; "
         f"perplexity {_perplexity(min(FACES, total)):g}, seed {SEED}. Neighbourhoods mean something, sizes of clusters "
         f"and gaps between them do not. Over each panel: how many of the {NEIGHBOURS} nearest neighbours of an open "
         f"face, by the features themselves, are open.{remark}"
     )
-    alternative = f"t-SNE of features on {name}, {chosen.opened} open: {'; '.join(sentences)}."
-    stem, title = ("figure7", dataset, chosen.opened), f"Figure 7: {name}, {chosen.opened} open"
+    alternative = f"t-SNE of features on {name}, {opened} open: {'; '.join(sentences)}."
+    stem, title = ("figure7", dataset, opened), f"Figure 7: {name}, {opened} open"
     return captioned(results, dataset, stem, title, caption, alternative, figure)
 
 
