@@ -148,17 +148,19 @@ def ticks(low: float, high: float) -> tuple[list[str], list[float]]:
     texts = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in x.get_ticklabels()]
     offset = re.fullmatch(r"(1e[+-]?\d+)?([+-].+)?", x.get_offset_text().get_text().replace("\N{MINUS SIGN}", "-"))
     assert offset, x.get_offset_text()
-    return texts, [float(text) * float(offset[1] or 1) + float(offset[2] or 0) for text in texts]
+    values = [float(text) * float(offset[1] or 1) + float(offset[2] or 0) for text in texts]
+    assert values == pytest.approx(list(x.get_ticklocs()), rel=1e-12, abs=1e-9 * (high - low))
+    return texts, values
 
 
 def test_ticks_are_round_and_told_apart() -> None:
     assert [float(text) for text in ticks(0, 1)[0][1:-1]] == [0.2, 0.4, 0.6, 0.8]
+    inside = [value for value in ticks(-0.45, 0.45)[1] if abs(value) < 0.45]
+    assert inside == [-0.4, -0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.4]
     for low, high in ((1e9, 1e9 + 1), (-3e-11, 1e-12), (123456.5, 123457.5), (-1e12, 8e12)):
         texts, values = ticks(low, high)
         assert len(set(texts)) == len(texts) >= 3
-        steps = np.diff(values)
-        assert steps == pytest.approx(np.repeat(steps[0], len(steps)), rel=1e-5)
-        assert low - steps[0] <= values[0] < values[-1] <= high + steps[0]
+        assert np.diff(values) == pytest.approx(np.repeat(values[1] - values[0], len(values) - 1), rel=1e-5)
 
 
 def test_names_are_written_as_they_are(recwarn: pytest.WarningsRecorder) -> None:
