@@ -12,8 +12,9 @@ import filelock
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import whole_folder
+from open_set_fer.reports.data.clip_features import ClipFeatures
 from open_set_fer.reports.data.results import Results, load
-from open_set_fer.reports.figures.clip import ClipFeatures, clip_figures, lacking_clip
+from open_set_fer.reports.figures.clip import clip_figures, lacking_clip
 from open_set_fer.reports.figures.histograms import all_figures
 from open_set_fer.reports.figures.pseudo_labels import label_figures
 from open_set_fer.reports.figures.sweep import sweep_figures

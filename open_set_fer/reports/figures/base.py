@@ -1,43 +1,54 @@
-"""What every figure of a report is: its files, its SVG for the page, sizes and the parts that several figures draw."""
+"""Figures of a report: files, SVG for the page, style, grids of panels, captions and what several figures draw."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from open_set_fer.benchmark.storage.pictures import CLOSED_COLOUR, OPEN_COLOUR, group_names
-from open_set_fer.reports.data.results import FAILED, FINISHED, Results
+from open_set_fer.benchmark.storage.pictures import CLOSED_COLOUR, OPEN_COLOUR, group_names, plain_style
+from open_set_fer.reports.data.results import FAILED, FINISHED, Results, protocol_order
+from open_set_fer.reports.tables.build import demonstration, slug
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+Row = TypeVar("Row")
+Column = TypeVar("Column")
+Item = TypeVar("Item")
+
 COLUMN_WIDTH, PAGE_WIDTH = 239 / 72.27, 504 / 72.27
-"""Inches: a column and a page of the paper's format, so that no font is scaled in print. None is below 7 pt."""
-FILES: dict[Any, Any] = {
+"""Inches: a column and a page of the paper's format, so that no font is scaled in print."""
+STYLE = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,  # publishers refuse Type 3 fonts
     "svg.fonttype": "none",
-    "font.sans-serif": ["DejaVu Sans"],
+    "figure.dpi": 200,  # of points drawn as an image
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "figure.labelsize", "legend.fontsize"), 8),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.title_fontsize"), 7),  # the smallest
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
 }
+styled = plain_style(STYLE)
+"""Decorator of a function that draws a figure."""
 SOFT = 0.65
 """Opacity of black for what matters less: a grey on white and on a dark page."""
-SCORES_GONE = "scores not found"
 
 
 @dataclass
 class ReportFigure:
-    """A drawn figure: file stem, title for a list of figures, caption, what a reader who cannot see it should know."""
+    """A drawn figure: file stem, title for a list of figures, caption, description for a reader who cannot see it."""
 
     name: str
     title: str
@@ -45,7 +56,12 @@ class ReportFigure:
     alternative: str
     figure: Figure
     _svg: str = field(default="", init=False, repr=False)
-    _is_laid_out: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Place what is in the figure once, not again for every file: it takes longer than drawing."""
+        with plain_style(STYLE):
+            self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
 
     @property
     def width(self) -> int:
@@ -55,32 +71,23 @@ class ReportFigure:
     def save(self, folder: Path) -> list[Path]:
         """Write PNG (150 dpi), PDF and SVG; returns what was written."""
         png, pdf, svg = (folder / f"{self.name}.{suffix}" for suffix in ("png", "pdf", "svg"))
-        self._lay_out()
-        with matplotlib.rc_context(FILES):
+        with plain_style(STYLE):
             self.figure.savefig(png, dpi=150)
             self.figure.savefig(pdf, metadata={"CreationDate": None})
         svg.write_text(self.svg().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1), "utf-8")
         return [png, pdf, svg]
 
     def svg(self) -> str:
-        """An <svg> element to stand in an HTML page: ids of its own, text and axes in the page's text colour.
+        """An <svg> element for an HTML page, with unique ids, text and axes in the page's text colour.
 
         The ground is transparent; white lines between areas take the page's `--page` colour where it has one.
         """
-        self._svg = self._svg or self._drawn()  # a second's work, wanted for the page and for the file
+        self._svg = self._svg or self._drawn()  # takes a second; used by the page and the file
         return self._svg
 
-    def _lay_out(self) -> None:
-        """Place what is in the figure once, not again for every file: it takes longer than drawing."""
-        if not self._is_laid_out:
-            self.figure.draw_without_rendering()
-            self.figure.set_layout_engine("none")
-            self._is_laid_out = True
-
     def _drawn(self) -> str:
-        self._lay_out()
         buffer = io.BytesIO()
-        with matplotlib.rc_context(FILES | {"svg.hashsalt": self.name}):
+        with plain_style(STYLE | {"svg.hashsalt": self.name}):
             self.figure.savefig(
                 buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
             )
@@ -120,38 +127,110 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def grouped_scores(results: Results, run_id: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Unknown scores of closed and of open faces; None when the artifact is gone."""
-    frame = results.scores(run_id)
-    if frame is None:
-        return None
-    is_open = frame["is_open"].to_numpy(dtype=bool)
-    values = frame["unknown_score"].to_numpy(dtype=np.float64)
+def captioned(
+    results: Results, dataset: str, stem: Sequence[str], title: str, caption: str, alternative: str, figure: Figure
+) -> ReportFigure:
+    """A figure of a data set; its caption says so where the data are synthetic. stem: parts of the file stem."""
+    name = "_".join(slug(part) for part in stem if part)
+    return ReportFigure(name, title, caption + demonstration(results, dataset), alternative, figure)
+
+
+def panel_grid(
+    rows: Mapping[Row, str],
+    columns: Mapping[Column, str],
+    draw: Callable[[Axes, Row, Column], str],
+    size: tuple[float, float],
+    *,
+    layout: Literal["constrained", "compressed"] = "constrained",
+    **subplots: Any,
+) -> tuple[Figure, list[str]]:
+    """A figure with a panel for each row and column, and what `draw(axes, row, column)` returns of each in words.
+
+    rows, columns: with the label beside each row and the heading over each column.
+    """
+    figure = Figure(figsize=size, layout=layout)
+    grid = figure.subplots(len(rows), len(columns), squeeze=False, **subplots)
+    words = [
+        draw(axes, row, column)
+        for line, row in zip(grid, rows, strict=True)
+        for axes, column in zip(line, columns, strict=True)
+    ]
+    for axes, label in zip(grid[:, 0], rows.values(), strict=True):
+        axes.set_ylabel(label)
+    for axes, heading in zip(grid[0], columns.values(), strict=True):
+        if heading:
+            axes.set_title(f"{heading}\n", fontweight="bold", loc="left")
+    return figure, words
+
+
+def by_family(results: Results, dataset: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """Each family of a data set with its cells of the lowest seed and its open classes, in the tables' order."""
+    cells = results.of(dataset)
+    cells = cells[cells["seed"] == cells["seed"].min()]
+    order = protocol_order(cells)
+    for family in dict.fromkeys(family for family, _ in order):
+        yield family, cells[cells["protocol"] == family], [label for name, label in order if name == family]
+
+
+def chunks(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+    """Runs of at most `most` items, of nearly equal length."""
+    count = math.ceil(len(items) / most)
+    return [items[len(items) * i // count : len(items) * (i + 1) // count] for i in range(count)]
+
+
+def numbered(parts: Sequence[Item]) -> Iterator[tuple[Item, str, str]]:
+    """Each part of a figure with what its title and its file stem say of it: nothing where it is the only one."""
+    for number, part in enumerate(parts, start=1):
+        yield (part, f", part {number} of {len(parts)}", str(number)) if len(parts) > 1 else (part, "", "")
+
+
+def cell_scores(results: Results, cells: pd.DataFrame) -> pd.DataFrame | str:
+    """Scores of the first of these cells, or why there are none."""
+    if cells.empty:
+        return "not planned"
+    cell = cells.iloc[0]
+    if cell["status"] != FINISHED:
+        return str(cell["status"])
+    scores = results.scores(cell["run_id"])
+    return "scores not found" if scores is None else scores
+
+
+def grouped(scores: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Unknown scores of closed and of open faces."""
+    is_open = scores["is_open"].to_numpy(dtype=bool)
+    values = scores["unknown_score"].to_numpy(dtype=np.float64)
     return values[~is_open], values[is_open]
 
 
-def why_empty(cell: pd.Series[Any] | None) -> str:
-    """Why there is nothing to draw of a cell."""
-    if cell is None:
-        return "not planned"
-    return SCORES_GONE if cell["status"] == FINISHED else str(cell["status"])
+def placeholder(axes: Axes, text: str) -> str:
+    """Write in an empty panel why it is empty; returns that."""
+    without_ticks(axes)
+    axes.spines[:].set_visible(False)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, **placeholder_style(text))
+    return text
 
 
-def draw_word(axes: Axes, text: str) -> None:
-    """An empty panel with a word on why it is empty."""
+def placeholder_style(text: str) -> dict[str, Any]:
+    """How a text in the place of a number or histogram is set."""
+    return {"color": "black", "alpha": SOFT, "fontweight": "bold" if text == FAILED else "normal"}
+
+
+def without_ticks(axes: Axes) -> None:
+    """Make a panel a pale frame without numbers."""
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, **word_style(text))
+    axes.spines[:].set(visible=True, alpha=0.3)
 
 
-def word_style(text: str) -> dict[str, Any]:
-    """How a word in the place of a number or histogram is set."""
-    return {"fontsize": 8, "color": "black", "alpha": SOFT, "fontweight": "bold" if text == FAILED else "normal"}
+def chance_line(axes: Axes) -> None:
+    """Mark an AUROC of 0.5."""
+    axes.axvline(0.5, color="black", alpha=0.5, linewidth=1, linestyle=":", zorder=1.5)
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (3, 3), "textcoords": "offset points"}
+    axes.annotate("chance", (0.5, 0), fontsize=7, color="black", alpha=SOFT, **place)
 
 
 def group_handles(names: tuple[str, str] = group_names(False)) -> list[Line2D]:
-    """The legend of closed and open faces, or of what is told apart in their place."""
+    """The legend of closed and open faces, or of a control's groups."""
     return [
         Line2D([], [], color=CLOSED_COLOUR, linestyle="-", label=names[0]),
         Line2D([], [], color=OPEN_COLOUR, linestyle="--", label=names[1]),

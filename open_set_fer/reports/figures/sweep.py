@@ -12,63 +12,52 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results
-from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure
-from open_set_fer.reports.tables.build import slug
+from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, panel_grid, styled
 
 SWEPT = {"consistency_weight": "λ", "cycle_length": "cycle length"}
 """Settings with their names on an axis."""
-DARK = "#010101"
-"""Text on light colours: not quite black, which the page turns into its own text colour."""
+DARK, LIGHT = "#010101", "#fefefe"
+"""Text on light and dark colours: not quite black and white, which the page turns into its own colours."""
+PREFIX = "auroc.epoch_"
 
 
 def sweep_figures(results: Results) -> Iterator[ReportFigure]:
     """A figure for each data set, choice of open classes and swept setting that has two values at least."""
-    cells = _readings(results)
+    cells = _intermediate(results)
     if cells.empty:
         return
     for setting in SWEPT:
         swept = _swept(cells, setting)
         for (dataset, opened), rows in swept.groupby(["dataset", "open_classes"], sort=False):
-            yield _figure(str(dataset), str(opened), setting, rows, bool(rows["demonstration"].any()))
+            yield _figure(results, str(dataset), str(opened), setting, rows)
 
 
-def _readings(results: Results) -> pd.DataFrame:
-    """One row a finished cell and epoch: coordinates, network, settings of the method, epochs, auroc."""
+def _intermediate(results: Results) -> pd.DataFrame:
+    """One row for each finished cell and epoch: coordinates, network, settings of the method, epochs, auroc."""
     done = results.cells[results.cells["status"] == FINISHED]
-    epochs = {int(found[1]): name for name in done if (found := re.fullmatch(r"auroc\.epoch_(\d+)", str(name)))}
-    rows: list[dict[str, Any]] = []
-    for cell in done.to_dict("records"):
-        params = results.params[cell["run_id"]]
-        own = "own_backbone" if "own_backbone.name" in params else "backbone"
-        name, width = params.get(f"{own}.name", ""), params.get(f"{own}.width", "")
-        network = {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}.get(name, f"{name} network, width {width}")
-        settings = {key.removeprefix("method."): text for key, text in params.items() if key.startswith("method.")}
-        for epoch, column in epochs.items():
-            if np.isfinite(cell[column]):
-                rows.append(
-                    {
-                        "dataset": cell["dataset"],
-                        "open_classes": cell["open_classes"],
-                        "seed": cell["seed"],
-                        "demonstration": cell["demonstration"],
-                        "network": network,
-                        "settings": settings,
-                        "epochs": epoch,
-                        "auroc": cell[column],
-                    }
-                )
-    names = ("dataset", "open_classes", "seed", "demonstration", "network", "settings", "epochs", "auroc")
-    return pd.DataFrame(rows, columns=list(names))
+    epochs = {name: int(name.removeprefix(PREFIX)) for name in map(str, done) if re.fullmatch(PREFIX + r"\d+", name)}
+    params = [results.params[run_id] for run_id in done["run_id"]]
+    settings = [{k.removeprefix("method."): v for k, v in texts.items() if k.startswith("method.")} for texts in params]
+    done = done.assign(network=list(map(_network, params)), settings=pd.Series(settings, done.index, dtype=object))
+    names = ["dataset", "open_classes", "seed", "network", "settings"]
+    rows = done[[*names, *epochs]].melt(names, list(epochs), var_name="epochs", value_name="auroc", ignore_index=False)
+    rows = rows.dropna(subset="auroc").sort_index(kind="stable")
+    return rows.assign(epochs=rows["epochs"].map(epochs))
+
+
+def _network(params: dict[str, str]) -> str:
+    part = "own_backbone" if "own_backbone.name" in params else "backbone"
+    name, width = params.get(f"{part}.name", ""), params.get(f"{part}.width", "")
+    return {"resnet18": "ResNet-18", "resnet50": "ResNet-50"}.get(name, f"{name} network, width {width}")
 
 
 def _swept(cells: pd.DataFrame, setting: str) -> pd.DataFrame:
-    """The rows of cells that differ in `setting` alone, with its `value`; of several such groups of a network the largest."""
-    has = cells["settings"].map(lambda settings: setting in settings)
-    rows = cells[has].copy()
+    """The rows of cells that differ in `setting` alone, with its `value`; a network's largest group of several."""
+    rows = cells[[setting in settings for settings in cells["settings"]]].copy()
     if rows.empty:
         return rows
     rows["value"] = [float(settings[setting]) for settings in rows["settings"]]
@@ -79,64 +68,60 @@ def _swept(cells: pd.DataFrame, setting: str) -> pd.DataFrame:
     return rows.merge(largest[[*places, "others"]], on=[*places, "others"])
 
 
-def _figure(dataset: str, opened: str, setting: str, rows: pd.DataFrame, demonstration: bool) -> ReportFigure:
-    networks = list(dict.fromkeys(rows["network"]))
-    seeds = rows["seed"].nunique()
-    grids = [
-        rows[rows["network"] == network].pivot_table(index="epochs", columns="value", values="auroc", aggfunc="mean")
-        for network in networks
-    ]
+@styled
+def _figure(results: Results, dataset: str, opened: str, setting: str, rows: pd.DataFrame) -> ReportFigure:
+    name, networks = SWEPT[setting], list(dict.fromkeys(rows["network"]))
     means = rows.groupby(["network", "value", "epochs"], as_index=False)["auroc"].mean()
     low, high = float(means["auroc"].min()), float(means["auroc"].max())
-    figure = Figure(figsize=(PAGE_WIDTH, 4.6), layout="constrained")
-    axes = figure.subplots(2, len(networks), squeeze=False, sharey="row")
-    name, mesh = SWEPT[setting], None
-    colours = matplotlib.colormaps["viridis"]
-    counts = sorted({int(epoch) for grid in grids for epoch in grid.index})
-    for column, (network, grid) in enumerate(zip(networks, grids, strict=True)):
-        top, bottom = axes[0, column], axes[1, column]
-        for place, epoch in enumerate(counts):
-            if epoch in grid.index:
-                line = grid.loc[epoch].dropna()
-                shade = colours(0.9 * (1 - place / max(len(counts) - 1, 1)))
-                top.plot(line.index, line, marker="os^Dv<>"[place % 7], markersize=3, color=shade, label=f"{epoch}")
-        top.set_title(network, fontsize=8)
-        mesh = bottom.pcolormesh(np.ma.masked_invalid(grid.to_numpy()), cmap=colours, vmin=low, vmax=high)
-        for y, x in np.argwhere(np.isfinite(grid.to_numpy())):
-            value = float(grid.iat[y, x])
-            light = high > low and (value - low) / (high - low) > 0.55
-            text = f"{value:.2f}".removeprefix("0")
-            bottom.text(
-                x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, color=DARK if light else "#fefefe"
-            )
-        bottom.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"{value:g}" for value in grid.columns], fontsize=7)
-        bottom.set_yticks(np.arange(grid.shape[0]) + 0.5, [f"{epoch}" for epoch in grid.index], fontsize=7)
-        top.set_xticks(list(grid.columns), [f"{value:g}" for value in grid.columns], fontsize=7)
-        for ax in (top, bottom):
-            ax.set_xlabel(name, fontsize=8)
-            ax.tick_params(labelsize=7)
-    axes[0, 0].set_ylabel("AUROC", fontsize=8)
-    axes[1, 0].set_ylabel("epochs", fontsize=8)
-    axes[0, -1].legend(
-        title="epochs", fontsize=7, title_fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
-    )
-    if mesh is not None:
-        bar = figure.colorbar(mesh, ax=axes[1, :].tolist())
-        bar.set_label("AUROC", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
-    best = means.iloc[int(means["auroc"].to_numpy().argmax())]
-    said = (
+    counts = sorted(set(rows["epochs"]))
+
+    def draw(axes: Axes, row: str, network: str) -> str:
+        grid = means[means["network"] == network].pivot(index="epochs", columns="value", values="auroc")
+        axes.set_xlabel(name)
+        if row == "epochs":
+            _map(axes, grid, low, high)
+        else:
+            _curves(axes, grid, counts)
+            axes.set_title(network)
+        return network
+
+    labels = {"AUROC": "AUROC", "epochs": "epochs"}
+    figure, _ = panel_grid(labels, dict.fromkeys(networks, ""), draw, (PAGE_WIDTH, 4.6), sharey="row")
+    top, bottom = figure.axes[: len(networks)], figure.axes[len(networks) :]
+    top[-1].legend(title="epochs", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.colorbar(bottom[0].collections[0], ax=bottom).set_label("AUROC")
+    seeds, best = rows["seed"].nunique(), means.iloc[int(means["auroc"].to_numpy().argmax())]
+    caption = (
         f"{dataset_name(dataset)}, {opened} open: AUROC of ours over {name} and epochs, "
-        f"{'one seed' if seeds == 1 else f'mean over {seeds} seeds'}. One training each, read off while it goes on: its "
-        "learning rate is set back in cycles and does not depend on how long it goes on, so after 20 epochs it is what a training of "
-        "20 epochs is; it is read off at the ends of cycles alone."
+        f"{'one seed' if seeds == 1 else f'mean over {seeds} seeds'}. One training each, read off while it goes on: "
+        "its learning rate is set back in cycles and does not depend on how long it goes on, so after 20 epochs it is "
+        "what a training of 20 epochs is; it is read off at the ends of cycles alone."
     )
-    said += " Rendered faces: a demonstration." * demonstration
-    span = f"from {low:.2f} to {high:.2f}, the highest with {name} {best['value']:g} after {best['epochs']} epochs ({best['network']})"
-    return ReportFigure(
-        f"sweep_{slug(dataset)}_{slug(opened)}_{setting}",
-        f"{name} and epochs (the paper's Figure 5): {dataset_name(dataset)}",
-        said,
-        f"AUROC over {name} and epochs for {', '.join(networks)}: {span}.",
-        figure,
-    )
+    highest = f"the highest with {name} {best['value']:g} after {best['epochs']} epochs ({best['network']})"
+    span = f"from {low:.2f} to {high:.2f}, {highest}"
+    alternative = f"AUROC over {name} and epochs for {', '.join(networks)}: {span}."
+    title = f"{name} and epochs (the paper's Figure 5): {dataset_name(dataset)}"
+    return captioned(results, dataset, ("sweep", dataset, opened, setting), title, caption, alternative, figure)
+
+
+def _curves(axes: Axes, grid: pd.DataFrame, counts: list[int]) -> None:
+    """Draw a line over the setting for each number of epochs."""
+    for place, epochs in enumerate(counts):
+        if epochs in grid.index:
+            line = grid.loc[epochs].dropna()
+            colour = matplotlib.colormaps["viridis"](0.9 * (1 - place / max(len(counts) - 1, 1)))
+            axes.plot(line.index, line, "-" + "os^Dv<>"[place % 7], markersize=3, color=colour, label=f"{epochs}")
+    axes.set_xticks(list(grid.columns), [f"{value:g}" for value in grid.columns])
+
+
+def _map(axes: Axes, grid: pd.DataFrame, low: float, high: float) -> None:
+    """Draw every number as a coloured field."""
+    values: Any = grid.to_numpy()
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap="viridis", vmin=low, vmax=high)
+    for y, x in np.argwhere(np.isfinite(values)):
+        is_light = high > low and (values[y, x] - low) / (high - low) > 0.55
+        text = f"{values[y, x]:.2f}".removeprefix("0")
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": DARK if is_light else LIGHT}
+        axes.text(x + 0.5, y + 0.5, text, **style)
+    axes.set_xticks(np.arange(len(grid.columns)) + 0.5, [f"{value:g}" for value in grid.columns])
+    axes.set_yticks(np.arange(len(grid)) + 0.5, [f"{epochs}" for epochs in grid.index])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.pictures import (
     FACES,
     PICTURE,
-    _ticks,
+    Histogram,
     face_sheet,
     group_names,
     score_histogram,
@@ -91,6 +93,10 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
     assert logged == [True, False, True]
 
 
+def legend(histogram: Histogram) -> list[str]:
+    return [text.get_text() for text in histogram.figure.axes[0].get_legend().get_texts()]
+
+
 @pytest.mark.parametrize(
     "scores",
     [
@@ -106,11 +112,13 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
 @pytest.mark.parametrize("n_open", [0, 1, 20, 50])
 def test_histogram_of_any_scores(scores: np.ndarray, n_open: int) -> None:
     frame = pd.DataFrame({"is_open": np.arange(50) < n_open, "unknown_score": scores})
-    found = score_histogram(frame, "a title")
+    histogram = score_histogram(frame, "a title")
     # Both groups' shares add up to one: nothing is lost by clipping the axis.
-    assert [share.sum() for share in found.shares] == pytest.approx([1, 1 if n_open else 0] if n_open < 50 else [0, 1])
-    assert found.names == [f"closed ({50 - n_open} faces)", f"open ({n_open} faces)"]
-    picture = np.asarray(found.draw())
+    shares = [patch.get_data().values for patch in histogram.figure.axes[0].patches]
+    expected = [1, 1 if n_open else 0] if n_open < 50 else [0, 1]
+    assert [share.sum() for share in shares] == pytest.approx(np.repeat(expected, 2))  # areas and outlines
+    assert legend(histogram) == [f"closed ({50 - n_open} faces)", f"open ({n_open} faces)"]
+    picture = np.asarray(histogram.draw())
     assert picture.shape == (PICTURE[1], PICTURE[0], 3)
     assert len(np.unique(picture[60:300, 80:600].reshape(-1, 3), axis=0)) >= 3  # bars are there
 
@@ -132,27 +140,51 @@ def test_bars_are_as_high_as_their_shares() -> None:
     assert height(orange, slice(0, width // 2)) == 0
 
 
+def ticks(low: float, high: float) -> tuple[list[str], list[float]]:
+    """What the axis of a histogram of scores from `low` to `high` says, as text and as numbers."""
+    axis = score_histogram(pool_scores(np.arange(500) < 9, np.linspace(low, high, 500), np.repeat("fear", 500)), "t")
+    axis.draw()
+    x = axis.figure.axes[0].xaxis
+    texts = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in x.get_ticklabels()]
+    offset = re.fullmatch(r"(1e[+-]?\d+)?([+-].+)?", x.get_offset_text().get_text().replace("\N{MINUS SIGN}", "-"))
+    assert offset, x.get_offset_text()
+    values = [float(text) * float(offset[1] or 1) + float(offset[2] or 0) for text in texts]
+    assert values == pytest.approx(list(x.get_ticklocs()), rel=1e-12, abs=1e-9 * (high - low))
+    return texts, values
+
+
 def test_ticks_are_round_and_told_apart() -> None:
-    assert [text for _, text in _ticks(0, 1.05, 8)] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
-    assert [text for _, text in _ticks(-0.45, 0.45, 8)] == ["-0.4", "-0.2", "0", "0.2", "0.4"]
+    assert [float(text) for text in ticks(0, 1)[0][1:-1]] == [0.2, 0.4, 0.6, 0.8]
+    inside = [value for value in ticks(-0.45, 0.45)[1] if abs(value) < 0.45]
+    assert inside == [-0.4, -0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.4]
     for low, high in ((1e9, 1e9 + 1), (-3e-11, 1e-12), (123456.5, 123457.5), (-1e12, 8e12)):
-        texts = [text for _, text in _ticks(low, high, 8)]
+        texts, values = ticks(low, high)
         assert len(set(texts)) == len(texts) >= 3
-        assert [float(text) for text in texts] == pytest.approx([value for value, _ in _ticks(low, high, 8)], rel=1e-12)
+        assert np.diff(values) == pytest.approx(np.repeat(values[1] - values[0], len(values) - 1), rel=1e-5)
+
+
+def test_names_are_written_as_they_are(recwarn: pytest.WarningsRecorder) -> None:
+    frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
+    with matplotlib.rc_context({"text.usetex": True, "font.sans-serif": ["no such font"]}):
+        found = score_histogram(frame, "$\\frac$ and $x_1$ 中 <b>")
+        written = np.asarray(found.draw())
+    assert found.figure.axes[0].get_title() == "$\\frac$ and $x_1$ 中 <b>"
+    assert (written != np.asarray(score_histogram(frame, "and 中 <b>").draw())).any()
+    assert not recwarn.list
 
 
 def test_histogram_says_when_the_axis_is_clipped() -> None:
     scores = np.r_[np.linspace(0, 1, 999), 1e6]
     found = score_histogram(pd.DataFrame({"is_open": np.arange(1000) % 2 == 0, "unknown_score": scores}), "t")
-    assert "99th percentile" in found.axis
-    assert found.edges[-1] < 2
+    assert "99th percentile; 20 faces beyond" in found.figure.axes[0].get_xlabel()
+    assert found.figure.axes[0].get_xlim()[1] < 2
 
 
 def test_a_control_tells_flipped_labels_from_others() -> None:
     frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
     found = score_histogram(frame, "t", group_names(True))
-    assert found.names == ["label as it was (40 faces)", "label flipped (10 faces)"]
-    assert found.axis.startswith("unknown score (higher = more likely label flipped)")
+    assert legend(found) == ["label as it was (40 faces)", "label flipped (10 faces)"]
+    assert found.figure.axes[0].get_xlabel().startswith("unknown score (higher = more likely label flipped)")
     assert not any("open" in name or "closed" in name for name, _ in sheet_rows(frame, group_names(True)))
     tags = {"labels": "flipped-true"}
     assert CellResult({"auroc": 0.5}, {}, tags).is_control

@@ -167,6 +167,7 @@ def test_figure_2_shows_the_shares_and_entropies(both: Made) -> None:
     for column, (dataset, order) in enumerate((("digits", ["2", "0"]), ("synthetic", ["surprise", "fear"]))):
         shown = bars(figure, column)
         assert list(shown) == order
+        assert figure.axes[column].get_title(loc="left") == {"digits": "Digits", "synthetic": "Rendered faces"}[dataset]
         written = [text.get_text() for text in figure.axes[column].texts]
         for opened, widths in shown.items():
             frame = both.scores[dataset, opened, "baseline"]

@@ -17,6 +17,7 @@ from open_set_fer.reports.figures.base import COLUMN_WIDTH, PAGE_WIDTH, ReportFi
 from open_set_fer.reports.figures.histograms import all_figures
 from tests.reports.conftest import Store
 from tests.reports.figures.test_contrast import make
+from tests.reports.made import results_of
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,18 @@ def test_svg_keeps_its_words_and_is_the_same_each_time() -> None:
     text = small().svg()
     assert "&lt;odd&gt; &amp; label" in text
     assert text == small().svg()
+
+
+def test_class_names_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = pd.DataFrame({"is_open": [False, True] * 9, "unknown_score": range(18)})
+    monkeypatch.setattr(Results, "scores", lambda *_: scores)
+    name = "$\\frac$ $x_1$"
+    cells = {("ferplus", "single", opened, "baseline", 0): (0.8, 0.5) for opened in (name, "fear")}
+    figures = {figure.name: figure for figure in all_figures(results_of(cells))}
+    assert set(figures) == {"auroc_ferplus", "roc_ferplus_single", "figure4_ferplus_single"}
+    for figure in figures.values():
+        figure.save(tmp_path)
+        assert figure.name == "auroc_ferplus" or f">{name}<" in figure.svg()
 
 
 def test_the_svg_file_stands_alone(tmp_path: Path) -> None:

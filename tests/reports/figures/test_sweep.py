@@ -21,8 +21,8 @@ def results(cells):
                 "open_classes": "surprise",
                 "seed": seed,
                 "status": "finished",
-                "demonstration": False,
                 "run_id": str(number),
+                "auroc": 0.5,
                 **{f"auroc.epoch_{epoch}": value for epoch, value in read.items()},
             }
         )
@@ -34,7 +34,7 @@ def results(cells):
             "method.name": "ours",
             **{f"method.{name}": str(value) for name, value in settings.items()},
         }
-    return SimpleNamespace(cells=pd.DataFrame(rows), params=params)
+    return SimpleNamespace(cells=pd.DataFrame(rows), params=params, labels="own", demonstrations=set())
 
 
 def settings(weight=5.0, cycle=10):

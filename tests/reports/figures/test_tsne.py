@@ -1,4 +1,4 @@
-"""Figure 7: which faces are drawn and how, from what MLflow keeps alone; what is said where there is nothing to draw."""
+"""Figure 7: which faces are drawn and how, from what MLflow keeps alone; what is said without features."""
 
 from __future__ import annotations
 
