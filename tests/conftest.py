@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from open_set_fer import plugins
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, content_fingerprint
 from open_set_fer.datasets.ferplus import USAGES, VOTES
@@ -108,3 +110,38 @@ def ada(ran: Path, tmp_path: Path) -> Path:
 def without_controls(text: str) -> str:
     """The text of a profile whose plan has no control cells."""
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("control"))
+
+
+FAILING = '''
+import os
+from dataclasses import dataclass
+from open_set_fer.methods.contract import Detection
+
+@dataclass(frozen=True)
+class Failing:
+    """Fails unless OSFER_HARMLESS is set."""
+    name = "failing"
+    version = 1
+
+    def detect(self, task, context):
+        model = context.closed_set_model(task)
+        if "OSFER_HARMLESS" not in os.environ:
+            raise ZeroDivisionError("division by zero, [/b] included")
+        return Detection(-model.test_logits.max(axis=1), model.pseudo_labels)
+'''
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[str]:
+    """An installed method that fails in every cell until OSFER_HARMLESS is set; its name."""
+    meta = tmp_path / "plugin" / "failing-1.dist-info"
+    meta.mkdir(parents=True)
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: failing\nVersion: 1\n", "utf-8")
+    (meta / "entry_points.txt").write_text("[open_set_fer.methods]\nfailing = failing:Failing\n", "utf-8")
+    (meta.parent / "failing.py").write_text(FAILING, "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(meta.parent))
+        patch.delitem(sys.modules, "failing", raising=False)
+        plugins._registered.cache_clear()
+        yield "failing"
+    plugins._registered.cache_clear()

@@ -211,7 +211,7 @@ def _not_prepared(name: str, outline: Outline, cache: Path) -> list[str]:
     return []
 
 
-@app.command("measure", hidden=True)
+@app.command("measure", hidden=True, epilog=examples("osfer measure"))
 @app.command(epilog=examples("osfer reevaluate", "osfer reevaluate -p ferplus-cpu --json"))
 def reevaluate(
     profile: ProfileOption = "demo",

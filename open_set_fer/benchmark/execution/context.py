@@ -51,7 +51,7 @@ class TaskContext:
         self.generator = torch.Generator().manual_seed(seed)
         self.seconds: dict[str, float] = {}
         self.peak_mib: dict[str, float] = {}
-        self.progress = progress
+        self._progress = progress
         self._recipe, self._seed, self._path, self._store = recipe, seed, path, store
         self._content = ""
         self._network: Network | None = None
@@ -85,6 +85,10 @@ class TaskContext:
             yield
         if content_digest(task) != self._content:
             raise SuiteError(f"method {method!r} wrote to the task's arrays", "let it copy them first")
+
+    def progress(self, steps: Iterable[T], description: str) -> Iterator[T]:
+        """Iterate with a progress bar."""
+        return self._progress(steps, description)
 
     def report(self, epoch: int, scores: Callable[[], NDArray[np.floating[Any]]]) -> None:
         """Report the scores of the test images after `epoch` epochs."""

@@ -89,7 +89,7 @@ def shared_output(path: Path, name: str, compute: Callable[[], NDArray[np.float3
             state = read_state(kept)
     if state is None:
         raise SuiteError(f"{kept} cannot be read back", "check the disk that holds --home")
-    return state["output"].numpy()
+    return state["output"].numpy().copy()  # not the file's memory
 
 
 def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:

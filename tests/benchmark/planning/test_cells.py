@@ -73,7 +73,7 @@ def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_
     monkeypatch.setenv("OSFER_DATA", str(ferplus_tree(per_class=2).parent))
     monkeypatch.setattr("open_set_fer.datasets.decoding.ImageFiles.chunks", None)  # would raise if called
     home = tmp_path / "home"
-    plan("paper", home=home)
+    plan(profile="paper", home=home)
     shown = capsys.readouterr().out
     assert shown.count("to do │") == 95 + 3 * 2 * 2  # choices, controls, methods
     assert "107 of 107 cells to do" in shown
@@ -83,7 +83,7 @@ def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_
 
 def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OSFER_DATA", str(tmp_path))
-    plan("paper", home=tmp_path / "home")
+    plan(profile="paper", home=tmp_path / "home")
     shown = capsys.readouterr().out
     (line,) = (line for line in shown.splitlines() if line.startswith("ferplus cannot"))
     assert line.startswith(f"ferplus cannot be read yet: no folder {tmp_path / 'ferplus'} (unpack the data set there")
@@ -191,7 +191,7 @@ def test_a_misspelt_method_is_told_before_any_data_is_read(tmp_path, monkeypatch
 def test_a_store_is_read_without_a_new_experiment(tmp_path, capsys):
     home = tmp_path / "home"
     tracker = Tracker(home, "other")
-    plan("smoke", home=home)
+    plan(profile="smoke", home=home)
     assert "4 of 4 cells to do" in capsys.readouterr().out
     assert [e.name for e in tracker.client.search_experiments()] == ["open-set-fer/other", "Default"]
     assert sorted(path.name for path in home.iterdir()) == ["mlflow.db", "tracking.lock"]
@@ -218,7 +218,7 @@ def test_a_plan_shows_what_is_done(tmp_path, capsys):
     tracker.client.set_terminated(run.info.run_id, "FINISHED")
     changed = {path: path.stat().st_mtime_ns for path in home.rglob("*.npy")}
     time.sleep(0.01)
-    plan("smoke", home=home)
+    plan(profile="smoke", home=home)
     shown = capsys.readouterr().out
     assert "done" in shown
     assert "3 of 4 cells to do" in shown

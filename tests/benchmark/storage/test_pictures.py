@@ -25,6 +25,8 @@ from open_set_fer.benchmark.storage.pictures import (
     score_histogram,
     sheet_rows,
 )
+from open_set_fer.benchmark.storage.records import Record
+from open_set_fer.benchmark.storage.results_dir import write_result
 from open_set_fer.datasets.checks import GAP, MARGIN, TILE, TITLE
 from open_set_fer.datasets.faceset import BASIC
 from tests.conftest import face_set
@@ -76,14 +78,15 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
     logged = []
     for cell, faces, allowed in zip(cells, (rendered, real, real), (False, False, True), strict=True):
         folder = tmp_path / "results" / cell.key
-        folder.mkdir(parents=True)
         split = split_faces(rendered, cell.protocol, cell.seed)
         scores = pool_scores(
             split.truth < 0, np.linspace(0, 1, len(split.test)), np.array(rendered.classes)[rendered.labels[split.test]]
         )
-        scores = scores.assign(id=rendered.ids[split.test], truth=scores["true_class"], predicted_class="fear")
-        scores.to_parquet(folder / "scores.parquet", index=False)
-        (folder / "result.json").write_text(CellResult({"auroc": 0.5}, {}, {}).to_json(), "utf-8")
+        classes = dict.fromkeys(("predicted_class", "closed_set_class", "given_class"), "fear")
+        scores = scores.assign(id=rendered.ids[split.test], truth=scores["true_class"], origin="test", **classes)
+        record = Record.of(cell, profile, faces)
+        result = CellResult({"auroc": 0.5}, {}, record.tags, params=record.params, data=record.data)
+        write_result(folder, result, scores, record)
         runner = Runner(tmp_path, profile, RunOptions(allow_face_artifacts=allowed))
         assert runner.run([cell], {"synthetic": faces}, "osfer run").logged_from_disk == 1
         (run,) = (run for run in runner.tracker.cells() if run.data.tags["cell_key"] == cell.key)

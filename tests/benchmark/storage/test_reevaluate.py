@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.evaluation.scores import score_table
 from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.execution.task_run import Workplace
+from open_set_fer.benchmark.execution.worker import Job
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.reevaluate import measured
-from open_set_fer.benchmark.storage.results_dir import read_result, score_table
+from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
@@ -46,7 +47,7 @@ def raise_version(monkeypatch):
     whole = metrics.auroc
     monkeypatch.setattr(cell_result, "EVALUATION", cell_result.EVALUATION + 1)
     monkeypatch.setattr(metrics, "auroc", lambda is_open, score: 1 - whole(is_open, score))
-    monkeypatch.setattr(Workplace, "compute", None)  # would raise if called
+    monkeypatch.setattr(Job, "run", None)  # would raise if called
 
 
 def made_scores(seed=0):

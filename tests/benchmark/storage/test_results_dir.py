@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from open_set_fer.benchmark.evaluation.result import CellResult
-from open_set_fer.benchmark.storage.results_dir import (
+from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.evaluation.scores import (
     COLUMNS,
     checked_curves,
     checked_extras,
     checked_notes,
-    read_result,
     score_table,
-    write_result,
 )
+from open_set_fer.benchmark.storage.records import Record
+from open_set_fer.benchmark.storage.results_dir import read_result, relabel, write_result
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import Detection
 
@@ -103,21 +103,42 @@ def test_notes_are_text():
     assert checked_notes("one note") == ["one note"]
 
 
+TAGS = {"dataset": "made", "protocol": "single", "open_classes": "fear", "method": "x", "seed": "0", "cell_key": "k"}
+RECORD = Record(TAGS, {"method.name": "x"}, DataUsed("made", "f" * 64, {}), "{}", "seeds = [0]")
+LABELLED = CellResult({"auroc": 1.0}, {}, TAGS, params=RECORD.params, data=RECORD.data)
+SCORES = pd.DataFrame({"is_open": [False, True], "unknown_score": [0.0, 1.0]})
+
+
 def test_files_and_folder_are_synced_before_the_rename(tmp_path, monkeypatch):
     done = []
     real_sync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.readlink(f"/proc/self/fd/{fd}")), real_sync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), real_replace(a, b)))
-    write_result(tmp_path / "key", CellResult({}, {}, {}), pd.DataFrame({"a": [1]}))
-    partial = tmp_path / "key.partial"
-    expected = [str(partial / "scores.parquet"), str(partial / "result.json"), str(partial), "rename", str(tmp_path)]
-    assert done == expected
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append(f"rename to {b}"), real_replace(a, b)))
+    write_result(tmp_path / "key", CellResult({"auroc": 1.0}, {}, TAGS), SCORES, RECORD)
+    partial, names = tmp_path / "key.partial", {path.name for path in (tmp_path / "key").iterdir()}
+    assert names == {"scores.parquet", "result.json", "key.json", "profile.toml", "histogram.png"}
+    last = done.index(f"rename to {tmp_path / 'key'}")
+    assert {str(partial / name) for name in names} | {str(partial)} <= set(done[:last])
+    assert done[last + 1 :] == [str(tmp_path)]
 
 
 def test_a_result_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
-        write_result(tmp_path / "key", CellResult({"auroc": np.float32(1)}, {}, {}), pd.DataFrame({"a": [1]}))
+        write_result(tmp_path / "key", CellResult({"auroc": np.float32(1)}, {}, TAGS), SCORES, RECORD)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_takes_the_record_of_the_plan_that_wants_it(tmp_path):
+    scores = SCORES.assign(**{name: ["a", "b"] for name in COLUMNS if name not in SCORES})
+    write_result(tmp_path / "key", replace(LABELLED, tags={"host": "here"} | TAGS), scores, RECORD)
+    written = (tmp_path / "key" / "result.json").stat().st_mtime_ns
+    assert relabel(tmp_path / "key", RECORD).params == RECORD.params
+    assert (tmp_path / "key" / "result.json").stat().st_mtime_ns == written, "nothing to change"
+    other = replace(RECORD, tags=TAGS | {"method": "mine"}, profile="seeds = [1]")
+    assert relabel(tmp_path / "key", other).tags == {"host": "here"} | TAGS | {"method": "mine"}
+    result, _ = read_result(tmp_path / "key")
+    assert (result.tags["method"], result.params) == ("mine", RECORD.params)
+    assert (tmp_path / "key" / "profile.toml").read_text("utf-8") == "seeds = [1]"
 
 
 @pytest.mark.parametrize(
@@ -132,13 +153,3 @@ def test_a_result_that_cannot_be_written_leaves_nothing(tmp_path):
 )
 def test_an_exception_in_one_line(error, line):
     assert summary(error) == line
-
-
-def test_a_result_of_an_older_suite_has_its_duration_and_the_files_time(tmp_path):
-    old = {"metrics": {"auroc": 0.75, "seconds.total": 20.0}, "curves": {}, "tags": {"host": "h", "notes": '["a"]'}}
-    (tmp_path / "result.json").write_text(json.dumps(old))
-    os.utime(tmp_path / "result.json", (5000, 5000))
-    pd.DataFrame({name: [0] for name in COLUMNS if name != "closed_set_class"}).to_parquet(tmp_path / "scores.parquet")
-    found, _ = read_result(tmp_path)
-    assert (found.started, found.ended, found.evaluation) == (4980.0, 5000.0, 1)
-    assert (found.notes, found.tags) == (["a"], {"host": "h"})

@@ -227,7 +227,18 @@ def test_the_documented_schema_is_that_of_a_logged_cell(ran):
     }
     for head, names in logged.items():
         assert [name for name in names if not patterns[head].fullmatch(name)] == [], head
-    sometimes = {"gpu", "label_share", "features", "models", "imported_from", "study", "study_run", "trial"}
+    sometimes = {
+        "gpu",
+        "label_share",
+        "open_from",
+        "pool",
+        "features",
+        "models",
+        "imported_from",
+        "study",
+        "study_run",
+        "trial",
+    }
     assert documented("tag") - logged["tag"] == sometimes
     assert {name for name in documented("metric") if "<" not in name} - logged["metric"] == set()
     assert documented("artifact") - logged["artifact"] == {"features.npz"}
