@@ -56,9 +56,7 @@ CompareOption = Annotated[
 
 @app.command(
     epilog=examples(
-        "osfer report",
-        "osfer report -p ferplus-cpu --out my-report",
-        "osfer report -p demo --compare runs other/runs",
+        "osfer report", "osfer report -p ferplus-cpu --out my-report", "osfer report -p demo --compare runs other/runs"
     )
 )
 def report(

@@ -65,8 +65,7 @@ def build(
         float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
     ] = 0.95,
     to: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`)."),
+        Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")
     ] = None,
     weights: WeightsOption = "",
     device: DeviceOption = "auto",

@@ -62,11 +62,7 @@ class TaskContext:
 
     @contextmanager
     def lent(
-        self,
-        method: str,
-        task: OpenSetTask,
-        lend: Callable[[ClosedSetModel], NDArray[np.float32]],
-        reading: Reading,
+        self, method: str, task: OpenSetTask, lend: Callable[[ClosedSetModel], NDArray[np.float32]], reading: Reading
     ) -> Iterator[None]:
         """Inside, `method` works on the task: global random numbers from the seed, the closed-set model ready.
 

@@ -13,13 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import result as cell_result
-from open_set_fer.benchmark.evaluation.intermediate_scores import (
-    Listener,
-    Reading,
-    columns_of,
-    epoch_metrics,
-    listened,
-)
+from open_set_fer.benchmark.evaluation.intermediate_scores import Listener, Reading, columns_of, epoch_metrics, listened
 from open_set_fer.benchmark.evaluation.metrics import cell_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_notes, score_table

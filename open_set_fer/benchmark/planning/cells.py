@@ -148,10 +148,7 @@ def _outline(dataset: DataSet, cache: Path) -> Outline:
 
 
 def _cells(
-    profile: Profile,
-    selection: Selection,
-    find: Callable[[str], Faces],
-    given: list[Protocol] | None = None,
+    profile: Profile, selection: Selection, find: Callable[[str], Faces], given: list[Protocol] | None = None
 ) -> tuple[list[Cell], dict[str, Faces]]:
     """The cells, and the data sets that `find` returns; it is called after all checks that need no data set."""
     seeds, families = _seeds(profile, selection), _families(profile, selection.families)

@@ -203,8 +203,7 @@ def load_detector(folder: Path, device: torch.device | None = None) -> Detector:
     kind = plugins.load(plugins.METHODS, description.method.name)
     if kind.version != description.method.version:
         raise SuiteError(
-            f"{folder} is of {kind.name} version {description.method.version}, installed is version {kind.version}",
-            fix,
+            f"{folder} is of {kind.name} version {description.method.version}, installed is version {kind.version}", fix
         )
     scorer_kind = getattr(kind, "scorer", None)
     if not (isinstance(scorer_kind, type) and issubclass(scorer_kind, Scorer)):

@@ -49,12 +49,7 @@ class StudyPlan:
 
     @classmethod
     def of(
-        cls,
-        profile: Profile,
-        label: str,
-        selection: Selection,
-        cache: Path,
-        objective: Objective = "auroc",
+        cls, profile: Profile, label: str, selection: Selection, cache: Path, objective: Objective = "auroc"
     ) -> StudyPlan:
         """Choose faces and protocols; SuiteError for a wrong [search] entry or an objective that does not fit.
 

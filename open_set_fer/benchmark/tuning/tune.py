@@ -57,12 +57,7 @@ class Search:
 
 
 def tune(
-    plan: StudyPlan,
-    search: Search,
-    home: Path,
-    options: RunOptions,
-    command: str,
-    storage: Storage | None = None,
+    plan: StudyPlan, search: Search, home: Path, options: RunOptions, command: str, storage: Storage | None = None
 ) -> Study:
     """Work on a study of one label until it has its trials; the first one has the profile's own settings.
 

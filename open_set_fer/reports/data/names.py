@@ -44,7 +44,7 @@ METHODS = {
 LIMITS = {
     "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool, "
     "and whatever else sets the pool apart, such as blurred or darker closed faces, looks unknown to it as well: "
-    "docs/ours_plus.md has it measured",
+    "docs/ours_plus.md has it measured"
 }
 """Footnotes on a method and its variants, by the method's label."""
 

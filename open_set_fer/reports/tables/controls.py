@@ -13,13 +13,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, Metric
-from open_set_fer.benchmark.protocols.pseudo_labels import (
-    CONTROLS,
-    REFERENCE,
-    SHARES,
-    Labels,
-    Regime,
-)
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, REFERENCE, SHARES, Labels, Regime
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.entries import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean

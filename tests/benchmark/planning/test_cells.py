@@ -234,12 +234,7 @@ def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_a
     profile, cache = load_profile("smoke"), tmp_path / "cache"
     flipped = "surprise (20% of labels flipped)"
     cells, _ = make_plan(profile, Selection(), cache)
-    assert places(cells) == [
-        ("baseline", "surprise"),
-        ("ours", "surprise"),
-        ("ours", flipped),
-        ("label-loss", flipped),
-    ]
+    assert places(cells) == [("baseline", "surprise"), ("ours", "surprise"), ("ours", flipped), ("label-loss", flipped)]
     typed, _ = make_plan(profile, Selection(methods=("ours", "label-loss"), regime=Regime("flipped", 0.2)), cache)
     assert [cell.key for cell in cells[2:]] == [cell.key for cell in typed], "the cells that --labels flipped makes"
     everyone = make_plan(profile, Selection(methods=("all",)), cache)[0]

@@ -72,11 +72,7 @@ def matrix() -> list[Protocol]:
             "compound (60 closed faces, half shifted)",
             "compound (60 closed faces, half with jpeg, against split train)",
         ),
-        (
-            without_open_class(CLASSES).under(REGIMES[4]),
-            "no open class",
-            "no open class (20% of labels flipped)",
-        ),
+        (without_open_class(CLASSES).under(REGIMES[4]), "no open class", "no open class (20% of labels flipped)"),
     ],
 )
 def test_the_text_of_the_shuffle_and_the_display_text_stay(protocol: Protocol, place: str, label: str) -> None:

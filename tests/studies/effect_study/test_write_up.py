@@ -138,12 +138,7 @@ def log(home, profile, family, opened, method, seed, trial, unknown_score):
             "git_commit": "abc-dirty",
         },
         params={"method.learning_rate": str(0.001 * (trial + 1)), "method.epochs": "3"},
-        metrics={
-            "auroc": auroc,
-            "closed_set_accuracy": 0.7,
-            "seconds.total": 1.0,
-            "pseudo_label_entropy_open": 0.5,
-        },
+        metrics={"auroc": auroc, "closed_set_accuracy": 0.7, "seconds.total": 1.0, "pseudo_label_entropy_open": 0.5},
         curves={},
         data=DataUsed("ferplus", "f", {}),
     )
