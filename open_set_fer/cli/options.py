@@ -108,8 +108,8 @@ JobsOption = Annotated[
         "--jobs",
         "-j",
         min=1,
-        help="Cells at once, each in a process of its own (default: one after the other in this "
-        "process). The cores are divided among them unless --threads says how many each has.",
+        help="Cells at once, each in its own process (default: one after the other, with torch's own "
+        "number of threads). The cores are divided among them unless --threads says how many each has.",
     ),
 ]
 BackendOption = Annotated[
@@ -130,7 +130,7 @@ CellTimeoutOption = Annotated[
         "--cell-timeout",
         min=0.001,
         metavar="SECONDS",
-        help="A cell (or closed-set model) that takes longer is ended and fails; each has a process of its own then.",
+        help="A cell (or closed-set model) that takes longer is ended and fails.",
     ),
 ]
 StoreOption = Annotated[
@@ -173,7 +173,7 @@ def parts(text: str) -> tuple[str, ...]:
 
 
 def default_profile(profile: str, dataset: str) -> str:
-    """The profile named, else the one for the data sets; raises SuiteError where there is none."""
+    """The profile named, else the one for the data sets; raises SuiteError for neither."""
     from open_set_fer.benchmark.planning.profile_files import profiles_with
 
     found = profile or profile_of(dataset)

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from open_set_fer.datasets.faceset import Outline
 
 app = typer.Typer()
+RunJsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON on standard output: profile, home, cells, computed, logged_from_disk, measured, "
+        "already_done, failed (cells with error), results (cells with auroc), retry and report (commands).",
+    ),
+]
 
 
 @app.command(
@@ -48,19 +56,7 @@ app = typer.Typer()
     )
 )
 @grouped
-def run(
-    cells: CellOptions,
-    compute: ComputeOptions,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print JSON on standard output: profile, home, cells, computed, logged_from_disk, measured, "
-            "already_done, failed (cells with error), results (cells with auroc), retry and report (commands).",
-        ),
-    ] = False,
-    home: HomeOption = HOME,
-) -> None:
+def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = False, home: HomeOption = HOME) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
     from open_set_fer.benchmark.execution.runner import Runner
     from open_set_fer.benchmark.planning.cells import make_plan
@@ -124,7 +120,7 @@ def _warn_of_lacking(runner: Runner, cells: list[Cell]) -> None:
         if is_asked and (lacking := runner.without(cells, tag)):
             log.warning(
                 "%d of the cells were computed without --keep-%s, and %s cannot be had from scores: %s\n"
-                "  fix: the same command with a --home of its own; or delete their runs in MLflow (`osfer ui`) and %s, "
+                "  fix: the same command with another --home; or delete their runs in MLflow (`osfer ui`) and %s, "
                 "then the same command computes them again",
                 len(lacking),
                 what,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,7 +14,7 @@ import typer
 from rich.table import Table
 
 from open_set_fer import plugins
-from open_set_fer.cli.groups import CellOptions
+from open_set_fer.cli.groups import CellOptions, ComputeOptions, grouped
 from open_set_fer.cli.options import (
     HOME,
     DatasetOption,
@@ -27,8 +26,10 @@ from open_set_fer.cli.options import (
     command_line,
     default_profile,
     examples,
+    exit_stopped,
     parts,
     print_json,
+    say,
     writable,
 )
 from open_set_fer.console import console, log, out
@@ -85,6 +86,32 @@ PrunerOption = Annotated[
 ]
 
 
+KINDS = ("sampler", "pruner")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Which studies, and how they search."""
+
+    profile: ProfileOption = ""
+    dataset: DatasetOption = ""
+    open_classes: OpenOption = ""
+    method: MethodOption = ""
+    seed: SeedOption = ""
+    objective: ObjectiveOption = "auroc"
+    trials: TrialsOption = None
+    timeout: TimeoutOption = None
+    sampler: SamplerOption = "tpe"
+    pruner: PrunerOption = "none"
+    storage: StorageOption = ""
+    device: DeviceOption = "auto"
+    threads: ThreadsOption = None
+
+    def cells(self) -> CellOptions:
+        """The cells that trials are made of."""
+        return CellOptions(self.profile, self.dataset, "", self.open_classes, self.method, self.seed)
+
+
 @app.callback(
     epilog=examples(
         "osfer tune -p ferplus-cpu --method ours --trials 6",
@@ -93,63 +120,45 @@ PrunerOption = Annotated[
         "osfer tune -p paper -m ours --storage journal:/shared/studies.log --trials 100",
     )
 )
-def tune(
-    context: typer.Context,
-    profile: ProfileOption = "",
-    dataset: DatasetOption = "",
-    open_classes: OpenOption = "",
-    method: MethodOption = "",
-    seed: SeedOption = "",
-    objective: ObjectiveOption = "auroc",
-    trials: TrialsOption = None,
-    timeout: TimeoutOption = None,
-    sampler: SamplerOption = "tpe",
-    pruner: PrunerOption = "none",
-    storage: StorageOption = "",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    home: HomeOption = HOME,
-) -> None:
+@grouped
+def tune(context: typer.Context, study: StudyOptions, home: HomeOption = HOME) -> None:
     """Search hyperparameters with Optuna on faces outside the test split; prints what to write into the profile.
 
     Started again, or several times at once on one storage, it goes on with the same study.
     """
     if context.invoked_subcommand:
         return
-    from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.tuning import tune as tuning
     from open_set_fer.benchmark.tuning.plan import StudyPlan
     from open_set_fer.benchmark.tuning.storage import Storage
     from open_set_fer.benchmark.tuning.study import OBJECTIVES
 
-    loaded = load_profile(default_profile(profile, dataset))
-    selection = CellOptions(dataset=dataset, open_classes=open_classes, method=method, seed=seed).selection()
-    search = tuning.Search(
-        trials, _member(sampler, tuning.SAMPLERS, "sampler"), timeout, _member(pruner, tuning.PRUNERS, "pruner")
-    )
-    aim = _member(objective, OBJECTIVES, "objective")
-    dataset, labels = _studied(loaded, selection)
+    cells, options = study.cells(), ComputeOptions(study.device, study.threads).checked()
+    profile, selection = cells.load(), cells.selection()
+    sampler, pruner = (_member(getattr(study, name), getattr(tuning, f"{name.upper()}S"), name) for name in KINDS)
+    search = tuning.Search(study.trials, sampler, study.timeout, pruner)
+    aim = _member(study.objective, OBJECTIVES, "objective")
+    dataset, labels = _studied(profile, selection)
     selection = replace(selection, datasets=(dataset,))
-    place = Storage.of(storage, writable(home))
+    place = Storage.of(study.storage, writable(home))
     refused = False
     for label in labels:
         try:
-            plan = StudyPlan.of(loaded, label, selection, home / "cache", aim)
-            study = tuning.tune(plan, search, home, RunOptions(device, threads), command_line(), place)
+            plan = StudyPlan.of(profile, label, selection, home / "cache", aim)
+            done = tuning.tune(plan, search, home, options, command_line(), place)
         except KeyboardInterrupt as stop:
-            _exit_stopped(stop, place, loaded.name, label)
+            _exit_stopped(stop, place, profile.name, label)
         except SuiteError as error:
             if len(labels) == 1 or isinstance(error, TrackingAway):
                 raise
             refused = True
             log.error("%s: %s", label, summary(error))
         else:
-            _print_study(study)
-    command = ["osfer", "tune", "show", "--profile", profile or loaded.name, "--home", str(home)]
-    command += ["--storage", masked(storage)] if storage else []
-    for text in (f"next: {shlex.join(command)}", f"or: {_dashboard(place)}"):
-        console.print(text, soft_wrap=True, highlight=False)
+            _print_study(done)
+    command = ["osfer", "tune", "show", "--profile", study.profile or profile.name, "--home", str(home)]
+    command += ["--storage", masked(study.storage)] if study.storage else []
+    say(f"next: {shlex.join(command)}")
+    say(f"or: {_dashboard(place)}")
     if refused:
         sys.exit(1)
 
@@ -168,16 +177,14 @@ def _exit_stopped(stop: KeyboardInterrupt, storage: Storage, profile: str, label
     """Say what is kept of a study and how it goes on, and exit as the signal does."""
     from open_set_fer.benchmark.tuning.study import Study, stored_studies
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not kill the exit
     count = 0
     with suppress(SuiteError):
         count = len(Study.of(stored_studies(storage, profile, (label,))[0]).finished)
-    text = (
-        f"stopped; {count} finished trials of {label} are kept, and the cells of the one that was stopped, "
-        f"the same command goes on: {command_line()}"
+    exit_stopped(
+        stop,
+        f"{count} finished trials of {label} are kept, and finished cells of the stopped trial; "
+        f"the same command goes on: {command_line()}",
     )
-    console.print(text, soft_wrap=True, highlight=False)
-    sys.exit(128 + getattr(stop, "signal", signal.SIGINT))
 
 
 @app.command(epilog=examples("osfer tune show -p ferplus-cpu", "osfer tune show -p ferplus-cpu -m ours --json"))

@@ -106,7 +106,7 @@ class OursPlus:
     errors."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Score by how much an image looks like one that only the pool contains, plus the energy."""
+        """Score by how much an image looks like what only the pool contains, plus the energy."""
         model = context.closed_set_model(task)
         faces = task.test_images if task.pool_images is None else task.pool_images
         pool_logits = model.test_logits if task.pool_images is None else training.evaluate(model.network, faces)

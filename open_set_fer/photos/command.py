@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from open_set_fer.cli.groups import grouped
 from open_set_fer.cli.options import (
     HOME,
     DeviceOption,
@@ -48,6 +50,30 @@ OpenOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What a detector is made of."""
+
+    profile: ProfileOption = ""
+    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set (default: the profile's first).")] = ""
+    method: Annotated[str, typer.Option("--method", "-m", help="Label of an inductive method.")] = "baseline"
+    open_classes: OpenOption = ""
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0
+    share: Annotated[
+        float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
+    ] = 0.95
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")
+    ] = None
+    weights: WeightsOption = ""
+    device: DeviceOption = "auto"
+    threads: ThreadsOption = None
+    store: StoreOption = ""
+    as_json: Annotated[bool, typer.Option("--json", help="Print detector.json on standard output, with `folder`.")] = (
+        False
+    )
+
+
 @detector_app.command(
     epilog=examples(
         "osfer detector build",
@@ -55,27 +81,8 @@ OpenOption = Annotated[
         "osfer detector build -d ferplus -m ours-plus --open surprise --share 0.9 --out surprise-detector",
     )
 )
-def build(
-    profile: ProfileOption = "",
-    dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set (default: the profile's first).")] = "",
-    method: Annotated[str, typer.Option("--method", "-m", help="Label of an inductive method.")] = "baseline",
-    open_classes: OpenOption = "",
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-    share: Annotated[
-        float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
-    ] = 0.95,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")
-    ] = None,
-    weights: WeightsOption = "",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    store: StoreOption = "",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print detector.json on standard output, with `folder`.")
-    ] = False,
-    home: HomeOption = HOME,
-) -> None:
+@grouped
+def build(made: DetectorOptions, home: HomeOption = HOME) -> None:
     """Train a method, set its threshold on held-out known faces, and write a folder for `osfer detect`."""
     from open_set_fer.benchmark.execution.devices import choose_device
     from open_set_fer.benchmark.planning.profile import load_profile
@@ -83,19 +90,19 @@ def build(
     from open_set_fer.photos.build import build_detector, plan_detector
     from open_set_fer.photos.find import finder
 
-    if not 0 < share < 1:
-        raise SuiteError(f"--share {share:g} is not between 0 and 1", "for example --share 0.95")
+    if not 0 < made.share < 1:
+        raise SuiteError(f"--share {made.share:g} is not between 0 and 1", "for example --share 0.95")
     finder()  # fails before minutes of training
-    torch_device = choose_device(device, threads)
-    loaded = load_profile(default_profile(profile, dataset), weights)
-    name = dataset or (loaded.default_datasets or list(loaded.datasets))[0]
-    target = to or home / "detectors" / f"{name}-{method}"
+    device = choose_device(made.device, made.threads)
+    profile = load_profile(default_profile(made.profile, made.dataset), made.weights)
+    name = made.dataset or (profile.default_datasets or list(profile.datasets))[0]
+    target = made.to or home / "detectors" / f"{name}-{made.method}"
     if target.exists() and not (target / DESCRIPTION).exists():
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
-    cell, faces = plan_detector(loaded, name, method, open_classes, seed, writable(home) / "cache")
+    cell, faces = plan_detector(profile, name, made.method, made.open_classes, made.seed, writable(home) / "cache")
     writable(folder(target).parent)
-    description = build_detector(cell, faces, target, home, torch_device, share, store)
-    if as_json:
+    description = build_detector(cell, faces, target, home, device, made.share, made.store)
+    if made.as_json:
         print_json(description.model_dump(mode="json") | {"folder": str(target)})
     else:
         _print_detector(description, target)

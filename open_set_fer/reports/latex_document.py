@@ -1,4 +1,4 @@
-"""paper.tex: a document of its own with every table and figure of a report, to compile, look at and copy from."""
+"""paper.tex: a document with every table and figure of a report, to compile, look at and copy from."""
 
 from __future__ import annotations
 

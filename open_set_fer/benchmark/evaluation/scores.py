@@ -60,7 +60,7 @@ def checked_curves(curves: Any) -> dict[str, list[float]]:
 
 
 def checked_extras(extras: Any, count: int) -> dict[str, Any]:
-    """Per-image arrays as columns beside the scores; SuiteError naming the one that cannot be such a column."""
+    """Per-image arrays as columns beside the scores; SuiteError names an array that cannot be a column."""
     if not isinstance(extras, Mapping):
         raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
     checked: dict[str, Any] = {}

@@ -186,7 +186,7 @@ def in_child(
     listener: Callable[[int, float], bool] | None = None,
     folder: str = "",
 ) -> JobResult:
-    """Run `job.run(talk)` in a process of its own, and wait for its result.
+    """Run `job.run(talk)` in a new process, and wait for its result.
 
     timeout: seconds, then the process is ended. stopping: ends it once it is set. listener: decides after an epoch.
     folder: working directory, if this machine has it.
@@ -309,7 +309,7 @@ def _ended(process: BaseProcess) -> int | None:
     """End the process with everything that it started; its exit code, negative for a signal."""
     _end_group(process.pid)
     with _starting:
-        process.kill()  # if it has not yet a group of its own
+        process.kill()  # if it leads no group yet
         process.join(10)
         code = process.exitcode
         with contextlib.suppress(ValueError):

@@ -64,7 +64,7 @@ def give_weights(values: dict[str, Any], weights: str) -> None:
             continue
         tables = [table for table in (main, *own) if table.get("name", main.get("name")) == name]
         if not tables:
-            raise SuiteError(f"--weights: the profile has no network {name}", "name one that it has, or no name")
+            raise SuiteError(f"--weights: the profile has no network {name}", "name a network of the profile, or give the path alone")
         for table in tables:
             table["weights"] = path
 

@@ -162,7 +162,7 @@ def tracking_uri(home: Path, configured: str | None = None) -> tuple[str, str | 
 
 
 def is_remote(uri: str) -> bool:
-    """True for a tracking server, which has an MLflow page of its own."""
+    """True for a tracking server, which serves an MLflow page."""
     return uri == "databricks" or urlsplit(uri).scheme in ("http", "https", "databricks")
 
 

@@ -193,7 +193,7 @@ class _Sync:
     def __init__(self, tracker: Tracker, results: Path, name: str, done: Synced) -> None:
         self.tracker, self.results, self.name, self.done = tracker, results, name, done
         self.computations: dict[str, list[CellResult]] = {}
-        """Of finished cells by key: the one that reports show first, then its replicates."""
+        """Computations of finished cells by key: the displayed first, then its replicates."""
         finished = [run for run in tracker.cells() if run.info.status == "FINISHED"]
         for run in [*finished, *tracker.replicates()]:
             result = tracker.read_cell(run, with_curves=False)

@@ -1,6 +1,6 @@
 """Features of a cell's own network on its test faces, kept on request for figures: features.npz.
 
-A file of its own beside the scores, and no part of a cell's key: it changes no number.
+The file lies beside the scores and is no part of a cell's key: it changes no number.
 """
 
 from __future__ import annotations

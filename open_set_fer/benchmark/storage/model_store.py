@@ -27,7 +27,7 @@ class ModelStore:
             ) from error
 
     def fetch(self, path: Path) -> bool:
-        """Copy the stored file of this name to `path`, whole or not at all; False where there is none."""
+        """Copy the stored file of this name to `path`, whole or not at all; False for no such file."""
         try:
             content = self._files.cat_file(f"{self._folder}/{path.name}")
         except FileNotFoundError:

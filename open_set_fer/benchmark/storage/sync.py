@@ -156,7 +156,7 @@ class Sync:
         return Record.of(cell, self._profile, self._face_sets[cell.dataset])
 
     def close(self, status: str) -> None:
-        """End the parent run, if there is one; the next run ends one that the store does not let end now."""
+        """End the parent run, if any; if the store refuses now, the next run ends it."""
         if parent := self._parent:
             try:
                 with brief_requests():

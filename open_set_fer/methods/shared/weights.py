@@ -116,7 +116,7 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
         raise SuiteError(
             f"checkpoint {path} fills {len(matched)} of the network's {len(relevant)} tensors; first missing: "
             f"{(report['missing'] + report['misshapen'])[:3]}, first unexpected: {report['unexpected'][:3]}",
-            "choose the backbone that the checkpoint was made for",
+            "choose the backbone of the checkpoint",
         )
     counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in report.items())
     log.info("weights %s: %s%s", path, counts, f" (missing: {report['missing'][:3]} ...)" if report["missing"] else "")
