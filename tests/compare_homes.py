@@ -1,4 +1,4 @@
-"""Compare the results of two homes, cell by cell: `python -m tests.compare_homes HOME HOME`; exit code 1 if they differ.
+"""Compare two homes cell by cell: `python -m tests.compare_homes HOME HOME`; exit code 1 if they differ.
 
 Keys, scores and metrics must be the same to the last bit; times and memory are left out.
 """

@@ -1,4 +1,4 @@
-"""`osfer run --keep-models`: logged models score as the cell did, wherever the home lies, in the registry and over HTTP."""
+"""`osfer run --keep-models`: logged models score as the cell did, in a moved home, the registry and over HTTP."""
 
 from __future__ import annotations
 

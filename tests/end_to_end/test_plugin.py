@@ -1,4 +1,4 @@
-"""A third party's package adds a method: one file, found through its entry point, run by the CLI, shown in the tables."""
+"""A third party's package adds a method: one file, found by its entry point, run by the CLI, shown in tables."""
 
 from __future__ import annotations
 

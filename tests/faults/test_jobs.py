@@ -194,7 +194,7 @@ def test_a_killed_ray_worker_loses_nothing(place):
 
 @pytest.fixture
 def short_folder():
-    """Ray's sockets lie in it, whose paths may have 107 characters; nor is its mark of a running cluster left to others."""
+    """Folder of Ray's sockets, whose paths may have 107 characters, and of its mark of a running cluster."""
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         yield folder
 

@@ -141,7 +141,7 @@ def test_no_password_is_printed_and_the_environment_is_put_back(monkeypatch):
 
 @pytest.mark.slow
 def test_a_server_killed_in_mid_run(place, server, monkeypatch):
-    """It comes back during the first run, which logs what waited; it dies for good in the second, which says what waits."""
+    """It comes back in the first run, which logs what waited; it dies in the second, which says what waits."""
     place.write(*harmful("gate", only="fear", numbers=3))
     server.start()
     gate = place.root / "gate"

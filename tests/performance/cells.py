@@ -1,4 +1,4 @@
-"""What a cell costs beside its method: logged against bare MLflow, planned by the thousand, side by side, and in memory."""
+"""Cost of a cell beside its method: start, logging against bare MLflow, planning, side by side, memory."""
 
 from __future__ import annotations
 
@@ -241,4 +241,4 @@ def side_by_side(root: Path, repeats: int = 2) -> list[Row]:
 
 
 EPOCHS = 150
-"""Of closed-set training in the cells that run side by side: some five seconds a cell beside the start of its process."""
+"""Of closed-set training in the cells that run side by side: some five seconds a cell."""

@@ -121,7 +121,8 @@ def main() -> None:
         print(f"{part}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     Console(width=180).print(table)
     print(
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     )
     missed = [row.what for row in rows if not row.is_met]
     sys.exit("aims missed: " + "; ".join(missed) if missed else 0)

@@ -18,7 +18,7 @@ from tests.performance.rows import Row
 
 
 def photos(root: Path) -> list[Row]:
-    """Photographs of 12 megapixels with one face and with eight; an untrained network takes as long as a trained one."""
+    """Photographs of 12 megapixels with one face and with eight, by an untrained network: it takes as long."""
     finder()  # says what is missing
     detector = load_detector(untrained_detector(root / "detector"))
     return [photo_row(detector, count) for count in (1, 8)]

@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """values: of the repeats. aim: what their median should be; None where nothing was set. note: what it is made of."""
+    """values: of the repeats. aim: what their median should be; None for no aim. note: what it is made of."""
 
     what: str
     values: list[float]

@@ -64,7 +64,9 @@ def give_weights(values: dict[str, Any], weights: str) -> None:
             continue
         tables = [table for table in (main, *own) if table.get("name", main.get("name")) == name]
         if not tables:
-            raise SuiteError(f"--weights: the profile has no network {name}", "name a network of the profile, or give the path alone")
+            raise SuiteError(
+                f"--weights: the profile has no network {name}", "name one of its networks, or the path alone"
+            )
         for table in tables:
             table["weights"] = path
 

@@ -17,7 +17,7 @@ from open_set_fer.reports.tables.text import printed_value
 
 MOST_RUNS = 24
 """Runs that a link names; beyond it the link searches by data set and method."""
-DIFFERENCE_NOTE = "With a sign, below a number: its difference to the number that Zhang et al. publish for this data set."
+DIFFERENCE_NOTE = "With a sign, below a number: its difference to the number of Zhang et al. for this data set."
 TIP_NOTE = (
     "Point at a number, or reach it by Tab and arrow keys, for its seeds, in brackets the 95 % bootstrap interval over "
     "faces, and the closed accuracy."

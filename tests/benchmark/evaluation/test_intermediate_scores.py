@@ -1,4 +1,4 @@
-"""What a method reports while it trains: kept, measured and obeyed, without changing what it returns or showing it the truth."""
+"""Intermediate scores are kept, measured and obeyed; they change no result and show no truth."""
 
 from __future__ import annotations
 

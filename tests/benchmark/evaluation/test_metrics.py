@@ -56,7 +56,7 @@ def test_fpr_at_tpr95_is_a_count_and_scikit_learns(case):
 
 
 def test_fpr_at_tpr95_keeps_the_points_that_scikit_learn_drops_by_default():
-    """Closed and open faces at the same twenty scores: the ROC is a straight line, and its default drops all but its ends."""
+    """Closed and open faces at the same twenty scores: the ROC is a line, of which the default keeps only the ends."""
     s = np.tile(np.arange(20.0), 2)
     is_open = np.repeat([False, True], 20)
     fpr, tpr, _ = roc_curve(~is_open, -s)

@@ -102,7 +102,9 @@ def test_what_a_label_says_of_its_pool():
     texts = {
         "surprise": "the whole pool",
         "surprise (9 images, 0% open, the others scored)": "9 images, 0% open, the others scored",
-        "surprise (open faces of the test split) (9 images, 50% open)": "open faces of the test split, 9 images, 50% open",
+        "surprise (open faces of the test split) (9 images, 50% open)": (
+            "open faces of the test split, 9 images, 50% open"
+        ),
     }
     for label, text in texts.items():
         assert pool_of(pd.DataFrame([protocol_fields({"open_classes": label})])) == text
