@@ -96,6 +96,11 @@ class FaceSet:
     notes: dict[str, dict[str, int]] = field(default_factory=dict)
     votes: NDArray[np.uint8] | None = None
 
+    @property
+    def is_rendered(self) -> bool:
+        """Whether its faces are drawn, so that no person or licence is concerned."""
+        return self.demonstration and self.name == "synthetic"
+
     def __post_init__(self) -> None:
         n = len(self.images)
         if self.images.dtype != np.uint8 or self.images.ndim != 4:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +17,19 @@ from open_set_fer.benchmark.evaluation.metrics import cell_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_notes, score_table
 from open_set_fer.benchmark.execution.context import Progress, TaskContext
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
 from open_set_fer.benchmark.protocols.task import Split, make_task, split_faces
 from open_set_fer.benchmark.storage.checkpoints import closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
 from open_set_fer.benchmark.storage.features import FEATURES_TAG
-from open_set_fer.benchmark.storage.kept import MODELS_TAG
+from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG
 from open_set_fer.benchmark.storage.model_store import ModelStore
+from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import write_result
+from open_set_fer.benchmark.storage.results_dir import FACES, write_result
 from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
@@ -72,24 +73,20 @@ class TaskRun:
         self,
         folder: Path,
         record: Record,
-        keep_features: bool = False,
-        keep_models: bool = False,
+        options: RunOptions = RunOptions(),  # noqa: B008 - frozen
         listener: Listener | None = None,
     ) -> CellResult:
-        """Detect, measure, and write the complete result into `folder` in one move.
-
-        keep_features: with the features of the method's network. keep_models: with the fitted scorer.
-        """
+        """Detect, measure, and write the complete result into `folder` in one move."""
         started, start = time.time(), time.perf_counter()
         detection, reading = self.detect(listener)
         total = time.perf_counter() - start
-        features = self._features(detection.network) if keep_features else None
-        kept = self._kept(detection) if keep_models else None
+        features = self._features(detection.network) if options.keep_features else None
+        kept = self._kept(detection) if options.keep_models else None
         notes = checked_notes(detection.notes)
         if notes:
             log.warning("%s: %s", self.cell, "; ".join(notes))
         scores = self._scores(detection).assign(**columns_of(reading.kept))
-        asked = {FEATURES_TAG: features} if keep_features else {}
+        asked = {FEATURES_TAG: features} if options.keep_features else {}
         result = CellResult(
             metrics=self._metrics(detection, total) | epoch_metrics(scores),
             curves=checked_curves(detection.curves),
@@ -97,7 +94,7 @@ class TaskRun:
             | host_tags(str(self.context.device))
             | {"threads": str(torch.get_num_threads()), "reads_labels": str(self.context.was_read).lower()}
             | {tag: "none" if value is None else "kept" for tag, value in asked.items()}
-            | ({MODELS_TAG: "none" if kept is None else "kept"} if keep_models else {}),
+            | ({MODELS_TAG: "none" if kept is None else "kept"} if options.keep_models else {}),
             notes=notes,
             started=started,
             ended=started + total,
@@ -105,8 +102,14 @@ class TaskRun:
             params=record.params,
             data=record.data,
         )
-        write_model = _writer(*kept) if kept else None
-        write_result(folder, result, scores, record, features, write_model)
+
+        def write_more(place: Path) -> None:
+            if kept:
+                write_detector(place / MODEL, *kept)
+            if options.allow_face_artifacts or self.faces.is_rendered:
+                face_sheet(self.faces, self.split.test, scores, str(self.cell), names_of(result)).save(place / FACES)
+
+        write_result(folder, result, scores, record, features, write_more)
         return result
 
     def _metrics(self, detection: Detection, total: float) -> dict[str, float]:
@@ -192,7 +195,3 @@ class TaskRun:
         return lent_logits(
             model.test_logits, self.split.change, lambda rows: evaluate(model.network, self.faces.images[rows])
         )
-
-
-def _writer(description: Description, scorer: Scorer) -> Callable[[Path], None]:
-    return lambda place: write_detector(place, description, scorer)

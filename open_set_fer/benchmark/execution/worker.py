@@ -157,10 +157,8 @@ class Job:
                 if (results / key).is_dir():
                     return JobResult("there")
                 with _marked(talk, self.mark):
-                    options, listener = self.options, talk.is_to_stop if self.listens else None
-                    result = task_run().compute(
-                        results / key, self.record, options.keep_features, options.keep_models, listener
-                    )
+                    listener = talk.is_to_stop if self.listens else None
+                    result = task_run().compute(results / key, self.record, self.options, listener)
                     return JobResult("done", metrics=result.metrics)
         except filelock.Timeout:
             return JobResult("held")

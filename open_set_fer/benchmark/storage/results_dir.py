@@ -1,7 +1,7 @@
 """Results folder: one folder a cell, complete and whole; beside it what is known of cells without a result.
 
 <key>/              scores.parquet (one row a test image), result.json (a CellResult), key.json (what the key is the
-                    digest of), profile.toml, histogram.png; on request features.npz and the folder model
+                    digest of), profile.toml, histogram.png; on request features.npz, faces.png and the folder model
 <key>.lock          held while the cell is computed or logged
 <key>.started       the cell is being computed; left behind only by a process that died in it
 <key>.failed.json   a failure that MLflow does not have yet
@@ -28,13 +28,12 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import COLUMNS
 from open_set_fer.benchmark.storage.features import FEATURES, write_features
-from open_set_fer.benchmark.storage.kept import MODEL
 from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
 from open_set_fer.benchmark.storage.records import Record
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import whole_folder, write_whole
 
-HISTOGRAM = "histogram.png"
+HISTOGRAM, FACES = "histogram.png", "faces.png"
 
 
 def write_result(
@@ -43,19 +42,19 @@ def write_result(
     scores: pd.DataFrame,
     record: Record,
     features: NDArray[np.floating[Any]] | None = None,
-    write_model: Callable[[Path], None] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a complete result in one move that survives a power cut.
 
-    write_model: writes the cell's detector into the folder that it is given.
+    write_more: writes more files into the folder that it is given.
     """
     with whole_folder(folder) as partial:
         scores.to_parquet(partial / "scores.parquet", index=False)
         describe_result(partial, result, scores, record)
         if features is not None:
             write_features(partial / FEATURES, scores["id"].to_numpy(dtype=np.str_), features)
-        if write_model:
-            write_model(partial / MODEL)
+        if write_more:
+            write_more(partial)
 
 
 def update_result(folder: Path, result: CellResult) -> None:

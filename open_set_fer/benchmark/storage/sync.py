@@ -25,6 +25,7 @@ from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.records import Record
 from open_set_fer.benchmark.storage.results_dir import (
+    FACES,
     HISTOGRAM,
     Failure,
     failure_path,
@@ -236,7 +237,8 @@ class Sync:
         """Log a result with the tags and settings of this plan, whichever computed it; without one, its failure."""
         folder, failure = self._results / cell.key, failure_path(self._results, cell.key)
         if folder.is_dir():
-            result = relabel(folder, self.record(cell))
+            is_new = cell.key in self._new  # then its record is this plan's
+            result = read_result(folder)[0] if is_new else relabel(folder, self.record(cell))
             pictures = self._pictures(cell, folder, result)
             tracker.log_cell(self.parent_in(tracker), result, folder, pictures, self._models(cell, folder, result))
         elif kept := read_failure(failure):
@@ -250,13 +252,14 @@ class Sync:
 
     def _pictures(self, cell: Cell, folder: Path, result: CellResult) -> dict[str, Image.Image]:
         """The histogram, and a sheet of faces if allowed: a licence for faces seldom covers a tracking server."""
-        faces = self._face_sets[cell.dataset]
+        faces, sheet = self._face_sets[cell.dataset], folder / FACES
         pictures: dict[str, Image.Image] = {HISTOGRAM: Image.open(folder / HISTOGRAM)}
-        if self._allow_face_artifacts or (faces.demonstration and faces.name == "synthetic"):
-            pool = split_faces(faces, cell.protocol, cell.seed).test
-            scores = read_result(folder)[1]
-            pictures["faces.png"] = face_sheet(faces, pool, scores, str(cell), names_of(result))
-        return pictures
+        if not self._allow_face_artifacts and not faces.is_rendered:
+            return pictures
+        if not sheet.exists():  # computed when it was not allowed
+            pool, scores = split_faces(faces, cell.protocol, cell.seed).test, read_result(folder)[1]
+            face_sheet(faces, pool, scores, str(cell), names_of(result)).save(sheet)
+        return pictures | {FACES: Image.open(sheet)}
 
     def _models(self, cell: Cell, folder: Path, result: CellResult) -> Callable[[MlflowClient, str, str], None] | None:
         """Logs the cell's fitted scorer and its closed-set model, if models were asked for."""
