@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-# Another Python asked for than the environment's own: the environment is made anew. Without PYTHON=... it stays.
+# PYTHON=... other than the environment's Python: the environment is made anew. Without PYTHON=... it stays.
 WHICH := -c 'import sys; print(sys.base_prefix, sys.version)'
 ifneq ($(origin PYTHON),file)
 ifneq ($(wildcard $(BIN)/python),)
@@ -21,7 +21,7 @@ endif
 
 .PHONY: benchmark test test-fast faults lint perf audit clean
 
-## the demo profile on embedded data, two cells at once, then the report; prints where it lies
+## the demo profile on synthetic data, two cells at once, then the report; prints where it lies
 benchmark: $(INSTALLED)
 	$(BIN)/osfer run --profile demo --jobs 2
 	$(BIN)/osfer report --profile demo
@@ -34,7 +34,7 @@ test: $(INSTALLED)
 test-fast: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-## what is killed, cut, filled up or hangs, really
+## fault injection: processes killed, connections cut, disks filled, cells that hang
 faults: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/test_cell_process.py tests/benchmark/test_isolation.py
 
@@ -49,7 +49,7 @@ lint: $(INSTALLED)
 perf: $(INSTALLED)
 	$(BIN)/python -m tests.performance.perf
 
-## known vulnerabilities of the tested versions; says so where there is no network to look them up
+## known vulnerabilities of the tested versions; says so without a network to look them up
 audit: $(INSTALLED)
 	-$(BIN)/python -m pip install --quiet --retries 1 --constraint constraints.txt "pip-audit>=2.9"
 	$(BIN)/python .ci/audit
@@ -58,7 +58,7 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
 
-# Not compiled ahead where Python may write bytecode: of 20,000 files those that are imported compile themselves, once.
+# No bytecode in advance if Python may write it: of 20,000 files only the imported ones are compiled, once.
 PIP := $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 
 # Versions as tested; pip is there unless the environment's making was interrupted.
