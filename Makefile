@@ -36,7 +36,7 @@ test-fast: $(INSTALLED)
 
 ## fault injection: processes killed, connections cut, disks filled, cells that hang
 faults: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/test_cell_process.py tests/benchmark/test_isolation.py
+	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/execution
 
 ## style, import directions, types
 lint: $(INSTALLED)

@@ -197,7 +197,7 @@ def show(
     ] = "",
     output: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder of texts and figures (default: report/<profile>-tuning in the home)."),
+        typer.Option("--out", help="Folder of texts and figures (default: `report/<profile>-tuning` in the home)."),
     ] = None,
     as_json: Annotated[
         bool,

@@ -15,8 +15,8 @@ from open_set_fer.benchmark.protocols.shifts import SHIFT
 EVALUATION = 2
 """Raised whenever a metric changes its numbers or is added.
 
-No part of a cell's key: a cell that another version measured is measured again from its scores, not computed.
-2: AUROC by origin of the open faces, over rightly classified closed faces, its interval; the share of open faces.
+No part of a cell's key: a cell of another version is re-evaluated from its scores, not computed.
+2: AUROC by origin of the open faces, over correctly classified closed faces, its interval; the open fraction.
 """
 
 

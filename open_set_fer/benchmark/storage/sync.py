@@ -288,6 +288,9 @@ def sync_home(home: Path, command: str) -> tuple[list[str], dict[str, str]]:
         except SuiteError as error:
             refused[path.parent.name] = error.message
             continue
+        if "profile" not in result.tags:
+            refused[path.parent.name] = "an older version computed it; `osfer run` of its profile logs it"
+            continue
         profiles.setdefault(result.tags["profile"], {})[path.parent.name] = result
     for profile, results in profiles.items():
         tracker = Tracker(home, profile)
