@@ -80,6 +80,7 @@ class TaskRun:
         started, start = time.time(), time.perf_counter()
         detection, reading = self.detect(listener)
         total = time.perf_counter() - start
+        metrics = self._metrics(detection, total)  # checks what the method returned
         features = self._features(detection.network) if options.keep_features else None
         kept = self._kept(detection) if options.keep_models else None
         notes = checked_notes(detection.notes)
@@ -88,7 +89,7 @@ class TaskRun:
         scores = self._scores(detection).assign(**columns_of(reading.kept))
         asked = {FEATURES_TAG: features} if options.keep_features else {}
         result = CellResult(
-            metrics=self._metrics(detection, total) | epoch_metrics(scores),
+            metrics=metrics | epoch_metrics(scores),
             curves=checked_curves(detection.curves),
             tags=record.tags
             | host_tags(str(self.context.device))
