@@ -234,7 +234,6 @@ def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[
 
 
 def _what_differs(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> str:
-    """First coordinate of which the two have no value in common, as a phrase."""
     for frame, name in zip((first, second), names, strict=True):
         if frame.empty:
             return f"{name} has only cells of shifted faces, which are not compared"

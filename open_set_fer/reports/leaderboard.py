@@ -119,9 +119,6 @@ def _row(cell: CellResult) -> dict[str, object]:
     }
 
 
-# -- rules of what is merged: a reason for each cell, '' to merge it ---------------------------------------------------
-
-
 def _other_evaluation(cells: pd.DataFrame) -> pd.Series[str]:
     here = cell_result.EVALUATION
     fixes = {True: "`osfer reevaluate` brings them up to date", False: "update this suite"}
@@ -165,9 +162,6 @@ def _listed(left_out: pd.DataFrame) -> pd.DataFrame:
     return groups[["source", "cells", "for example", "reason"]]
 
 
-# -- cells that several have computed ----------------------------------------------------------------------------------
-
-
 def _shared(cells: pd.DataFrame) -> pd.DataFrame:
     groups = [group for _, group in cells.groupby("cell_key", sort=False) if len(group) > 1]
     rows = sorted(map(_shared_row, groups), key=lambda row: -float(row["largest difference of a metric"]))
@@ -192,16 +186,12 @@ def _shared_row(computations: pd.DataFrame) -> dict[str, str]:
     }
 
 
-# -- boards ------------------------------------------------------------------------------------------------------------
-
-
 def _order(dataset: str, family: str) -> tuple[str, int, str]:
     first = family.partition(",")[0]
     return dataset, FAMILY_ORDER.index(first) if first in FAMILY_ORDER else len(FAMILY_ORDER), family
 
 
 def _board(cells: pd.DataFrame) -> pd.DataFrame:
-    """The ranking of one data set and family."""
     count = cells["open_classes"].nunique()
     board = pd.DataFrame([_entry(entry) for _, entry in cells.groupby("settings_key", sort=False)])
     board["of_protocols"] = count
@@ -212,7 +202,6 @@ def _board(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entry(cells: pd.DataFrame) -> dict[str, object]:
-    """One method with one set of settings."""
     by_protocol = cells.groupby("open_classes", sort=False)
     seeds = by_protocol["seed"].agg(frozenset)
     spread = cells.groupby("seed")["auroc"].mean().std() if seeds.nunique() == 1 and len(seeds.iloc[0]) > 1 else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import filelock
 
+from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import whole_folder
 from open_set_fer.reports.data.clip_features import ClipFeatures
@@ -26,9 +26,6 @@ from open_set_fer.reports.tables.build import all_tables
 from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
 from open_set_fer.reports.tables.wide import wide_tables
-
-if TYPE_CHECKING:
-    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
 PAGE, PAPER = "index.html", "paper.tex"
 MARKER = ".osfer-report.json"

@@ -132,7 +132,6 @@ def _save(draw: Callable[[], Any], path: Path, study: Study) -> list[Path]:
 
 
 def _text(study: Study, importance: dict[str, float], figures: dict[str, str]) -> str:
-    """study.md."""
     stamp = f"**{STAMP}: these numbers are not to be compared with any table.**\n\n" * (study.objective == "test")
     lines = [f"# Study {study.name}\n", f"{stamp}{study.label}, {study.area}: {study.selection}.\n"]
     if study.finished:

@@ -133,7 +133,6 @@ class Results:
 
     @cached_property
     def _facts(self) -> dict[str, set[str]]:
-        """Labels of the methods that state each of `FACTS`."""
         return {fact: set(self.every_cell.loc[self.every_cell[fact], "method"]) for fact in FACTS}
 
     def states(self, label: str, fact: str) -> bool:

@@ -69,7 +69,6 @@ def setting_warnings(
 
 
 def _method_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """(data set, method, text) on finished runs of one method that differ in settings or commit."""
     for (dataset, method), rows in done.groupby(["dataset", "method"], sort=False):
         settings = rows["settings_key"].nunique()
         if settings > 1:
@@ -83,7 +82,6 @@ def _method_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
 
 
 def _dataset_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
-    """(data set, method, text) on columns that differ between finished runs of a data set."""
     for dataset, rows in done.groupby("dataset", sort=False):
         for column, text in DIFFERING.items():
             values = sorted(set(rows[column]) - {"", "unknown"})
@@ -117,7 +115,6 @@ def evaluation_warnings(
 def _hidden_warnings(
     plan: dict[Key, str | None], shown: dict[Key, Run], runs: list[Run]
 ) -> Iterator[tuple[str, str, str]]:
-    """(data set, method, text) on finished runs that are not shown."""
     used = {run.info.run_id for run in shown.values()}
     finished = {run_key(run) for run in runs if run.info.status == "FINISHED" and run.info.run_id not in used}
     hidden: dict[tuple[str, str], dict[str, list[str]]] = {}

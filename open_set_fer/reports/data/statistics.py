@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LEVEL, PERCENT = 0.05, "5 %"
 FEWEST_BLOCKS = 6
@@ -117,7 +115,6 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
 
 
 def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
-    """Reason against a comparison of these cells, or ''."""
     if len(methods) < 2:
         return "fewer than two methods are planned for every choice of open classes and seed"
     if blocks < FEWEST_BLOCKS:
@@ -137,7 +134,6 @@ def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
 
 
 def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) -> Comparison:
-    """Tests on a complete table, blocks by methods."""
     import scikit_posthocs  # statsmodels and seaborn come with it: a second and a half
 
     values = means.to_numpy(dtype=np.float64)
@@ -189,9 +185,6 @@ def _pairs(ordered: pd.DataFrame, wilcoxon: pd.DataFrame, nemenyi: pd.DataFrame 
     return pairs
 
 
-# -- text -------------------------------------------------------------------------------------------------------------
-
-
 def p_text(p_value: float) -> str:
     """A p-value as displayed.
 
@@ -222,7 +215,6 @@ def sentences(comparison: Comparison) -> str:
 
 
 def _wilcoxon_words(comparison: Comparison) -> str:
-    """Sentence on the pairs that differ by Wilcoxon with Holm, or on why none could."""
     test = "Wilcoxon signed-rank" + (" with Holm's correction" if len(comparison.pairs) > 1 else "")
     if comparison.smallest >= LEVEL:
         pairs = f"{len(comparison.pairs)} pairs over {len(comparison.blocks)} blocks"

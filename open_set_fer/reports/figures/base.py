@@ -9,20 +9,18 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from open_set_fer.benchmark.storage.pictures import CLOSED_COLOUR, OPEN_COLOUR, group_names, plain_style
 from open_set_fer.reports.data.results import FAILED, FINISHED, Results, protocol_order
 from open_set_fer.reports.tables.build import demonstration, slug
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 Row = TypeVar("Row")
 Column = TypeVar("Column")

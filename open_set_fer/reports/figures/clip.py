@@ -58,7 +58,6 @@ def _figure(results: Results, images: dict[str, pd.DataFrame]) -> ReportFigure:
 
 
 def _mean_aurocs(results: Results, dataset: str) -> str:
-    """Mean AUROCs of the paper's small table, in words."""
     cells, words = results.of(dataset), []
     for method in ("dias", "ours"):
         values = cells.loc[(cells["method"] == method) & (cells["status"] == FINISHED), AUROC.name]

@@ -5,32 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, auroc
 from open_set_fer.benchmark.storage.pictures import OPEN_COLOUR, draw_histogram
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results, method_order, protocol_order
-from open_set_fer.reports.figures.base import (
-    PAGE_WIDTH,
-    ReportFigure,
-    captioned,
-    cell_scores,
-    group_handles,
-    grouped,
-    panel_grid,
-    placeholder,
-    placeholder_style,
-    styled,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from open_set_fer.reports.figures import base
 
 CONTRAST = ("digits", "cifar10")
 """Data sets with large inter-class distance; every other one is taken for faces."""
@@ -51,7 +38,7 @@ class Pair:
     seed: int
     cells: dict[str, pd.DataFrame]
 
-    def figure(self, number: int, content: str, more: str, alternative: str, figure: Figure) -> ReportFigure:
+    def figure(self, number: int, content: str, more: str, alternative: str, figure: Figure) -> base.ReportFigure:
         """A drawn figure of the paper's `number`, with a caption on its content."""
         contrast, faces = self.cells
         beside = f"{dataset_name(contrast)} (large inter-class distance) beside {dataset_name(faces)} (small)"
@@ -59,10 +46,10 @@ class Pair:
         caption = f"{beside}: {content}, family {self.family}, seed {self.seed} ({paper}). {more}"
         title = f"Figure {number}: {dataset_name(contrast)} beside {dataset_name(faces)}"
         stem = (f"figure{number}", faces, contrast)
-        return captioned(self.results, faces, stem, title, caption, alternative, figure)
+        return base.captioned(self.results, faces, stem, title, caption, alternative, figure)
 
 
-def contrast_figures(results: Results) -> Iterator[ReportFigure]:
+def contrast_figures(results: Results) -> Iterator[base.ReportFigure]:
     """Figures 1 and 2 of every contrast data set beside every one of faces, where both have finished cells."""
     for contrast in (name for name in results.datasets if name in CONTRAST):
         for faces in (name for name in results.datasets if name not in CONTRAST):
@@ -91,28 +78,25 @@ def _finished(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _common_methods(pair: Pair) -> list[str]:
-    """The first methods that have a finished cell of both data sets."""
     contrast, faces = (set(_finished(cells)["method"]) for cells in pair.cells.values())
     labels = (label for cells in pair.cells.values() for label in cells["method"])
     return [label for label in method_order(labels) if label in contrast & faces][:METHODS]
 
 
-@styled
-def _score_contrast(pair: Pair, methods: list[str]) -> ReportFigure:
-    """Figure 1: a row a method, a column a data set."""
-
+@base.styled
+def _score_contrast(pair: Pair, methods: list[str]) -> base.ReportFigure:
     def draw(axes: Axes, method: str, dataset: str) -> str:
         cells = pair.cells[dataset]
         words = _pooled_panel(axes, pair.results, cells[cells["method"] == method])
         return f"{method_name(method)} on {dataset_name(dataset)} {words}"
 
-    figure, sentences = panel_grid(
+    figure, sentences = base.panel_grid(
         {method: method_name(method) for method in methods},
         {dataset: dataset_name(dataset) for dataset in pair.cells},
         draw,
-        (PAGE_WIDTH, 0.9 + 1.4 * len(methods)),
+        (base.PAGE_WIDTH, 0.9 + 1.4 * len(methods)),
     )
-    figure.legend(handles=group_handles(), loc="outside upper right", ncols=2)
+    figure.legend(handles=base.group_handles(), loc="outside upper right", ncols=2)
     figure.supxlabel("unknown score (higher = more likely open)")
     figure.supylabel("share of images")
     more = (
@@ -125,14 +109,13 @@ def _score_contrast(pair: Pair, methods: list[str]) -> ReportFigure:
 
 
 def _pooled_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
-    """Draw the finished cells' scores together; returns what the title says of their AUROC."""
     done = _finished(cells)
-    scores = [cell_scores(results, done[done["run_id"] == run_id]) for run_id in done["run_id"]]
+    scores = [base.cell_scores(results, done[done["run_id"] == run_id]) for run_id in done["run_id"]]
     frames = [frame for frame in scores if not isinstance(frame, str)]
     if not frames:
-        return placeholder(axes, str(scores[0]))
+        return base.placeholder(axes, str(scores[0]))
     pooled = pd.concat(frames)
-    draw_histogram(axes, *grouped(pooled))
+    draw_histogram(axes, *base.grouped(pooled))
     value = auroc(pooled["is_open"].to_numpy(dtype=bool), pooled["unknown_score"].to_numpy(dtype=np.float64))
     values = [x for x, frame in zip(done[AUROC.name], scores, strict=True) if not isinstance(frame, str)]
     count = f"{len(frames)}" if len(frames) == len(cells) else f"{len(frames)} of {len(cells)}"
@@ -144,9 +127,8 @@ def _pooled_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
     return text
 
 
-@styled
-def _label_contrast(pair: Pair) -> ReportFigure:
-    """Figure 2: a panel a data set, from the baseline's cells."""
+@base.styled
+def _label_contrast(pair: Pair) -> base.ReportFigure:
     baseline = {name: cells[cells["method"] == "baseline"] for name, cells in pair.cells.items()}
     heights = [sum(label.count("+") + 1 for label in cells["open_classes"]) for cells in baseline.values()]
 
@@ -155,11 +137,11 @@ def _label_contrast(pair: Pair) -> ReportFigure:
         axes.set_title(dataset_name(dataset), fontweight="bold", loc="left")
         return f"{dataset_name(dataset)}: {words}"
 
-    figure, sentences = panel_grid(
+    figure, sentences = base.panel_grid(
         dict.fromkeys(baseline, ""),
         {"": ""},
         draw,
-        (PAGE_WIDTH, 1.3 + 0.21 * sum(heights)),
+        (base.PAGE_WIDTH, 1.3 + 0.21 * sum(heights)),
         height_ratios=heights,
         sharex=True,
     )
@@ -181,7 +163,6 @@ def _label_contrast(pair: Pair) -> ReportFigure:
 
 
 def _label_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
-    """Draw a bar a choice of open classes; returns what the bars show in words."""
     order = [label for _, label in protocol_order(cells)]
     bars = [
         f"{label} {_share_bar(axes, place, results, cells[cells['open_classes'] == label])}"
@@ -198,10 +179,9 @@ def _label_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
 
 
 def _share_bar(axes: Axes, place: int, results: Results, cells: pd.DataFrame) -> str:
-    """Draw a cell's shares of pseudo labels as a stacked bar; returns what it shows in words."""
-    scores = cell_scores(results, cells)
+    scores = base.cell_scores(results, cells)
     if isinstance(scores, str):
-        axes.text(0.01, place, scores, va="center", **placeholder_style(scores))
+        axes.text(0.01, place, scores, va="center", **base.placeholder_style(scores))
         return scores
     shares = _label_shares(scores)
     start, strongest = 0.0, np.array(to_rgb(OPEN_COLOUR))

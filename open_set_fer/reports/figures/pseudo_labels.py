@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, normalised_entropy
@@ -16,10 +18,6 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import figure6_value
 from open_set_fer.reports.data.results import FINISHED, Results, protocol_order
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, cell_scores, chance_line, styled
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 METHOD = "ours"
 CONCENTRATED = Regime("concentrated", 1.0)
@@ -94,7 +92,6 @@ def _assigned_labels(results: Results, cells: pd.DataFrame) -> dict[str, int] | 
 
 
 def _label_bars(axes: Axes, labels: list[dict[str, int] | str], by_group: list[pd.DataFrame]) -> list[str]:
-    """Draw bars of the shares of labels, a colour for each group; returns what each shows in words."""
     classes = sorted(
         {name for counts in labels if not isinstance(counts, str) for name in counts},
         key=lambda name: (BASIC.index(name) if name in BASIC else len(BASIC), name),  # the paper's order

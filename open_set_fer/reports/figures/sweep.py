@@ -105,7 +105,6 @@ def _figure(results: Results, dataset: str, opened: str, setting: str, rows: pd.
 
 
 def _curves(axes: Axes, grid: pd.DataFrame, counts: list[int]) -> None:
-    """Draw a line over the setting for each number of epochs."""
     for place, epochs in enumerate(counts):
         if epochs in grid.index:
             line = grid.loc[epochs].dropna()
@@ -115,7 +114,6 @@ def _curves(axes: Axes, grid: pd.DataFrame, counts: list[int]) -> None:
 
 
 def _map(axes: Axes, grid: pd.DataFrame, low: float, high: float) -> None:
-    """Draw every number as a coloured field."""
     values: Any = grid.to_numpy()
     axes.pcolormesh(np.ma.masked_invalid(values), cmap="viridis", vmin=low, vmax=high)
     for y, x in np.argwhere(np.isfinite(values)):

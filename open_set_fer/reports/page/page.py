@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,13 +17,11 @@ from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_li
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
+from open_set_fer.reports.figures.base import ReportFigure
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.page.tooltips import DIFFERENCE_NOTE, TIP_NOTE, Tooltips
+from open_set_fer.reports.tables.build import Table
 from open_set_fer.templates import templates
-
-if TYPE_CHECKING:
-    from open_set_fer.reports.figures.base import ReportFigure
-    from open_set_fer.reports.tables.build import Table
 
 CITATION = (
     "Yuhang Zhang, Yue Yao, Xuannan Liu, Lixiong Qin, Wenjing Wang, Weihong Deng: Open-Set Facial Expression "
@@ -122,7 +120,6 @@ def _status(cells: pd.DataFrame) -> dict[str, int]:
 
 
 def _by_method(cells: pd.DataFrame) -> list[tuple[Any, list[dict[Hashable, Any]]]]:
-    """Cells by data set and method."""
     return [(place, rows.to_dict("records")) for place, rows in cells.groupby(["dataset", "method"], sort=False)]
 
 
@@ -133,7 +130,6 @@ def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, 
 
 
 def _below(table: Table) -> str:
-    """Measured AUROCs of a table below 0.5, by method."""
     rows: dict[str, list[str]] = {}
     for entry in table.entries():
         if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:

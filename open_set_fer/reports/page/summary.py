@@ -153,7 +153,6 @@ def _column(metric: Metric, cells: pd.DataFrame, methods: list[str]) -> dict[str
 
 
 def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
-    """A method's control AUROC and label-loss's, by control; empty for a method without labels."""
     if not results.states(method, "label_based"):
         return ()
     texts = []
@@ -164,7 +163,6 @@ def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
 
 
 def _finding(rows: list[SummaryRow], dataset: str) -> str:
-    """The best method, and the paper's method against the baseline, in a sentence."""
     full = [(row, row.means[0].entry) for row in rows if row.means[0].is_comparable]
     if not full:
         return (
@@ -190,7 +188,6 @@ def _finding(rows: list[SummaryRow], dataset: str) -> str:
 
 
 def _basis(rows: list[SummaryRow]) -> str:
-    """Explanation of means, ranges and deviations."""
     means = [mean for row in rows for mean in row.means]
     seeds = {len(mean.entry.by_seed) for mean in means if mean.entry.std is not None}
     choices = max(len(mean.choices) for mean in means)
@@ -223,7 +220,6 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
 
 
 def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
-    """Explanation for methods that score by pseudo labels, with the entropies measured in their cells."""
     text = (
         f" {', '.join(map(method_name, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
         "pseudo label, the closed-set model's prediction, is to learn. This needs predictions on open faces that "

@@ -17,7 +17,9 @@ from open_set_fer.reports.tables.text import printed_value
 
 MOST_RUNS = 24
 """Runs that a link names; beyond it the link searches by data set and method."""
-DIFFERENCE_NOTE = "With a sign, below a number: its difference to the number that Zhang et al. publish for this data set."
+DIFFERENCE_NOTE = (
+    "With a sign, below a number: its difference to the number that Zhang et al. publish for this data set."
+)
 TIP_NOTE = (
     "Point at a number, or reach it by Tab and arrow keys, for its seeds, in brackets the 95 % bootstrap interval over "
     "faces, and the closed accuracy."
@@ -80,7 +82,6 @@ class Tooltips:
 
 
 def _text(entry: Entry, cells: Cells) -> str:
-    """Lines of a tooltip: the number, its seeds, the closed accuracy."""
     lines = [f"{method_name(entry.method)}, {entry.open_classes}: {entry.metric.title} {entry.text}"]
     if len(entry.by_seed) == len(cells):
         return "\n".join([*lines, *(_seed(entry, int(cell["seed"]), cell) for cell in cells)])
@@ -94,7 +95,6 @@ def _text(entry: Entry, cells: Cells) -> str:
 
 
 def _seed(entry: Entry, seed: int, cell: dict[Any, Any]) -> str:
-    """Value of a seed, with interval and closed accuracy of its cell."""
     text = f"seed {seed}" + (f": {_displayed(entry, entry.by_seed[seed])}" if seed in entry.by_seed else "")
     low, high = (cell.get(metric.name) for metric in INTERVAL)
     if entry.metric.name == AUROC.name and pd.notna(low) and pd.notna(high):

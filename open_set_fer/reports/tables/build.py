@@ -155,13 +155,9 @@ def table_rows(cells: pd.DataFrame) -> list[tuple[str, str]]:
     return protocol_order(cells)
 
 
-# -- kinds of tables ---------------------------------------------------------------------------------------------------
-
-
 def _table(
     results: Results, spec: TableSpec, dataset: str, methods: list[str], cells: pd.DataFrame, blocks: list[Block]
 ) -> Table:
-    """A table of these cells, its notes those on the methods."""
     marks = {method: mark for method in methods if (mark := heading_mark(results, dataset, method))}
     return Table(
         spec,
@@ -182,7 +178,6 @@ def _table(
 def _stacked_table(
     results: Results, dataset: str, spec: TableSpec, groups: Groups, rows: list[tuple[str, str]]
 ) -> Table:
-    """A block a metric, then the controls, then the published numbers."""
     if results.labels not in (None, "own", "released"):  # the paper has no table of other pseudo-label settings
         spec = replace(spec, reference="", published=Published.NONE)
     methods = [method for method in results.methods(dataset) if spec.is_column(method)]
@@ -250,9 +245,6 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups) -> 
     )
 
 
-# -- parts of tables ---------------------------------------------------------------------------------------------------
-
-
 def _metrics(results: Results) -> tuple[Metric, ...]:
     """The main metrics; a control's AUROC has a title of its kind."""
     if results.labels not in CONTROLS:
@@ -276,12 +268,10 @@ def demonstration(results: Results, dataset: str) -> str:
 
 
 def _setting(results: Results) -> str:
-    """The pseudo-label setting as part of a title."""
     return f", {SETTINGS[results.labels][0]}" if results.labels in SETTINGS else ""
 
 
 def _suffix(results: Results) -> str:
-    """The pseudo-label setting as part of a file name."""
     return f"_{results.labels}" if results.labels in SETTINGS else ""
 
 

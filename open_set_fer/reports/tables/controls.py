@@ -86,7 +86,6 @@ def controls_among(cells: pd.DataFrame, method: str) -> list[Control]:
 
 
 def _control(method: str, regime: Regime, own: pd.DataFrame, cells: pd.DataFrame) -> Control:
-    """The control of the method's planned cells `own` of one regime and share."""
     index = ["protocol", "open_classes", "seed"]
     values, references = (
         frame[(frame["status"] == FINISHED) & frame[AUROC.name].notna()].set_index(index)
@@ -142,7 +141,6 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
 
 
 def _reference(entry: Entry) -> Entry:
-    """Label-loss's entry below a method's control."""
     reference = Entry("control", entry.open_classes, entry.method, OF_REFERENCE, NOT_ASKED)
     if isinstance(entry, Control):
         reference.value, reference.status = entry.reference, NOT_RUN if entry.reference is None else FINISHED

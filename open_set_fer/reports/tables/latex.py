@@ -74,9 +74,6 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-# -- layout ------------------------------------------------------------------------------------------------------------
-
-
 def _letters(table: Table) -> list[int]:
     """Letters of the longest line of the row labels, then of each column with the space behind it."""
     rows = [row for block in table.blocks for row in block.rows]
@@ -91,14 +88,12 @@ def _letters(table: Table) -> list[int]:
 
 
 def _parts(table: Table) -> list[range]:
-    """The columns of each float: all, unless the table is much wider than a page."""
     label, *columns = _letters(table)
     step = len(columns) if label + sum(columns) <= PAGE_LETTERS else max(1, (PAGE_LETTERS - label) // max(columns))
     return [range(start, min(start + step, len(columns))) for start in range(0, len(columns), step)]
 
 
 def _paged(blocks: list[Block]) -> list[list[Block]]:
-    """The blocks in parts of at most ROWS_PER_FLOAT rows, headings counted."""
     parts: list[list[Block]] = [[]]
     for block in blocks:
         if parts[-1] and sum(len(b.rows) + 1 for b in parts[-1]) + len(block.rows) > ROWS_PER_FLOAT:
@@ -119,9 +114,6 @@ def _lines(text: str, letters: int) -> list[str]:
 def _texts(table: Table) -> list[str]:
     labels = [text for block in table.blocks for text in (block.short, *(row.label for row in block.rows))]
     return [dataset_name(table.dataset), *table.heads, *labels, *table.notes]
-
-
-# -- parts of a float --------------------------------------------------------------------------------------------------
 
 
 def _caption(table: Table, number: int) -> str:

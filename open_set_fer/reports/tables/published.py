@@ -39,7 +39,6 @@ def paper_blocks(
 
 
 def _classes(rows: list[tuple[str, str]]) -> set[str]:
-    """The classes of (family, open classes) pairs."""
     return {part for _, open_classes in rows for part in open_classes.split("+")}
 
 

@@ -110,7 +110,6 @@ SHIFTED = TableSpec("shift", "closed faces with a shift, no open ones", publishe
 
 
 def _wide(spec: TableSpec, title: str, *datasets: str, **changes: Any) -> TableSpec:
-    """A table in the paper's own layout, without published numbers unless `changes` say so."""
     changed = {"published": Published.NONE} | changes
     return replace(spec, name=f"printed_{spec.name}", title=title, layout="wide", datasets=datasets, **changed)
 

@@ -134,7 +134,6 @@ def _published(spec: TableSpec, methods: list[str], family: str, open_classes: s
 
 
 def _headings(spec: TableSpec, methods: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Headings and groups of the columns; with methods in rows a column a metric, without groups."""
     titles = {metric.short: metric.short for metric in MAIN_METRICS}
     if spec.published is Published.COLUMN:
         titles[PAPER] = f"{PAPER} {AUROC.short}"

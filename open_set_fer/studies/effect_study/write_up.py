@@ -170,7 +170,6 @@ def _means(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _figure(factors: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """Raw AUROC of `ours` and its variants against that of the pseudo label's frequency alone."""
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.add_subplot()
     for rows, name, marker, colour in (

@@ -125,14 +125,12 @@ def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(cells: pd.DataFrame) -> dict[str, Any]:
-    """Mean over seeds of finished cells, its deviation, and the number of finished cells."""
     done = cells[cells["status"] == FINISHED]
     cells_text = str(len(done)) if len(done) == len(cells) else f"{len(done)} of {len(cells)}"
     return {"mean": done[AUROC.name].mean(), "std": done.groupby("seed")[AUROC.name].mean().std(), "cells": cells_text}
 
 
 def _published_figure() -> Figure:
-    """Published AUROC of every method against the fraction of truly open faces, RAF-DB and FERPlus side by side."""
     figure = Figure(figsize=(7.0, 3.5), layout="constrained")
     markers = {"baseline": "o", "ours": "s", "eow": "+", "proser": "x", "dias": "1"}
     colours = {"baseline": "#0072B2", "ours": "#D55E00"}
@@ -157,7 +155,6 @@ def _published_figure() -> Figure:
 
 
 def _rate_figure(curve: pd.DataFrame) -> Figure:
-    """AUROC against the fraction of wrongly paired labels; bars: deviation over seeds."""
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for method, rows in curve.groupby("method", sort=False):
