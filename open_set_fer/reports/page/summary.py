@@ -158,7 +158,7 @@ def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
     texts = []
     for control in controls_of(results, dataset, method):
         value, reference = ("—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference))
-        texts.append(f"{value} (label-loss {reference}): {control.what}, {control.counted}")
+        texts.append(f"{value} (label-loss {reference}): {control.open_classes}, {control.counted}")
     return tuple(texts) or ("not run",)
 
 

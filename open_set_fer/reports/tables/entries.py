@@ -49,13 +49,11 @@ class Entry:
 
     @property
     def number(self) -> str:
-        """The value as displayed; empty without a value."""
         return "" if self.value is None else f"{self.value:.{self.metric.decimals}f}"
 
     @property
     def spread(self) -> str:
-        """The deviation as displayed; empty without one."""
-        is_shown = self.value is not None and self.std is not None and self.show_std
+        is_shown = self.number and self.std is not None and self.show_std
         return f"± {self.std:.{self.metric.decimals}f}" if is_shown else ""
 
     @property
@@ -88,7 +86,6 @@ class Block:
 
     @property
     def entries(self) -> list[Entry]:
-        """The entries of every row."""
         return [entry for row in self.rows for entry in row.entries]
 
 

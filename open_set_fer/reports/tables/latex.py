@@ -77,9 +77,8 @@ def to_latex(table: Table) -> str:
 def _letters(table: Table) -> list[int]:
     """Letters of the longest line of the row labels, then of each column with the space behind it."""
     rows = [row for block in table.blocks for row in block.rows]
-    labels = [
-        len(line) for text in [table.row_head, *(row.label for row in rows)] for line in _lines(text, LABEL_LETTERS)
-    ]
+    texts = [table.spec.row_head, *(row.label for row in rows)]
+    labels = [len(line) for text in texts for line in _lines(text, LABEL_LETTERS)]
     columns = [
         2 + max(len(text) for text in [*_lines(head, HEAD_LETTERS), *(row.entries[column].text for row in rows)])
         for column, head in enumerate(table.heads)
@@ -126,7 +125,7 @@ def _caption(table: Table, number: int) -> str:
 
 def _tabular(table: Table, columns: range, blocks: list[Block]) -> str:
     """The tabular; rules and headings of blocks stand before the text of a row's first cell."""
-    align, width = table.align[0], len(columns) + 1
+    align, width = "r" if table.is_side else "l", len(columns) + 1
     labels, cells = [], []
     for number, block in enumerate(blocks):
         labels.append("\\midrule\n" * bool(number) + f"\\rlap{{\\textit{{{_stack(block.short, BLOCK_LETTERS)}}}}}")
@@ -135,12 +134,12 @@ def _tabular(table: Table, columns: range, blocks: list[Block]) -> str:
             labels.append(f"\\cmidrule{{1-{width}}}\n" * row.is_mean + _stack(row.label, LABEL_LETTERS))
             cells.append([_entry(row.entries[column], align) for column in columns])
     heads = [_stack(table.heads[column], HEAD_LETTERS, align) for column in columns]
-    frame = pd.DataFrame(cells, labels, pd.Index(heads, name=latex_escape(table.row_head)))
+    frame = pd.DataFrame(cells, labels, pd.Index(heads, name=latex_escape(table.spec.row_head)))
     if groups := table.groups(columns):
         ends = accumulate((count for _, count in groups), initial=1)
         rules = " ".join(f"\\cmidrule(lr){{{start + 1}-{end}}}" for start, end in pairwise(ends))
         above = [f"\\textit{{{_stack(group, HEAD_LETTERS * n)}}}" for group, n in groups for _ in range(n)]
-        names = [table.group_head and f"\\textit{{{table.group_head}}}", f"{rules}\n{frame.columns.name}"]
+        names = ["" if table.spec.layout == "wide" else "\\textit{sees}", f"{rules}\n{frame.columns.name}"]
         frame.columns = pd.MultiIndex.from_arrays([above, heads], names=names)
     text = frame.style.to_latex(hrules=True, column_format=f"@{{}}l{align * len(columns)}@{{}}", multicol_align="l")
     return str(text).rstrip()

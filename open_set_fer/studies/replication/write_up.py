@@ -20,7 +20,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import paper_value
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order, protocol_order
-from open_set_fer.reports.tables.controls import Control, control_notes, controls_of
+from open_set_fer.reports.tables.controls import control_notes, controls_of
 from open_set_fer.studies.replication import pairing
 from open_set_fer.studies.writing import write_page
 
@@ -35,6 +35,7 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
     done = cells[cells["status"] == FINISHED]
     datasets = list(dict.fromkeys(cells["dataset"]))
     methods = method_order(done["method"])
+    everyone = method_order(results.every_cell["method"]) if results else []
     curve = rate_curve(cells)
     figures = {"replication_printed.png": _published_figure()}
     if len(curve):
@@ -48,7 +49,7 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
         "correlations": {name: pairing.correlations(name).to_dict("records") for name in DATASETS},
         "regimes": regime_rows(cells),
         "unmeasured": [name for name in BASIC if name not in set(done["open"])],
-        "controls": [row for name in datasets if results for row in control_rows(results, name)],
+        "controls": [row for name in datasets if results for m in everyone for row in controls_of(results, name, m)],
         "control_notes": [note for name in datasets if results for note in control_notes(results, name, methods)],
         "curve": curve.to_dict("records"),
         "seeds": sorted(map(int, set(done["seed"]))),
@@ -95,12 +96,6 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
                 | {"published": paper_value(dataset, "single", open_class, method, AUROC.name)}
             )
     return rows
-
-
-def control_rows(results: Results, dataset: str) -> list[Control]:
-    """Planned controls of label-based methods as in the tables."""
-    methods = method_order(results.every_cell["method"])
-    return [control for method in methods for control in controls_of(results, dataset, method)]
 
 
 def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
