@@ -16,12 +16,11 @@ from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.storage.pictures import draw_histogram, group_names
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FINISHED, Results, method_order
-from open_set_fer.reports.data.statistics import Comparison, compare
+from open_set_fer.reports.data.statistics import LEVEL, Comparison, compare, sentences
 from open_set_fer.reports.figures import base
 from open_set_fer.reports.figures.contrast import contrast_figures
-from open_set_fer.reports.figures.ranks import rank_figure
 from open_set_fer.reports.figures.roc import roc_figures
-from open_set_fer.reports.tables.build import demonstration
+from open_set_fer.reports.tables.build import demonstration, slug
 
 METHODS_PER_FIGURE, ROWS_PER_FIGURE = 6, 8
 FAMILY_STYLES = {
@@ -34,7 +33,6 @@ FAMILY_STYLES = {
 
 
 def all_figures(results: Results) -> Iterator[base.ReportFigure]:
-    """The figures of pairs of data sets, then those of every data set, one at a time."""
     yield from contrast_figures(results)
     for dataset in results.datasets:
         cells = results.of(dataset)
@@ -92,6 +90,40 @@ def _method_line(axes: Axes, place: int, cells: pd.DataFrame, families: set[str]
     mean, label = statistics.fmean(values), "mean" if place == 0 else None
     axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=2.2, zorder=3, label=label)
     return f"{mean:.3f} (n = {len(values)}" + (")" if len(values) == len(choices) else f" of {len(choices)})")
+
+
+@base.styled
+def rank_figure(dataset: str, comparison: Comparison, remark: str) -> base.ReportFigure | None:
+    """The critical-difference diagram, None with two methods; remark: end of the caption, such as on synthetic data."""
+    if comparison.critical_difference is None or comparison.nemenyi is None:
+        return None
+    import scikit_posthocs
+
+    ranks, name = pd.Series(comparison.ranks), dataset_name(dataset)
+    figure = Figure(figsize=(base.PAGE_WIDTH, 1.2 + 0.16 * len(ranks)), layout="constrained")
+    axes = figure.subplots()
+    scikit_posthocs.critical_difference_diagram(
+        ranks.rename(index=method_name),
+        comparison.nemenyi.rename(index=method_name, columns=method_name),
+        alpha=LEVEL,
+        ax=axes,
+        label_fmt_left="{label} ({rank:.2f})",
+        label_fmt_right="({rank:.2f}) {label}",
+        label_props={"fontsize": 8},
+        elbow_props={"linewidth": 0.8, "color": "black", "clip_on": False},
+        marker_props={"s": 14, "clip_on": False},
+    )
+    axes.spines["top"].set_visible(True)
+    axes.set_xlim(1, len(ranks))
+    ends = ranks.iloc[0], ranks.iloc[0] + comparison.critical_difference  # the library's own bar lies on the ticks
+    axes.plot(ends, [2.2, 2.2], color="black", linewidth=2, clip_on=False)
+    text = f"critical difference {comparison.critical_difference:.2f}"
+    axes.text(sum(ends) / 2, 2.5, text, ha="center", va="bottom", fontsize=7)
+    caption = f"{name}: mean ranks, 1 the best; a bar joins methods that Nemenyi's test does not tell apart. "
+    caption += f"{sentences(comparison)}{remark}"
+    by_name = ", ".join(f"{method_name(method)} {rank:.2f}" for method, rank in comparison.ranks.items())
+    alternative = f"Mean ranks on {name}: {by_name}."
+    return base.ReportFigure(f"ranks_{slug(dataset)}", f"Mean ranks: {name}", caption, alternative, figure)
 
 
 def _histograms(results: Results, dataset: str) -> Iterator[base.ReportFigure]:

@@ -51,8 +51,8 @@ class Table:
     """A table before it is written.
 
     name: file stem. state: seeds, missing cells, synthetic data. headings: of the columns as displayed, by label.
-    notes: for every reader; provenance_notes: for whoever ran it. groups_of: what each method sees; in the wide layout the
-    metric of each column. marks: behind methods' names.
+    notes: for every reader; provenance_notes: for whoever ran it. groups_of: what each method sees; in the wide layout
+    the metric of each column. marks: behind methods' names.
     """
 
     spec: TableSpec
