@@ -28,10 +28,8 @@ from open_set_fer.datasets.faceset import COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.photos.find import measure_rule
 
-HELD_OUT = 10
-"""Every tenth training image of a class sets the threshold if the data set has no split `valid`."""
-FEWEST_KNOWN = 20
-"""Known faces that a threshold needs at least."""
+HELD_OUT = 10  # every tenth training image of a class sets the threshold if the data set has no split `valid`
+FEWEST_KNOWN = 20  # known faces that a threshold needs at least
 
 
 def with_valid_split(faces: FaceSet) -> FaceSet:

@@ -14,10 +14,8 @@ from open_set_fer.photos.find import crop_face, find_faces
 
 KNOWN, UNKNOWN, NEUTRAL = (0, 90, 181), (213, 94, 0), (60, 60, 60)
 """Colours of the annotated picture; the decision is also given as text."""
-Area = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
-MOST_SIDE = 1600
-"""Pixels of an annotated picture's long side."""
+Area = tuple[float, float, float, float]  # Left, top, right, bottom
+MOST_SIDE = 1600  # pixels of an annotated picture's long side
 
 
 @dataclass(frozen=True)

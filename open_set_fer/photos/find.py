@@ -27,19 +27,15 @@ LONG_SIDE = 1000
 Smaller pictures are enlarged towards it, at most twice."""
 SMALL_SIDE = 500
 """Pictures smaller than half of this are enlarged to it, so that the face of a small portrait is large enough."""
-MOST_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded."""
-SAMPLE = 300
-"""Training faces on which the rule is measured."""
+MOST_PIXELS = 50_000_000  # larger pictures are refused before they are decoded
+SAMPLE = 300  # training faces on which the rule is measured
 LOOKS = tuple((width, mirrored) for width in (92, 100, 109) for mirrored in (False, True))
 """Widths of a face, in pixels, and mirroring of the repeated detections.
 
 The widths are a third of the detector's step in size apart, above its minimum of 80.
 """
-REACH = 1.1
-"""Widths of a face to either side of its centre, in which it is detected again."""
-FEWEST_FOUND = 30
-"""Detected training faces below which the default rule is used."""
+REACH = 1.1  # widths of a face to either side of its centre, in which it is detected again
+FEWEST_FOUND = 30  # detected training faces below which the default rule is used
 
 
 def read_photo(source: BinaryIO | bytes) -> Image.Image:

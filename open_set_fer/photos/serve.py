@@ -20,8 +20,7 @@ from open_set_fer.photos.find import read_photo
 from open_set_fer.templates import templates
 
 HOST = "127.0.0.1"
-MOST_BYTES = 20 << 20
-"""Of a photograph."""
+MOST_BYTES = 20 << 20  # of a photograph
 POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

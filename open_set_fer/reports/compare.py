@@ -26,8 +26,7 @@ from open_set_fer.reports.tables.text import markdown_escape, pipe_table
 
 FILE = "compare.md"
 HEADS = ("family", "method", "first", "second", "difference", "signs", "p", "cells")
-FEWEST_CHOICES = 3
-"""Protocols for an interval: that of two is over a dozen times as wide as their difference."""
+FEWEST_CHOICES = 3  # protocols for an interval: that of two is over a dozen times as wide as their difference
 NOTE = (
     "Difference: second minus first, the mean over protocols (choices of open classes) of the means over seeds. In "
     "brackets: its 95 % interval by Student's t over protocols, which share faces, so it is too narrow rather than "

@@ -19,8 +19,7 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, OWN, protocol_fields
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table, spreadsheet_safe
 
-CLOSE = 1e-6
-"""Between two people's values of one cell: what another order of sums may make."""
+CLOSE = 1e-6  # between two people's values of one cell: what another order of sums may make
 METRICS = {"auroc": "AUROC", "fpr_at_tpr95": "FPR@TPR95", "oscr": "OSCR", "closed_accuracy": "closed acc."}
 """Means that a row shows, with their heads."""
 CIRCUMSTANCES = ("cpu", "gpu", "device", "threads", "torch", "version")
@@ -28,8 +27,7 @@ INTRODUCTION = (
     "Mean over protocols of the means over seeds, from one computation of each cell. A row without a rank lacks "
     "protocols that others have. Ranks say nothing of significance."
 )
-Section = tuple[str, list[str], list[list[str]]]
-"""Title, heads and rows of a table of texts."""
+Section = tuple[str, list[str], list[list[str]]]  # Title, heads and rows of a table of texts
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
 from open_set_fer.reports.tables.wide import wide_tables
 
 PAGE, PAPER = "index.html", "paper.tex"
-MARKER = ".osfer-report.json"
-"""File that tells a report from a folder of the user's."""
+MARKER = ".osfer-report.json"  # file that tells a report from a folder of the user's
 
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[letterpaper,margin=0.75in]{geometry}

@@ -18,10 +18,8 @@ from open_set_fer.reports.tables.build import slug
 if TYPE_CHECKING:
     import optuna
 
-MOST = 3
-"""Settings in slices and contours: the most important ones, so that they can be read."""
-FEWEST = 4
-"""Finished trials that it takes to tell importance."""
+MOST = 3  # settings in slices and contours: the most important ones, so that they can be read
+FEWEST = 4  # finished trials that it takes to tell importance
 FIGURES = {
     "history": "{area} of each trial of {label}, and the best so far",
     "slice": "{area} against each setting of {label}",

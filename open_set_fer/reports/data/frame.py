@@ -26,8 +26,7 @@ ENVIRONMENT = ("version", "python", "torch", "cpu", "gpu", "threads")
 FACTS = ("sees_pool", "label_based")
 """What a method states of itself: by the tags of its runs, or by the installed method where they have none."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
-OWN = "this home"
-"""Source of a cell that was not imported from somebody else's results."""
+OWN = "this home"  # source of a cell that was not imported from somebody else's results
 
 COLUMNS = {
     # the cell; open_classes is the display text of its protocol

@@ -22,8 +22,7 @@ ABLATION = {
 }
 """The four rows of Table 5: label, and parts switched on, as in paper_results.csv."""
 
-PRINTED_AS = {"rafdb_compound": "rafdb"}
-"""Names in the paper: RAF-DB with its compound faces is RAF-DB there."""
+PRINTED_AS = {"rafdb_compound": "rafdb"}  # names in the paper: RAF-DB with its compound faces is RAF-DB there
 
 
 @cache

@@ -13,11 +13,9 @@ from open_set_fer.reports.data.frame import FINISHED, method_order
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-Key = tuple[str, str, str, str, int]
-"""Data set, family, open classes, method label, seed."""
+Key = tuple[str, str, str, str, int]  # data set, family, open classes, method label, seed
 Runs = list["Run"]
-MOST = 6
-"""Cells that a warning names."""
+MOST = 6  # cells that a warning names
 DIFFERING = {
     "fingerprint": "the cells shown were computed on {} contents of the data set ({}).",
     "version": "the cells shown come from {} versions of the suite ({}).",

@@ -22,8 +22,7 @@ from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED
 
 LEVEL, PERCENT = 0.05, "5 %"
-FEWEST_BLOCKS = 6
-"""With five, a method that wins every block still has a Wilcoxon p-value of 2 / 2**5 = 0.0625."""
+FEWEST_BLOCKS = 6  # with five, a method that wins every block still has a Wilcoxon p-value of 2 / 2**5 = 0.0625
 DEPENDENCE = (
     "The tests take blocks for independent; choices of open classes share faces and models, so the p-values are too "
     "small rather than too large"

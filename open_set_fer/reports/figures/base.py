@@ -38,10 +38,8 @@ STYLE = {
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
 }
-styled = plain_style(STYLE)
-"""Decorator of a function that draws a figure."""
-SOFT = 0.65
-"""Opacity of black for what matters less: a grey on white and on a dark page."""
+styled = plain_style(STYLE)  # decorator of a function that draws a figure
+SOFT = 0.65  # opacity of black for what matters less: a grey on white and on a dark page
 
 
 @dataclass

@@ -20,8 +20,7 @@ from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captione
 from open_set_fer.reports.figures.contrast import CONTRAST
 from open_set_fer.reports.figures.tsne import FACES, NEIGHBOURS, SEED, embed, nearest
 
-FEWEST = 20
-"""Images of a data set that are worth a figure."""
+FEWEST = 20  # images of a data set that are worth a figure
 CONTENT = (
     "an .npz with `ids` (N,), the ids of `scores.parquet`, and `features` (N, D), or a .parquet with a column `id` "
     "and the features in the others; where two data sets have the same ids also `dataset`"

@@ -19,12 +19,9 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results, method_order, protocol_order
 from open_set_fer.reports.figures import base
 
-CONTRAST = ("digits", "cifar10")
-"""Data sets with large inter-class distance; every other one is taken for faces."""
-METHODS = 3
-"""Most methods in Figure 1."""
-LETTER_SHARE = 0.0115
-"""Part of Figure 2's whole bar that a letter of its labels takes."""
+CONTRAST = ("digits", "cifar10")  # data sets with large inter-class distance; every other one is taken for faces
+METHODS = 3  # most methods in Figure 1
+LETTER_SHARE = 0.0115  # part of Figure 2's whole bar that a letter of its labels takes
 DARK = "#111111"
 """Text on segments, which are light on a dark page too: not black, which the page turns into its text colour."""
 

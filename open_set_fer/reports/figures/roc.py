@@ -28,8 +28,7 @@ STYLES = tuple(
     )
 )
 """A method's colour (Okabe and Ito, told apart by the colour-blind) and dashes, which tell it without colour too."""
-POINTS = 120
-"""Of a curve: more are not to be seen at this size."""
+POINTS = 120  # of a curve: more are not to be seen at this size
 
 
 def roc_figures(results: Results, dataset: str) -> Iterator[base.ReportFigure]:

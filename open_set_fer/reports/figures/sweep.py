@@ -18,8 +18,7 @@ from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, panel_grid, styled
 
-SWEPT = {"consistency_weight": "λ", "cycle_length": "cycle length"}
-"""Settings with their names on an axis."""
+SWEPT = {"consistency_weight": "λ", "cycle_length": "cycle length"}  # settings with their names on an axis
 DARK, LIGHT = "#010101", "#fefefe"
 """Text on light and dark colours: not quite black and white, which the page turns into its own colours."""
 PREFIX = "auroc.epoch_"

@@ -18,10 +18,8 @@ from open_set_fer.reports.data.results import FINISHED, Results, protocol_order
 from open_set_fer.reports.figures import base
 
 METHODS = ("baseline", "ours")
-FACES = 1500
-"""Most points of a panel: t-SNE takes seconds for them, and more points hide each other."""
-NEIGHBOURS = 10
-"""Nearest neighbours by the features, of which each panel's title says how many are alike."""
+FACES = 1500  # most points of a panel: t-SNE takes seconds for them, and more points hide each other
+NEIGHBOURS = 10  # nearest neighbours by the features, of which each panel's title says how many are alike
 SEED = 0
 OPEN_RED = "#D50000"
 COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#8C6D00", "#7A5195", "#CC79A7", "#4D4D4D", "#9ACD32")

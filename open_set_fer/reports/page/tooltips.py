@@ -15,8 +15,7 @@ from open_set_fer.reports.tables.build import Table
 from open_set_fer.reports.tables.entries import PRINTED, Entry, group_cells
 from open_set_fer.reports.tables.text import printed_value
 
-MOST_RUNS = 24
-"""Runs that a link names; beyond it the link searches by data set and method."""
+MOST_RUNS = 24  # runs that a link names; beyond it the link searches by data set and method
 DIFFERENCE_NOTE = (
     "With a sign, below a number: its difference to the number that Zhang et al. publish for this data set."
 )

@@ -18,8 +18,7 @@ from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.entries import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
 
-MARK = "§"
-"""Behind the name of a method whose control says that it is not informative."""
+MARK = "§"  # behind the name of a method whose control says that it is not informative
 CONTROL_AUROC = Metric("control_auroc", f"control {AUROC.title}", higher_is_better=True)
 OF_REFERENCE = Metric("control_auroc_label_loss", f"label-loss's control {AUROC.title}", higher_is_better=True)
 HOW_TO_READ = (

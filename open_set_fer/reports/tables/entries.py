@@ -13,12 +13,10 @@ from open_set_fer.benchmark.evaluation.metrics import Metric
 from open_set_fer.reports.data.results import FAILED, FINISHED, MISSING
 
 PARTIAL, NOT_PLANNED, NOT_MEASURED, PRINTED = "partial", "not planned", "not measured", "printed"
-NOT_RUN, NOT_ASKED = "not run", "not asked"
-"""Of a control: not planned; not applicable to this method."""
+NOT_RUN, NOT_ASKED = "not run", "not asked"  # of a control: not planned; not applicable to this method
 TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a", NOT_RUN: "not run", NOT_ASKED: ""}
 
-Place = tuple[str, str, str]
-"""Family, open classes, method."""
+Place = tuple[str, str, str]  # Family, open classes, method
 Groups = dict[Place, list[dict[Hashable, Any]]]
 """The cells that each place of a table averages, usually one a seed: rows of Results.cells."""
 

@@ -14,8 +14,7 @@ from open_set_fer.reports.tables.entries import Block, Entry
 
 COLUMN_LETTERS, PAGE_LETTERS = 64, 120
 """Letters in a row of a float one column wide, and of a float as wide as the page, each about 4 pt at \\small."""
-ROWS_PER_FLOAT = 36
-"""Rows of a float that fits a page."""
+ROWS_PER_FLOAT = 36  # rows of a float that fits a page
 HEAD_LETTERS, LABEL_LETTERS, BLOCK_LETTERS = 12, 28, 30
 """Letters of a line of a column's heading, a row's label and a block's heading."""
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"

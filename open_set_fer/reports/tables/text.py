@@ -22,8 +22,7 @@ CELL_COLUMNS = [
     *("status", "error", "run_id", "source", "cell_key", "settings_key", "git_commit", "host", "device"),
     *("demonstration", "fingerprint", "reads_labels"),
 ]
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of texts that a spreadsheet takes for formulas."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # beginnings of texts that a spreadsheet takes for formulas
 
 
 def markdown_escape(text: str) -> str:

@@ -19,8 +19,7 @@ from open_set_fer.reports.tables.wording import coverage_notes, state
 
 PAPER = f"paper ({dataset_name(USUAL_DATASET)})"
 """Heading of the published numbers' columns: of that data set in every row, whatever the row's own is."""
-NOT_RUN = "not run."
-"""State of a data set without a cell."""
+NOT_RUN = "not run."  # state of a data set without a cell
 
 
 @dataclass

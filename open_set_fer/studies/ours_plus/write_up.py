@@ -24,8 +24,7 @@ from open_set_fer.reports.data.results import FINISHED, Results, load, method_or
 from open_set_fer.studies.writing import write_page
 
 PROFILE = "ours-plus-study"
-HELD_OUT = "curve.held_out_auroc"
-"""Metric of `ours-plus`: AUROC of held-out pool images over held-out known ones."""
+HELD_OUT = "curve.held_out_auroc"  # metric of `ours-plus`: AUROC of held-out pool images over held-out known ones
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from scipy.stats import chi2_contingency, chisquare, spearmanr
 from open_set_fer.reports.data.paper import paper_results
 from open_set_fer.reports.data.statistics import Test
 
-OPEN = "surprise"
-"""The open class of the released label file."""
+OPEN = "surprise"  # the open class of the released label file
 
 
 @cache

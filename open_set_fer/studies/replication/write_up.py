@@ -25,8 +25,7 @@ from open_set_fer.studies.replication import pairing
 from open_set_fer.studies.writing import write_page
 
 PROFILE = "ferplus-cpu"
-DATASETS = ("rafdb", "ferplus")
-"""Data sets of the paper's Tables 1 and 2."""
+DATASETS = ("rafdb", "ferplus")  # data sets of the paper's Tables 1 and 2
 
 
 def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
