@@ -40,14 +40,10 @@ detector_app = typer.Typer(
 )
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Suffixes of the pictures in a folder; a named file is read whatever its suffix."""
-OpenOption = Annotated[
-    str,
-    typer.Option(
-        "--open",
-        help="Classes that it does not learn: surprise, surprise+fear (default: contempt, else the compound "
-        "expressions, else none).",
-    ),
-]
+OPEN_HELP = (
+    "Classes that it does not learn: surprise, surprise+fear (default: contempt, else the compound expressions, "
+)
+OPEN_HELP += "else none)."
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class DetectorOptions:
     profile: ProfileOption = ""
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set (default: the profile's first).")] = ""
     method: Annotated[str, typer.Option("--method", "-m", help="Label of an inductive method.")] = "baseline"
-    open_classes: OpenOption = ""
+    open_classes: Annotated[str, typer.Option("--open", help=OPEN_HELP)] = ""
     seed: Annotated[int, typer.Option(help="Seed.")] = 0
     share: Annotated[
         float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
@@ -111,10 +107,8 @@ def build(made: DetectorOptions, home: HomeOption = HOME) -> None:
 def _print_detector(description: Description, target: Path) -> None:
     calibration = description.calibration
     assert calibration is not None
-    threshold = (
-        f"threshold {description.threshold:.4g}: accepts {calibration.share:.0%} of {calibration.faces} known faces of "
-        f"split {calibration.split}"
-    )
+    known = f"{calibration.faces} known faces of split {calibration.split}"
+    threshold = f"threshold {description.threshold:.4g}: accepts {calibration.share:.0%} of {known}"
     if calibration.accepted_known is not None:
         threshold += f"; of test faces {calibration.accepted_known:.0%} of the known"
     if calibration.rejected_open is not None:
@@ -174,9 +168,8 @@ def detect(
     from open_set_fer.benchmark.storage.detectors import load_detector
 
     if serve == bool(photos):
-        raise SuiteError(
-            "no photograph is named" if not photos else "--serve takes no photographs", "osfer detect PHOTO..."
-        )
+        fault = "--serve takes no photographs" if photos else "no photograph is named"
+        raise SuiteError(fault, "osfer detect PHOTO...")
     place = detector or _newest_detector(home / "detectors")
     loaded = load_detector(place, choose_device("cpu", threads))
     if loaded.description.threshold is None:
@@ -202,9 +195,8 @@ def detect(
 def _newest_detector(place: Path) -> Path:
     paths = sorted(place.glob("*/detector.json"), key=lambda path: path.stat().st_mtime)
     if not paths:
-        raise SuiteError(
-            f"no detector under {place}", "osfer detector build --dataset ferplus, or name one with --detector"
-        )
+        fix = "osfer detector build --dataset ferplus, or name one with --detector"
+        raise SuiteError(f"no detector under {place}", fix)
     return paths[-1].parent
 
 

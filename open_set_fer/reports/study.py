@@ -32,7 +32,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class StudyReport:
-    """The files of a study in `folder`, the text first. importance: share of each setting, if it can be told."""
+    """The files of a study, the text first. importance: share of each setting, if it can be told."""
 
     study: Study
     folder: Path
@@ -144,10 +144,8 @@ def _text(study: Study, importance: dict[str, float], figures: dict[str, str]) -
     for trial in study.trials:
         values = " | ".join(json.dumps(trial.values.get(key)) for key in study.own)
         lines.append(f"| {trial.number} | {values} | {spread_of(trial)} |")
-    spread = (
-        "± is the standard deviation over seeds and protocols, [ ] the bootstrap interval over faces of a single cell."
-    )
-    lines += ["", spread]
+    basis = "standard deviation over seeds and protocols, [ ] the bootstrap interval over faces of a single cell"
+    lines += ["", f"± is the {basis}."]
     for name, figure in figures.items():
         lines += ["", f"## {name}", "", figure]
     return "\n".join(lines) + "\n"

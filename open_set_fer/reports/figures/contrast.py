@@ -39,8 +39,8 @@ class Pair:
         """A drawn figure of the paper's `number`, with a caption on its content."""
         contrast, faces = self.cells
         beside = f"{dataset_name(contrast)} (large inter-class distance) beside {dataset_name(faces)} (small)"
-        paper = f"the paper's Figure {number}"
-        caption = f"{beside}: {content}, family {self.family}, seed {self.seed} ({paper}). {more}"
+        which = f"family {self.family}, seed {self.seed} (the paper's Figure {number})"
+        caption = f"{beside}: {content}, {which}. {more}"
         title = f"Figure {number}: {dataset_name(contrast)} beside {dataset_name(faces)}"
         stem = (f"figure{number}", faces, contrast)
         return base.captioned(self.results, faces, stem, title, caption, alternative, figure)
@@ -50,12 +50,10 @@ def contrast_figures(results: Results) -> Iterator[base.ReportFigure]:
     """Figures 1 and 2 of every contrast data set beside every one of faces, where both have finished cells."""
     for contrast in (name for name in results.datasets if name in CONTRAST):
         for faces in (name for name in results.datasets if name not in CONTRAST):
-            pair = _pair(results, contrast, faces)
-            methods = _common_methods(pair) if pair else []
-            if pair and methods:
+            if (pair := _pair(results, contrast, faces)) and (methods := _common_methods(pair)):
                 yield _score_contrast(pair, methods)
-            if pair and "baseline" in methods:
-                yield _label_contrast(pair)
+                if "baseline" in methods:
+                    yield _label_contrast(pair)
 
 
 def _pair(results: Results, contrast: str, faces: str) -> Pair | None:
@@ -87,12 +85,8 @@ def _score_contrast(pair: Pair, methods: list[str]) -> base.ReportFigure:
         words = _pooled_panel(axes, pair.results, cells[cells["method"] == method])
         return f"{method_name(method)} on {dataset_name(dataset)} {words}"
 
-    figure, sentences = base.panel_grid(
-        {method: method_name(method) for method in methods},
-        {dataset: dataset_name(dataset) for dataset in pair.cells},
-        draw,
-        (base.PAGE_WIDTH, 0.9 + 1.4 * len(methods)),
-    )
+    rows, columns = {m: method_name(m) for m in methods}, {dataset: dataset_name(dataset) for dataset in pair.cells}
+    figure, sentences = base.panel_grid(rows, columns, draw, (base.PAGE_WIDTH, 0.9 + 1.4 * len(methods)))
     figure.legend(handles=base.group_handles(), loc="outside upper right", ncols=2)
     figure.supxlabel("unknown score (higher = more likely open)")
     figure.supylabel("share of images")
@@ -134,17 +128,10 @@ def _label_contrast(pair: Pair) -> base.ReportFigure:
         axes.set_title(dataset_name(dataset), fontweight="bold", loc="left")
         return f"{dataset_name(dataset)}: {words}"
 
-    figure, sentences = base.panel_grid(
-        dict.fromkeys(baseline, ""),
-        {"": ""},
-        draw,
-        (base.PAGE_WIDTH, 1.3 + 0.21 * sum(heights)),
-        height_ratios=heights,
-        sharex=True,
-    )
-    figure.supxlabel(
-        "share of the open images that get the closed class's label; dashed: an even spread's share of each class"
-    )
+    rows, size = dict.fromkeys(baseline, ""), (base.PAGE_WIDTH, 1.3 + 0.21 * sum(heights))
+    figure, sentences = base.panel_grid(rows, {"": ""}, draw, size, height_ratios=heights, sharex=True)
+    label = "share of the open images that get the closed class's label"
+    figure.supxlabel(f"{label}; dashed: an even spread's share of each class")
     accuracies = [f"{cells['closed_set_accuracy'].mean():.3f} ({dataset_name(d)})" for d, cells in baseline.items()]
     more = (
         "A bar is one choice of open classes; its segments are the closed classes, the most frequent first, each named "
@@ -161,10 +148,8 @@ def _label_contrast(pair: Pair) -> base.ReportFigure:
 
 def _label_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
     order = [label for _, label in protocol_order(cells)]
-    bars = [
-        f"{label} {_share_bar(axes, place, results, cells[cells['open_classes'] == label])}"
-        for place, label in enumerate(order)
-    ]
+    parts = [cells[cells["open_classes"] == label] for label in order]
+    bars = [f"{order[place]} {_share_bar(axes, place, results, part)}" for place, part in enumerate(parts)]
     axes.set_title(f"entropy, mean {cells['pseudo_label_entropy_open'].mean():.2f}", loc="right")
     axes.set_yticks(range(len(order)), [label.replace("+", " +\n") for label in order], fontsize=8)
     axes.set(ylim=(len(order) - 0.5, -0.5), xlim=(0, 1))
@@ -200,10 +185,7 @@ def _share_bar(axes: Axes, place: int, results: Results, cells: pd.DataFrame) ->
 
 
 def _label_shares(scores: pd.DataFrame) -> dict[str, float]:
-    """Share of the open images by predicted class, largest first, 0 for a class that none gets.
-
-    For the baseline, whose predicted class is the closed-set model's pseudo label.
-    """
+    """Share of the open images by predicted class (the baseline's: the pseudo label), largest first, 0 if none."""
     is_open = scores["is_open"].to_numpy(dtype=bool)
     shares = scores.loc[is_open, "predicted_class"].value_counts(normalize=True)
     others = {*scores.loc[~is_open, "truth"], *scores["predicted_class"]} - set(shares.index)

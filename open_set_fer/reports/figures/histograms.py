@@ -15,7 +15,7 @@ from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.storage.pictures import draw_histogram, group_names
 from open_set_fer.reports.data.names import dataset_name, method_name
-from open_set_fer.reports.data.results import FINISHED, Results, method_order
+from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results, method_order
 from open_set_fer.reports.data.statistics import LEVEL, Comparison, compare, sentences
 from open_set_fer.reports.figures import base
 from open_set_fer.reports.figures.contrast import contrast_figures
@@ -23,13 +23,8 @@ from open_set_fer.reports.figures.roc import roc_figures
 from open_set_fer.reports.tables.build import demonstration, slug
 
 METHODS_PER_FIGURE, ROWS_PER_FIGURE = 6, 8
-FAMILY_STYLES = {
-    "single": ("o", "#0072B2"),
-    "pairs": ("s", "#E69F00"),
-    "triples": ("^", "#009E73"),
-    "compound": ("D", "#CC79A7"),
-    "contempt": ("v", "#D55E00"),
-}
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
+FAMILY_STYLES = dict(zip(FAMILY_ORDER, zip("os^Dv", COLOURS, strict=True), strict=True))
 
 
 def all_figures(results: Results) -> Iterator[base.ReportFigure]:
@@ -39,9 +34,9 @@ def all_figures(results: Results) -> Iterator[base.ReportFigure]:
         if (cells["status"] == FINISHED).any():
             yield _auroc_by_method(results, dataset, cells)
             comparison = compare(cells)
-            if isinstance(comparison, Comparison):
-                ranks = rank_figure(dataset, comparison, demonstration(results, dataset))
-                yield from [ranks] if ranks else []
+            remark = demonstration(results, dataset)
+            if isinstance(comparison, Comparison) and (ranks := rank_figure(dataset, comparison, remark)):
+                yield ranks
             yield from roc_figures(results, dataset)
             yield from _histograms(results, dataset)
 
@@ -66,10 +61,8 @@ def _auroc_by_method(results: Results, dataset: str, cells: pd.DataFrame) -> bas
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(AUROC.title)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=6)
-    caption = (
-        f"{name}: AUROC by method. A mark is one choice of open classes (mean over seeds), the bar the mean over the n "
-        "choices that are finished."
-    )
+    caption = f"{name}: AUROC by method. A mark is one choice of open classes (mean over seeds), the bar the mean over "
+    caption += "the n choices that are finished."
     alternative = f"Mean AUROC on {name}: {', '.join(sentences)}."
     return base.captioned(
         results, dataset, ("auroc", dataset), f"AUROC by method: {name}", caption, alternative, figure
@@ -170,12 +163,10 @@ def _grid(results: Results, cells: pd.DataFrame, rows: Sequence[str], methods: S
         axes.tick_params(pad=1.5)
         return ""
 
-    figure, _ = base.panel_grid(
-        {label: textwrap.fill(label.replace("+", " + "), 20) for label in rows},
-        {method: textwrap.fill(method_name(method), 14) for method in methods},
-        draw,
-        (base.PAGE_WIDTH if len(methods) > 2 else base.COLUMN_WIDTH, 0.9 + 1.05 * len(rows)),
-    )
+    labels = {label: textwrap.fill(label.replace("+", " + "), 20) for label in rows}
+    headings = {method: textwrap.fill(method_name(method), 14) for method in methods}
+    width = base.PAGE_WIDTH if len(methods) > 2 else base.COLUMN_WIDTH
+    figure, _ = base.panel_grid(labels, headings, draw, (width, 0.9 + 1.05 * len(rows)))
     names = group_names(results.labels in CONTROLS)
     figure.legend(handles=base.group_handles(names), loc="outside upper left", ncols=2)
     figure.supxlabel(f"unknown score (higher = more likely {names[1]})")

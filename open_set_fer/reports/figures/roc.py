@@ -20,13 +20,8 @@ from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.figures import base
 
 COLUMNS = 4
-STYLES = tuple(
-    zip(
-        ("black", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#8C6D00"),
-        ("-", "-", "--", "-.", "-", (0, (4, 1, 1, 1, 1, 1)), "--", ":"),
-        strict=True,
-    )
-)
+COLOURS = ("black", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#8C6D00")
+STYLES = tuple(zip(COLOURS, ("-", "-", "--", "-.", "-", (0, (4, 1, 1, 1, 1, 1)), "--", ":"), strict=True))
 """A method's colour (Okabe and Ito, told apart by the colour-blind) and dashes, which tell it without colour too."""
 POINTS = 120  # of a curve: more are not to be seen at this size
 
@@ -71,15 +66,9 @@ def _draw(
 
     width = base.COLUMN_WIDTH if columns < 3 else base.PAGE_WIDTH
     side = 1.9 if columns < 4 else base.PAGE_WIDTH / COLUMNS
-    figure, words = base.panel_grid(
-        dict.fromkeys(range(rows), "closed faces accepted"),
-        dict.fromkeys(range(columns), ""),
-        draw,
-        (width, rows * side + 0.8),
-        layout="compressed",
-        sharex=True,
-        sharey=True,
-    )
+    labels, headings = dict.fromkeys(range(rows), "closed faces accepted"), dict.fromkeys(range(columns), "")
+    size, options = (width, rows * side + 0.8), {"sharex": True, "sharey": True}
+    figure, words = base.panel_grid(labels, headings, draw, size, layout="compressed", **options)
     lines = {label: line for axes in figure.axes for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     ncols = 2 if width == base.COLUMN_WIDTH else 4
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=ncols, handlelength=3)
@@ -90,17 +79,16 @@ def _panel(results: Results, axes: Axes, cells: pd.DataFrame, methods: Sequence[
     axes.set_aspect("equal")
     axes.axline((0, 0), slope=1, color="black", alpha=0.3, linewidth=0.8)
     axes.axhline(0.95, color="black", alpha=base.SOFT, linewidth=0.8, linestyle=":")
-    words, is_empty = [], True
+    words = []
     for (colour, dashes), method in zip(STYLES, methods, strict=False):
         name, drawn = method_name(method), cells[cells["method"] == method]
         scores = base.cell_scores(results, drawn)
         if isinstance(scores, str):
             words.append(f"{name} {scores}")
             continue
-        is_empty = False
         words.append(f"{name} {drawn[AUROC.name].iloc[0]:.{AUROC.decimals}f}")
         axes.plot(*curve(*base.grouped(scores)), color=colour, linestyle=dashes, linewidth=1.2, label=name)
-    if is_empty:
+    if not axes.get_legend_handles_labels()[0]:
         base.placeholder(axes, "no scores")
     else:
         axes.set(xlim=(0, 1), ylim=(0, 1.01))

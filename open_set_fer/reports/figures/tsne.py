@@ -41,9 +41,8 @@ def embedding_figures(results: Results) -> Iterator[base.ReportFigure]:
     """Figure 7 of each data set: the first choice of open classes, and its lowest seed, with the most panels."""
     for dataset in results.datasets:
         cells = _drawn_cells(results, dataset)
-        read = {
-            method: _faces(results, run_id) for method, run_id in zip(cells["method"], cells["run_id"], strict=True)
-        }
+        runs = zip(cells["method"], cells["run_id"], strict=True)
+        read = {method: _faces(results, run_id) for method, run_id in runs}
         if faces := {method: given for method, given in read.items() if given is not None}:
             yield _figure(results, dataset, cells.iloc[0], faces)
 
@@ -102,10 +101,8 @@ def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[st
     figure, sentences = base.panel_grid({"": ""}, headings, draw, (base.PAGE_WIDTH, 3.6))
     marks = [("o", colour, name) for name, colour in (colours or {"closed": GREY}).items()]
     marks.append(("x", OPEN_RED, f"open: {opened}"))
-    handles = [
-        Line2D([], [], marker=mark, color=colour, label=name, markersize=4.5, linestyle="")
-        for mark, colour, name in marks
-    ]
+    style: dict[str, Any] = {"markersize": 4.5, "linestyle": ""}
+    handles = [Line2D([], [], marker=mark, color=colour, label=name, **style) for mark, colour, name in marks]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     total, name = max(given.total for given in faces.values()), dataset_name(dataset)
     count = f"{FACES} of {total} test faces, drawn at random" if total > FACES else f"All {total} test faces"

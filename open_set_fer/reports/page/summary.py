@@ -23,7 +23,6 @@ class Mean:
 
     @property
     def values(self) -> list[float]:
-        """The finished choices' means over seeds."""
         return [choice.value for choice in self.choices if choice.value is not None]
 
     @property
@@ -60,14 +59,7 @@ class SummaryRow:
 
     @property
     def name(self) -> str:
-        """The method's name as its paper writes it."""
         return method_name(self.method) + self.mark
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Key that puts the best mean first, means over fewer choices behind, and methods without a mean last."""
-        first = self.means[0]
-        return (2, 0.0) if first.entry.value is None else (int(not first.is_comparable), -first.entry.value)
 
 
 @dataclass(frozen=True)
@@ -86,16 +78,6 @@ class Summary:
     below_names: str
     below: str
     controls: list[str]
-
-    @property
-    def name(self) -> str:
-        """The data set's proper name."""
-        return dataset_name(self.dataset)
-
-    @property
-    def has_controls(self) -> bool:
-        """Whether a method has a control, or lacks one."""
-        return any(row.controls for row in self.standings)
 
 
 def summaries(results: Results) -> list[Summary]:
@@ -117,7 +99,8 @@ def _summary(results: Results, dataset: str) -> Summary:
         )
         for method in methods
     ]
-    rows.sort(key=lambda row: row.rank)
+    values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
+    rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
     low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
     return Summary(
         dataset,
@@ -165,15 +148,11 @@ def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
 def _finding(rows: list[SummaryRow], dataset: str) -> str:
     full = [(row, row.means[0].entry) for row in rows if row.means[0].is_comparable]
     if not full:
-        return (
-            f"{dataset_name(dataset)}: no method has finished every choice of open classes, so the means are not "
-            "comparable."
-        )
+        reason = "no method has finished every choice of open classes"
+        return f"{dataset_name(dataset)}: {reason}, so the means are not comparable."
     first, best = full[0]
     text = f"{dataset_name(dataset)}: {first.name} has the highest mean AUROC, {best.text}"
-    if len(full) > 1:
-        second, mean = full[1]
-        text += f"; the next is {second.name} with {mean.text}"
+    text += "".join(f"; the next is {second.name} with {mean.text}" for second, mean in full[1:2])
     by_label = {row.method: mean for row, mean in full}
     ours, baseline = by_label.get("ours"), by_label.get("baseline")
     if ours is None or baseline is None or ours.value is None or baseline.value is None:
@@ -181,10 +160,8 @@ def _finding(rows: list[SummaryRow], dataset: str) -> str:
     gap = ours.value - baseline.value
     weak = f"; by its control it is not informative ({MARK})" * any(row.method == "ours" and row.mark for row in rows)
     relation = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
-    return (
-        f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} "
-        f"{method_name('baseline')} ({baseline.text}){weak}."
-    )
+    other = f"{method_name('baseline')} ({baseline.text})"
+    return f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} {other}{weak}."
 
 
 def _basis(rows: list[SummaryRow]) -> str:
@@ -206,16 +183,16 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
     low = done[done[AUROC.name] < 0.5]
     if low.empty:
         return ""
-    by_method = {str(method): values for method, values in low.groupby("method", sort=False)[AUROC.name]}
+    by_method = low.groupby("method", sort=False)[AUROC.name].agg(["size", "min"])
     counts = [
-        f"{method_name(method)} ({len(values)} of {(done['method'] == method).sum()} cells, lowest {values.min():.3f})"
-        for method, values in by_method.items()
+        f"{method_name(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
+        for method, size, lowest in by_method.itertuples()
     ]
     text = (
         f"Below 0.5: {', '.join(counts)}. An AUROC below 0.5 means that open faces got lower unknown scores than "
         "closed ones: the method ranked them in reverse. Close to 0.5 it is chance; far below, the order is reversed."
     )
-    label_based = [method for method in by_method if results.states(method, "label_based")]
+    label_based = [str(method) for method in by_method.index if results.states(str(method), "label_based")]
     return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 

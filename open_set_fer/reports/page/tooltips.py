@@ -31,10 +31,8 @@ class Tooltips:
 
     def __init__(self, results: Results, ui: str) -> None:
         self._experiment, self._ui = results.experiment_id, ui
-        self._groups = {
-            name: group_cells(cells[cells["status"] == FINISHED])
-            for name, cells in ((name, results.of(name)) for name in results.datasets)
-        }
+        done = results.cells[results.cells["status"] == FINISHED]
+        self._groups = {name: group_cells(done[done["dataset"] == name]) for name in results.datasets}
 
     def about(self, table: Table, entry: Entry) -> tuple[str, str, str]:
         """Link to the runs of an entry, its tooltip, its difference to the published number; each may be ''."""
@@ -53,9 +51,8 @@ class Tooltips:
 
     def method_link(self, dataset: str, method: str) -> str:
         """Link to the runs of a method."""
-        return self._link(
-            [cell for place, cells in self._groups[dataset].items() if place[2] == method for cell in cells]
-        )
+        groups = self._groups[dataset].items()
+        return self._link([cell for place, cells in groups if place[2] == method for cell in cells])
 
     def _link(self, cells: Cells) -> str:
         runs = [str(cell["run_id"]) for cell in cells if pd.notna(cell["run_id"])]
@@ -94,16 +91,12 @@ def _text(entry: Entry, cells: Cells) -> str:
 
 
 def _seed(entry: Entry, seed: int, cell: dict[Any, Any]) -> str:
-    text = f"seed {seed}" + (f": {_displayed(entry, entry.by_seed[seed])}" if seed in entry.by_seed else "")
+    text = f"seed {seed}" + (f": {entry.by_seed[seed]:.{entry.metric.decimals}f}" if seed in entry.by_seed else "")
     low, high = (cell.get(metric.name) for metric in INTERVAL)
     if entry.metric.name == AUROC.name and pd.notna(low) and pd.notna(high):
         text += f" [{low:.3f}, {high:.3f}]"
     accuracy = cell.get("closed_accuracy")
     return text + (f", closed accuracy {accuracy:.3f}" if pd.notna(accuracy) else "")
-
-
-def _displayed(entry: Entry, value: float) -> str:
-    return f"{value:.{entry.metric.decimals}f}"
 
 
 def _difference(table: Table, entry: Entry) -> str:
@@ -112,4 +105,5 @@ def _difference(table: Table, entry: Entry) -> str:
     if published is None or entry.value is None:
         return ""
     sign = "+" if entry.value >= published else "−"
-    return sign + _displayed(entry, abs(round(entry.value - published, entry.metric.decimals)))
+    decimals = entry.metric.decimals
+    return f"{sign}{abs(round(entry.value - published, decimals)):.{decimals}f}"

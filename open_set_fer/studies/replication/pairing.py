@@ -23,18 +23,18 @@ OPEN = "surprise"  # the open class of the released label file
 
 
 @cache
-def _counts(file: str, *index: str) -> pd.Series[int]:
-    return pd.read_csv(Path(__file__).with_name(file)).set_index([*index, "class"])["count"]
+def _counts(file: str) -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name(file)).set_index("class")
 
 
 def released_labels(group: str) -> pd.Series[int]:
     """Faces of a group of the released file ('open test', 'open train', 'closed test') by pseudo label."""
-    return _counts("released_labels.csv", "group").xs(group)
+    return _counts("released_labels.csv").query("group == @group")["count"]
 
 
 def class_counts(dataset: str, split: str) -> pd.Series[int]:
     """Faces of a split by class."""
-    return _counts("class_counts.csv", "dataset", "split").xs((dataset, split))
+    return _counts("class_counts.csv").query("dataset == @dataset and split == @split")["count"]
 
 
 def expected_labels() -> pd.Series[float]:

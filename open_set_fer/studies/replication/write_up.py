@@ -60,17 +60,17 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
 def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, Results | None]:
     """Planned cells of the family 'single' with open (class), labels (pseudo-label setting) and share (noise rate).
 
-    Cells of other settings than own labels are left out if their method did not read the labels: their numbers are
-    those of own labels. Also the results that the cells are from; None before the first measurement.
+    Cells of other settings than own labels are left out if their method did not read the labels. Also the results that
+    the cells are from; None before the first measurement.
     """
-    empty = pd.DataFrame(columns=["dataset", "open", "labels", "share", "method", "seed", "status", AUROC.name])
     try:
         results = load(Tracker(home, profile, create=False))
     except SuiteError:
-        return empty, None
+        results = None
+    if results is None or not (results.cells["protocol"] == "single").any():
+        names = ["dataset", "open", "labels", "share", "method", "seed", "status", AUROC.name]
+        return pd.DataFrame(columns=names), None
     cells = results.cells[results.cells["protocol"] == "single"]
-    if not len(cells):
-        return empty, None
     cells = cells.assign(open=cells["choice"], share=cells["label_share"])
     return cells[(cells["labels"] == "own") | (cells["reads_labels"] != "false")], results
 
@@ -81,8 +81,7 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
     Rows of methods that are planned under both; a setting without a finished cell has no mean.
     """
     whole = cells[((cells["labels"] == "own") | ((cells["labels"] == "released") & (cells["share"] == 1)))]
-    paired = whole.groupby("method")["labels"].nunique() > 1
-    whole = whole[whole["method"].map(paired).astype(bool)]
+    whole = whole[whole.groupby("method")["labels"].transform("nunique") > 1]
     rows = []
     named = whole.assign(protocol="single", open_classes=whole["open"], choice=whole["open"])
     for _, open_class in protocol_order(named):
@@ -130,21 +129,14 @@ def _published_figure() -> Figure:
     colours = {"baseline": "#0072B2", "ours": "#D55E00"}
     for axes, dataset in zip(figure.subplots(1, len(DATASETS), sharey=True), DATASETS, strict=True):
         for method, rows in pairing.published_auroc(dataset).groupby("method", sort=False):
-            axes.scatter(
-                100 * rows["truly_open"],
-                rows["value"],
-                s=22,
-                label=method_name(str(method)),
-                marker=markers[str(method)],
-                color=colours.get(str(method), "0.5"),
-            )
+            style: dict[str, Any] = {"marker": markers[str(method)], "color": colours.get(str(method), "0.5"), "s": 22}
+            axes.scatter(100 * rows["truly_open"], rows["value"], label=method_name(str(method)), **style)
         axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
         axes.set_title(dataset_name(dataset))
     figure.axes[0].set_ylabel("published AUROC")
     figure.supxlabel("truly open among the faces scored as open (%)", fontsize="medium")
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8
-    )
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure
 
 
@@ -152,10 +144,8 @@ def _rate_figure(curve: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for method, rows in curve.groupby("method", sort=False):
-        bars = rows["std"] if rows["std"].notna().all() else None
-        axes.errorbar(
-            rows["share"], rows["mean"], yerr=bars, marker="o", markersize=4, capsize=2, label=method_name(str(method))
-        )
+        style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "label": method_name(str(method))}
+        axes.errorbar(rows["share"], rows["mean"], rows["std"] if rows["std"].notna().all() else None, **style)
     axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
     axes.set(xlabel="fraction of open training-split faces with another image's output", ylabel=AUROC.title)
     axes.legend(frameon=False, fontsize=8)
