@@ -179,25 +179,11 @@ def _difference(dataset: str, family: str, method: str, metric: Metric, cells: p
     gaps = means[:, 1] - means[:, 0]
     better = gaps if metric.higher_is_better else -gaps
     wins, losses = int((better > 0).sum()), int((better < 0).sum())
-    low, high = _interval(gaps)
-    return Difference(
-        dataset,
-        family,
-        method,
-        metric,
-        float(means[:, 0].mean()),
-        float(means[:, 1].mean()),
-        float(gaps.mean()),
-        low,
-        high,
-        wins,
-        len(gaps) - wins - losses,
-        losses,
-        float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
-        len(gaps),
-        len(cells),
-        int((cells["cell_key_a"] == cells["cell_key_b"]).sum()),
-    )
+    ties, p_value = len(gaps) - wins - losses, float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    first, second, gap = float(means[:, 0].mean()), float(means[:, 1].mean()), float(gaps.mean())
+    (low, high), same = _interval(gaps), int((cells["cell_key_a"] == cells["cell_key_b"]).sum())
+    counts = (wins, ties, losses, p_value, len(gaps), len(cells), same)
+    return Difference(dataset, family, method, metric, first, second, gap, low, high, *counts)
 
 
 def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float | None, float | None]:

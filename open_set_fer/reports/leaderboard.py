@@ -81,8 +81,7 @@ def leaderboard(cells: list[CellResult]) -> Leaderboard:
     first = frame.drop_duplicates("cell_key")
     ranked = first.loc[[not cell.is_shift for cell in first["result"]]]
     boards = [_board(board) for _, board in ranked.groupby(["dataset", "family"], sort=False)]
-    boards = sorted(boards, key=lambda board: _order(board["dataset"].iloc[0], board["family"].iloc[0]))
-    return Leaderboard(boards, _shared(frame), _listed(pd.concat(left_out)))
+    return Leaderboard(sorted(boards, key=_order), _shared(frame), _listed(pd.concat(left_out)))
 
 
 def _row(cell: CellResult) -> dict[str, object]:
@@ -150,24 +149,21 @@ def _shared(cells: pd.DataFrame) -> pd.DataFrame:
 def _shared_row(computations: pd.DataFrame) -> dict[str, str]:
     results: list[CellResult] = list(computations["result"])
     gap = max(largest_gap(a, b) for a in results for b in results)
-    values = zip(computations["source"], computations["auroc"], strict=True)
-    differing = [
-        f"{name} {', '.join(texts)}"
-        for name in CIRCUMSTANCES
-        if len(texts := list(dict.fromkeys(cell.tags.get(name, "unknown") for cell in results))) > 1
-    ]
+    areas = zip(computations["source"], computations["auroc"], strict=True)
+    texts = {name: list(dict.fromkeys(c.tags.get(name, "unknown") for c in results)) for name in CIRCUMSTANCES}
+    differing = [f"{name} {', '.join(values)}" for name, values in texts.items() if len(values) > 1]
     return {
         "cell": computations["title"].iloc[0],
-        "AUROC": "; ".join(f"{source}: {value:.6f}" for source, value in values),
+        "AUROC": "; ".join(f"{source}: {value:.6f}" for source, value in areas),
         "agreement": "equal" if gap == 0 else "within 1e-6" if gap <= CLOSE else "differs",
         "largest difference of a metric": f"{gap:.2g}",
         "what differs otherwise": "; ".join(differing) or "nothing that is logged",
     }
 
 
-def _order(dataset: str, family: str) -> tuple[str, int, str]:
-    first = family.partition(",")[0]
-    return dataset, FAMILY_ORDER.index(first) if first in FAMILY_ORDER else len(FAMILY_ORDER), family
+def _order(board: pd.DataFrame) -> tuple[str, int, str]:
+    dataset, family = board.iloc[0][["dataset", "family"]]
+    return dataset, [*FAMILY_ORDER, first := family.partition(",")[0]].index(first), family
 
 
 def _board(cells: pd.DataFrame) -> pd.DataFrame:

@@ -76,10 +76,10 @@ def _lock(place: Path) -> filelock.BaseFileLock:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raise SuiteError unless the folder is absent, empty or a report and nothing else."""
+    """Raise SuiteError unless the folder is absent, empty or a report, with what TeX made of it, and nothing else."""
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     names.discard(f"{MARKER}.lock")  # of an older version
-    others = names - {MARKER, PAGE, PAPER, "tables", "figures"}
+    others = {name for name in names if not name.startswith("paper.")} - {MARKER, PAGE, "tables", "figures"}
     if names and (others or MARKER not in names):
         reason = f"it holds {min(others)}" if others else f"it has no {MARKER}"
         raise SuiteError(

@@ -1,12 +1,10 @@
-"""From MLflow to one row a cell.
+"""From MLflow to one row a cell: data set, open classes, method label and seed; `cell_key` also covers the settings.
 
-Coordinates (data set, open classes, method label, seed) name a cell of a table; `cell_key` also covers the settings.
-
-- Planned: the latest plan that names the coordinates says which cell_key is shown and under which label
-  (Tracker.planned). One run may serve two labels with equal settings. Of the runs with that key a finished one counts
-  before a failed one; without either the cell is missing, whatever ran with other settings: a warning says so.
-- In no plan (the plan was lost): the newest finished run, else the newest failed one, under the label that it was
-  logged with, unless its run is shown already.
+- Planned: the latest plan says which cell_key is shown and under which label; one run may serve two labels with equal
+  settings. A finished run with that key counts before a failed one; without either the cell is missing, whatever ran
+  with other settings: a warning says so.
+- In no plan (it was lost): the newest finished run, else the newest failed one, under its own label, unless shown
+  already.
 """
 
 from __future__ import annotations

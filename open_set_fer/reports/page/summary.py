@@ -11,7 +11,7 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
 from open_set_fer.reports.tables.build import demonstration, what_it_sees
 from open_set_fer.reports.tables.controls import MARK, control_notes, controls_of, heading_mark
-from open_set_fer.reports.tables.entries import Entry, group_cells, mark_best, row_mean, seed_mean
+from open_set_fer.reports.tables.means import Entry, group_cells, mark_best, row_mean, seed_mean
 
 
 @dataclass(frozen=True)
@@ -89,29 +89,15 @@ def _summary(results: Results, dataset: str) -> Summary:
     cells = results.of(dataset)
     methods = results.methods(dataset)
     columns = _columns(cells, methods)
-    rows = [
-        SummaryRow(
-            method,
-            [column[method] for column in columns.values()],
-            what_it_sees(results, method),
-            heading_mark(results, dataset, method),
-            _controls(results, dataset, method),
-        )
-        for method in methods
-    ]
+    marks = {method: heading_mark(results, dataset, method) for method in methods}
+    controls = {method: _controls(results, dataset, method) for method in methods}
+    means = {method: [column[method] for column in columns.values()] for method in methods}
+    rows = [SummaryRow(m, means[m], what_it_sees(results, m), marks[m], controls[m]) for m in methods]
     values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
     rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
-    low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
-    return Summary(
-        dataset,
-        list(columns),
-        rows,
-        _finding(rows, dataset),
-        _basis(rows) + demonstration(results, dataset),
-        ", ".join(map(method_name, low)),
-        _below(results, cells),
-        control_notes(results, dataset, methods),
-    )
+    low = ", ".join(map(method_name, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
+    basis, notes = _basis(rows) + demonstration(results, dataset), control_notes(results, dataset, methods)
+    return Summary(dataset, list(columns), rows, _finding(rows, dataset), basis, low, _below(results, cells), notes)
 
 
 def _columns(cells: pd.DataFrame, methods: list[str]) -> dict[str, dict[str, Mean]]:

@@ -12,7 +12,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_li
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.entries import PRINTED, Entry, group_cells
+from open_set_fer.reports.tables.means import PRINTED, Entry, group_cells
 from open_set_fer.reports.tables.text import printed_value
 
 MOST_RUNS = 24  # runs that a link names; beyond it the link searches by data set and method

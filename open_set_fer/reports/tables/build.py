@@ -19,22 +19,8 @@ from open_set_fer.reports.data.names import dataset_name, limit_notes, method_na
 from open_set_fer.reports.data.paper import unreadable_note
 from open_set_fer.reports.data.results import Results, method_order, protocol_order
 from open_set_fer.reports.data.statistics import Comparison, compare, sentences
-from open_set_fer.reports.tables import wording
+from open_set_fer.reports.tables import means, wording
 from open_set_fer.reports.tables.controls import control_blocks, heading_mark
-from open_set_fer.reports.tables.entries import (
-    NOT_MEASURED,
-    PARTIAL,
-    PRINTED,
-    TEXTS,
-    Block,
-    Entry,
-    Groups,
-    Row,
-    group_cells,
-    metric_block,
-    metric_rows,
-    seed_mean,
-)
 from open_set_fer.reports.tables.published import paper_blocks
 from open_set_fer.reports.tables.specs import SHIFTED, SIDE, TABLES, TableSpec
 
@@ -61,7 +47,7 @@ class Table:
     dataset: str
     state: str
     headings: Mapping[str, str]
-    blocks: list[Block]
+    blocks: list[means.Block]
     notes: list[str]
     provenance_notes: list[str] = field(default_factory=list)
     groups_of: Mapping[str, str] = field(default_factory=dict)
@@ -93,9 +79,9 @@ class Table:
         shown = groupby(groups[column] for column in columns) if len(set(groups)) > 1 else ()
         return [(group, len(list(same))) for group, same in shown]
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[means.Entry]:
         """Measured entries in reading order."""
-        return (entry for block in self.blocks for entry in block.entries if entry.status != PRINTED)
+        return (entry for block in self.blocks for entry in block.entries if entry.status != means.PRINTED)
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -103,7 +89,7 @@ def all_tables(results: Results) -> list[Table]:
     tables: list[Table] = []
     for dataset in dict.fromkeys([*results.datasets, *results.shifted["dataset"]]):
         cells = results.of(dataset)
-        groups = group_cells(cells)
+        groups = means.group_cells(cells)
         for spec in TABLES:
             subjects = cells["method"].map(spec.is_subject).astype(bool) & cells["protocol"].isin(spec.families)
             if rows := protocol_order(cells[subjects]):
@@ -117,7 +103,7 @@ def all_tables(results: Results) -> list[Table]:
 
 
 def _table(
-    results: Results, spec: TableSpec, dataset: str, methods: list[str], cells: pd.DataFrame, blocks: list[Block]
+    results: Results, spec: TableSpec, dataset: str, methods: list[str], cells: pd.DataFrame, blocks: list[means.Block]
 ) -> Table:
     marks = {method: mark for method in methods if (mark := heading_mark(results, dataset, method))}
     return Table(
@@ -137,7 +123,7 @@ def _table(
 
 
 def _stacked_table(
-    results: Results, dataset: str, spec: TableSpec, groups: Groups, rows: list[tuple[str, str]]
+    results: Results, dataset: str, spec: TableSpec, groups: means.Groups, rows: list[tuple[str, str]]
 ) -> Table:
     if results.labels not in (None, "own", "released"):  # the paper has no table of other pseudo-label settings
         spec = replace(spec, reference="", published="none")
@@ -147,7 +133,7 @@ def _stacked_table(
     cells = cells[in_rows & cells["method"].isin(methods)]
     kind = "control " * (results.labels in CONTROLS)
     metrics = [replace(metric, title=kind + metric.title) if metric == AUROC else metric for metric in MAIN_METRICS]
-    blocks = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in metrics]
+    blocks = [means.metric_block(metric, groups, rows, methods, spec.has_mean) for metric in metrics]
     table = _table(results, spec, dataset, methods, cells, blocks)
     notes = [note for block in blocks for note in wording.coverage_notes(block, methods)]
     notes += wording.bold_notes(blocks, has_groups=len(set(table.groups_of.values())) > 1)
@@ -172,15 +158,15 @@ def _stacked_table(
 
 def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
     """Closed faces with a shift, without open faces: nothing is marked as best."""
-    groups, rows = group_cells(cells), protocol_order(cells)
+    groups, rows = means.group_cells(cells), protocol_order(cells)
     methods = results.in_blocks(method_order(cells["method"]))
-    blocks = [metric_rows(metric, groups, rows, methods) for metric in (SHIFT_AUROC, SHIFT_ACCEPTED)]
+    blocks = [means.metric_rows(metric, groups, rows, methods) for metric in (SHIFT_AUROC, SHIFT_ACCEPTED)]
     notes = [wording.SHIFT_NOTE, *wording.sees_notes(results, methods), *limit_notes(methods)]
     table = _table(results, SHIFTED, dataset, methods, cells, blocks)
     return replace(table, headings={method: method_name(method) for method in methods}, notes=notes, marks={})
 
 
-def _side_table(results: Results, dataset: str, family: str, groups: Groups) -> Table:
+def _side_table(results: Results, dataset: str, family: str, groups: means.Groups) -> Table:
     """A block a choice of open classes, with a row a method and a column a measurement."""
     cells, methods = results.of(dataset), results.methods(dataset)
     cells = cells[cells["protocol"] == family]
@@ -189,14 +175,16 @@ def _side_table(results: Results, dataset: str, family: str, groups: Groups) -> 
     table = _table(results, SIDE, dataset, methods, cells, [])
     for _, open_classes in protocol_order(cells):
         places = {m: (family, open_classes, m) for m in methods if (family, open_classes, m) in groups}
-        rows = [Row(table.headings[m], [seed_mean(groups, place, x) for x in metrics]) for m, place in places.items()]
-        table.blocks.append(Block(open_classes, rows, open_classes))
+        entries = {m: [means.seed_mean(groups, place, x) for x in metrics] for m, place in places.items()}
+        rows = [means.Row(table.headings[m], own) for m, own in entries.items()]
+        table.blocks.append(means.Block(open_classes, rows, open_classes))
     for entry in table.entries():
-        entry.mark, entry.show_std = "‡" if entry.status == PARTIAL else "", False
+        entry.mark, entry.show_std = "‡" if entry.status == means.PARTIAL else "", False
     statuses = {entry.status for entry in table.entries()}
     notes = [wording.SIDE_NOTE, *table.notes]
-    notes += ["‡ fewer seeds than planned."] * (PARTIAL in statuses)
-    notes += [f"{TEXTS[NOT_MEASURED]}: the method has no such measurement."] * (NOT_MEASURED in statuses)
+    notes += ["‡ fewer seeds than planned."] * (means.PARTIAL in statuses)
+    lack = f"{means.TEXTS[means.NOT_MEASURED]}: the method has no such measurement."
+    notes += [lack] * (means.NOT_MEASURED in statuses)
     return replace(
         table,
         name=f"{SIDE.name}_{slug(dataset)}_{slug(family)}{_setting(results, '_{0}')}",

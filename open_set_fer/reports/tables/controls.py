@@ -16,7 +16,7 @@ from open_set_fer.benchmark.evaluation.metrics import AUROC, Metric
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, REFERENCE, SHARES, Regime
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
-from open_set_fer.reports.tables.entries import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
+from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
 
 MARK = "§"  # behind the name of a method whose control says that it is not informative
 CONTROL_AUROC = Metric("control_auroc", f"control {AUROC.title}", higher_is_better=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.entries import Block, Entry
+from open_set_fer.reports.tables.means import Block, Entry
 
 COLUMN_LETTERS, PAGE_LETTERS = 64, 120
 """Letters in a row of a float one column wide, and of a float as wide as the page, each about 4 pt at \\small."""
@@ -19,29 +19,13 @@ HEAD_LETTERS, LABEL_LETTERS, BLOCK_LETTERS = 12, 28, 30
 """Letters of a line of a column's heading, a row's label and a block's heading."""
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
-_ESCAPED = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"$\pm$",
-        "—": "---",
-        "·": r"$\cdot$",
-        "†": r"$^\dagger$",
-        "‡": r"$^\ddagger$",
-        "§": r"\textsuperscript{\S}",
-        "λ": r"$\lambda$",
-        "χ": r"$\chi$",
-        "²": r"$^2$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        **{character: f"{{{character}}}" for character in "[*"},  # bare ones behind \\ would be its arguments
-    }
-)
+_SIGNS = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$", "§": r"\textsuperscript{\S}", "λ": r"$\lambda$", "χ": r"$\chi$", "²": r"$^2$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "*": "{*}",  # bare, behind \\, they would be its arguments
+}  # fmt: skip
+_ESCAPED = str.maketrans(_SIGNS | {character: f"\\{character}" for character in "&%$#_{}"})
 
 
 def latex_escape(text: str) -> str:
@@ -51,9 +35,8 @@ def latex_escape(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Floats for a document with \\usepackage{booktabs,graphicx}.
+    """Floats one column (table) or a page wide (table*); columns and rows that fit neither follow in further floats.
 
-    One column wide (table) or as wide as the page (table*). Columns and rows that fit neither follow in further floats.
     The provenance notes are comments at the file's top.
     """
     parts = _parts(table)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from open_set_fer.benchmark.evaluation.metrics import MAIN_METRICS, Metric
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.paper import DATASET_OF_FAMILY, USUAL_DATASET, paper_rows, paper_value
-from open_set_fer.reports.tables.entries import PRINTED, Block, Entry, Row, mark_best
+from open_set_fer.reports.tables.means import PRINTED, Block, Entry, Row, mark_best
 
 
 def paper_blocks(

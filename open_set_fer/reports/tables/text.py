@@ -12,7 +12,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.reports.data.paper import paper_rows, paper_value
 from open_set_fer.reports.data.results import FACTS, FAILED, Results
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.entries import NOT_ASKED, Entry
+from open_set_fer.reports.tables.means import NOT_ASKED, Entry
 
 NUMBER_COLUMNS = [
     *("table", "dataset", "protocol", "open_classes", "method", "metric", "value", "std", "n_seeds", "n_cells"),
@@ -63,9 +63,8 @@ def _markdown_entry(entry: Entry) -> str:
 def to_frame(table: Table) -> pd.DataFrame:
     """The numbers at full precision, a row a number; in the wide layout rows and columns as displayed.
 
-    value, std over n_seeds; n_cells of n_planned cells finished; paper: the published number for the same data set;
-    sees: one face at a time, or the pool; not_informative: below label-loss in the control, whose own rows are of
-    metric control_auroc. Texts are as spreadsheet_safe gives them.
+    n_cells of n_planned cells finished; paper: the published number for the same data set; not_informative: below
+    label-loss in the control, whose own rows are of metric control_auroc. Texts are as spreadsheet_safe gives them.
     """
     if table.spec.layout == "wide":
         return spreadsheet_safe(_wide_frame(table))
@@ -112,8 +111,5 @@ def cells_frame(results: Results) -> pd.DataFrame:
 
 
 def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with an apostrophe before every text that a spreadsheet would compute, such as `=1+1`.
-
-    Labels and errors come from users' files; numbers, negative ones too, stay numbers.
-    """
+    """The frame with an apostrophe before every text (not number) that a spreadsheet would compute, such as `=1+1`."""
     return frame.map(lambda x: "'" + x if isinstance(x, str) and x.startswith(FORMULA_STARTS) else x)

@@ -1,7 +1,6 @@
-"""Builds the tables in the paper's own layout: both metrics side by side, its data sets in one table.
+"""Builds the tables in the paper's own layout: both metrics side by side, its data sets in one table, no deviations.
 
-They show means without deviations, of the paper's methods. Tables 4 and 5, which the paper prints for RAF-DB alone,
-have its numbers in further columns.
+Tables 4 and 5, which the paper prints for RAF-DB alone, have its numbers in further columns.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import PRINTED_AS, USUAL_DATASET, paper_rows, paper_value, unreadable_note
 from open_set_fer.reports.data.results import MISSING, Results, method_order, protocol_order
 from open_set_fer.reports.tables.build import Table, demonstration
-from open_set_fer.reports.tables.entries import PRINTED, Block, Entry, Row, group_cells, mark_best, metric_block
+from open_set_fer.reports.tables.means import PRINTED, Block, Entry, Row, group_cells, mark_best, metric_block
 from open_set_fer.reports.tables.specs import WIDE_TABLES, TableSpec
 from open_set_fer.reports.tables.wording import coverage_notes, state
 

@@ -8,7 +8,7 @@ from open_set_fer.benchmark.protocols.pseudo_labels import Labels
 from open_set_fer.reports.data.names import limit_notes, method_name
 from open_set_fer.reports.data.results import FAILED, MISSING, Results
 from open_set_fer.reports.tables.controls import control_notes
-from open_set_fer.reports.tables.entries import PARTIAL, Block, Entry, Row
+from open_set_fer.reports.tables.means import PARTIAL, Block, Entry, Row
 
 BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says "

@@ -127,7 +127,8 @@ def test_a_table_has_the_control_beside_its_numbers(made, results, table):
     control, true, other = table.blocks[2:5]
     assert control.heading == "Positive control, 20% of labels flipped: AUROC (higher is better)"
     texts = {
-        row.label: dict(zip(list(table.headings), (e.text + e.mark for e in row.entries), strict=True)) for row in control.rows
+        row.label: dict(zip(table.headings, (e.text + e.mark for e in row.entries), strict=True))
+        for row in control.rows
     }
     ours = controls_of(results, "ferplus", "ours")[0]
     assert texts["the method"] == {
