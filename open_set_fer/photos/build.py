@@ -1,5 +1,4 @@
-"""Detectors for photographs, built from a method: fitted scorer, threshold on held-out known faces, rule for
-cropping."""
+"""Detectors for photographs, built from a method: fitted scorer, threshold on held-out faces, rule for cropping."""
 
 from __future__ import annotations
 

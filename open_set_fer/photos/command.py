@@ -201,10 +201,7 @@ def _files(names: list[str], out_folder: Path) -> Iterator[str]:
 
 
 def _predict(detector: Detector, name: str, out_folder: Path, taken: set[Path]) -> dict[str, Any]:
-    """Faces of one photograph and the path of its annotated picture, or the error of an unreadable file.
-
-    taken: paths that no annotated picture may have; the new one is added.
-    """
+    """Faces of a photograph and the path of its annotated picture, which is added to those taken; or the error."""
     from open_set_fer.photos.detect import annotated, detect_faces
     from open_set_fer.photos.find import read_photo
 

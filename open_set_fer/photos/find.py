@@ -1,7 +1,6 @@
 """Detection of faces in photographs by dlib's frontal face detector, and their crops.
 
-A network needs faces cropped as in its data set. The detected box is therefore widened and moved by a rule that is
-measured on training faces of the data set (`measure_rule`).
+A network needs faces cropped as in its data set: a rule measured on training faces widens and moves the detected box.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
@@ -61,6 +62,9 @@ def render(tracker: Tracker, out: Path, ui: str = "", clip: pd.DataFrame | None 
         place.parent.mkdir(parents=True, exist_ok=True)
         with _lock(place), whole_folder(place) as folder:
             _render(results, folder, ui, clip, _studies(place, results.profile))
+            for path in place.glob("paper.*"):  # what TeX made of it
+                if path.name != PAPER:
+                    shutil.copy2(path, folder)
     except OSError as error:
         raise SuiteError(
             f"the report cannot be written to {out}: {error.filename or out}: {error.strerror}",

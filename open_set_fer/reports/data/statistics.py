@@ -136,17 +136,10 @@ def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) 
     wilcoxon = scikit_posthocs.posthoc_wilcoxon(long, "value", "method", zero_method="zsplit", p_adjust="holm")
     several = len(ranks) > 2
     nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(ordered.reset_index(drop=True)) if several else None
-    return Comparison(
-        [str(label) for label in means.index.get_level_values("choice")],
-        seeds,
-        dict(ranks),
-        _friedman(values) if several else None,
-        critical_difference(len(ranks), len(means)) if several else None,
-        nemenyi,
-        _pairs(ordered, wilcoxon, nemenyi),
-        left_out,
-        pools,
-    )
+    blocks = [str(label) for label in means.index.get_level_values("choice")]
+    test, gap = (_friedman(values), critical_difference(len(ranks), len(means))) if several else (None, None)
+    pairs = _pairs(ordered, wilcoxon, nemenyi)
+    return Comparison(blocks, seeds, dict(ranks), test, gap, nemenyi, pairs, left_out, pools)
 
 
 def _friedman(values: NDArray[np.float64]) -> Test:

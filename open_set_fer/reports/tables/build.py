@@ -1,7 +1,6 @@
-"""Builds the tables of results, one a data set; wide.py builds those in the paper's own layout.
+"""Builds the tables of results, one a data set, as blocks of rows; wide.py builds those in the paper's own layout.
 
-A table is a list of blocks of rows. Metrics are stacked as blocks so that the width depends on the methods alone; the
-paper's published numbers are blocks of their own. latex.py and text.py write tables.
+Metrics are stacked as blocks so that the width depends on the methods alone. latex.py and text.py write tables.
 """
 
 from __future__ import annotations
@@ -106,20 +105,13 @@ def _table(
     results: Results, spec: TableSpec, dataset: str, methods: list[str], cells: pd.DataFrame, blocks: list[means.Block]
 ) -> Table:
     marks = {method: mark for method in methods if (mark := heading_mark(results, dataset, method))}
-    return Table(
-        spec,
-        f"{spec.name}_{slug(dataset)}{_setting(results, '_{0}')}",
-        spec.title + _setting(results, ", {1}"),
-        dataset,
-        wording.state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
-        + demonstration(results, dataset),
-        {method: method_name(method) + marks.get(method, "") for method in methods},
-        blocks,
-        wording.method_notes(results, dataset, methods),
-        wording.warnings(results, dataset, methods),
-        {method: what_it_sees(results, method) for method in methods},
-        marks,
-    )
+    name, title = f"{spec.name}_{slug(dataset)}{_setting(results, '_{0}')}", spec.title + _setting(results, ", {1}")
+    text = wording.state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
+    text += demonstration(results, dataset)
+    headings = {method: method_name(method) + marks.get(method, "") for method in methods}
+    notes, provenance = (make(results, dataset, methods) for make in (wording.method_notes, wording.warnings))
+    sees = {method: what_it_sees(results, method) for method in methods}
+    return Table(spec, name, title, dataset, text, headings, blocks, notes, provenance, sees, marks)
 
 
 def _stacked_table(

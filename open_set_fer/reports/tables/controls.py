@@ -1,7 +1,6 @@
 """The positive control of label-based methods: how well a method finds labels that are known to be wrong.
 
-A control needs no open face. It compares a method with `label-loss`, which trains nothing, on the same cells: the same
-open classes left out, the same seeds, the same flipped labels. Tables, the summary and docs/replication.md use it.
+It compares a method with `label-loss`, which trains nothing, on the same open classes, seeds and flipped labels.
 """
 
 from __future__ import annotations

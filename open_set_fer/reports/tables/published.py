@@ -15,8 +15,7 @@ def paper_blocks(
 ) -> list[Block]:
     """The paper's rows for the data set, or for the paper's data set, marked as another one.
 
-    rows: (family, open classes) of the table. shared_only: only the paper's rows that are in `rows` and have a number
-    of every method; else of any. published_as: methods' names in paper_results.csv.
+    shared_only: only the paper's rows that are in `rows` and have a number of every method; else of any.
     """
     names = {method: published_as.get(method, method) for method in methods}
     classes = {part for _, open_classes in rows for part in open_classes.split("+")}

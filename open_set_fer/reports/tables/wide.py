@@ -49,17 +49,10 @@ def _table(results: Results, spec: TableSpec) -> Table | None:
     states = list(dict.fromkeys(section.state for section in sections))
     by_dataset = [f"{dataset_name(section.dataset)}: {section.state}" for section in sections]
     headings, groups = _headings(spec, methods)
-    return Table(
-        spec,
-        spec.name,
-        spec.title,
-        " and ".join(dataset_name(section.dataset) for section in sections),
-        states[0] if len(states) == 1 else " ".join(by_dataset),
-        headings,
-        [block for section in sections for block in section.blocks],
-        _notes(spec, sections, present),
-        groups_of=groups,
-    )
+    names = " and ".join(dataset_name(section.dataset) for section in sections)
+    text = states[0] if len(states) == 1 else " ".join(by_dataset)
+    blocks, notes = [block for section in sections for block in section.blocks], _notes(spec, sections, present)
+    return Table(spec, spec.name, spec.title, names, text, headings, blocks, notes, groups_of=groups)
 
 
 def _datasets(spec: TableSpec, present: list[str]) -> list[str]:

@@ -1,8 +1,4 @@
-"""Conditions under which `ours-plus` is of use: ours_plus.md, from the cells of the profile `ours-plus-study`.
-
-Each row is a kind of pool: with more or fewer open faces, without any, compared with other closed faces, or of closed
-faces with a shift. Missing cells are counted, with the command that computes them.
-"""
+"""Conditions under which `ours-plus` is of use: ours_plus.md, a row a kind of pool of the profile `ours-plus-study`."""
 
 from __future__ import annotations
 
@@ -93,14 +89,9 @@ def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float], plan
     """Finished cells of one method on one kind of pool, of `planned` seeds."""
     done = cells[cells["status"] == FINISHED]
     cells_tested = [cell for cell in done.to_dict("records") if cell["run_id"] in held_out]
-    return Arm(
-        planned,
-        list(done[AUROC.name]),
-        list(1 - done[FPR_AT_TPR95.name]),
-        [_untested(results, cell) if cell["notes"] else cell[AUROC.name] for cell in cells_tested],
-        [held_out[cell["run_id"]] for cell in cells_tested],
-        sum(bool(cell["notes"]) for cell in cells_tested),
-    )
+    untested = [_untested(results, cell) if cell["notes"] else cell[AUROC.name] for cell in cells_tested]
+    areas, fell_back = [held_out[c["run_id"]] for c in cells_tested], sum(bool(c["notes"]) for c in cells_tested)
+    return Arm(planned, list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), untested, areas, fell_back)
 
 
 def _untested(results: Results, cell: dict[Hashable, Any]) -> float:

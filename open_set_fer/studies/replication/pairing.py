@@ -2,10 +2,9 @@
 
 The authors' notebook (repository zyh-uaiaaaa/Open-Set-FER, commit 02efdb0, predict_pseudo_labels.ipynb) collects the
 closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open
-face of the train split so has the output of a training image drawn at random, of any class. What follows here uses two
-small files: `released_labels.csv` (predicted_labels_open0.txt, surprise open, counted by group and pseudo label) and
-`class_counts.csv` (faces by split and class; RAF-DB's as published, FERPlus' as this suite reads the majority of
-votes).
+face of the train split so has the output of a training image drawn at random, of any class. `released_labels.csv` is
+predicted_labels_open0.txt (surprise open), counted; `class_counts.csv` has RAF-DB's faces as published and FERPlus' as
+this suite reads the majority of votes.
 """
 
 from __future__ import annotations

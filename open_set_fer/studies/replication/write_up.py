@@ -1,8 +1,4 @@
-"""Foundations of the published numbers: replication.md, from two small files, the paper's tables and MLflow.
-
-The first half needs no run: the released label file and the published tables (`pairing.py`). The second half has this
-suite's measurements under the pseudo-label settings; the page names what is missing.
-"""
+"""Foundations of the published numbers: replication.md, of which only the second half needs runs."""
 
 from __future__ import annotations
 
