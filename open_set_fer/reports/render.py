@@ -117,13 +117,8 @@ def _render(results: Results, folder: Path, ui: str, clip: pd.DataFrame | None, 
         (tables_folder / "leaderboard.md").write_text(board.to_markdown(), "utf-8")
         board.to_frame().to_csv(tables_folder / "leaderboard.csv", index=False)
     first = results.under(results.regimes[0])
-    figures = [
-        *(clip_figures(first, clip) if clip is not None else ()),
-        *all_figures(first),
-        *label_figures(results),
-        *embedding_figures(first),
-        *sweep_figures(first),
-    ]
+    paper = [*all_figures(first), *label_figures(results), *embedding_figures(first), *sweep_figures(first)]
+    figures = [*(clip_figures(first, clip) if clip is not None else ()), *paper]
     not_drawn = [*([] if clip is not None else lacking_clip(first)), *lacking_features(first)]
     for figure in figures:
         figure.save(figures_folder)

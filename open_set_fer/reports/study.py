@@ -53,10 +53,9 @@ def study_report(optuna_study: optuna.Study, out: Path) -> StudyReport:
             earlier.unlink()
         try:
             files += _save(draw, folder / name, study)
+            figures[name] = f"![{FIGURES[name].format(area=study.area, label=study.label)}]({name}.png)"
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             figures[name] = f"not drawn: {str(error).strip().splitlines()[0]}"
-        else:
-            figures[name] = f"![{FIGURES[name].format(area=study.area, label=study.label)}]({name}.png)"
     text = folder / "study.md"
     text.write_text(_text(study, importance, figures), "utf-8")
     return StudyReport(study, folder, [text, *files], importance)

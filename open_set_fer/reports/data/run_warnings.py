@@ -52,12 +52,9 @@ def warnings_on(
     """Warnings on displayed cells with different settings, commits or environments, and on runs that are not shown."""
     done = cells[cells["status"] == FINISHED]
     methods: dict[tuple[str, str], dict[str, None]] = {}  # ordered sets
-    for dataset, method, text in [
-        *_with_cells(_hidden(plan, shown, runs)),
-        *_method_warnings(done),
-        *_dataset_warnings(done),
-        *_with_cells(_outdated(profile, plan, shown, outdated)),
-    ]:
+    not_shown = _with_cells(_hidden(plan, shown, runs))
+    outdated_cells = _with_cells(_outdated(profile, plan, shown, outdated))
+    for dataset, method, text in [*not_shown, *_method_warnings(done), *_dataset_warnings(done), *outdated_cells]:
         methods.setdefault((dataset, text), {})[method] = None
     return tuple(Warn(dataset, tuple(concerned), text) for (dataset, text), concerned in methods.items())
 

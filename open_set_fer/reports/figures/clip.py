@@ -63,12 +63,13 @@ def _images_by_class(clip: pd.DataFrame, results: Results) -> dict[str, pd.DataF
         if len(ids) >= FEWEST:
             images[dataset] = features.loc[ids].rename(index=by_id)
     if not images:
-        given, needed = [*clip.index.unique("id")], [name for by_id in classes.values() for name in by_id]
-        raise SuiteError(
-            f"--clip-features has fewer than {FEWEST} test images of each of {', '.join(classes)}: its ids are like "
-            f"{given[0] if given else 'none'}",
-            f"ids are those of the artifact scores.parquet of the cells, such as {needed[0] if needed else 'none'}",
+        some, names = (
+            next(iter(clip.index.unique("id")), "none"),
+            [name for by_id in classes.values() for name in by_id],
         )
+        lack = f"fewer than {FEWEST} test images of each of {', '.join(classes)}: its ids are like {some}"
+        fix = f"ids are those of the artifact scores.parquet of the cells, such as {names[0] if names else 'none'}"
+        raise SuiteError(f"--clip-features has {lack}", fix)
     return images
 
 

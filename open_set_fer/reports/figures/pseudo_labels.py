@@ -40,17 +40,12 @@ GROUPS = (
 
 
 def label_figures(results: Results) -> Iterator[ReportFigure]:
-    """Figure 6 of every choice of open classes that has a finished cell of ours under concentrated labels.
-
-    results: of every pseudo-label setting.
-    """
+    """Figure 6 of every choice of open classes that has a finished cell of ours under concentrated labels."""
     for dataset in results.datasets:
         cells = results.of(dataset)
         cells = cells[cells["method"] == METHOD]
-        drawn = cells[
-            (cells["labels"] == "concentrated") & (cells["label_share"] == 1.0) & (cells["status"] == FINISHED)
-        ]
-        for _, label in protocol_order(drawn):
+        is_drawn = (cells["labels"] == "concentrated") & (cells["label_share"] == 1.0) & (cells["status"] == FINISHED)
+        for _, label in protocol_order(cells[is_drawn]):
             opened = label.removesuffix(CONCENTRATED.suffix)
             by_group = [cells[cells["open_classes"] == opened + group.regime.suffix] for group in GROUPS]
             yield _figure(results, dataset, opened, by_group)

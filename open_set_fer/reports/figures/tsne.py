@@ -165,6 +165,5 @@ def nearest(features: NDArray[np.float32]) -> NDArray[np.int64]:
     from sklearn.neighbors import NearestNeighbors
 
     neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(features) - 1)).fit(features)
-    # Asked for its own rows it leaves each of them out of its neighbours.
-    near: NDArray[np.int64] = neighbours.kneighbors(return_distance=False)
+    near: NDArray[np.int64] = neighbours.kneighbors(return_distance=False)  # without each row itself
     return near

@@ -19,7 +19,7 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
 from open_set_fer.reports.figures.base import ReportFigure
 from open_set_fer.reports.page.summary import summaries
-from open_set_fer.reports.page.tooltips import DIFFERENCE_NOTE, TIP_NOTE, Tooltips
+from open_set_fer.reports.page.tooltips import Tooltips
 from open_set_fer.reports.tables.build import Table
 from open_set_fer.templates import templates
 
@@ -69,8 +69,6 @@ def build_page(
         tooltips=Tooltips(results, ui),
         forms=list(forms),
         library=table_library(),
-        tip_note=TIP_NOTE,
-        difference_note=DIFFERENCE_NOTE,
         experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_by_method(ran) if ui else [],
         run_link=lambda run_id: run_link(ui, results.experiment_id, run_id),

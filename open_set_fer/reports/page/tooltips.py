@@ -16,13 +16,6 @@ from open_set_fer.reports.tables.means import PRINTED, Entry, group_cells
 from open_set_fer.reports.tables.text import printed_value
 
 MOST_RUNS = 24  # runs that a link names; beyond it the link searches by data set and method
-DIFFERENCE_NOTE = (
-    "With a sign, below a number: its difference to the number that Zhang et al. publish for this data set."
-)
-TIP_NOTE = (
-    "Point at a number, or reach it by Tab and arrow keys, for its seeds, in brackets the 95 % bootstrap interval over "
-    "faces, and the closed accuracy."
-)
 Cells = list[dict[Any, Any]]
 
 

@@ -48,7 +48,6 @@ class Control(Entry):
 
     @property
     def counted(self) -> str:
-        """The number of averaged cells."""
         few = f"{self.n_cells} of {self.n_planned}" if self.n_cells < self.n_planned else str(self.n_cells)
         return f"{few} cell{'s' if self.n_planned != 1 else ''}"
 

@@ -1,7 +1,7 @@
 """Effect study: why `ours` behaves as it does on FERPlus at CPU scale, written from MLflow.
 
-Rows come from four experiments: `effect-study` (one factor at a time, contempt open), `effect-study-pool` (size and
-balance of the test pool), `ferplus-cpu` (the reported classes) and `ferplus-cpu-tuning` (the search for the defaults).
+Experiments: `effect-study` (one factor at a time, contempt open), `effect-study-pool` (size and balance of the pool),
+`ferplus-cpu` (the reported classes), `ferplus-cpu-tuning` (the search for the defaults).
 """
 
 from __future__ import annotations

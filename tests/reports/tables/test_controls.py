@@ -195,7 +195,7 @@ def test_the_summary_says_control_mark_and_block(results):
     assert ["20% of true labels flipped" in text for text in by_label["ours"].controls] == [False, True]
     assert (by_label["cleanlab"].controls, by_label["knn"].controls) == (("not run",), ())
     assert (by_label["ours"].sees, by_label["knn"].sees) == (POOL, ONE_FACE)
-    assert summary.has_controls
+    assert any(row.controls for row in summary.standings)
     assert "by its control it is not informative (§)" in summary.finding
 
 
@@ -222,5 +222,5 @@ def test_a_store_without_label_based_methods_says_nothing_of_controls(tmp_path, 
     text = " ".join(to_markdown(table) + to_latex(table) for table in all_tables(results))
     assert "ontrol" not in text
     assert "*sees*" not in text
-    assert not summaries(results)[0].has_controls
+    assert not any(row.controls for row in summaries(results)[0].standings)
     assert isinstance(to_frame(all_tables(results)[0]), pd.DataFrame)
