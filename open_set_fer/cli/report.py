@@ -80,7 +80,7 @@ def report(
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.storage.connection import public_address
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-    from open_set_fer.reports.data.clip_features import read_clip_features
+    from open_set_fer.reports.figures.clip import read_clip_features
     from open_set_fer.reports.render import render
 
     name = load_profile(profile).name

@@ -1,5 +1,4 @@
-"""Detectors for photographs, built from a method: fitted scorer, threshold on held-out known faces, rule for
-cropping."""
+"""Detectors for photographs, built from a method: fitted scorer, threshold on held-out faces, rule for cropping."""
 
 from __future__ import annotations
 
@@ -15,23 +14,16 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark.execution.task_run import TaskRun
 from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
 from open_set_fer.benchmark.planning.profile import Profile
-from open_set_fer.benchmark.protocols.protocol import (
-    FAMILIES,
-    Protocol,
-    enumerate_protocols,
-    opening,
-    without_open_class,
-)
+from open_set_fer.benchmark.protocols import protocol as protocols
+from open_set_fer.benchmark.protocols.protocol import FAMILIES, Protocol
 from open_set_fer.benchmark.storage.detectors import Calibration, Description, write_detector
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import COMPOUND, CONTEMPT, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.photos.find import measure_rule
 
-HELD_OUT = 10
-"""Every tenth training image of a class sets the threshold if the data set has no split `valid`."""
-FEWEST_KNOWN = 20
-"""Known faces that a threshold needs at least."""
+HELD_OUT = 10  # every tenth training image of a class sets the threshold if the data set has no split `valid`
+FEWEST_KNOWN = 20  # known faces that a threshold needs at least
 
 
 def with_valid_split(faces: FaceSet) -> FaceSet:
@@ -47,11 +39,11 @@ def with_valid_split(faces: FaceSet) -> FaceSet:
 
 def detector_protocol(classes: tuple[str, ...], open_classes: str) -> Protocol:
     """Protocol of a detector, with these open classes; '' for contempt, else compound expressions, else none."""
-    every = enumerate_protocols(classes, FAMILIES, True, True)
+    every = protocols.enumerate_protocols(classes, FAMILIES, True, True)
     if open_classes:
-        return opening(every, open_classes)[0]
+        return protocols.opening(every, open_classes)[0]
     by_default = [p for p in every if p.open == (CONTEMPT,)] + [p for p in every if set(p.open) <= set(COMPOUND)]
-    return by_default[0] if by_default else without_open_class(classes)
+    return by_default[0] if by_default else protocols.without_open_class(classes)
 
 
 def plan_detector(
@@ -69,11 +61,7 @@ def plan_detector(
 
 
 def threshold_for(scores: NDArray[np.float64], share: float) -> float:
-    """Lowest threshold that accepts at least this fraction of known faces, those with scores up to it.
-
-    >>> threshold_for(np.arange(100.0), 0.95)
-    94.0
-    """
+    """Lowest threshold that accepts at least this fraction of known faces, those with scores up to it."""
     ordered = np.sort(scores)
     return float(ordered[max(0, int(np.ceil(share * len(ordered) - 1e-9)) - 1)])
 
@@ -81,28 +69,19 @@ def threshold_for(scores: NDArray[np.float64], share: float) -> float:
 def build_detector(
     cell: Cell, faces: FaceSet, folder: Path, home: Path, device: torch.device, share: float, store: str = ""
 ) -> Description:
-    """Train missing models, calibrate, and write the detector.
-
-    Raises:
-        SuiteError: the method is transductive, or too few known faces are held out.
-    """
+    """Train missing models, calibrate, and write; SuiteError for a transductive method or too few held-out faces."""
     run = TaskRun.of(cell, faces, home, device, store=store)
-    closed = cell.protocol.closed
     names = np.array(faces.classes)[faces.labels]
-    known = np.flatnonzero((faces.split == "valid") & np.isin(names, closed))
+    known = np.flatnonzero((faces.split == "valid") & np.isin(names, cell.protocol.closed))
     if len(known) < FEWEST_KNOWN:
-        raise SuiteError(
-            f"{faces.name} has {len(known)} known faces in split `valid`, too few to set a threshold on",
-            f"at least {FEWEST_KNOWN}",
-        )
+        lack = f"{faces.name} has {len(known)} known faces in split `valid`, too few to set a threshold on"
+        raise SuiteError(lack, f"at least {FEWEST_KNOWN}")
     detection, _ = run.detect()
     try:
         description, scorer = run.fitted_scorer(detection)
     except SuiteError as error:
-        raise SuiteError(
-            f"method {cell.label!r} scores a pool of faces, not single ones",
-            "choose an inductive method: baseline, knn, vim, eow, proser, ours-online, ours-plus, ...",
-        ) from error
+        fix = "choose an inductive method: baseline, knn, vim, eow, proser, ours-online, ours-plus, ..."
+        raise SuiteError(f"method {cell.label!r} scores a pool of faces, not single ones", fix) from error
     log.info("%s: setting the threshold on %d known faces of split valid", cell.label, len(known))
     threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
     # Not by the scorer: its parts may have been trained on these faces.
@@ -115,7 +94,7 @@ def build_detector(
         accepted_known=float(accepted[~is_open].mean()) if (~is_open).any() else None,
         rejected_open=float((~accepted)[is_open].mean()) if is_open.any() else None,
     )
-    rule = measure_rule(run.task.train_images)
-    whole = description.model_copy(update={"threshold": threshold, "calibration": calibration, "crop": rule})
+    more = {"threshold": threshold, "calibration": calibration, "crop": measure_rule(run.task.train_images)}
+    whole = description.model_copy(update=more)
     write_detector(folder, whole, scorer)
     return whole

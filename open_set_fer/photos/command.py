@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from open_set_fer.cli import options
 from open_set_fer.cli.groups import grouped
-from open_set_fer.cli.options import (
-    HOME,
-    DeviceOption,
-    HomeOption,
-    ProfileOption,
-    StoreOption,
-    ThreadsOption,
-    WeightsOption,
-    default_profile,
-    examples,
-    folder,
-    print_json,
-    writable,
-)
 from open_set_fer.console import console, log, out
 from open_set_fer.errors import SuiteError, summary
 
@@ -36,28 +23,20 @@ app = typer.Typer()
 detector_app = typer.Typer(
     no_args_is_help=True,
     help="Build a detector for photographs.",
-    epilog=examples("osfer detector build", "osfer detector build --dataset ferplus --method ours-plus"),
+    epilog=options.examples("osfer detector build", "osfer detector build --dataset ferplus --method ours-plus"),
 )
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Suffixes of the pictures in a folder; a named file is read whatever its suffix."""
-OpenOption = Annotated[
-    str,
-    typer.Option(
-        "--open",
-        help="Classes that it does not learn: surprise, surprise+fear (default: contempt, else the compound "
-        "expressions, else none).",
-    ),
-]
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of a folder; named files are all read
+OPEN_HELP = "Classes that it does not learn, as surprise+fear (default: contempt, else compound ones, else none)."
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
     """What a detector is made of."""
 
-    profile: ProfileOption = ""
+    profile: options.ProfileOption = ""
     dataset: Annotated[str, typer.Option("--dataset", "-d", help="Data set (default: the profile's first).")] = ""
     method: Annotated[str, typer.Option("--method", "-m", help="Label of an inductive method.")] = "baseline"
-    open_classes: OpenOption = ""
+    open_classes: Annotated[str, typer.Option("--open", help=OPEN_HELP)] = ""
     seed: Annotated[int, typer.Option(help="Seed.")] = 0
     share: Annotated[
         float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
@@ -65,24 +44,24 @@ class DetectorOptions:
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")
     ] = None
-    weights: WeightsOption = ""
-    device: DeviceOption = "auto"
-    threads: ThreadsOption = None
-    store: StoreOption = ""
+    weights: options.WeightsOption = ""
+    device: options.DeviceOption = "auto"
+    threads: options.ThreadsOption = None
+    store: options.StoreOption = ""
     as_json: Annotated[bool, typer.Option("--json", help="Print detector.json on standard output, with `folder`.")] = (
         False
     )
 
 
 @detector_app.command(
-    epilog=examples(
+    epilog=options.examples(
         "osfer detector build",
         "osfer detector build --dataset ferplus",
         "osfer detector build -d ferplus -m ours-plus --open surprise --share 0.9 --out surprise-detector",
     )
 )
 @grouped
-def build(made: DetectorOptions, home: HomeOption = HOME) -> None:
+def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> None:
     """Train a method, set its threshold on held-out known faces, and write a folder for `osfer detect`."""
     from open_set_fer.benchmark.execution.devices import choose_device
     from open_set_fer.benchmark.planning.profile import load_profile
@@ -94,16 +73,18 @@ def build(made: DetectorOptions, home: HomeOption = HOME) -> None:
         raise SuiteError(f"--share {made.share:g} is not between 0 and 1", "for example --share 0.95")
     finder()  # fails before minutes of training
     device = choose_device(made.device, made.threads)
-    profile = load_profile(default_profile(made.profile, made.dataset), made.weights)
+    profile = load_profile(options.default_profile(made.profile, made.dataset), made.weights)
     name = made.dataset or (profile.default_datasets or list(profile.datasets))[0]
     target = made.to or home / "detectors" / f"{name}-{made.method}"
     if target.exists() and not (target / DESCRIPTION).exists():
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
-    cell, faces = plan_detector(profile, name, made.method, made.open_classes, made.seed, writable(home) / "cache")
-    writable(folder(target).parent)
+    cell, faces = plan_detector(
+        profile, name, made.method, made.open_classes, made.seed, options.writable(home) / "cache"
+    )
+    options.writable(options.folder(target).parent)
     description = build_detector(cell, faces, target, home, device, made.share, made.store)
     if made.as_json:
-        print_json(description.model_dump(mode="json") | {"folder": str(target)})
+        options.print_json(description.model_dump(mode="json") | {"folder": str(target)})
     else:
         _print_detector(description, target)
 
@@ -111,10 +92,8 @@ def build(made: DetectorOptions, home: HomeOption = HOME) -> None:
 def _print_detector(description: Description, target: Path) -> None:
     calibration = description.calibration
     assert calibration is not None
-    threshold = (
-        f"threshold {description.threshold:.4g}: accepts {calibration.share:.0%} of {calibration.faces} known faces of "
-        f"split {calibration.split}"
-    )
+    known = f"{calibration.faces} known faces of split {calibration.split}"
+    threshold = f"threshold {description.threshold:.4g}: accepts {calibration.share:.0%} of {known}"
     if calibration.accepted_known is not None:
         threshold += f"; of test faces {calibration.accepted_known:.0%} of the known"
     if calibration.rejected_open is not None:
@@ -130,7 +109,7 @@ def _print_detector(description: Description, target: Path) -> None:
 
 
 @app.command(
-    epilog=examples(
+    epilog=options.examples(
         "osfer detect party.jpg holiday/",
         "ffmpeg -loglevel error -f v4l2 -i /dev/video0 -frames:v 1 -f mjpeg - | osfer detect -",
         "osfer detect --json *.jpg > faces.json",
@@ -149,13 +128,14 @@ def detect(
         ),
     ] = None,
     to: Annotated[
-        Path, typer.Option("--out", parser=folder, metavar="<path>", help="Folder to write annotated pictures to.")
+        Path,
+        typer.Option("--out", parser=options.folder, metavar="<path>", help="Folder to write annotated pictures to."),
     ] = Path("detected"),
     serve: Annotated[
         bool, typer.Option("--serve", help="A page on 127.0.0.1 to drop photographs on, until Ctrl-C; nothing is kept.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0 for any that is free.")] = 5002,
-    threads: ThreadsOption = None,
+    threads: options.ThreadsOption = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -164,7 +144,7 @@ def detect(
             "error).",
         ),
     ] = False,
-    home: HomeOption = HOME,
+    home: options.HomeOption = options.HOME,
 ) -> None:
     """Name the expression of each face in photographs, or reject it as unknown.
 
@@ -174,9 +154,8 @@ def detect(
     from open_set_fer.benchmark.storage.detectors import load_detector
 
     if serve == bool(photos):
-        raise SuiteError(
-            "no photograph is named" if not photos else "--serve takes no photographs", "osfer detect PHOTO..."
-        )
+        fault = "--serve takes no photographs" if photos else "no photograph is named"
+        raise SuiteError(fault, "osfer detect PHOTO...")
     place = detector or _newest_detector(home / "detectors")
     loaded = load_detector(place, choose_device("cpu", threads))
     if loaded.description.threshold is None:
@@ -190,7 +169,7 @@ def detect(
     taken = {Path(name).resolve() for name in names if name != "-"}  # no annotated picture replaces an original
     predictions = [_predict(loaded, name, to, taken) for name in names]
     if as_json:
-        print_json({"detector": str(place), "threshold": loaded.description.threshold, "photos": predictions})
+        options.print_json({"detector": str(place), "threshold": loaded.description.threshold, "photos": predictions})
     else:
         _print_table(predictions)
     if loaded.description.source.demonstration:
@@ -202,9 +181,8 @@ def detect(
 def _newest_detector(place: Path) -> Path:
     paths = sorted(place.glob("*/detector.json"), key=lambda path: path.stat().st_mtime)
     if not paths:
-        raise SuiteError(
-            f"no detector under {place}", "osfer detector build --dataset ferplus, or name one with --detector"
-        )
+        fix = "osfer detector build --dataset ferplus, or name one with --detector"
+        raise SuiteError(f"no detector under {place}", fix)
     return paths[-1].parent
 
 
@@ -223,10 +201,7 @@ def _files(names: list[str], out_folder: Path) -> Iterator[str]:
 
 
 def _predict(detector: Detector, name: str, out_folder: Path, taken: set[Path]) -> dict[str, Any]:
-    """Faces of one photograph and the path of its annotated picture, or the error of an unreadable file.
-
-    taken: paths that no annotated picture may have; the new one is added.
-    """
+    """Faces of a photograph and the path of its annotated picture, which is added to those taken; or the error."""
     from open_set_fer.photos.detect import annotated, detect_faces
     from open_set_fer.photos.find import read_photo
 
@@ -238,7 +213,7 @@ def _predict(detector: Detector, name: str, out_folder: Path, taken: set[Path]) 
         return {"photo": name, "error": reason}
     faces = detect_faces(detector, photo)
     stem = "stdin" if name == "-" else Path(name).stem
-    path, number = writable(out_folder) / f"{stem}.jpg", 1
+    path, number = options.writable(out_folder) / f"{stem}.jpg", 1
     while path.resolve() in taken:
         number += 1
         path = out_folder / f"{stem}-{number}.jpg"

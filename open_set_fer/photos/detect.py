@@ -14,16 +14,13 @@ from open_set_fer.photos.find import crop_face, find_faces
 
 KNOWN, UNKNOWN, NEUTRAL = (0, 90, 181), (213, 94, 0), (60, 60, 60)
 """Colours of the annotated picture; the decision is also given as text."""
-Area = tuple[float, float, float, float]
-"""Left, top, right, bottom."""
-MOST_SIDE = 1600
-"""Pixels of an annotated picture's long side."""
+Area = tuple[float, float, float, float]  # Left, top, right, bottom
+MOST_SIDE = 1600  # pixels of an annotated picture's long side
 
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a photograph. square: left, top and side of the crop, in its pixels. probabilities: by known
-    class."""
+    """One face of a photograph. square: left, top and side of the crop. probabilities: by known class."""
 
     square: tuple[float, float, float]
     expression: str
@@ -33,16 +30,9 @@ class Face:
 
     def content(self) -> dict[str, Any]:
         """The face for JSON."""
-        left, top, side = (round(value, 1) for value in self.square)
-        return {
-            "left": left,
-            "top": top,
-            "side": side,
-            "decision": self.decision,
-            "expression": self.expression,
-            "unknown_score": self.unknown_score,
-            "probabilities": self.probabilities,
-        }
+        place = {name: round(value, 1) for name, value in zip(("left", "top", "side"), self.square, strict=True)}
+        names = ("decision", "expression", "unknown_score", "probabilities")
+        return place | {name: getattr(self, name) for name in names}
 
     def caption(self) -> str:
         """Text of the annotated picture."""

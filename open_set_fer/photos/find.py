@@ -1,7 +1,6 @@
 """Detection of faces in photographs by dlib's frontal face detector, and their crops.
 
-A network needs faces cropped as in its data set. The detected box is therefore widened and moved by a rule that is
-measured on training faces of the data set (`measure_rule`).
+A network needs faces cropped as in its data set: a rule measured on training faces widens and moves the detected box.
 """
 
 from __future__ import annotations
@@ -23,23 +22,15 @@ from open_set_fer.datasets.listing import FORMATS
 from open_set_fer.errors import SuiteError, summary
 
 LONG_SIDE = 1000
-"""Pixels of the long side for detection, which bounds time and finds faces from about 80 pixels on.
-Smaller pictures are enlarged towards it, at most twice."""
+"""Pixels of the long side for detection, for faces from about 80 pixels on; smaller pictures are enlarged, to twice."""
 SMALL_SIDE = 500
 """Pictures smaller than half of this are enlarged to it, so that the face of a small portrait is large enough."""
-MOST_PIXELS = 50_000_000
-"""Larger pictures are refused before they are decoded."""
-SAMPLE = 300
-"""Training faces on which the rule is measured."""
+MOST_PIXELS = 50_000_000  # larger pictures are refused before they are decoded
+SAMPLE = 300  # training faces on which the rule is measured
 LOOKS = tuple((width, mirrored) for width in (92, 100, 109) for mirrored in (False, True))
-"""Widths of a face, in pixels, and mirroring of the repeated detections.
-
-The widths are a third of the detector's step in size apart, above its minimum of 80.
-"""
-REACH = 1.1
-"""Widths of a face to either side of its centre, in which it is detected again."""
-FEWEST_FOUND = 30
-"""Detected training faces below which the default rule is used."""
+"""Widths of a face, a third of the detector's step apart, above its minimum of 80, and mirroring of the repeats."""
+REACH = 1.1  # widths of a face to either side of its centre, in which it is detected again
+FEWEST_FOUND = 30  # detected training faces below which the default rule is used
 
 
 def read_photo(source: BinaryIO | bytes) -> Image.Image:
@@ -50,10 +41,8 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(file, formats=FORMATS)
             if picture.width * picture.height > MOST_PIXELS:
-                raise SuiteError(
-                    f"the picture has {picture.width} x {picture.height} pixels, more than {MOST_PIXELS:,}",
-                    "scale it down",
-                )
+                size = f"{picture.width} x {picture.height} pixels"
+                raise SuiteError(f"the picture has {size}, more than {MOST_PIXELS:,}", "scale it down")
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
             return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -99,9 +88,7 @@ def find_faces(picture: Image.Image) -> list[Box]:
         for r, s in zip(rectangles, sureness, strict=True)
     ]
     looks = [[_lookers().submit(_look, full, box, *look) for look in LOOKS] for box in boxes]
-    refined = [
-        _refined(box, [look.result() for look in box_looks]) for box, box_looks in zip(boxes, looks, strict=True)
-    ]
+    refined = [_refined(box, [look.result() for look in own]) for box, own in zip(boxes, looks, strict=True)]
     return sorted(refined, key=lambda box: (box.left, box.top))
 
 
@@ -112,10 +99,7 @@ def _around(box: Box) -> tuple[float, float, float, float]:
 
 
 def _look(grey: Image.Image, box: Box, width: int, mirrored: bool) -> tuple[float, float, float, float] | None:
-    """Detect the face around the box, scaled to `width`: left, top, width, height from that square's corner.
-
-    None unless exactly one is there.
-    """
+    """Left, top, width, height from the square's corner of the one face around the box, scaled to `width`, or None."""
     side = round(2 * REACH * width)
     patch = grey.transform((side, side), Image.Transform.EXTENT, _around(box), Image.Resampling.BILINEAR, fillcolor=128)
     rectangles = finder()(np.ascontiguousarray(ImageOps.mirror(patch) if mirrored else patch), 0)
@@ -127,10 +111,7 @@ def _look(grey: Image.Image, box: Box, width: int, mirrored: bool) -> tuple[floa
 
 
 def _refined(box: Box, looks: list[tuple[float, float, float, float] | None]) -> Box:
-    """Mean of the repeated detections.
-
-    The detector's sizes are a fifth apart: a single box may be off by a tenth, which changes a network's prediction.
-    """
+    """Mean of the repeated detections: a single box may be off by a tenth, which changes a network's prediction."""
     faces = [look for look in looks if look]
     if not faces:
         return box
@@ -156,10 +137,7 @@ def crop_face(picture: Image.Image, box: Box, rule: CropRule, shape: tuple[int, 
 
 
 def measure_rule(images: NDArray[np.uint8]) -> CropRule:
-    """Measure the rule that turns a detected box into the crop of these training faces (N, C, H, W).
-
-    Each of a sample is enlarged on a canvas and its face detected; the rule is the median.
-    """
+    """Measure the rule that turns a detected box into the crop of these training faces (N, C, H, W), by the median."""
     rows = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int))
     offsets = []
     for image in images[rows]:
@@ -175,9 +153,5 @@ def measure_rule(images: NDArray[np.uint8]) -> CropRule:
     if len(offsets) < FEWEST_FOUND:
         return CropRule()
     scale, right, down = (float(value) for value in np.median(offsets, axis=0))
-    return CropRule(
-        scale=float(np.clip(scale, 0.5, 3)),
-        right=float(np.clip(right, -1, 1)),
-        down=float(np.clip(down, -1, 1)),
-        measured_on=len(offsets),
-    )
+    right, down = (float(np.clip(value, -1, 1)) for value in (right, down))
+    return CropRule(scale=float(np.clip(scale, 0.5, 3)), right=right, down=down, measured_on=len(offsets))

@@ -20,8 +20,7 @@ from open_set_fer.photos.find import read_photo
 from open_set_fer.templates import templates
 
 HOST = "127.0.0.1"
-MOST_BYTES = 20 << 20
-"""Of a photograph."""
+MOST_BYTES = 20 << 20  # of a photograph
 POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -105,13 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(content).encode(), "application/json")
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
+        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "X-Content-Type-Options": "nosniff"}
+        headers |= {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", POLICY.format(self.server.nonce))
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Referrer-Policy", "no-referrer")
-        self.send_header("Cache-Control", "no-store")
+        for name, value in (headers | {"Content-Security-Policy": POLICY.format(self.server.nonce)}).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

@@ -26,8 +26,7 @@ from open_set_fer.reports.tables.text import markdown_escape, pipe_table
 
 FILE = "compare.md"
 HEADS = ("family", "method", "first", "second", "difference", "signs", "p", "cells")
-FEWEST_CHOICES = 3
-"""Protocols for an interval: that of two is over a dozen times as wide as their difference."""
+FEWEST_CHOICES = 3  # protocols for an interval: that of two is over a dozen times as wide as their difference
 NOTE = (
     "Difference: second minus first, the mean over protocols (choices of open classes) of the means over seeds. In "
     "brackets: its 95 % interval by Student's t over protocols, which share faces, so it is too narrow rather than "
@@ -41,9 +40,8 @@ class Difference:
     """Difference of one method on one family of protocols, over the cells that both experiments have.
 
     protocol: the family, with pool and pseudo-label setting where they differ from the paper's. first, second: means.
-    low, high: interval of second - first; None for too few choices of open classes. better, equal, worse: number of
-    choices in which the second is. p_value: of the sign test. choices, cells: number of shared ones. same: number of
-    shared cells with equal settings (one cell key).
+    low, high: interval of second - first; None for too few choices. better, equal, worse: number of choices in which
+    the second is. p_value: of the sign test. same: number of shared cells with equal settings (one cell key).
     """
 
     dataset: str
@@ -65,7 +63,6 @@ class Difference:
 
     @property
     def text(self) -> str:
-        """Difference with its interval as displayed."""
         text = f"{self.difference:+.{self.metric.decimals}f}"
         return text if self.low is None else f"{text} [{self.low:+.3f}, {self.high:+.3f}]"
 
@@ -78,35 +75,24 @@ class Difference:
 
     @property
     def signs(self) -> str:
-        """Counts of choices in which the second is better, equal, worse."""
         return f"{self.better}/{self.equal}/{self.worse}"
 
 
 def differences(first: Results, second: Results, names: tuple[str, str]) -> list[Difference]:
-    """Differences by data set, family and method, of each main metric.
+    """Differences by data set, family and method, of each main metric; SuiteError if no finished cell is shared.
 
     Cells of shifted closed faces are left out: they hold no unknown face, so neither AUROC is the better one.
-
-    Raises:
-        SuiteError: no finished cell is shared.
     """
-    place = list(COORDINATES)
-    done = [
-        results.cells[(results.cells["status"] == FINISHED) & (results.cells["protocol"] != SHIFT)]
-        for results in (first, second)
-    ]
-    shared = done[0].merge(done[1], on=place, suffixes=("_a", "_b"), validate="one_to_one")
+    cells = (first.cells, second.cells)
+    done = [frame[(frame["status"] == FINISHED) & (frame["protocol"] != SHIFT)] for frame in cells]
+    shared = done[0].merge(done[1], on=list(COORDINATES), suffixes=("_a", "_b"), validate="one_to_one")
     if shared.empty:
         raise SuiteError(
             f"{names[0]} and {names[1]} share no finished cell: {_what_differs(done[0], done[1], names)}",
             "compare experiments with the same data set, open classes, method labels and seeds",
         )
-    shared["family"] = [
-        display_text(family, open_from, pool, Regime(labels, share))
-        for family, open_from, pool, labels, share in shared[
-            ["protocol", "open_from_a", "pool_a", "labels_a", "label_share_a"]
-        ].itertuples(index=False)
-    ]
+    fields = shared[["protocol", "open_from_a", "pool_a", "labels_a", "label_share_a"]].itertuples(index=False)
+    shared["family"] = [display_text(f, source, pool, Regime(labels, x)) for f, source, pool, labels, x in fields]
     order = {method: rank for rank, method in enumerate(method_order(shared["method"]))}
     rows = [
         _difference(str(dataset), str(family), str(method), metric, cells)
@@ -129,7 +115,6 @@ def other_faces(first: Results, second: Results) -> list[str]:
 
 
 def compare_results(first: Results, second: Results, names: tuple[str, str]) -> Comparison:
-    """Compare two experiments on the cells that both have."""
     return Comparison(names, differences(first, second, names), other_faces(first, second))
 
 
@@ -155,12 +140,9 @@ class Comparison:
         rows = [row for row in self.rows if row.metric == self.rows[0].metric]
         same, shared = sum(row.same for row in rows), sum(row.cells for row in rows)
         remarks = [f"first: {self.names[0]}; second: {self.names[1]}. {NOTE}"]
-        if same:
-            remarks.append(f"{same} of {shared} shared cells have equal settings and so one result.")
-        return [
-            *remarks,
-            *(f"Warning: {dataset_name(name)} has other contents in the second." for name in self.other_faces),
-        ]
+        remarks += [f"{same} of {shared} shared cells have equal settings and so one result."] * (same > 0)
+        others = map(dataset_name, self.other_faces)
+        return remarks + [f"Warning: {name} has other contents in the second." for name in others]
 
     def content(self) -> dict[str, Any]:
         """The comparison for JSON."""
@@ -168,7 +150,6 @@ class Comparison:
         return {"first": self.names[0], "second": self.names[1], "differences": rows}
 
     def print(self, console: Console) -> None:
-        """Print tables and remarks."""
         for title, rows in self.tables.items():
             table = Table(*HEADS, title=escape(title), box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
             table.columns[4].no_wrap = True
@@ -180,13 +161,8 @@ class Comparison:
 
     def write(self, out: Path) -> Path:
         """Write out/compare.md."""
-        first, second = map(markdown_escape, self.names)
-        lines = [
-            f"# From {first} to {second}",
-            "",
-            "From MLflow; each number is a mean over seeds and protocols (choices of open classes).",
-            "",
-        ]
+        lines = [f"# From {' to '.join(map(markdown_escape, self.names))}", ""]
+        lines += ["From MLflow; each number is a mean over seeds and protocols (choices of open classes).", ""]
         for title, rows in self.tables.items():
             lines += [f"## {markdown_escape(title)}", "", *pipe_table(HEADS, [row.row for row in rows]), ""]
         lines += [f"- {markdown_escape(remark)}" for remark in self.remarks]
@@ -203,25 +179,11 @@ def _difference(dataset: str, family: str, method: str, metric: Metric, cells: p
     gaps = means[:, 1] - means[:, 0]
     better = gaps if metric.higher_is_better else -gaps
     wins, losses = int((better > 0).sum()), int((better < 0).sum())
-    low, high = _interval(gaps)
-    return Difference(
-        dataset,
-        family,
-        method,
-        metric,
-        float(means[:, 0].mean()),
-        float(means[:, 1].mean()),
-        float(gaps.mean()),
-        low,
-        high,
-        wins,
-        len(gaps) - wins - losses,
-        losses,
-        float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
-        len(gaps),
-        len(cells),
-        int((cells["cell_key_a"] == cells["cell_key_b"]).sum()),
-    )
+    ties, p_value = len(gaps) - wins - losses, float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    first, second, gap = float(means[:, 0].mean()), float(means[:, 1].mean()), float(gaps.mean())
+    (low, high), same = _interval(gaps), int((cells["cell_key_a"] == cells["cell_key_b"]).sum())
+    counts = (wins, ties, losses, p_value, len(gaps), len(cells), same)
+    return Difference(dataset, family, method, metric, first, second, gap, low, high, *counts)
 
 
 def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float | None, float | None]:
@@ -234,7 +196,6 @@ def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[
 
 
 def _what_differs(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> str:
-    """First coordinate of which the two have no value in common, as a phrase."""
     for frame, name in zip((first, second), names, strict=True):
         if frame.empty:
             return f"{name} has only cells of shifted faces, which are not compared"

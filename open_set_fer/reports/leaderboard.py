@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -18,8 +19,7 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, OWN, protocol_fields
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table, spreadsheet_safe
 
-CLOSE = 1e-6
-"""Between two people's values of one cell: what another order of sums may make."""
+CLOSE = 1e-6  # between two people's values of one cell: what another order of sums may make
 METRICS = {"auroc": "AUROC", "fpr_at_tpr95": "FPR@TPR95", "oscr": "OSCR", "closed_accuracy": "closed acc."}
 """Means that a row shows, with their heads."""
 CIRCUMSTANCES = ("cpu", "gpu", "device", "threads", "torch", "version")
@@ -27,17 +27,15 @@ INTRODUCTION = (
     "Mean over protocols of the means over seeds, from one computation of each cell. A row without a rank lacks "
     "protocols that others have. Ranks say nothing of significance."
 )
-Section = tuple[str, list[str], list[list[str]]]
-"""Title, heads and rows of a table of texts."""
+Section = tuple[str, list[str], list[list[str]]]  # Title, heads and rows of a table of texts
 
 
 @dataclass(frozen=True)
 class Leaderboard:
     """Cells of several sources.
 
-    boards: the ranking of each data set and family, one row a method with one set of settings.
-    shared: cells that several people have computed, the furthest apart first.
-    left_out: how many cells of a source are on no board, with an example and the reason.
+    boards: the ranking of each data set and family, one row a method with one set of settings. shared: cells that
+    several people have computed, the furthest apart first. left_out: how many of a source are on no board, and why.
     """
 
     boards: list[pd.DataFrame]
@@ -69,27 +67,21 @@ def stored_leaderboard(tracker: Reader) -> Leaderboard | None:
     runs = [run for run in tracker.cells() if run.info.status == "FINISHED"]
     runs += tracker.outdated() + tracker.replicates()
     cells = [tracker.read_cell(run, with_curves=False) for run in runs]
-    return leaderboard(cells) if len({source_of(cell) for cell in cells}) > 1 else None
-
-
-def source_of(cell: CellResult) -> str:
-    """Whose computation a cell is."""
-    return cell.tags.get(IMPORTED_FROM, OWN)
+    return leaderboard(cells) if len({cell.tags.get(IMPORTED_FROM, OWN) for cell in cells}) > 1 else None
 
 
 def leaderboard(cells: list[CellResult]) -> Leaderboard:
     """The leaderboard of these cells; of several computations of a cell the first counts."""
     frame = pd.DataFrame([_row(cell) for cell in cells])
     left_out = []
-    for rule in (_other_evaluation, _other_data, _older_backbone, _older_method):
-        reasons = rule(frame)
+    for rule in (_other_evaluation, _other_data, partial(_older, what="backbone"), partial(_older, what="method")):
+        reasons = pd.Series(rule(frame), frame.index, dtype=object)
         left_out.append(frame[reasons != ""].assign(reason=reasons))
         frame = frame[reasons == ""]
     first = frame.drop_duplicates("cell_key")
     ranked = first.loc[[not cell.is_shift for cell in first["result"]]]
     boards = [_board(board) for _, board in ranked.groupby(["dataset", "family"], sort=False)]
-    boards = sorted(boards, key=lambda board: _order(board["dataset"].iloc[0], board["family"].iloc[0]))
-    return Leaderboard(boards, _shared(frame), _listed(pd.concat(left_out)))
+    return Leaderboard(sorted(boards, key=_order), _shared(frame), _listed(pd.concat(left_out)))
 
 
 def _row(cell: CellResult) -> dict[str, object]:
@@ -98,74 +90,54 @@ def _row(cell: CellResult) -> dict[str, object]:
     fields = protocol_fields(tags)
     pool = "".join(f", {text}" for text in qualifiers(fields["open_from"], fields["pool"], NO_CHANGE))
     return {
-        "source": source_of(cell),
+        "source": tags.get(IMPORTED_FROM, OWN),
         "result": cell,
         "title": f"{' '.join(tags[name] for name in COORDINATES[:-1])} seed {tags['seed']}",
-        "cell_key": tags["cell_key"],
-        "dataset": tags["dataset"],
-        "family": tags["protocol"] + pool + ("" if labels == "own" else f", labels {labels} {share}".rstrip()),
-        "open_classes": tags["open_classes"],
+        **{name: tags[name] for name in ("cell_key", "dataset", "open_classes", "method", "settings_key")},
         "seed": tags["seed"],
-        "method": tags["method"],
-        "settings_key": tags["settings_key"],
+        "family": tags["protocol"] + pool + ("" if labels == "own" else f", labels {labels} {share}".rstrip()),
         "evaluation": cell.evaluation,
         "fingerprint": cell.data.fingerprint if cell.data else "unknown",
         "demonstration": tags.get("demonstration") == "true",
-        "backbone": f"{params.get('backbone.name')} {params.get('backbone.stem')}",
+        "backbone_kind": f"{params.get('backbone.name')} {params.get('backbone.stem')}",
         "backbone_version": int(params.get("backbone.version", 0)),
-        "kind": str(params.get("method.name")),
+        "method_kind": str(params.get("method.name")),
         "method_version": int(params.get("method.version", 0)),
         **{name: cell.metrics.get(name) for name in METRICS},
     }
 
 
-# -- rules of what is merged: a reason for each cell, '' to merge it ---------------------------------------------------
-
-
-def _other_evaluation(cells: pd.DataFrame) -> pd.Series[str]:
+def _other_evaluation(cells: pd.DataFrame) -> list[str]:
+    """Reasons against merging each cell, '' to merge it; as of the following rules."""
     here = cell_result.EVALUATION
     fixes = {True: "`osfer reevaluate` brings them up to date", False: "update this suite"}
-    reasons = [
+    return [
         f"measured by evaluation {version}, this suite has {here}: {fixes[version < here]}" * (version != here)
         for version in cells["evaluation"]
     ]
-    return pd.Series(reasons, cells.index, dtype=object)
 
 
-def _other_data(cells: pd.DataFrame) -> pd.Series[str]:
+def _other_data(cells: pd.DataFrame) -> list[str]:
     counts = {name: Counter(group) for name, group in cells.groupby("dataset")["fingerprint"]}
     reasons = []
     for name, fingerprint in zip(cells["dataset"], cells["fingerprint"], strict=True):
         most, count = counts[name].most_common(1)[0]
         text = f"data fingerprint {fingerprint[:12]}; {count} cells on {name} have {most[:12]}"
         reasons.append(text * (fingerprint != most))
-    return pd.Series(reasons, cells.index, dtype=object)
+    return reasons
 
 
-def _older_backbone(cells: pd.DataFrame) -> pd.Series[str]:
-    return _older(cells, "backbone", "backbone_version", "backbone")
-
-
-def _older_method(cells: pd.DataFrame) -> pd.Series[str]:
-    return _older(cells, "method", "method_version", "kind")
-
-
-def _older(cells: pd.DataFrame, what: str, version: str, kind: str) -> pd.Series[str]:
-    newest = cells.groupby(kind)[version].transform("max")
-    reasons = [
-        f"{what} version {here} of {name}, the newest here is {last}" * (here != last)
-        for here, name, last in zip(cells[version], cells[kind], newest, strict=True)
-    ]
-    return pd.Series(reasons, cells.index, dtype=object)
+def _older(cells: pd.DataFrame, what: str) -> list[str]:
+    kinds, versions = cells[f"{what}_kind"], cells[f"{what}_version"]
+    versions_of_kinds = zip(versions, kinds, versions.groupby(kinds).transform("max"), strict=True)
+    reason = f"{what} version {{}} of {{}}, the newest here is {{}}"
+    return [reason.format(here, kind, last) * (here != last) for here, kind, last in versions_of_kinds]
 
 
 def _listed(left_out: pd.DataFrame) -> pd.DataFrame:
     groups = left_out.groupby(["source", "reason"], sort=False)["title"].agg(["size", "first"]).reset_index()
     groups.columns = pd.Index(["source", "reason", "cells", "for example"])
     return groups[["source", "cells", "for example", "reason"]]
-
-
-# -- cells that several have computed ----------------------------------------------------------------------------------
 
 
 def _shared(cells: pd.DataFrame) -> pd.DataFrame:
@@ -177,31 +149,24 @@ def _shared(cells: pd.DataFrame) -> pd.DataFrame:
 def _shared_row(computations: pd.DataFrame) -> dict[str, str]:
     results: list[CellResult] = list(computations["result"])
     gap = max(largest_gap(a, b) for a in results for b in results)
-    values = zip(computations["source"], computations["auroc"], strict=True)
-    differing = [
-        f"{name} {', '.join(texts)}"
-        for name in CIRCUMSTANCES
-        if len(texts := list(dict.fromkeys(cell.tags.get(name, "unknown") for cell in results))) > 1
-    ]
+    areas = zip(computations["source"], computations["auroc"], strict=True)
+    texts = {name: list(dict.fromkeys(c.tags.get(name, "unknown") for c in results)) for name in CIRCUMSTANCES}
+    differing = [f"{name} {', '.join(values)}" for name, values in texts.items() if len(values) > 1]
     return {
         "cell": computations["title"].iloc[0],
-        "AUROC": "; ".join(f"{source}: {value:.6f}" for source, value in values),
+        "AUROC": "; ".join(f"{source}: {value:.6f}" for source, value in areas),
         "agreement": "equal" if gap == 0 else "within 1e-6" if gap <= CLOSE else "differs",
         "largest difference of a metric": f"{gap:.2g}",
         "what differs otherwise": "; ".join(differing) or "nothing that is logged",
     }
 
 
-# -- boards ------------------------------------------------------------------------------------------------------------
-
-
-def _order(dataset: str, family: str) -> tuple[str, int, str]:
-    first = family.partition(",")[0]
-    return dataset, FAMILY_ORDER.index(first) if first in FAMILY_ORDER else len(FAMILY_ORDER), family
+def _order(board: pd.DataFrame) -> tuple[str, int, str]:
+    dataset, family = board.iloc[0][["dataset", "family"]]
+    return dataset, [*FAMILY_ORDER, first := family.partition(",")[0]].index(first), family
 
 
 def _board(cells: pd.DataFrame) -> pd.DataFrame:
-    """The ranking of one data set and family."""
     count = cells["open_classes"].nunique()
     board = pd.DataFrame([_entry(entry) for _, entry in cells.groupby("settings_key", sort=False)])
     board["of_protocols"] = count
@@ -212,14 +177,12 @@ def _board(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _entry(cells: pd.DataFrame) -> dict[str, object]:
-    """One method with one set of settings."""
     by_protocol = cells.groupby("open_classes", sort=False)
     seeds = by_protocol["seed"].agg(frozenset)
     spread = cells.groupby("seed")["auroc"].mean().std() if seeds.nunique() == 1 and len(seeds.iloc[0]) > 1 else None
+    shared = ["dataset", "family", "fingerprint", "demonstration", "method", "settings_key", "method_version"]
     return {
-        **cells.iloc[0][
-            ["dataset", "family", "fingerprint", "demonstration", "method", "settings_key", "method_version"]
-        ],
+        **cells.iloc[0][shared],
         **{name: by_protocol[name].mean().mean() if cells[name].notna().all() else None for name in METRICS},
         "auroc_std": spread,
         "seeds": cells["seed"].nunique(),

@@ -18,10 +18,8 @@ from open_set_fer.reports.tables.build import slug
 if TYPE_CHECKING:
     import optuna
 
-MOST = 3
-"""Settings in slices and contours: the most important ones, so that they can be read."""
-FEWEST = 4
-"""Finished trials that it takes to tell importance."""
+MOST = 3  # settings in slices and contours: the most important ones, so that they can be read
+FEWEST = 4  # finished trials that it takes to tell importance
 FIGURES = {
     "history": "{area} of each trial of {label}, and the best so far",
     "slice": "{area} against each setting of {label}",
@@ -34,7 +32,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class StudyReport:
-    """The files of a study in `folder`, the text first. importance: share of each setting, if it can be told."""
+    """The files of a study, the text first. importance: share of each setting, if it can be told."""
 
     study: Study
     folder: Path
@@ -55,10 +53,9 @@ def study_report(optuna_study: optuna.Study, out: Path) -> StudyReport:
             earlier.unlink()
         try:
             files += _save(draw, folder / name, study)
+            figures[name] = f"![{FIGURES[name].format(area=study.area, label=study.label)}]({name}.png)"
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             figures[name] = f"not drawn: {str(error).strip().splitlines()[0]}"
-        else:
-            figures[name] = f"![{FIGURES[name].format(area=study.area, label=study.label)}]({name}.png)"
     text = folder / "study.md"
     text.write_text(_text(study, importance, figures), "utf-8")
     return StudyReport(study, folder, [text, *files], importance)
@@ -132,7 +129,6 @@ def _save(draw: Callable[[], Any], path: Path, study: Study) -> list[Path]:
 
 
 def _text(study: Study, importance: dict[str, float], figures: dict[str, str]) -> str:
-    """study.md."""
     stamp = f"**{STAMP}: these numbers are not to be compared with any table.**\n\n" * (study.objective == "test")
     lines = [f"# Study {study.name}\n", f"{stamp}{study.label}, {study.area}: {study.selection}.\n"]
     if study.finished:
@@ -147,10 +143,8 @@ def _text(study: Study, importance: dict[str, float], figures: dict[str, str]) -
     for trial in study.trials:
         values = " | ".join(json.dumps(trial.values.get(key)) for key in study.own)
         lines.append(f"| {trial.number} | {values} | {spread_of(trial)} |")
-    spread = (
-        "± is the standard deviation over seeds and protocols, [ ] the bootstrap interval over faces of a single cell."
-    )
-    lines += ["", spread]
+    basis = "standard deviation over seeds and protocols, [ ] the bootstrap interval over faces of a single cell"
+    lines += ["", f"± is the {basis}."]
     for name, figure in figures.items():
         lines += ["", f"## {name}", "", figure]
     return "\n".join(lines) + "\n"

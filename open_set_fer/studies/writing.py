@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.templates import templates
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def number(mean: float | None, std: float | None = None, digits: int = 3) -> str:

@@ -26,8 +26,7 @@ ENVIRONMENT = ("version", "python", "torch", "cpu", "gpu", "threads")
 FACTS = ("sees_pool", "label_based")
 """What a method states of itself: by the tags of its runs, or by the installed method where they have none."""
 FINISHED, FAILED, MISSING = "finished", "failed", "missing"
-OWN = "this home"
-"""Source of a cell that was not imported from somebody else's results."""
+OWN = "this home"  # source of a cell that was not imported from somebody else's results
 
 COLUMNS = {
     # the cell; open_classes is the display text of its protocol
@@ -52,13 +51,9 @@ COLUMNS = {
 def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a protocol, from a cell of plan.json or from tags."""
     fields = cell if "choice" in cell else _parsed(cell["open_classes"])
-    return {
-        "choice": fields["choice"],
-        "open_from": fields.get("open_from", "both"),
-        "pool": fields.get("pool", ""),
-        "labels": fields.get("labels", "own"),
-        "label_share": float(fields.get("label_share", 0)),
-    }
+    defaults = {"choice": "", "open_from": "both", "pool": "", "labels": "own"}
+    texts = {name: fields.get(name, default) for name, default in defaults.items()}
+    return texts | {"label_share": float(fields.get("label_share", 0))}
 
 
 _LABELS: dict[str, Labels] = {
@@ -80,13 +75,9 @@ def _parsed(open_classes: str) -> dict[str, Any]:
     if match is None:  # a line break in it
         return {"choice": open_classes}
     labels = _LABELS.get(match["labels"], "own")
-    return {
-        "choice": match["choice"],
-        "open_from": "test" if match["test"] else "both",
-        "pool": match["pool"] or "",
-        "labels": labels,
-        "label_share": float(match["percent"]) / 100 if match["percent"] else float(labels != "own"),
-    }
+    share = float(match["percent"]) / 100 if match["percent"] else float(labels != "own")
+    part = {"open_from": "test" if match["test"] else "both", "pool": match["pool"] or ""}
+    return part | {"choice": match["choice"], "labels": labels, "label_share": share}
 
 
 def typed_frame(rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -> pd.DataFrame:
@@ -126,8 +117,7 @@ def run_columns(run: Run) -> dict[str, Any]:
         "run_id": run.info.run_id,
         "logged": datetime.fromtimestamp(run.info.start_time / 1000, UTC),
         "source": tags.get(IMPORTED_FROM, OWN),
-        "cell_key": tags.get("cell_key", ""),
-        "settings_key": tags.get("settings_key", ""),
+        **{name: tags.get(name, "") for name in ("cell_key", "settings_key")},
         "selection": tags.get("selection", "") or "not stated",
         **{name: tags.get(name, "unknown") for name in ("git_commit", "host", "device", *ENVIRONMENT, "reads_labels")},
         "demonstration": tags.get("demonstration", "").lower() == "true",

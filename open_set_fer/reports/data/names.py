@@ -10,37 +10,14 @@ from open_set_fer.datasets.faceset import facts
 from open_set_fer.errors import SuiteError
 
 METHODS = {
-    "baseline": "Baseline (MSP)",
-    "max-logit": "MaxLogit",
-    "label-loss": "Label loss",
-    "eow": "EOW",
-    "proser": "PROSER",
-    "dias": "DIAS",
-    "ours": "Ours",
-    "ours-online": "Ours (online)",
-    "ours-balanced": "Ours (balanced)",
-    "ours-attention-only": "Ours (attention only)",
-    "ours-attention-resets": "Ours (attention, resets)",
-    "ours-plus": "Ours-plus",
-    "ours-plus-plain": "Ours-plus (plain pictures)",
-    "energy": "Energy",
-    "entropy": "Entropy",
-    "openmax": "OpenMax",
-    "mahalanobis": "Mahalanobis",
-    "relative-mahalanobis": "Relative Mahalanobis",
-    "knn": "KNN",
-    "vim": "ViM",
-    "react": "ReAct",
-    "kl-matching": "KL matching",
-    "she": "SHE",
-    "dice": "DICE",
-    "odin": "ODIN",
-    "o2u": "O2U-Net",
-    "co-teaching": "Co-teaching",
-    "cleanlab": "Cleanlab",
-}
-
-
+    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "label-loss": "Label loss", "eow": "EOW", "proser": "PROSER",
+    "dias": "DIAS", "ours": "Ours", "ours-online": "Ours (online)", "ours-balanced": "Ours (balanced)",
+    "ours-attention-only": "Ours (attention only)", "ours-attention-resets": "Ours (attention, resets)",
+    "ours-plus": "Ours-plus", "ours-plus-plain": "Ours-plus (plain pictures)", "energy": "Energy", "entropy": "Entropy",
+    "openmax": "OpenMax", "mahalanobis": "Mahalanobis", "relative-mahalanobis": "Relative Mahalanobis", "knn": "KNN",
+    "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
+    "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
+}  # fmt: skip
 LIMITS = {
     "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool, "
     "and whatever else sets the pool apart, such as blurred or darker closed faces, looks unknown to it as well: "
@@ -51,12 +28,9 @@ LIMITS = {
 
 def limit_notes(labels: Iterable[str]) -> list[str]:
     """Sentences on the methods with a limit among these labels, or with a variant among them."""
-    shown = list(labels)
-    return [
-        f"{method_name(method)} {limit}."
-        for method, limit in LIMITS.items()
-        if any(f"{label}-".startswith(f"{method}-") for label in shown)
-    ]
+    shown = [f"{label}-" for label in labels]
+    limits = LIMITS.items()
+    return [f"{method_name(m)} {limit}." for m, limit in limits if any(name.startswith(f"{m}-") for name in shown)]
 
 
 def method_name(label: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,8 +22,7 @@ ABLATION = {
 }
 """The four rows of Table 5: label, and parts switched on, as in paper_results.csv."""
 
-PRINTED_AS = {"rafdb_compound": "rafdb"}
-"""Names in the paper: RAF-DB with its compound faces is RAF-DB there."""
+PRINTED_AS = {"rafdb_compound": "rafdb"}  # names in the paper: RAF-DB with its compound faces is RAF-DB there
 
 
 @cache
@@ -32,10 +32,9 @@ def paper_results() -> pd.DataFrame:
 
 
 @cache
-def _by_key() -> dict[tuple[str, ...], float]:
-    # A number in several tables of the paper is the same in each.
-    frame = paper_results().drop_duplicates(KEY)
-    return {tuple(row[name] for name in KEY): float(row["value"]) for row in frame.to_dict("records")}
+def _by_key() -> dict[Any, float]:
+    frame = paper_results().drop_duplicates(KEY)  # a number in several tables of the paper is the same in each
+    return {tuple(key): float(value) for *key, value in frame[[*KEY, "value"]].itertuples(index=False)}
 
 
 def paper_value(dataset: str, protocol: str, open_classes: str, method: str, metric: str) -> float | None:
@@ -53,19 +52,13 @@ def figure6_value(labels: str) -> float | None:
 
 def paper_rows(dataset: str, protocols: list[str]) -> list[tuple[str, str]]:
     """(protocol, open_classes) of the paper's rows for a data set, in the paper's order, without mean rows."""
-    frame = paper_results()
-    rows = frame[
-        (frame["dataset"] == PRINTED_AS.get(dataset, dataset))
-        & frame["protocol"].isin(protocols)
-        & (frame["open_classes"] != "mean")
-    ]
+    frame, name = paper_results(), PRINTED_AS.get(dataset, dataset)
+    rows = frame[(frame["dataset"] == name) & frame["protocol"].isin(protocols) & (frame["open_classes"] != "mean")]
     return list(dict.fromkeys(zip(rows["protocol"], rows["open_classes"], strict=True)))
 
 
 def unreadable_note() -> str:
     """Sentence on the unreadable rows of the published Table 5."""
-    known = set(paper_results().loc[paper_results()["table"] == "table5", "method"])
-    unknown = [method_name(label) for label, printed in ABLATION.items() if printed not in known]
-    return (
-        f"Table 5 of Zhang et al.: no number of {', '.join(unknown)}, whose row is not readable in the source at hand."
-    )
+    known = set(paper_results().query("table == 'table5'")["method"])
+    names = ", ".join(method_name(label) for label, printed in ABLATION.items() if printed not in known)
+    return f"Table 5 of Zhang et al.: no number of {names}, whose row is not readable in the source at hand."

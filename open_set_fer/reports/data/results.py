@@ -1,12 +1,10 @@
-"""From MLflow to one row a cell.
+"""From MLflow to one row a cell: data set, open classes, method label and seed; `cell_key` also covers the settings.
 
-Coordinates (data set, open classes, method label, seed) name a cell of a table; `cell_key` also covers the settings.
-
-- Planned: the latest plan that names the coordinates says which cell_key is shown and under which label
-  (Tracker.planned). One run may serve two labels with equal settings. Of the runs with that key a finished one counts
-  before a failed one; without either the cell is missing, whatever ran with other settings: a warning says so.
-- In no plan (the plan was lost): the newest finished run, else the newest failed one, under the label that it was
-  logged with, unless its run is shown already.
+- Planned: the latest plan says which cell_key is shown and under which label; one run may serve two labels with equal
+  settings. A finished run with that key counts before a failed one; without either the cell is missing, whatever ran
+  with other settings: a warning says so.
+- In no plan (it was lost): the newest finished run, else the newest failed one, under its own label, unless shown
+  already.
 """
 
 from __future__ import annotations
@@ -38,36 +36,15 @@ from open_set_fer.reports.data.frame import (
     run_columns,
     typed_frame,
 )
-from open_set_fer.reports.data.run_warnings import (
-    Key,
-    Warn,
-    coordinates,
-    evaluation_warnings,
-    run_key,
-    setting_warnings,
-)
+from open_set_fer.reports.data.run_warnings import Key, Warn, coordinates, warnings_on
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow.entities import Run
     from numpy.typing import NDArray
 
-__all__ = [
-    "ENVIRONMENT",
-    "FACTS",
-    "FAILED",
-    "FAMILY_ORDER",
-    "FINISHED",
-    "MISSING",
-    "OWN",
-    "PAPER_METHODS",
-    "Results",
-    "load",
-    "method_order",
-    "protocol_fields",
-    "protocol_order",
-    "typed_frame",
-]
+__all__ = ["ENVIRONMENT", "FACTS", "FAILED", "FAMILY_ORDER", "FINISHED", "MISSING", "OWN", "PAPER_METHODS", "Results"]
+__all__ += ["load", "method_order", "protocol_fields", "protocol_order", "typed_frame"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +52,8 @@ class Results:
     """Results that reports show.
 
     cells: one row a planned or logged cell, with the columns of `COLUMNS` and its metrics by MLflow name.
-    params: settings by run id.
-    experiment_id: MLflow's.
-    tracker: source of the scores of runs.
-    labels: the pseudo-label setting of all cells; None before `under`.
-    left_out: methods that `under` left out, by data set.
-    whole: the cells of every pseudo-label setting, after `under`.
+    params: settings by run id. labels: the pseudo-label setting of all cells; None before `under`. left_out: methods
+    that `under` left out, by data set. whole: the cells of every pseudo-label setting, after `under`.
     """
 
     profile: str
@@ -105,11 +78,10 @@ class Results:
         return [labels for labels in LABELS if labels in present]
 
     def under(self, labels: Labels) -> Results:
-        """The cells of one pseudo-label setting.
+        """The cells of one pseudo-label setting; those of closed faces with a shift belong to none (`shifted`).
 
-        Under another setting than own labels, methods are left out whose cells show that they did not read the labels:
-        their numbers are those of own labels, or meaningless in a control. The cells decide, not the method's name.
-        Cells of closed faces with a shift belong to no setting (`shifted`).
+        Under another setting than own labels, methods whose cells did not read the labels are left out: their numbers
+        are those of own labels, or meaningless in a control.
         """
         cells = self.cells[(self.cells["labels"] == labels) & (self.cells["protocol"] != SHIFT)]
         left_out: dict[str, list[str]] = {}
@@ -131,14 +103,9 @@ class Results:
         """The cells of every pseudo-label setting."""
         return self.cells if self.whole is None else self.whole
 
-    @cached_property
-    def _facts(self) -> dict[str, set[str]]:
-        """Labels of the methods that state each of `FACTS`."""
-        return {fact: set(self.every_cell.loc[self.every_cell[fact], "method"]) for fact in FACTS}
-
     def states(self, label: str, fact: str) -> bool:
         """Whether the method behind a label states one of `FACTS`."""
-        return label in self._facts[fact]
+        return bool(self.every_cell.loc[self.every_cell["method"] == label, fact].any())
 
     @cached_property
     def datasets(self) -> list[str]:
@@ -172,10 +139,9 @@ class Results:
         from mlflow.exceptions import MlflowException
 
         try:
-            frame: pd.DataFrame = self.tracker.read_scores(run_id)
+            return self.tracker.read_scores(run_id)
         except (MlflowException, OSError):
             return None
-        return frame
 
     def features(self, run_id: str) -> tuple[NDArray[np.str_], NDArray[np.float32]] | None:
         """Ids and features of a run's test faces; None when the artifact is gone or damaged."""
@@ -218,7 +184,7 @@ def load(tracker: Tracker) -> Results:
     ]
     params = {run.info.run_id: dict(run.data.params) for run in shown.values()}
     cells = typed_frame(rows, params)
-    warnings = setting_warnings(cells, plan, shown, runs) + evaluation_warnings(tracker.profile, plan, shown, outdated)
+    warnings = warnings_on(tracker.profile, cells, plan, shown, runs, outdated)
     return Results(tracker.profile, tracker.experiment_id, cells, params, warnings, tracker)
 
 
@@ -228,7 +194,7 @@ def _shown(plan: dict[Key, str | None], runs: list[Run]) -> dict[Key, Run]:
     loose: dict[Key, Run] = {}
     for run in sorted(runs, key=lambda run: run.info.status == "FINISHED"):  # a finished one overwrites a failed one
         by_key[run.data.tags.get("cell_key", "")] = run
-        loose[run_key(run)] = run
+        loose[coordinates(run.data.tags)] = run
     shown = {
         place: by_key[key] if key else loose[place]
         for place, key in plan.items()

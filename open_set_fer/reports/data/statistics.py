@@ -10,22 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 LEVEL, PERCENT = 0.05, "5 %"
-FEWEST_BLOCKS = 6
-"""With five, a method that wins every block still has a Wilcoxon p-value of 2 / 2**5 = 0.0625."""
+FEWEST_BLOCKS = 6  # with five, a method that wins every block still has a Wilcoxon p-value of 2 / 2**5 = 0.0625
 DEPENDENCE = (
     "The tests take blocks for independent; choices of open classes share faces and models, so the p-values are too "
     "small rather than too large"
@@ -34,8 +31,8 @@ BLOCK = ["protocol", "choice"]
 
 
 @dataclass(frozen=True)
-class Friedman:
-    """Friedman's test of equal methods; chi-square approximation, rough below ten blocks."""
+class Test:
+    """A test's statistic, degrees of freedom and p-value."""
 
     statistic: float
     freedom: int
@@ -43,7 +40,7 @@ class Friedman:
 
     @property
     def rejects(self) -> bool:
-        """Whether methods differ at LEVEL; else ranks distinguish no pair."""
+        """Whether equality is rejected at LEVEL; by Friedman's test, else ranks distinguish no pair."""
         return self.p_value < LEVEL
 
 
@@ -51,9 +48,8 @@ class Friedman:
 class Pair:
     """Two methods, first the better by mean rank.
 
-    difference: median over blocks of first - second. wins: blocks in which the first is better.
-    nemenyi: p-value, None with two methods.
-    wilcoxon: p-value of the signed-rank test, zero differences split (zsplit), after Holm's correction.
+    difference: median over blocks of first - second. wins: blocks in which the first is better. nemenyi: p-value, None
+    with two methods. wilcoxon: p-value of the signed-rank test, zero differences split (zsplit), after Holm.
     """
 
     first: str
@@ -68,16 +64,15 @@ class Pair:
 class Comparison:
     """Methods over the blocks of one data set, by AUROC.
 
-    blocks: labels of the choices. seeds, pools: how many each block averages.
-    ranks: mean rank by method, 1 the best, best first.
-    friedman, critical_difference (of mean ranks, Nemenyi, at LEVEL), nemenyi (p-values, square): None with two methods.
-    pairs: every pair. left_out: methods that are not planned for every block and seed.
+    blocks: labels of the choices. seeds, pools: how many each block averages. ranks: mean rank by method, best first.
+    friedman (chi-square approximation), critical_difference (of mean ranks, at LEVEL), nemenyi (p-values, square): None
+    with two methods. left_out: methods that are not planned for every block and seed.
     """
 
     blocks: list[str]
     seeds: int
     ranks: dict[str, float]
-    friedman: Friedman | None
+    friedman: Test | None
     critical_difference: float | None
     nemenyi: pd.DataFrame | None
     pairs: list[Pair]
@@ -117,27 +112,21 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
 
 
 def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
-    """Reason against a comparison of these cells, or ''."""
     if len(methods) < 2:
         return "fewer than two methods are planned for every choice of open classes and seed"
     if blocks < FEWEST_BLOCKS:
-        counted = f"{blocks} choice{'s' if blocks > 1 else ''} of open classes"
-        return (
-            f"{counted}; with fewer than {FEWEST_BLOCKS} even a method that always wins has a Wilcoxon p above {LEVEL}"
-        )
+        always = f"with fewer than {FEWEST_BLOCKS} even a method that always wins has a Wilcoxon p above {LEVEL}"
+        return f"{blocks} choice{'s' if blocks > 1 else ''} of open classes; {always}"
     lacking = cells[(cells["status"] != FINISHED) | cells[AUROC.name].isna()]
     if lacking.empty:
         return ""
-    named = [
-        f"{method_name(cell['method'])}, {cell['open_classes']} seed {cell['seed']}"
-        for cell in lacking.head(3).to_dict("records")
-    ]
+    first = zip(*(lacking[name][:3] for name in ("method", "open_classes", "seed")), strict=True)
+    named = [f"{method_name(method)}, {open_classes} seed {seed}" for method, open_classes, seed in first]
     more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
     return f"it needs every cell, and {len(lacking)} of {len(cells)} have no result ({'; '.join(named)}{more})"
 
 
 def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) -> Comparison:
-    """Tests on a complete table, blocks by methods."""
     import scikit_posthocs  # statsmodels and seaborn come with it: a second and a half
 
     values = means.to_numpy(dtype=np.float64)
@@ -147,68 +136,47 @@ def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) 
     wilcoxon = scikit_posthocs.posthoc_wilcoxon(long, "value", "method", zero_method="zsplit", p_adjust="holm")
     several = len(ranks) > 2
     nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(ordered.reset_index(drop=True)) if several else None
-    return Comparison(
-        [str(label) for label in means.index.get_level_values("choice")],
-        seeds,
-        dict(ranks),
-        _friedman(values) if several else None,
-        critical_difference(len(ranks), len(means)) if several else None,
-        nemenyi,
-        _pairs(ordered, wilcoxon, nemenyi),
-        left_out,
-        pools,
-    )
+    blocks = [str(label) for label in means.index.get_level_values("choice")]
+    test, gap = (_friedman(values), critical_difference(len(ranks), len(means))) if several else (None, None)
+    pairs = _pairs(ordered, wilcoxon, nemenyi)
+    return Comparison(blocks, seeds, dict(ranks), test, gap, nemenyi, pairs, left_out, pools)
 
 
-def _friedman(values: NDArray[np.float64]) -> Friedman:
+def _friedman(values: NDArray[np.float64]) -> Test:
     if (values == values[:, :1]).all():  # SciPy divides by the ranks' spread
-        return Friedman(0.0, values.shape[1] - 1, 1.0)
+        return Test(0.0, values.shape[1] - 1, 1.0)
     test: Any = friedmanchisquare(*values.T)
-    return Friedman(float(test.statistic), values.shape[1] - 1, float(test.pvalue))
+    return Test(float(test.statistic), values.shape[1] - 1, float(test.pvalue))
 
 
 def critical_difference(methods: int, blocks: int) -> float:
-    """Nemenyi's critical difference of two mean ranks at LEVEL.
-
-    >>> round(critical_difference(methods=4, blocks=14), 2)  # Demšar (2006), section 3.2.2
-    1.25
-    """
+    """Nemenyi's critical difference of two mean ranks at LEVEL."""
     quantile = float(studentized_range.ppf(1 - LEVEL, methods, np.inf)) / math.sqrt(2)
     return quantile * math.sqrt(methods * (methods + 1) / (6 * blocks))
 
 
 def _pairs(ordered: pd.DataFrame, wilcoxon: pd.DataFrame, nemenyi: pd.DataFrame | None) -> list[Pair]:
-    methods = list(map(str, ordered.columns))
+    methods, pairs = list(map(str, ordered.columns)), []
     signed, ranked = wilcoxon.to_numpy(), None if nemenyi is None else nemenyi.to_numpy()
-    pairs = []
     for i, j in combinations(range(len(methods)), 2):
-        difference = ordered.iloc[:, i] - ordered.iloc[:, j]
-        by_ranks = None if ranked is None else float(ranked[i, j])
-        wins = int((difference > 0).sum())
-        pairs.append(Pair(methods[i], methods[j], float(difference.median()), wins, by_ranks, float(signed[i, j])))
+        gap, by_ranks = ordered.iloc[:, i] - ordered.iloc[:, j], None if ranked is None else float(ranked[i, j])
+        wins = int((gap > 0).sum())
+        pairs.append(Pair(methods[i], methods[j], float(gap.median()), wins, by_ranks, float(signed[i, j])))
     return pairs
 
 
-# -- text -------------------------------------------------------------------------------------------------------------
-
-
 def p_text(p_value: float) -> str:
-    """A p-value as displayed.
-
-    >>> p_text(0.03456), p_text(0.0000123)
-    ('= 0.035', '< 0.001')
-    """
+    """A p-value as displayed: '= 0.035', '< 0.001'."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
 
 
 def sentences(comparison: Comparison) -> str:
     """Methods, tests and results of a comparison, for a caption."""
     over = f"Mean ranks by AUROC over {len(comparison.blocks)} choices of open classes"
-    counts = {"seeds": comparison.seeds, "pools": comparison.pools}
-    if averaged := [f"{count} {name}" for name, count in counts.items() if count > 1]:
+    counts = (("seeds", comparison.seeds), ("pools", comparison.pools))
+    if averaged := [f"{count} {name}" for name, count in counts if count > 1]:
         over += f" (each the mean over {' and '.join(averaged)})"
-    ranks = ", ".join(f"{method_name(method)} {rank:.1f}" for method, rank in comparison.ranks.items())
-    parts = [f"{over}: {ranks}"]
+    parts = [f"{over}: {', '.join(f'{method_name(m)} {rank:.1f}' for m, rank in comparison.ranks.items())}"]
     test = comparison.friedman
     if test is not None and comparison.critical_difference is not None:
         parts.append(f"Friedman: χ²({test.freedom}) = {test.statistic:.2f}, p {p_text(test.p_value)}")
@@ -217,12 +185,15 @@ def sentences(comparison: Comparison) -> str:
             if test.rejects
             else "it does not tell the methods apart, so neither does a difference of ranks"
         )
-    parts.append(_wilcoxon_words(comparison))
-    return ". ".join(part[0].upper() + part[1:] for part in [*parts, DEPENDENCE, *_left_out(comparison)]) + "."
+    parts += [_wilcoxon_words(comparison), DEPENDENCE]
+    if comparison.left_out:
+        parts.append(
+            f"Not compared, as not planned for every choice: {', '.join(map(method_name, comparison.left_out))}"
+        )
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def _wilcoxon_words(comparison: Comparison) -> str:
-    """Sentence on the pairs that differ by Wilcoxon with Holm, or on why none could."""
     test = "Wilcoxon signed-rank" + (" with Holm's correction" if len(comparison.pairs) > 1 else "")
     if comparison.smallest >= LEVEL:
         pairs = f"{len(comparison.pairs)} pairs over {len(comparison.blocks)} blocks"
@@ -234,9 +205,3 @@ def _wilcoxon_words(comparison: Comparison) -> str:
         named = ["every pair"]
     sentence = f"{test}, p < {LEVEL} between {'; '.join(named[:8])}"
     return sentence + (f" and {len(named) - 8} more" if len(named) > 8 else "")
-
-
-def _left_out(comparison: Comparison) -> list[str]:
-    if not comparison.left_out:
-        return []
-    return [f"Not compared, as not planned for every choice: {', '.join(map(method_name, comparison.left_out))}"]

@@ -7,22 +7,22 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from open_set_fer.benchmark.storage.pictures import CLOSED_COLOUR, OPEN_COLOUR, group_names, plain_style
 from open_set_fer.reports.data.results import FAILED, FINISHED, Results, protocol_order
 from open_set_fer.reports.tables.build import demonstration, slug
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
 Row = TypeVar("Row")
 Column = TypeVar("Column")
@@ -40,10 +40,8 @@ STYLE = {
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
 }
-styled = plain_style(STYLE)
-"""Decorator of a function that draws a figure."""
-SOFT = 0.65
-"""Opacity of black for what matters less: a grey on white and on a dark page."""
+styled = plain_style(STYLE)  # decorator of a function that draws a figure
+SOFT = 0.65  # opacity of black for what matters less: a grey on white and on a dark page
 
 
 @dataclass
@@ -55,7 +53,6 @@ class ReportFigure:
     caption: str
     alternative: str
     figure: Figure
-    _svg: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Place what is in the figure once, not again for every file: it takes longer than drawing."""
@@ -82,10 +79,10 @@ class ReportFigure:
 
         The ground is transparent; white lines between areas take the page's `--page` colour where it has one.
         """
-        self._svg = self._svg or self._drawn()  # takes a second; used by the page and the file
         return self._svg
 
-    def _drawn(self) -> str:
+    @cached_property
+    def _svg(self) -> str:  # takes a second; used by the page and the file
         buffer = io.BytesIO()
         with plain_style(STYLE | {"svg.hashsalt": self.name}):
             self.figure.savefig(
@@ -150,11 +147,8 @@ def panel_grid(
     """
     figure = Figure(figsize=size, layout=layout)
     grid = figure.subplots(len(rows), len(columns), squeeze=False, **subplots)
-    words = [
-        draw(axes, row, column)
-        for line, row in zip(grid, rows, strict=True)
-        for axes, column in zip(line, columns, strict=True)
-    ]
+    panels = zip(grid.flat, product(rows, columns), strict=True)
+    words = [draw(axes, row, column) for axes, (row, column) in panels]
     for axes, label in zip(grid[:, 0], rows.values(), strict=True):
         axes.set_ylabel(label)
     for axes, heading in zip(grid[0], columns.values(), strict=True):
@@ -231,7 +225,5 @@ def chance_line(axes: Axes) -> None:
 
 def group_handles(names: tuple[str, str] = group_names(False)) -> list[Line2D]:
     """The legend of closed and open faces, or of a control's groups."""
-    return [
-        Line2D([], [], color=CLOSED_COLOUR, linestyle="-", label=names[0]),
-        Line2D([], [], color=OPEN_COLOUR, linestyle="--", label=names[1]),
-    ]
+    closed = Line2D([], [], color=CLOSED_COLOUR, linestyle="-", label=names[0])
+    return [closed, Line2D([], [], color=OPEN_COLOUR, linestyle="--", label=names[1])]

@@ -3,24 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.reports.data.clip_features import ClipFeatures, images_by_class
+from open_set_fer.errors import SuiteError, summary
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, panel_grid, styled, without_ticks
 from open_set_fer.reports.figures.contrast import CONTRAST
 from open_set_fer.reports.figures.tsne import FACES, NEIGHBOURS, SEED, embed, nearest
 
+FEWEST = 20  # images of a data set that are worth a figure
+CONTENT = (
+    "an .npz with `ids` (N,), the ids of `scores.parquet`, and `features` (N, D), or a .parquet with a column `id` "
+    "and the features in the others; where two data sets have the same ids also `dataset`"
+)
 
-def clip_figures(results: Results, clip: ClipFeatures) -> Iterator[ReportFigure]:
+
+def read_clip_features(path: Path) -> pd.DataFrame:
+    """A row for each image, indexed by data set ('' in a file that names none) and id; SuiteError for a broken file."""
+    try:
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else _read_npz(path)
+        frame = frame.assign(dataset=frame.get("dataset", ""))
+        clip = frame.astype({"dataset": str, "id": str}).set_index(["dataset", "id"])
+        if clip.shape[1] == 1:  # a column of lists
+            clip = pd.DataFrame(np.stack(clip.iloc[:, 0].to_list()), clip.index)
+        clip = clip.astype(np.float32)
+        if not np.isfinite(clip.to_numpy()).all():
+            raise ValueError("a feature is NaN or infinite")
+        if clip.index.has_duplicates:
+            raise ValueError("an id is there twice")
+    except (OSError, KeyError, ValueError, TypeError, BadZipFile) as error:
+        raise SuiteError(f"--clip-features {path} cannot be read: {summary(error)}", CONTENT) from error
+    return clip
+
+
+def _read_npz(path: Path) -> pd.DataFrame:
+    with np.load(path, allow_pickle=False) as file:
+        columns = {"id": file["ids"].astype(np.str_), "features": list(file["features"])}
+        if len(columns["id"]) != len(columns["features"]):
+            raise ValueError(f"{len(columns['id'])} ids and {len(columns['features'])} features do not belong together")
+        return pd.DataFrame(columns | ({"dataset": file["dataset"].astype(np.str_)} if "dataset" in file else {}))
+
+
+def _images_by_class(clip: pd.DataFrame, results: Results) -> dict[str, pd.DataFrame]:
+    """Features of each data set's test images, indexed by class, in random order; SuiteError for too few of every."""
+    classes = {dataset: _classes(results, dataset) for dataset in results.datasets}
+    images = {}
+    for dataset, by_id in classes.items():
+        features = clip[clip.index.get_level_values("dataset").isin(["", dataset])].droplevel("dataset")
+        ids = [name for name in by_id if name in features.index]
+        if len(ids) >= FEWEST:
+            images[dataset] = features.loc[ids].rename(index=by_id)
+    if not images:
+        some, names = (
+            next(iter(clip.index.unique("id")), "none"),
+            [name for by_id in classes.values() for name in by_id],
+        )
+        lack = f"fewer than {FEWEST} test images of each of {', '.join(classes)}: its ids are like {some}"
+        fix = f"ids are those of the artifact scores.parquet of the cells, such as {names[0] if names else 'none'}"
+        raise SuiteError(f"--clip-features has {lack}", fix)
+    return images
+
+
+def _classes(results: Results, dataset: str) -> dict[str, str]:
+    """Class of each test image by id, in the order of the finished cells, which the runner has shuffled."""
+    cells = results.of(dataset)
+    runs = cells.loc[(cells["status"] == FINISHED) & (cells["method"] == "baseline"), "run_id"]
+    frames = [frame for run in runs if (frame := results.scores(run)) is not None and "true_class" in frame]
+    return {name: label for frame in frames for name, label in zip(frame["id"], frame["true_class"], strict=True)}
+
+
+def clip_figures(results: Results, clip: pd.DataFrame) -> Iterator[ReportFigure]:
     """Figure 1 of each contrast data set beside each one of faces, or of faces alone."""
-    images = images_by_class(clip, results)
+    images = _images_by_class(clip, results)
     for faces in (name for name in images if name not in CONTRAST):
         for contrast in [name for name in images if name in CONTRAST] or [""]:
             yield _figure(results, {name: images[name] for name in (contrast, faces) if name})
@@ -58,7 +121,6 @@ def _figure(results: Results, images: dict[str, pd.DataFrame]) -> ReportFigure:
 
 
 def _mean_aurocs(results: Results, dataset: str) -> str:
-    """Mean AUROCs of the paper's small table, in words."""
     cells, words = results.of(dataset), []
     for method in ("dias", "ours"):
         values = cells.loc[(cells["method"] == method) & (cells["status"] == FINISHED), AUROC.name]

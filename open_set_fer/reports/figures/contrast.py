@@ -5,39 +5,23 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, auroc
 from open_set_fer.benchmark.storage.pictures import OPEN_COLOUR, draw_histogram
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results, method_order, protocol_order
-from open_set_fer.reports.figures.base import (
-    PAGE_WIDTH,
-    ReportFigure,
-    captioned,
-    cell_scores,
-    group_handles,
-    grouped,
-    panel_grid,
-    placeholder,
-    placeholder_style,
-    styled,
-)
+from open_set_fer.reports.figures import base
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-CONTRAST = ("digits", "cifar10")
-"""Data sets with large inter-class distance; every other one is taken for faces."""
-METHODS = 3
-"""Most methods in Figure 1."""
-LETTER_SHARE = 0.0115
-"""Part of Figure 2's whole bar that a letter of its labels takes."""
+CONTRAST = ("digits", "cifar10")  # data sets with large inter-class distance; every other one is taken for faces
+METHODS = 3  # most methods in Figure 1
+LETTER_SHARE = 0.0115  # part of Figure 2's whole bar that a letter of its labels takes
 DARK = "#111111"
 """Text on segments, which are light on a dark page too: not black, which the page turns into its text colour."""
 
@@ -51,27 +35,25 @@ class Pair:
     seed: int
     cells: dict[str, pd.DataFrame]
 
-    def figure(self, number: int, content: str, more: str, alternative: str, figure: Figure) -> ReportFigure:
+    def figure(self, number: int, content: str, more: str, alternative: str, figure: Figure) -> base.ReportFigure:
         """A drawn figure of the paper's `number`, with a caption on its content."""
         contrast, faces = self.cells
         beside = f"{dataset_name(contrast)} (large inter-class distance) beside {dataset_name(faces)} (small)"
-        paper = f"the paper's Figure {number}"
-        caption = f"{beside}: {content}, family {self.family}, seed {self.seed} ({paper}). {more}"
+        which = f"family {self.family}, seed {self.seed} (the paper's Figure {number})"
+        caption = f"{beside}: {content}, {which}. {more}"
         title = f"Figure {number}: {dataset_name(contrast)} beside {dataset_name(faces)}"
         stem = (f"figure{number}", faces, contrast)
-        return captioned(self.results, faces, stem, title, caption, alternative, figure)
+        return base.captioned(self.results, faces, stem, title, caption, alternative, figure)
 
 
-def contrast_figures(results: Results) -> Iterator[ReportFigure]:
+def contrast_figures(results: Results) -> Iterator[base.ReportFigure]:
     """Figures 1 and 2 of every contrast data set beside every one of faces, where both have finished cells."""
     for contrast in (name for name in results.datasets if name in CONTRAST):
         for faces in (name for name in results.datasets if name not in CONTRAST):
-            pair = _pair(results, contrast, faces)
-            methods = _common_methods(pair) if pair else []
-            if pair and methods:
+            if (pair := _pair(results, contrast, faces)) and (methods := _common_methods(pair)):
                 yield _score_contrast(pair, methods)
-            if pair and "baseline" in methods:
-                yield _label_contrast(pair)
+                if "baseline" in methods:
+                    yield _label_contrast(pair)
 
 
 def _pair(results: Results, contrast: str, faces: str) -> Pair | None:
@@ -91,28 +73,21 @@ def _finished(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _common_methods(pair: Pair) -> list[str]:
-    """The first methods that have a finished cell of both data sets."""
     contrast, faces = (set(_finished(cells)["method"]) for cells in pair.cells.values())
     labels = (label for cells in pair.cells.values() for label in cells["method"])
     return [label for label in method_order(labels) if label in contrast & faces][:METHODS]
 
 
-@styled
-def _score_contrast(pair: Pair, methods: list[str]) -> ReportFigure:
-    """Figure 1: a row a method, a column a data set."""
-
+@base.styled
+def _score_contrast(pair: Pair, methods: list[str]) -> base.ReportFigure:
     def draw(axes: Axes, method: str, dataset: str) -> str:
         cells = pair.cells[dataset]
         words = _pooled_panel(axes, pair.results, cells[cells["method"] == method])
         return f"{method_name(method)} on {dataset_name(dataset)} {words}"
 
-    figure, sentences = panel_grid(
-        {method: method_name(method) for method in methods},
-        {dataset: dataset_name(dataset) for dataset in pair.cells},
-        draw,
-        (PAGE_WIDTH, 0.9 + 1.4 * len(methods)),
-    )
-    figure.legend(handles=group_handles(), loc="outside upper right", ncols=2)
+    rows, columns = {m: method_name(m) for m in methods}, {dataset: dataset_name(dataset) for dataset in pair.cells}
+    figure, sentences = base.panel_grid(rows, columns, draw, (base.PAGE_WIDTH, 0.9 + 1.4 * len(methods)))
+    figure.legend(handles=base.group_handles(), loc="outside upper right", ncols=2)
     figure.supxlabel("unknown score (higher = more likely open)")
     figure.supylabel("share of images")
     more = (
@@ -125,14 +100,13 @@ def _score_contrast(pair: Pair, methods: list[str]) -> ReportFigure:
 
 
 def _pooled_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
-    """Draw the finished cells' scores together; returns what the title says of their AUROC."""
     done = _finished(cells)
-    scores = [cell_scores(results, done[done["run_id"] == run_id]) for run_id in done["run_id"]]
+    scores = [base.cell_scores(results, done[done["run_id"] == run_id]) for run_id in done["run_id"]]
     frames = [frame for frame in scores if not isinstance(frame, str)]
     if not frames:
-        return placeholder(axes, str(scores[0]))
+        return base.placeholder(axes, str(scores[0]))
     pooled = pd.concat(frames)
-    draw_histogram(axes, *grouped(pooled))
+    draw_histogram(axes, *base.grouped(pooled))
     value = auroc(pooled["is_open"].to_numpy(dtype=bool), pooled["unknown_score"].to_numpy(dtype=np.float64))
     values = [x for x, frame in zip(done[AUROC.name], scores, strict=True) if not isinstance(frame, str)]
     count = f"{len(frames)}" if len(frames) == len(cells) else f"{len(frames)} of {len(cells)}"
@@ -144,9 +118,8 @@ def _pooled_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
     return text
 
 
-@styled
-def _label_contrast(pair: Pair) -> ReportFigure:
-    """Figure 2: a panel a data set, from the baseline's cells."""
+@base.styled
+def _label_contrast(pair: Pair) -> base.ReportFigure:
     baseline = {name: cells[cells["method"] == "baseline"] for name, cells in pair.cells.items()}
     heights = [sum(label.count("+") + 1 for label in cells["open_classes"]) for cells in baseline.values()]
 
@@ -155,17 +128,10 @@ def _label_contrast(pair: Pair) -> ReportFigure:
         axes.set_title(dataset_name(dataset), fontweight="bold", loc="left")
         return f"{dataset_name(dataset)}: {words}"
 
-    figure, sentences = panel_grid(
-        dict.fromkeys(baseline, ""),
-        {"": ""},
-        draw,
-        (PAGE_WIDTH, 1.3 + 0.21 * sum(heights)),
-        height_ratios=heights,
-        sharex=True,
-    )
-    figure.supxlabel(
-        "share of the open images that get the closed class's label; dashed: an even spread's share of each class"
-    )
+    rows, size = dict.fromkeys(baseline, ""), (base.PAGE_WIDTH, 1.3 + 0.21 * sum(heights))
+    figure, sentences = base.panel_grid(rows, {"": ""}, draw, size, height_ratios=heights, sharex=True)
+    label = "share of the open images that get the closed class's label"
+    figure.supxlabel(f"{label}; dashed: an even spread's share of each class")
     accuracies = [f"{cells['closed_set_accuracy'].mean():.3f} ({dataset_name(d)})" for d, cells in baseline.items()]
     more = (
         "A bar is one choice of open classes; its segments are the closed classes, the most frequent first, each named "
@@ -181,12 +147,9 @@ def _label_contrast(pair: Pair) -> ReportFigure:
 
 
 def _label_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
-    """Draw a bar a choice of open classes; returns what the bars show in words."""
     order = [label for _, label in protocol_order(cells)]
-    bars = [
-        f"{label} {_share_bar(axes, place, results, cells[cells['open_classes'] == label])}"
-        for place, label in enumerate(order)
-    ]
+    parts = [cells[cells["open_classes"] == label] for label in order]
+    bars = [f"{order[place]} {_share_bar(axes, place, results, part)}" for place, part in enumerate(parts)]
     axes.set_title(f"entropy, mean {cells['pseudo_label_entropy_open'].mean():.2f}", loc="right")
     axes.set_yticks(range(len(order)), [label.replace("+", " +\n") for label in order], fontsize=8)
     axes.set(ylim=(len(order) - 0.5, -0.5), xlim=(0, 1))
@@ -198,10 +161,9 @@ def _label_panel(axes: Axes, results: Results, cells: pd.DataFrame) -> str:
 
 
 def _share_bar(axes: Axes, place: int, results: Results, cells: pd.DataFrame) -> str:
-    """Draw a cell's shares of pseudo labels as a stacked bar; returns what it shows in words."""
-    scores = cell_scores(results, cells)
+    scores = base.cell_scores(results, cells)
     if isinstance(scores, str):
-        axes.text(0.01, place, scores, va="center", **placeholder_style(scores))
+        axes.text(0.01, place, scores, va="center", **base.placeholder_style(scores))
         return scores
     shares = _label_shares(scores)
     start, strongest = 0.0, np.array(to_rgb(OPEN_COLOUR))
@@ -223,10 +185,7 @@ def _share_bar(axes: Axes, place: int, results: Results, cells: pd.DataFrame) ->
 
 
 def _label_shares(scores: pd.DataFrame) -> dict[str, float]:
-    """Share of the open images by predicted class, largest first, 0 for a class that none gets.
-
-    For the baseline, whose predicted class is the closed-set model's pseudo label.
-    """
+    """Share of the open images by predicted class (the baseline's: the pseudo label), largest first, 0 if none."""
     is_open = scores["is_open"].to_numpy(dtype=bool)
     shares = scores.loc[is_open, "predicted_class"].value_counts(normalize=True)
     others = {*scores.loc[~is_open, "truth"], *scores["predicted_class"]} - set(shares.index)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, normalised_entropy
@@ -16,10 +18,6 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import figure6_value
 from open_set_fer.reports.data.results import FINISHED, Results, protocol_order
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, cell_scores, chance_line, styled
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 METHOD = "ours"
 CONCENTRATED = Regime("concentrated", 1.0)
@@ -42,17 +40,12 @@ GROUPS = (
 
 
 def label_figures(results: Results) -> Iterator[ReportFigure]:
-    """Figure 6 of every choice of open classes that has a finished cell of ours under concentrated labels.
-
-    results: of every pseudo-label setting.
-    """
+    """Figure 6 of every choice of open classes that has a finished cell of ours under concentrated labels."""
     for dataset in results.datasets:
         cells = results.of(dataset)
         cells = cells[cells["method"] == METHOD]
-        drawn = cells[
-            (cells["labels"] == "concentrated") & (cells["label_share"] == 1.0) & (cells["status"] == FINISHED)
-        ]
-        for _, label in protocol_order(drawn):
+        is_drawn = (cells["labels"] == "concentrated") & (cells["label_share"] == 1.0) & (cells["status"] == FINISHED)
+        for _, label in protocol_order(cells[is_drawn]):
             opened = label.removesuffix(CONCENTRATED.suffix)
             by_group = [cells[cells["open_classes"] == opened + group.regime.suffix] for group in GROUPS]
             yield _figure(results, dataset, opened, by_group)
@@ -94,7 +87,6 @@ def _assigned_labels(results: Results, cells: pd.DataFrame) -> dict[str, int] | 
 
 
 def _label_bars(axes: Axes, labels: list[dict[str, int] | str], by_group: list[pd.DataFrame]) -> list[str]:
-    """Draw bars of the shares of labels, a colour for each group; returns what each shows in words."""
     classes = sorted(
         {name for counts in labels if not isinstance(counts, str) for name in counts},
         key=lambda name: (BASIC.index(name) if name in BASIC else len(BASIC), name),  # the paper's order

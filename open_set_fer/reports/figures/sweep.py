@@ -18,8 +18,7 @@ from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, panel_grid, styled
 
-SWEPT = {"consistency_weight": "λ", "cycle_length": "cycle length"}
-"""Settings with their names on an axis."""
+SWEPT = {"consistency_weight": "λ", "cycle_length": "cycle length"}  # settings with their names on an axis
 DARK, LIGHT = "#010101", "#fefefe"
 """Text on light and dark colours: not quite black and white, which the page turns into its own colours."""
 PREFIX = "auroc.epoch_"
@@ -105,7 +104,6 @@ def _figure(results: Results, dataset: str, opened: str, setting: str, rows: pd.
 
 
 def _curves(axes: Axes, grid: pd.DataFrame, counts: list[int]) -> None:
-    """Draw a line over the setting for each number of epochs."""
     for place, epochs in enumerate(counts):
         if epochs in grid.index:
             line = grid.loc[epochs].dropna()
@@ -115,7 +113,6 @@ def _curves(axes: Axes, grid: pd.DataFrame, counts: list[int]) -> None:
 
 
 def _map(axes: Axes, grid: pd.DataFrame, low: float, high: float) -> None:
-    """Draw every number as a coloured field."""
     values: Any = grid.to_numpy()
     axes.pcolormesh(np.ma.masked_invalid(values), cmap="viridis", vmin=low, vmax=high)
     for y, x in np.argwhere(np.isfinite(values)):

@@ -5,33 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FINISHED, Results, protocol_order
-from open_set_fer.reports.figures.base import (
-    PAGE_WIDTH,
-    ReportFigure,
-    captioned,
-    panel_grid,
-    placeholder,
-    styled,
-    without_ticks,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+from open_set_fer.reports.figures import base
 
 METHODS = ("baseline", "ours")
-FACES = 1500
-"""Most points of a panel: t-SNE takes seconds for them, and more points hide each other."""
-NEIGHBOURS = 10
-"""Nearest neighbours by the features, of which each panel's title says how many are alike."""
+FACES = 1500  # most points of a panel: t-SNE takes seconds for them, and more points hide each other
+NEIGHBOURS = 10  # nearest neighbours by the features, of which each panel's title says how many are alike
 SEED = 0
 OPEN_RED = "#D50000"
 COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#8C6D00", "#7A5195", "#CC79A7", "#4D4D4D", "#9ACD32")
@@ -49,13 +37,12 @@ class Faces:
     total: int
 
 
-def embedding_figures(results: Results) -> Iterator[ReportFigure]:
+def embedding_figures(results: Results) -> Iterator[base.ReportFigure]:
     """Figure 7 of each data set: the first choice of open classes, and its lowest seed, with the most panels."""
     for dataset in results.datasets:
         cells = _drawn_cells(results, dataset)
-        read = {
-            method: _faces(results, run_id) for method, run_id in zip(cells["method"], cells["run_id"], strict=True)
-        }
+        runs = zip(cells["method"], cells["run_id"], strict=True)
+        read = {method: _faces(results, run_id) for method, run_id in runs}
         if faces := {method: given for method, given in read.items() if given is not None}:
             yield _figure(results, dataset, cells.iloc[0], faces)
 
@@ -101,8 +88,8 @@ def _faces(results: Results, run_id: str) -> Faces | None:
     return Faces(features[:FACES], is_open, frame["truth"].to_numpy()[:FACES], len(frame))
 
 
-@styled
-def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[str, Faces]) -> ReportFigure:
+@base.styled
+def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[str, Faces]) -> base.ReportFigure:
     opened = cell["open_classes"]
     classes = sorted({str(name) for given in faces.values() for name in given.classes[~given.is_open]})
     colours = dict(zip(classes, COLOURS, strict=False)) if len(classes) <= len(COLOURS) else {}
@@ -111,13 +98,11 @@ def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[st
         return f"{method_name(method)}: {_panel(axes, faces.get(method), colours)}"
 
     headings = {method: method_name(method) for method in METHODS}
-    figure, sentences = panel_grid({"": ""}, headings, draw, (PAGE_WIDTH, 3.6))
+    figure, sentences = base.panel_grid({"": ""}, headings, draw, (base.PAGE_WIDTH, 3.6))
     marks = [("o", colour, name) for name, colour in (colours or {"closed": GREY}).items()]
     marks.append(("x", OPEN_RED, f"open: {opened}"))
-    handles = [
-        Line2D([], [], marker=mark, color=colour, label=name, markersize=4.5, linestyle="")
-        for mark, colour, name in marks
-    ]
+    style: dict[str, Any] = {"markersize": 4.5, "linestyle": ""}
+    handles = [Line2D([], [], marker=mark, color=colour, label=name, **style) for mark, colour, name in marks]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     total, name = max(given.total for given in faces.values()), dataset_name(dataset)
     count = f"{FACES} of {total} test faces, drawn at random" if total > FACES else f"All {total} test faces"
@@ -132,20 +117,19 @@ def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[st
     )
     alternative = f"t-SNE of features on {name}, {opened} open: {'; '.join(sentences)}."
     stem, title = ("figure7", dataset, opened), f"Figure 7: {name}, {opened} open"
-    return captioned(results, dataset, stem, title, caption, alternative, figure)
+    return base.captioned(results, dataset, stem, title, caption, alternative, figure)
 
 
 def _panel(axes: Axes, faces: Faces | None, colours: dict[str, str]) -> str:
-    """Draw a method's faces; returns what they show in words."""
     if faces is None or len(faces.features) < 5:
-        return placeholder(axes, "no features kept" if faces is None else "too few faces")
+        return base.placeholder(axes, "no features kept" if faces is None else "too few faces")
     places = embed(faces.features)
     shades = [colours.get(str(name), GREY) for name in faces.classes[~faces.is_open]]
     # Points as an image: thousands of SVG elements would make the page slow.
     (closed_x, closed_y), (open_x, open_y) = places[~faces.is_open].T, places[faces.is_open].T
     axes.scatter(closed_x, closed_y, c=shades, s=5, linewidths=0, alpha=0.75, rasterized=True)
     axes.scatter(open_x, open_y, c=OPEN_RED, s=8, marker="x", linewidths=0.7, alpha=0.9, rasterized=True)
-    without_ticks(axes)
+    base.without_ticks(axes)
     near = f"open among an open face's neighbours: {open_neighbours(faces):.0%}"
     text = f"{near} (of all faces: {faces.is_open.mean():.0%})"
     axes.set_title(text, fontsize=7.5, pad=3)
@@ -181,6 +165,5 @@ def nearest(features: NDArray[np.float32]) -> NDArray[np.int64]:
     from sklearn.neighbors import NearestNeighbors
 
     neighbours = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(features) - 1)).fit(features)
-    # Asked for its own rows it leaves each of them out of its neighbours.
-    near: NDArray[np.int64] = neighbours.kneighbors(return_distance=False)
+    near: NDArray[np.int64] = neighbours.kneighbors(return_distance=False)  # without each row itself
     return near

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,13 +17,11 @@ from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_li
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
+from open_set_fer.reports.figures.base import ReportFigure
 from open_set_fer.reports.page.summary import summaries
-from open_set_fer.reports.page.tooltips import DIFFERENCE_NOTE, TIP_NOTE, Tooltips
+from open_set_fer.reports.page.tooltips import Tooltips
+from open_set_fer.reports.tables.build import Table
 from open_set_fer.templates import templates
-
-if TYPE_CHECKING:
-    from open_set_fer.reports.figures.base import ReportFigure
-    from open_set_fer.reports.tables.build import Table
 
 CITATION = (
     "Yuhang Zhang, Yue Yao, Xuannan Liu, Lixiong Qin, Wenjing Wang, Weihong Deng: Open-Set Facial Expression "
@@ -31,16 +29,8 @@ CITATION = (
 )
 LOST_CLASS = re.compile(r"a class without a clean sample was kept whole in (\d+) of (\d+) selections \(lost: (.*)\)")
 WHERE = {
-    "selection": "Hyperparameters",
-    "version": "Suite",
-    "git_commit": "Git commit",
-    "torch": "torch",
-    "python": "Python",
-    "device": "Device",
-    "cpu": "Processor",
-    "gpu": "GPU",
-    "threads": "Threads",
-    "host": "Host",
+    **{"selection": "Hyperparameters", "version": "Suite", "git_commit": "Git commit", "torch": "torch"},
+    **{"python": "Python", "device": "Device", "cpu": "Processor", "gpu": "GPU", "threads": "Threads", "host": "Host"},
 }
 """Headings on the origin of the cells, by tag."""
 
@@ -57,50 +47,43 @@ def build_page(
 ) -> str:
     """Render the page as HTML.
 
-    ui: address of an MLflow UI for links to experiment and runs. not_drawn: sentences on omitted figures. forms: tables
-    in the paper's layout, linked beside paper.tex. studies: links to the texts of hyperparameter studies, by name.
-    leaderboard: title, heads and rows of its tables.
+    ui: address of an MLflow UI for links. not_drawn: sentences on omitted figures. forms: tables in the paper's layout.
+    studies: links to the texts of hyperparameter studies, by name. leaderboard: title, heads, rows of its tables.
     """
     ran = results.results
-    return (
-        templates()
-        .get_template("reports/page/page.html.jinja")
-        .render(
-            profile=results.profile,
-            status=_status(results.cells),
-            cards=[_card(results, dataset) for dataset in results.datasets],
-            demonstration_only=results.demonstrations == set(results.datasets),
-            first=ran["logged"].min(),
-            last=ran["logged"].max(),
-            hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
-            where={
-                title: values for name, title in WHERE.items() if (values := _counted(ran[name], name in ENVIRONMENT))
-            },
-            summaries=summaries(results.under(results.regimes[0])),
-            below={table.name: _below(table) for table in tables},
-            dataset_name=dataset_name,
-            method_name=method_name,
-            tooltips=Tooltips(results, ui),
-            forms=list(forms),
-            library=table_library(),
-            tip_note=TIP_NOTE,
-            difference_note=DIFFERENCE_NOTE,
-            experiment=experiment_link(ui, results.experiment_id) if ui else "",
-            runs=_by_method(results.cells[results.cells["status"] != MISSING]) if ui else [],
-            run_link=lambda run_id: run_link(ui, results.experiment_id, run_id),
-            warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
-            tables=[table for table in tables if not table.is_side],
-            side_tables=[table for table in tables if table.is_side],
-            figures=figures,
-            not_drawn=list(not_drawn),
-            failures=ran[ran["status"] == FAILED].to_dict("records"),
-            missing=_by_method(results.cells[results.cells["status"] == MISSING]),
-            notes=_notes(ran),
-            studies=studies or {},
-            leaderboard=list(leaderboard),
-            settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
-            citation=CITATION,
-        )
+    counts = {title: _counted(ran[name], name in ENVIRONMENT) for name, title in WHERE.items()}
+    template = templates().get_template("reports/page/page.html.jinja")
+    return template.render(
+        profile=results.profile,
+        status=_status(results.cells),
+        cards=[_card(results, dataset) for dataset in results.datasets],
+        demonstration_only=results.demonstrations == set(results.datasets),
+        first=ran["logged"].min(),
+        last=ran["logged"].max(),
+        hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
+        where={title: values for title, values in counts.items() if values},
+        summaries=summaries(results.under(results.regimes[0])),
+        below={table.name: _below(table) for table in tables},
+        dataset_name=dataset_name,
+        method_name=method_name,
+        tooltips=Tooltips(results, ui),
+        forms=list(forms),
+        library=table_library(),
+        experiment=experiment_link(ui, results.experiment_id) if ui else "",
+        runs=_by_method(ran) if ui else [],
+        run_link=lambda run_id: run_link(ui, results.experiment_id, run_id),
+        warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
+        tables=[table for table in tables if not table.is_side],
+        side_tables=[table for table in tables if table.is_side],
+        figures=figures,
+        not_drawn=list(not_drawn),
+        failures=ran[ran["status"] == FAILED].to_dict("records"),
+        missing=_by_method(results.cells[results.cells["status"] == MISSING]),
+        notes=_notes(ran),
+        studies=studies or {},
+        leaderboard=list(leaderboard),
+        settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
+        citation=CITATION,
     )
 
 
@@ -110,9 +93,8 @@ def table_library() -> str:
     text = resources.files("itables").joinpath("html", "dt_bundle.js").read_text("utf-8")
     exported = re.search(r"export\s*\{[^}]*?(\w+) as default[^}]*\};?", text)
     if not exported:
-        raise SuiteError(
-            "the script of the package itables is not as expected", "install the version of constraints.txt"
-        )
+        fix = "install the version of constraints.txt"
+        raise SuiteError("the script of the package itables is not as expected", fix)
     text = f"{text[: exported.start()]}window.DataTable={exported[1]};{text[exported.end() :]}"
     return text.replace("</script", "<\\/script")
 
@@ -122,7 +104,6 @@ def _status(cells: pd.DataFrame) -> dict[str, int]:
 
 
 def _by_method(cells: pd.DataFrame) -> list[tuple[Any, list[dict[Hashable, Any]]]]:
-    """Cells by data set and method."""
     return [(place, rows.to_dict("records")) for place, rows in cells.groupby(["dataset", "method"], sort=False)]
 
 
@@ -133,7 +114,6 @@ def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, 
 
 
 def _below(table: Table) -> str:
-    """Measured AUROCs of a table below 0.5, by method."""
     rows: dict[str, list[str]] = {}
     for entry in table.entries():
         if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:
@@ -187,10 +167,8 @@ def _settings(results: Results, dataset: str) -> dict[str, list[tuple[str, str]]
     """Settings of each method label and those shared by the data set's cells, distinct values joined."""
     cells = results.of(dataset)
     cells = cells[cells["status"] == FINISHED]
-    groups = {
-        method_name(method): _distinct(results, cells.loc[cells["method"] == method, "run_id"], of_method=True)
-        for method in method_order(cells["method"])
-    }
+    runs = {method: cells.loc[cells["method"] == method, "run_id"] for method in method_order(cells["method"])}
+    groups = {method_name(method): _distinct(results, run_ids, of_method=True) for method, run_ids in runs.items()}
     groups["shared: closed-set model, backbone, data set"] = _distinct(results, cells["run_id"], of_method=False)
     return {title: rows for title, rows in groups.items() if rows}
 

@@ -11,7 +11,7 @@ from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
 from open_set_fer.reports.tables.build import demonstration, what_it_sees
 from open_set_fer.reports.tables.controls import MARK, control_notes, controls_of, heading_mark
-from open_set_fer.reports.tables.entries import Entry, group_cells, mark_best, row_mean, seed_mean
+from open_set_fer.reports.tables.means import Entry, group_cells, mark_best, row_mean, seed_mean
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Mean:
 
     @property
     def values(self) -> list[float]:
-        """The finished choices' means over seeds."""
         return [choice.value for choice in self.choices if choice.value is not None]
 
     @property
@@ -60,14 +59,7 @@ class SummaryRow:
 
     @property
     def name(self) -> str:
-        """The method's name as its paper writes it."""
         return method_name(self.method) + self.mark
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Key that puts the best mean first, means over fewer choices behind, and methods without a mean last."""
-        first = self.means[0]
-        return (2, 0.0) if first.entry.value is None else (int(not first.is_comparable), -first.entry.value)
 
 
 @dataclass(frozen=True)
@@ -87,16 +79,6 @@ class Summary:
     below: str
     controls: list[str]
 
-    @property
-    def name(self) -> str:
-        """The data set's proper name."""
-        return dataset_name(self.dataset)
-
-    @property
-    def has_controls(self) -> bool:
-        """Whether a method has a control, or lacks one."""
-        return any(row.controls for row in self.standings)
-
 
 def summaries(results: Results) -> list[Summary]:
     """A summary of each data set with a finished cell."""
@@ -107,28 +89,15 @@ def _summary(results: Results, dataset: str) -> Summary:
     cells = results.of(dataset)
     methods = results.methods(dataset)
     columns = _columns(cells, methods)
-    rows = [
-        SummaryRow(
-            method,
-            [column[method] for column in columns.values()],
-            what_it_sees(results, method),
-            heading_mark(results, dataset, method),
-            _controls(results, dataset, method),
-        )
-        for method in methods
-    ]
-    rows.sort(key=lambda row: row.rank)
-    low = list(dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"]))
-    return Summary(
-        dataset,
-        list(columns),
-        rows,
-        _finding(rows, dataset),
-        _basis(rows) + demonstration(results, dataset),
-        ", ".join(map(method_name, low)),
-        _below(results, cells),
-        control_notes(results, dataset, methods),
-    )
+    marks = {method: heading_mark(results, dataset, method) for method in methods}
+    controls = {method: _controls(results, dataset, method) for method in methods}
+    means = {method: [column[method] for column in columns.values()] for method in methods}
+    rows = [SummaryRow(m, means[m], what_it_sees(results, m), marks[m], controls[m]) for m in methods]
+    values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
+    rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
+    low = ", ".join(map(method_name, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
+    basis, notes = _basis(rows) + demonstration(results, dataset), control_notes(results, dataset, methods)
+    return Summary(dataset, list(columns), rows, _finding(rows, dataset), basis, low, _below(results, cells), notes)
 
 
 def _columns(cells: pd.DataFrame, methods: list[str]) -> dict[str, dict[str, Mean]]:
@@ -153,29 +122,23 @@ def _column(metric: Metric, cells: pd.DataFrame, methods: list[str]) -> dict[str
 
 
 def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
-    """A method's control AUROC and label-loss's, by control; empty for a method without labels."""
     if not results.states(method, "label_based"):
         return ()
     texts = []
     for control in controls_of(results, dataset, method):
         value, reference = ("—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference))
-        texts.append(f"{value} (label-loss {reference}): {control.what}, {control.counted}")
+        texts.append(f"{value} (label-loss {reference}): {control.open_classes}, {control.counted}")
     return tuple(texts) or ("not run",)
 
 
 def _finding(rows: list[SummaryRow], dataset: str) -> str:
-    """The best method, and the paper's method against the baseline, in a sentence."""
     full = [(row, row.means[0].entry) for row in rows if row.means[0].is_comparable]
     if not full:
-        return (
-            f"{dataset_name(dataset)}: no method has finished every choice of open classes, so the means are not "
-            "comparable."
-        )
+        reason = "no method has finished every choice of open classes"
+        return f"{dataset_name(dataset)}: {reason}, so the means are not comparable."
     first, best = full[0]
     text = f"{dataset_name(dataset)}: {first.name} has the highest mean AUROC, {best.text}"
-    if len(full) > 1:
-        second, mean = full[1]
-        text += f"; the next is {second.name} with {mean.text}"
+    text += "".join(f"; the next is {second.name} with {mean.text}" for second, mean in full[1:2])
     by_label = {row.method: mean for row, mean in full}
     ours, baseline = by_label.get("ours"), by_label.get("baseline")
     if ours is None or baseline is None or ours.value is None or baseline.value is None:
@@ -183,14 +146,11 @@ def _finding(rows: list[SummaryRow], dataset: str) -> str:
     gap = ours.value - baseline.value
     weak = f"; by its control it is not informative ({MARK})" * any(row.method == "ours" and row.mark for row in rows)
     relation = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
-    return (
-        f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} "
-        f"{method_name('baseline')} ({baseline.text}){weak}."
-    )
+    other = f"{method_name('baseline')} ({baseline.text})"
+    return f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} {other}{weak}."
 
 
 def _basis(rows: list[SummaryRow]) -> str:
-    """Explanation of means, ranges and deviations."""
     means = [mean for row in rows for mean in row.means]
     seeds = {len(mean.entry.by_seed) for mean in means if mean.entry.std is not None}
     choices = max(len(mean.choices) for mean in means)
@@ -209,21 +169,20 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
     low = done[done[AUROC.name] < 0.5]
     if low.empty:
         return ""
-    by_method = {str(method): values for method, values in low.groupby("method", sort=False)[AUROC.name]}
+    by_method = low.groupby("method", sort=False)[AUROC.name].agg(["size", "min"])
     counts = [
-        f"{method_name(method)} ({len(values)} of {(done['method'] == method).sum()} cells, lowest {values.min():.3f})"
-        for method, values in by_method.items()
+        f"{method_name(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
+        for method, size, lowest in by_method.itertuples()
     ]
     text = (
         f"Below 0.5: {', '.join(counts)}. An AUROC below 0.5 means that open faces got lower unknown scores than "
         "closed ones: the method ranked them in reverse. Close to 0.5 it is chance; far below, the order is reversed."
     )
-    label_based = [method for method in by_method if results.states(method, "label_based")]
+    label_based = [str(method) for method in by_method.index if results.states(str(method), "label_based")]
     return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 
 def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
-    """Explanation for methods that score by pseudo labels, with the entropies measured in their cells."""
     text = (
         f" {', '.join(map(method_name, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
         "pseudo label, the closed-set model's prediction, is to learn. This needs predictions on open faces that "

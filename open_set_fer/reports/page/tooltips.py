@@ -12,16 +12,10 @@ from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_li
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.entries import PRINTED, Entry, group_cells
+from open_set_fer.reports.tables.means import PRINTED, Entry, group_cells
 from open_set_fer.reports.tables.text import printed_value
 
-MOST_RUNS = 24
-"""Runs that a link names; beyond it the link searches by data set and method."""
-DIFFERENCE_NOTE = "With a sign, below a number: its difference to the number of Zhang et al. for this data set."
-TIP_NOTE = (
-    "Point at a number, or reach it by Tab and arrow keys, for its seeds, in brackets the 95 % bootstrap interval over "
-    "faces, and the closed accuracy."
-)
+MOST_RUNS = 24  # runs that a link names; beyond it the link searches by data set and method
 Cells = list[dict[Any, Any]]
 
 
@@ -30,10 +24,8 @@ class Tooltips:
 
     def __init__(self, results: Results, ui: str) -> None:
         self._experiment, self._ui = results.experiment_id, ui
-        self._groups = {
-            name: group_cells(cells[cells["status"] == FINISHED])
-            for name, cells in ((name, results.of(name)) for name in results.datasets)
-        }
+        done = results.cells[results.cells["status"] == FINISHED]
+        self._groups = {name: group_cells(done[done["dataset"] == name]) for name in results.datasets}
 
     def about(self, table: Table, entry: Entry) -> tuple[str, str, str]:
         """Link to the runs of an entry, its tooltip, its difference to the published number; each may be ''."""
@@ -52,9 +44,8 @@ class Tooltips:
 
     def method_link(self, dataset: str, method: str) -> str:
         """Link to the runs of a method."""
-        return self._link(
-            [cell for place, cells in self._groups[dataset].items() if place[2] == method for cell in cells]
-        )
+        groups = self._groups[dataset].items()
+        return self._link([cell for place, cells in groups if place[2] == method for cell in cells])
 
     def _link(self, cells: Cells) -> str:
         runs = [str(cell["run_id"]) for cell in cells if pd.notna(cell["run_id"])]
@@ -80,7 +71,6 @@ class Tooltips:
 
 
 def _text(entry: Entry, cells: Cells) -> str:
-    """Lines of a tooltip: the number, its seeds, the closed accuracy."""
     lines = [f"{method_name(entry.method)}, {entry.open_classes}: {entry.metric.title} {entry.text}"]
     if len(entry.by_seed) == len(cells):
         return "\n".join([*lines, *(_seed(entry, int(cell["seed"]), cell) for cell in cells)])
@@ -94,17 +84,12 @@ def _text(entry: Entry, cells: Cells) -> str:
 
 
 def _seed(entry: Entry, seed: int, cell: dict[Any, Any]) -> str:
-    """Value of a seed, with interval and closed accuracy of its cell."""
-    text = f"seed {seed}" + (f": {_displayed(entry, entry.by_seed[seed])}" if seed in entry.by_seed else "")
+    text = f"seed {seed}" + (f": {entry.by_seed[seed]:.{entry.metric.decimals}f}" if seed in entry.by_seed else "")
     low, high = (cell.get(metric.name) for metric in INTERVAL)
     if entry.metric.name == AUROC.name and pd.notna(low) and pd.notna(high):
         text += f" [{low:.3f}, {high:.3f}]"
     accuracy = cell.get("closed_accuracy")
     return text + (f", closed accuracy {accuracy:.3f}" if pd.notna(accuracy) else "")
-
-
-def _displayed(entry: Entry, value: float) -> str:
-    return f"{value:.{entry.metric.decimals}f}"
 
 
 def _difference(table: Table, entry: Entry) -> str:
@@ -113,4 +98,5 @@ def _difference(table: Table, entry: Entry) -> str:
     if published is None or entry.value is None:
         return ""
     sign = "+" if entry.value >= published else "−"
-    return sign + _displayed(entry, abs(round(entry.value - published, entry.metric.decimals)))
+    decimals = entry.metric.decimals
+    return f"{sign}{abs(round(entry.value - published, decimals)):.{decimals}f}"

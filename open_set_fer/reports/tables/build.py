@@ -1,7 +1,6 @@
-"""Builds the tables of results, one a data set; wide.py builds those in the paper's own layout.
+"""Builds the tables of results, one a data set, as blocks of rows; wide.py builds those in the paper's own layout.
 
-A table is a list of blocks of rows. Metrics are stacked as blocks so that the width depends on the methods alone; the
-paper's published numbers are blocks of their own. latex.py and text.py write tables.
+Metrics are stacked as blocks so that the width depends on the methods alone. latex.py and text.py write tables.
 """
 
 from __future__ import annotations
@@ -13,40 +12,16 @@ from itertools import groupby
 
 import pandas as pd
 
-from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, MAIN_METRICS, SIDE_METRICS, Metric
+from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, MAIN_METRICS, SIDE_METRICS
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, Regime
 from open_set_fer.reports.data.names import dataset_name, limit_notes, method_name
 from open_set_fer.reports.data.paper import unreadable_note
 from open_set_fer.reports.data.results import Results, method_order, protocol_order
 from open_set_fer.reports.data.statistics import Comparison, compare, sentences
+from open_set_fer.reports.tables import means, wording
 from open_set_fer.reports.tables.controls import control_blocks, heading_mark
-from open_set_fer.reports.tables.entries import (
-    NOT_MEASURED,
-    PARTIAL,
-    PRINTED,
-    TEXTS,
-    Block,
-    Entry,
-    Groups,
-    Row,
-    group_cells,
-    metric_block,
-    metric_rows,
-    seed_mean,
-)
-from open_set_fer.reports.tables.notes import (
-    SETTINGS,
-    SHIFT_NOTE,
-    SIDE_NOTE,
-    bold_notes,
-    coverage_notes,
-    method_notes,
-    sees_notes,
-    state,
-    warnings,
-)
 from open_set_fer.reports.tables.published import paper_blocks
-from open_set_fer.reports.tables.specs import SHIFTED, SIDE, TABLES, Published, TableSpec
+from open_set_fer.reports.tables.specs import SHIFTED, SIDE, TABLES, TableSpec
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
 ONE_FACE, POOL = "one face at a time", "the pool"
@@ -60,9 +35,9 @@ SHIFT_ACCEPTED = replace(FPR_AT_TPR95, title="shifted closed faces accepted at T
 class Table:
     """A table before it is written.
 
-    name: file stem. title: without the data set; state: seeds, missing cells, synthetic data. headings: of the columns
-    as displayed, by label. notes: for every reader; provenance_notes: for whoever ran it. groups_of: what each method
-    sees; in the wide layout the metric of each column. marks: behind methods' names.
+    name: file stem. state: seeds, missing cells, synthetic data. headings: of the columns as displayed, by label.
+    notes: for every reader; provenance_notes: for whoever ran it. groups_of: what each method sees; in the wide layout
+    the metric of each column. marks: behind methods' names.
     """
 
     spec: TableSpec
@@ -71,7 +46,7 @@ class Table:
     dataset: str
     state: str
     headings: Mapping[str, str]
-    blocks: list[Block]
+    blocks: list[means.Block]
     notes: list[str]
     provenance_notes: list[str] = field(default_factory=list)
     groups_of: Mapping[str, str] = field(default_factory=dict)
@@ -79,14 +54,8 @@ class Table:
 
     @property
     def caption(self) -> str:
-        """The caption of Markdown and page, with the paper's table that it reproduces."""
         reference = f" ({self.spec.reference})" if self.spec.reference else ""
         return f"{dataset_name(self.dataset)}: {self.title}{reference}. {self.state}"
-
-    @property
-    def columns(self) -> list[str]:
-        """Labels of the columns."""
-        return list(self.headings)
 
     @property
     def heads(self) -> list[str]:
@@ -94,24 +63,9 @@ class Table:
         return list(self.headings.values())
 
     @property
-    def row_head(self) -> str:
-        """Heading of the row labels."""
-        return self.spec.row_head
-
-    @property
-    def group_head(self) -> str:
-        """Heading of the row of groups."""
-        return "" if self.spec.layout == "wide" else "sees"
-
-    @property
     def is_side(self) -> bool:
         """Whether the columns are measurements beside the paper's."""
         return self.spec.layout == "side"
-
-    @property
-    def align(self) -> str:
-        """Alignment of the columns: numbers with deviations and marks to the left, measurements to the right."""
-        return "right" if self.is_side else "left"
 
     @property
     def footnotes(self) -> list[str]:
@@ -120,16 +74,13 @@ class Table:
 
     def groups(self, columns: Iterable[int]) -> list[tuple[str, int]]:
         """Headings that neighbouring columns share, with their number of `columns`; none if all columns share one."""
-        labels = self.columns
-        if len({self.groups_of.get(label) for label in labels}) < 2:
-            return []
-        return [(group, len(list(same))) for group, same in groupby(self.groups_of.get(labels[c], "") for c in columns)]
+        groups = [self.groups_of.get(label, "") for label in self.headings]
+        shown = groupby(groups[column] for column in columns) if len(set(groups)) > 1 else ()
+        return [(group, len(list(same))) for group, same in shown]
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[means.Entry]:
         """Measured entries in reading order."""
-        for block in self.blocks:
-            for row in block.rows:
-                yield from (entry for entry in row.entries if entry.status != PRINTED)
+        return (entry for block in self.blocks for entry in block.entries if entry.status != means.PRINTED)
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -137,12 +88,12 @@ def all_tables(results: Results) -> list[Table]:
     tables: list[Table] = []
     for dataset in dict.fromkeys([*results.datasets, *results.shifted["dataset"]]):
         cells = results.of(dataset)
-        groups = group_cells(cells)
+        groups = means.group_cells(cells)
         for spec in TABLES:
             subjects = cells["method"].map(spec.is_subject).astype(bool) & cells["protocol"].isin(spec.families)
-            if rows := table_rows(cells[subjects]):
+            if rows := protocol_order(cells[subjects]):
                 tables.append(_stacked_table(results, dataset, spec, groups, rows))
-        for family in dict.fromkeys(protocol for protocol, _ in table_rows(cells)):
+        for family in dict.fromkeys(protocol for protocol, _ in protocol_order(cells)):
             tables.append(_side_table(results, dataset, family, groups))
         shifted = results.shifted[results.shifted["dataset"] == dataset]
         if results.labels in (None, "own") and len(shifted):
@@ -150,54 +101,39 @@ def all_tables(results: Results) -> list[Table]:
     return tables
 
 
-def table_rows(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    """(family, open classes) of the cells in the paper's order."""
-    return protocol_order(cells)
-
-
-# -- kinds of tables ---------------------------------------------------------------------------------------------------
-
-
 def _table(
-    results: Results, spec: TableSpec, dataset: str, methods: list[str], cells: pd.DataFrame, blocks: list[Block]
+    results: Results, spec: TableSpec, dataset: str, methods: list[str], cells: pd.DataFrame, blocks: list[means.Block]
 ) -> Table:
-    """A table of these cells, its notes those on the methods."""
     marks = {method: mark for method in methods if (mark := heading_mark(results, dataset, method))}
-    return Table(
-        spec,
-        f"{spec.name}_{slug(dataset)}{_suffix(results)}",
-        spec.title + _setting(results),
-        dataset,
-        state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
-        + demonstration(results, dataset),
-        _headings(methods, marks),
-        blocks,
-        method_notes(results, dataset, methods),
-        warnings(results, dataset, methods),
-        {method: what_it_sees(results, method) for method in methods},
-        marks,
-    )
+    name, title = f"{spec.name}_{slug(dataset)}{_setting(results, '_{0}')}", spec.title + _setting(results, ", {1}")
+    text = wording.state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
+    text += demonstration(results, dataset)
+    headings = {method: method_name(method) + marks.get(method, "") for method in methods}
+    notes, provenance = (make(results, dataset, methods) for make in (wording.method_notes, wording.warnings))
+    sees = {method: what_it_sees(results, method) for method in methods}
+    return Table(spec, name, title, dataset, text, headings, blocks, notes, provenance, sees, marks)
 
 
 def _stacked_table(
-    results: Results, dataset: str, spec: TableSpec, groups: Groups, rows: list[tuple[str, str]]
+    results: Results, dataset: str, spec: TableSpec, groups: means.Groups, rows: list[tuple[str, str]]
 ) -> Table:
-    """A block a metric, then the controls, then the published numbers."""
     if results.labels not in (None, "own", "released"):  # the paper has no table of other pseudo-label settings
-        spec = replace(spec, reference="", published=Published.NONE)
+        spec = replace(spec, reference="", published="none")
     methods = [method for method in results.methods(dataset) if spec.is_column(method)]
     cells = results.of(dataset)
     in_rows = pd.MultiIndex.from_frame(cells[["protocol", "open_classes"]]).isin(rows)
     cells = cells[in_rows & cells["method"].isin(methods)]
-    blocks = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in _metrics(results)]
+    kind = "control " * (results.labels in CONTROLS)
+    metrics = [replace(metric, title=kind + metric.title) if metric == AUROC else metric for metric in MAIN_METRICS]
+    blocks = [means.metric_block(metric, groups, rows, methods, spec.has_mean) for metric in metrics]
     table = _table(results, spec, dataset, methods, cells, blocks)
-    notes = [note for block in blocks for note in coverage_notes(block, methods)]
-    notes += bold_notes(blocks, has_groups=len(set(table.groups_of.values())) > 1)
+    notes = [note for block in blocks for note in wording.coverage_notes(block, methods)]
+    notes += wording.bold_notes(blocks, has_groups=len(set(table.groups_of.values())) > 1)
     if results.labels not in CONTROLS:
         blocks += control_blocks(results, dataset, methods)
-    if spec.published is not Published.NONE:
+    if spec.published != "none":
         plain = [(family, open_classes.removesuffix(RELEASED)) for family, open_classes in rows]
-        blocks += paper_blocks(dataset, plain, methods, spec.published is Published.SHARED_ROWS, spec.published_as)
+        blocks += paper_blocks(dataset, plain, methods, spec.published == "shared rows", spec.published_as)
     if any(entry.text == "·" for block in blocks for entry in block.entries):
         notes.append("·: not planned here, or not printed by Zhang et al.")
     if spec.published_as and spec.reference:
@@ -214,75 +150,56 @@ def _stacked_table(
 
 def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
     """Closed faces with a shift, without open faces: nothing is marked as best."""
-    groups, rows = group_cells(cells), table_rows(cells)
+    groups, rows = means.group_cells(cells), protocol_order(cells)
     methods = results.in_blocks(method_order(cells["method"]))
-    blocks = [metric_rows(metric, groups, rows, methods) for metric in (SHIFT_AUROC, SHIFT_ACCEPTED)]
-    notes = [SHIFT_NOTE, *sees_notes(results, methods), *limit_notes(methods)]
+    blocks = [means.metric_rows(metric, groups, rows, methods) for metric in (SHIFT_AUROC, SHIFT_ACCEPTED)]
+    notes = [wording.SHIFT_NOTE, *wording.sees_notes(results, methods), *limit_notes(methods)]
     table = _table(results, SHIFTED, dataset, methods, cells, blocks)
-    return replace(table, headings=_headings(methods, {}), notes=notes, marks={})
+    return replace(table, headings={method: method_name(method) for method in methods}, notes=notes, marks={})
 
 
-def _side_table(results: Results, dataset: str, family: str, groups: Groups) -> Table:
+def _side_table(results: Results, dataset: str, family: str, groups: means.Groups) -> Table:
     """A block a choice of open classes, with a row a method and a column a measurement."""
     cells, methods = results.of(dataset), results.methods(dataset)
     cells = cells[cells["protocol"] == family]
     metrics = [m for m in SIDE_METRICS if m.name in cells and cells[m.name].notna().any()]
     metrics = metrics or [m for m in SIDE_METRICS if m.name == "oscr"]
     table = _table(results, SIDE, dataset, methods, cells, [])
-    for _, open_classes in table_rows(cells):
+    for _, open_classes in protocol_order(cells):
         places = {m: (family, open_classes, m) for m in methods if (family, open_classes, m) in groups}
-        rows = [Row(table.headings[m], [seed_mean(groups, place, x) for x in metrics]) for m, place in places.items()]
-        table.blocks.append(Block(open_classes, rows, open_classes))
-    entries = [entry for block in table.blocks for entry in block.entries]
-    for entry in entries:
-        entry.mark, entry.show_std = "‡" if entry.status == PARTIAL else "", False
-    notes = [SIDE_NOTE, *table.notes]
-    if any(entry.mark for entry in entries):
-        notes.append("‡ fewer seeds than planned.")
-    if any(entry.status == NOT_MEASURED for entry in entries):
-        notes.append(f"{TEXTS[NOT_MEASURED]}: the method has no such measurement.")
+        entries = {m: [means.seed_mean(groups, place, x) for x in metrics] for m, place in places.items()}
+        rows = [means.Row(table.headings[m], own) for m, own in entries.items()]
+        table.blocks.append(means.Block(open_classes, rows, open_classes))
+    for entry in table.entries():
+        entry.mark, entry.show_std = "‡" if entry.status == means.PARTIAL else "", False
+    statuses = {entry.status for entry in table.entries()}
+    notes = [wording.SIDE_NOTE, *table.notes]
+    notes += ["‡ fewer seeds than planned."] * (means.PARTIAL in statuses)
+    lack = f"{means.TEXTS[means.NOT_MEASURED]}: the method has no such measurement."
+    notes += [lack] * (means.NOT_MEASURED in statuses)
     return replace(
         table,
-        name=f"{SIDE.name}_{slug(dataset)}_{slug(family)}{_suffix(results)}",
-        title=f"{SIDE.title}, family {family}{_setting(results)}",
+        name=f"{SIDE.name}_{slug(dataset)}_{slug(family)}{_setting(results, '_{0}')}",
+        title=f"{SIDE.title}, family {family}{_setting(results, ', {1}')}",
         headings={metric.title: metric.title for metric in metrics},
         notes=notes,
     )
 
 
-# -- parts of tables ---------------------------------------------------------------------------------------------------
-
-
-def _metrics(results: Results) -> tuple[Metric, ...]:
-    """The main metrics; a control's AUROC has a title of its kind."""
-    if results.labels not in CONTROLS:
-        return MAIN_METRICS
-    return tuple(replace(m, title=f"control {m.title}") if m == AUROC else m for m in MAIN_METRICS)
-
-
 def what_it_sees(results: Results, method: str) -> str:
-    """The basis of a method's score of a face."""
     return POOL if results.states(method, "sees_pool") else ONE_FACE
-
-
-def _headings(methods: list[str], marks: Mapping[str, str]) -> dict[str, str]:
-    return {method: method_name(method) + marks.get(method, "") for method in methods}
 
 
 def demonstration(results: Results, dataset: str) -> str:
     """The last sentences of a caption on synthetic data or on another pseudo-label setting than own labels, else ''."""
-    setting = f" {SETTINGS[results.labels][1]}." if results.labels in SETTINGS else ""
-    return setting + (f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}." if dataset in results.demonstrations else "")
+    sentence = f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}."
+    return _setting(results, " {2}.") + sentence * (dataset in results.demonstrations)
 
 
-def _setting(results: Results) -> str:
-    """The pseudo-label setting as part of a title."""
-    return f", {SETTINGS[results.labels][0]}" if results.labels in SETTINGS else ""
-
-
-def _suffix(results: Results) -> str:
-    """The pseudo-label setting as part of a file name."""
-    return f"_{results.labels}" if results.labels in SETTINGS else ""
+def _setting(results: Results, form: str) -> str:
+    """The pseudo-label setting in a form ({0} name, {1} part of a title, {2} sentence), '' of own labels."""
+    texts = wording.SETTINGS.get(results.labels or "own")
+    return form.format(results.labels, *texts) if texts else ""
 
 
 def slug(text: str) -> str:

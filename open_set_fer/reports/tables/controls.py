@@ -1,7 +1,6 @@
 """The positive control of label-based methods: how well a method finds labels that are known to be wrong.
 
-A control needs no open face. It compares a method with `label-loss`, which trains nothing, on the same cells: the same
-open classes left out, the same seeds, the same flipped labels. Tables, the summary and docs/replication.md use it.
+It compares a method with `label-loss`, which trains nothing, on the same open classes, seeds and flipped labels.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, Metric
-from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, REFERENCE, SHARES, Labels, Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, REFERENCE, SHARES, Regime
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
-from open_set_fer.reports.tables.entries import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
+from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
 
-MARK = "§"
-"""Behind the name of a method whose control says that it is not informative."""
+MARK = "§"  # behind the name of a method whose control says that it is not informative
 CONTROL_AUROC = Metric("control_auroc", f"control {AUROC.title}", higher_is_better=True)
 OF_REFERENCE = Metric("control_auroc_label_loss", f"label-loss's control {AUROC.title}", higher_is_better=True)
 HOW_TO_READ = (
@@ -33,9 +31,9 @@ HOW_TO_READ = (
 
 @dataclass(kw_only=True)
 class Control(Entry):
-    """A method's control AUROC on one data set, a mean over cells.
+    """A method's control AUROC on one data set, a mean over cells; open_classes: such as `20% of labels flipped`.
 
-    regime: of the control. reference: label-loss's, None without a common cell; with some, both means are over these.
+    reference: label-loss's AUROC, None without a common cell; with some, both means are over these.
     """
 
     regime: Regime
@@ -49,44 +47,27 @@ class Control(Entry):
         return round(self.value, AUROC.decimals) >= round(self.reference, AUROC.decimals)
 
     @property
-    def what(self) -> str:
-        """The flipped part: `20% of labels flipped`."""
-        return self.open_classes
-
-    @property
     def counted(self) -> str:
-        """The number of averaged cells."""
         few = f"{self.n_cells} of {self.n_planned}" if self.n_cells < self.n_planned else str(self.n_cells)
         return f"{few} cell{'s' if self.n_planned != 1 else ''}"
 
 
 def controls_of(results: Results, dataset: str, method: str) -> list[Control]:
-    """The planned controls of a label-based method, by regime; none for any other method."""
-    if not results.states(method, "label_based"):
-        return []
-    cells = results.every_cell
-    return controls_among(cells[cells["dataset"] == dataset], method)
+    """The planned controls of a label-based method, by regime; none for any other method.
 
-
-def controls_among(cells: pd.DataFrame, method: str) -> list[Control]:
-    """The controls of a method among the cells of one data set.
-
-    cells: protocol, open_classes, method, seed, status and auroc of every cell. Of several shares of one regime the
-    usual one counts, else the one with the most cells.
+    Of several shares of one regime the usual one counts, else the one with the most cells.
     """
-    found = []
-    for labels in CONTROLS:
+    cells, found = results.every_cell[results.every_cell["dataset"] == dataset], []
+    for labels in CONTROLS if results.states(method, "label_based") else ():
         own = cells[(cells["method"] == method) & (cells["labels"] == labels)]
         if len(own):
-            shares = own["label_share"]
-            usual = SHARES[labels]
+            shares, usual = own["label_share"], SHARES[labels]
             share = usual if (shares == usual).any() else float(shares.mode().iloc[0])
             found.append(_control(method, Regime(labels, share), own[shares == share], cells))
     return found
 
 
 def _control(method: str, regime: Regime, own: pd.DataFrame, cells: pd.DataFrame) -> Control:
-    """The control of the method's planned cells `own` of one regime and share."""
     index = ["protocol", "open_classes", "seed"]
     values, references = (
         frame[(frame["status"] == FINISHED) & frame[AUROC.name].notna()].set_index(index)
@@ -101,8 +82,7 @@ def _control(method: str, regime: Regime, own: pd.DataFrame, cells: pd.DataFrame
     )
     mean.metric, mean.n_planned = CONTROL_AUROC, len(own)
     control = Control(**vars(mean), regime=regime, reference=reference.value)
-    control.mark = MARK if control.is_informative is False else ""
-    return control
+    return replace(control, mark=MARK * (control.is_informative is False))
 
 
 def verdict(controls: list[Control]) -> bool | None:
@@ -116,10 +96,7 @@ def heading_mark(results: Results, dataset: str, method: str) -> str:
 
 
 def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[Block]:
-    """A block a control: the AUROC of the methods above label-loss's on the same cells.
-
-    Without a label-based method there is none.
-    """
+    """A block a control, if a method is label-based: AUROC of the methods above label-loss's on the same cells."""
     is_based = {method: results.states(method, "label_based") for method in methods}
     if not any(is_based.values()):
         return []
@@ -142,7 +119,6 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
 
 
 def _reference(entry: Entry) -> Entry:
-    """Label-loss's entry below a method's control."""
     reference = Entry("control", entry.open_classes, entry.method, OF_REFERENCE, NOT_ASKED)
     if isinstance(entry, Control):
         reference.value, reference.status = entry.reference, NOT_RUN if entry.reference is None else FINISHED
@@ -164,22 +140,21 @@ def control_notes(results: Results, dataset: str, methods: Iterable[str]) -> lis
     ]
     if below:
         notes.append(f"{MARK} Not informative, below label-loss in the control: {'; '.join(below)}.")
-    lacking = [method for method, controls in by_method.items() if verdict(controls) is None]
-    if lacking:
-        names, command = ", ".join(map(method_name, lacking)), control_command(results, dataset, lacking)
+    if lacking := [method for method, controls in by_method.items() if verdict(controls) is None]:
+        names, command = ", ".join(map(method_name, lacking)), _command(results, dataset, lacking)
         notes.append(f"Control not run: {names}; it comes from `{command}`.")
     return notes
 
 
 def _compared(control: Control) -> str:
-    return f"{control.value:.3f} against {control.reference:.3f}, {control.what}, {control.counted}"
+    return f"{control.value:.3f} against {control.reference:.3f}, {control.open_classes}, {control.counted}"
 
 
-def control_command(results: Results, dataset: str, methods: list[str], labels: Labels = CONTROLS[0]) -> str:
+def _command(results: Results, dataset: str, methods: list[str]) -> str:
     """The command that computes the control of these methods, on the first open classes of the data set's cells."""
     cells = results.of(dataset)
     first = cells[cells["labels"] == "own"].head(1)
     chosen = ["--open", str(first["choice"].iloc[0])] if (first["choice"] == first["open_classes"]).any() else []
     labelled = ",".join(dict.fromkeys([*methods, REFERENCE]))
     command = ["osfer", "run", "--profile", results.profile, "--dataset", dataset, *chosen]
-    return shlex.join([*command, "--method", labelled, "--labels", labels])
+    return shlex.join([*command, "--method", labelled, "--labels", CONTROLS[0]])

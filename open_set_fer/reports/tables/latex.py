@@ -10,39 +10,22 @@ import pandas as pd
 
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.entries import Block, Entry
+from open_set_fer.reports.tables.means import Block, Entry
 
 COLUMN_LETTERS, PAGE_LETTERS = 64, 120
 """Letters in a row of a float one column wide, and of a float as wide as the page, each about 4 pt at \\small."""
-ROWS_PER_FLOAT = 36
-"""Rows of a float that fits a page."""
+ROWS_PER_FLOAT = 36  # rows of a float that fits a page
 HEAD_LETTERS, LABEL_LETTERS, BLOCK_LETTERS = 12, 28, 30
 """Letters of a line of a column's heading, a row's label and a block's heading."""
 FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
-_ESCAPED = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"$\pm$",
-        "—": "---",
-        "·": r"$\cdot$",
-        "†": r"$^\dagger$",
-        "‡": r"$^\ddagger$",
-        "§": r"\textsuperscript{\S}",
-        "λ": r"$\lambda$",
-        "χ": r"$\chi$",
-        "²": r"$^2$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        **{character: f"{{{character}}}" for character in "[*"},  # bare ones behind \\ would be its arguments
-    }
-)
+_SIGNS = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$", "§": r"\textsuperscript{\S}", "λ": r"$\lambda$", "χ": r"$\chi$", "²": r"$^2$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "*": "{*}",  # bare, behind \\, they would be its arguments
+}  # fmt: skip
+_ESCAPED = str.maketrans(_SIGNS | {character: f"\\{character}" for character in "&%$#_{}"})
 
 
 def latex_escape(text: str) -> str:
@@ -52,9 +35,8 @@ def latex_escape(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Floats for a document with \\usepackage{booktabs,graphicx}.
+    """Floats one column (table) or a page wide (table*); columns and rows that fit neither follow in further floats.
 
-    One column wide (table) or as wide as the page (table*). Columns and rows that fit neither follow in further floats.
     The provenance notes are comments at the file's top.
     """
     parts = _parts(table)
@@ -74,15 +56,11 @@ def to_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-# -- layout ------------------------------------------------------------------------------------------------------------
-
-
 def _letters(table: Table) -> list[int]:
     """Letters of the longest line of the row labels, then of each column with the space behind it."""
     rows = [row for block in table.blocks for row in block.rows]
-    labels = [
-        len(line) for text in [table.row_head, *(row.label for row in rows)] for line in _lines(text, LABEL_LETTERS)
-    ]
+    texts = [table.spec.row_head, *(row.label for row in rows)]
+    labels = [len(line) for text in texts for line in _lines(text, LABEL_LETTERS)]
     columns = [
         2 + max(len(text) for text in [*_lines(head, HEAD_LETTERS), *(row.entries[column].text for row in rows)])
         for column, head in enumerate(table.heads)
@@ -91,14 +69,12 @@ def _letters(table: Table) -> list[int]:
 
 
 def _parts(table: Table) -> list[range]:
-    """The columns of each float: all, unless the table is much wider than a page."""
     label, *columns = _letters(table)
     step = len(columns) if label + sum(columns) <= PAGE_LETTERS else max(1, (PAGE_LETTERS - label) // max(columns))
     return [range(start, min(start + step, len(columns))) for start in range(0, len(columns), step)]
 
 
 def _paged(blocks: list[Block]) -> list[list[Block]]:
-    """The blocks in parts of at most ROWS_PER_FLOAT rows, headings counted."""
     parts: list[list[Block]] = [[]]
     for block in blocks:
         if parts[-1] and sum(len(b.rows) + 1 for b in parts[-1]) + len(block.rows) > ROWS_PER_FLOAT:
@@ -121,9 +97,6 @@ def _texts(table: Table) -> list[str]:
     return [dataset_name(table.dataset), *table.heads, *labels, *table.notes]
 
 
-# -- parts of a float --------------------------------------------------------------------------------------------------
-
-
 def _caption(table: Table, number: int) -> str:
     title = f"{dataset_name(table.dataset)}: {table.title}"
     if number:
@@ -134,7 +107,7 @@ def _caption(table: Table, number: int) -> str:
 
 def _tabular(table: Table, columns: range, blocks: list[Block]) -> str:
     """The tabular; rules and headings of blocks stand before the text of a row's first cell."""
-    align, width = table.align[0], len(columns) + 1
+    align, width = "r" if table.is_side else "l", len(columns) + 1
     labels, cells = [], []
     for number, block in enumerate(blocks):
         labels.append("\\midrule\n" * bool(number) + f"\\rlap{{\\textit{{{_stack(block.short, BLOCK_LETTERS)}}}}}")
@@ -143,12 +116,12 @@ def _tabular(table: Table, columns: range, blocks: list[Block]) -> str:
             labels.append(f"\\cmidrule{{1-{width}}}\n" * row.is_mean + _stack(row.label, LABEL_LETTERS))
             cells.append([_entry(row.entries[column], align) for column in columns])
     heads = [_stack(table.heads[column], HEAD_LETTERS, align) for column in columns]
-    frame = pd.DataFrame(cells, labels, pd.Index(heads, name=latex_escape(table.row_head)))
+    frame = pd.DataFrame(cells, labels, pd.Index(heads, name=latex_escape(table.spec.row_head)))
     if groups := table.groups(columns):
         ends = accumulate((count for _, count in groups), initial=1)
         rules = " ".join(f"\\cmidrule(lr){{{start + 1}-{end}}}" for start, end in pairwise(ends))
         above = [f"\\textit{{{_stack(group, HEAD_LETTERS * n)}}}" for group, n in groups for _ in range(n)]
-        names = [table.group_head and f"\\textit{{{table.group_head}}}", f"{rules}\n{frame.columns.name}"]
+        names = ["" if table.spec.layout == "wide" else "\\textit{sees}", f"{rules}\n{frame.columns.name}"]
         frame.columns = pd.MultiIndex.from_arrays([above, heads], names=names)
     text = frame.style.to_latex(hrules=True, column_format=f"@{{}}l{align * len(columns)}@{{}}", multicol_align="l")
     return str(text).rstrip()

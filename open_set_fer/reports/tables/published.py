@@ -7,40 +7,30 @@ from collections.abc import Mapping
 from open_set_fer.benchmark.evaluation.metrics import MAIN_METRICS, Metric
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.paper import DATASET_OF_FAMILY, USUAL_DATASET, paper_rows, paper_value
-from open_set_fer.reports.tables.entries import PRINTED, Block, Entry, Row, mark_best
+from open_set_fer.reports.tables.means import PRINTED, Block, Entry, Row, mark_best
 
 
 def paper_blocks(
-    dataset: str,
-    rows: list[tuple[str, str]],
-    methods: list[str],
-    shared_only: bool = False,
-    published_as: Mapping[str, str] | None = None,
+    dataset: str, rows: list[tuple[str, str]], methods: list[str], shared_only: bool, published_as: Mapping[str, str]
 ) -> list[Block]:
     """The paper's rows for the data set, or for the paper's data set, marked as another one.
 
-    rows: (family, open classes) of the table. shared_only: only the paper's rows that are in `rows` and have a number
-    of every method; else of any. published_as: methods' names in paper_results.csv.
+    shared_only: only the paper's rows that are in `rows` and have a number of every method; else of any.
     """
-    names = {method: (published_as or {}).get(method, method) for method in methods}
+    names = {method: published_as.get(method, method) for method in methods}
+    classes = {part for _, open_classes in rows for part in open_classes.split("+")}
     by_source: dict[str, list[tuple[str, str]]] = {}
     for family in dict.fromkeys(family for family, _ in rows):
         source = dataset if paper_rows(dataset, [family]) else DATASET_OF_FAMILY.get(family, USUAL_DATASET)
         candidates = paper_rows(source, [family])
-        if _classes(candidates) & _classes(rows):  # the paper has no open class of digits, for example
-            shared = [row for row in candidates if row in rows or not shared_only]
-            by_source.setdefault(source, []).extend(shared)
+        if any(classes & set(label.split("+")) for _, label in candidates):  # the paper has none of digits, for example
+            by_source.setdefault(source, []).extend(row for row in candidates if row in rows or not shared_only)
     return [
         _block(source, source == dataset, block_rows, metric)
         for metric in MAIN_METRICS
         for source, places in by_source.items()
         if (block_rows := _rows(source, places, names, metric, shared_only))
     ]
-
-
-def _classes(rows: list[tuple[str, str]]) -> set[str]:
-    """The classes of (family, open classes) pairs."""
-    return {part for _, open_classes in rows for part in open_classes.split("+")}
 
 
 def _rows(
@@ -53,8 +43,7 @@ def _rows(
         return [Entry(family, open_classes, method, metric, PRINTED, value) for method, value in values.items()]
 
     rows = [Row(open_classes, entries(family, open_classes)) for family, open_classes in places]
-    enough = all if whole_only else any
-    rows = [row for row in rows if enough(entry.value is not None for entry in row.entries)]
+    rows = [row for row in rows if (all if whole_only else any)(entry.value is not None for entry in row.entries)]
     families = list(dict.fromkeys(family for family, _ in places))
     if rows and places == paper_rows(source, families):
         mean = entries("+".join(families), "mean")

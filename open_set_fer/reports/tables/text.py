@@ -12,29 +12,17 @@ from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.reports.data.paper import paper_rows, paper_value
 from open_set_fer.reports.data.results import FACTS, FAILED, Results
 from open_set_fer.reports.tables.build import Table
-from open_set_fer.reports.tables.entries import NOT_ASKED, Entry
+from open_set_fer.reports.tables.means import NOT_ASKED, Entry
 
 NUMBER_COLUMNS = [
     *("table", "dataset", "protocol", "open_classes", "method", "metric", "value", "std", "n_seeds", "n_cells"),
     *("n_planned", "status", "best", "paper", "sees", "not_informative"),
 ]
-CELL_COLUMNS = (
-    *(
-        "status",
-        "error",
-        "run_id",
-        "source",
-        "cell_key",
-        "settings_key",
-        "git_commit",
-        "host",
-        "device",
-        "demonstration",
-    ),
-    *("fingerprint", "reads_labels"),
-)
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of texts that a spreadsheet takes for formulas."""
+CELL_COLUMNS = [
+    *("status", "error", "run_id", "source", "cell_key", "settings_key", "git_commit", "host", "device"),
+    *("demonstration", "fingerprint", "reads_labels"),
+]
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # beginnings of texts that a spreadsheet takes for formulas
 
 
 def markdown_escape(text: str) -> str:
@@ -53,11 +41,11 @@ def _pipe_lines(rows: list[list[str]], rules: list[str]) -> list[str]:
 
 def to_markdown(table: Table) -> str:
     """Caption, one pipe table a block, footnotes."""
-    rules = ["---", *["---:" if table.is_side else ":---"] * len(table.columns)]
-    heads = [list(map(markdown_escape, [table.row_head, *table.heads]))]
-    if groups := table.groups(range(len(table.columns))):
-        head = f"*{table.group_head}*" if table.group_head else ""
-        heads.append([head, *(f"*{group}*" for group, count in groups for _ in range(count))])
+    rules = ["---", *["---:" if table.is_side else ":---"] * len(table.headings)]
+    heads = [list(map(markdown_escape, [table.spec.row_head, *table.heads]))]
+    if groups := table.groups(range(len(table.headings))):
+        above = "" if table.spec.layout == "wide" else "*sees*"
+        heads.append([above, *(f"*{group}*" for group, count in groups for _ in range(count))])
     lines = [f"**{markdown_escape(table.caption)}**", ""]
     for block in table.blocks:
         rows = [[markdown_escape(row.label), *map(_markdown_entry, row.entries)] for row in block.rows]
@@ -75,9 +63,8 @@ def _markdown_entry(entry: Entry) -> str:
 def to_frame(table: Table) -> pd.DataFrame:
     """The numbers at full precision, a row a number; in the wide layout rows and columns as displayed.
 
-    value, std over n_seeds; n_cells of n_planned cells finished; paper: the published number for the same data set;
-    sees: one face at a time, or the pool; not_informative: below label-loss in the control, whose own rows are of
-    metric control_auroc. Texts are as spreadsheet_safe gives them.
+    n_cells of n_planned cells finished; paper: the published number for the same data set; not_informative: below
+    label-loss in the control, whose own rows are of metric control_auroc. Texts are as spreadsheet_safe gives them.
     """
     if table.spec.layout == "wide":
         return spreadsheet_safe(_wide_frame(table))
@@ -95,22 +82,18 @@ def to_frame(table: Table) -> pd.DataFrame:
 
 
 def _wide_frame(table: Table) -> pd.DataFrame:
-    names = {column: f"{table.groups_of.get(column, '')}: {head}" for column, head in table.headings.items()}
-    columns = [re.sub("^: | [↑↓]", "", name) for name in names.values()]
-    rows = [
-        [block.heading, row.label, *(entry.value for entry in row.entries)]
-        for block in table.blocks
-        for row in block.rows
-    ]
-    return pd.DataFrame(rows, columns=["dataset", table.row_head, *columns])
+    names = [f"{table.groups_of.get(column, '')}: {head}" for column, head in table.headings.items()]
+    columns = [re.sub("^: | [↑↓]", "", name) for name in names]
+    labelled = [(block.heading, row) for block in table.blocks for row in block.rows]
+    rows = [[heading, row.label, *(entry.value for entry in row.entries)] for heading, row in labelled]
+    return pd.DataFrame(rows, columns=["dataset", table.spec.row_head, *columns])
 
 
 def printed_value(table: Table, entry: Entry) -> float | None:
     """The published number for the same data set; of a mean only if it is over the same rows."""
     if entry.open_classes == "mean":
-        rows = {
-            (e.protocol, e.open_classes) for e in table.entries() if e.open_classes != "mean" and e.metric in METRICS
-        }
+        measured = [e for e in table.entries() if e.open_classes != "mean" and e.metric in METRICS]
+        rows = {(e.protocol, e.open_classes) for e in measured}
         if rows != set(paper_rows(table.dataset, entry.protocol.split("+"))):
             return None
     method = table.spec.published_as.get(entry.method, entry.method)
@@ -128,10 +111,5 @@ def cells_frame(results: Results) -> pd.DataFrame:
 
 
 def spreadsheet_safe(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with an apostrophe before every text that a spreadsheet would compute, such as `=1+1`.
-
-    Labels and errors come from users' files; numbers, negative ones too, stay numbers.
-    """
-    return frame.map(
-        lambda value: "'" + value if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-    )
+    """The frame with an apostrophe before every text (not number) that a spreadsheet would compute, such as `=1+1`."""
+    return frame.map(lambda x: "'" + x if isinstance(x, str) and x.startswith(FORMULA_STARTS) else x)

@@ -1,7 +1,6 @@
-"""Builds the tables in the paper's own layout: both metrics side by side, its data sets in one table.
+"""Builds the tables in the paper's own layout: both metrics side by side, its data sets in one table, no deviations.
 
-They show means without deviations, of the paper's methods. Tables 4 and 5, which the paper prints for RAF-DB alone,
-have its numbers in further columns.
+Tables 4 and 5, which the paper prints for RAF-DB alone, have its numbers in further columns.
 """
 
 from __future__ import annotations
@@ -11,25 +10,15 @@ from dataclasses import dataclass
 from open_set_fer.benchmark.evaluation.metrics import AUROC, MAIN_METRICS
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import PRINTED_AS, USUAL_DATASET, paper_rows, paper_value, unreadable_note
-from open_set_fer.reports.data.results import MISSING, Results, method_order
-from open_set_fer.reports.tables.build import Table, demonstration, table_rows
-from open_set_fer.reports.tables.entries import (
-    PARTIAL,
-    PRINTED,
-    Block,
-    Entry,
-    Row,
-    group_cells,
-    mark_best,
-    metric_block,
-)
-from open_set_fer.reports.tables.notes import coverage_notes, state
-from open_set_fer.reports.tables.specs import WIDE_TABLES, Published, TableSpec
+from open_set_fer.reports.data.results import MISSING, Results, method_order, protocol_order
+from open_set_fer.reports.tables.build import Table, demonstration
+from open_set_fer.reports.tables.means import PRINTED, Block, Entry, Row, group_cells, mark_best, metric_block
+from open_set_fer.reports.tables.specs import WIDE_TABLES, TableSpec
+from open_set_fer.reports.tables.wording import coverage_notes, state
 
 PAPER = f"paper ({dataset_name(USUAL_DATASET)})"
 """Heading of the published numbers' columns: of that data set in every row, whatever the row's own is."""
-NOT_RUN = "not run."
-"""State of a data set without a cell."""
+NOT_RUN = "not run."  # state of a data set without a cell
 
 
 @dataclass
@@ -55,24 +44,15 @@ def _table(results: Results, spec: TableSpec) -> Table | None:
         return None
     methods = list(spec.method_names) or method_order(cells["method"])
     present = list(dict.fromkeys(cells["dataset"]))
-    sections = [
-        _section(results, spec, dataset, table_rows(cells[cells["dataset"] == dataset]), methods)
-        for dataset in _datasets(spec, present)
-    ]
+    rows = {dataset: protocol_order(cells[cells["dataset"] == dataset]) for dataset in _datasets(spec, present)}
+    sections = [_section(results, spec, dataset, own, methods) for dataset, own in rows.items()]
     states = list(dict.fromkeys(section.state for section in sections))
     by_dataset = [f"{dataset_name(section.dataset)}: {section.state}" for section in sections]
     headings, groups = _headings(spec, methods)
-    return Table(
-        spec,
-        spec.name,
-        spec.title,
-        " and ".join(dataset_name(section.dataset) for section in sections),
-        states[0] if len(states) == 1 else " ".join(by_dataset),
-        headings,
-        [block for section in sections for block in section.blocks],
-        _notes(spec, sections, present),
-        groups_of=groups,
-    )
+    names = " and ".join(dataset_name(section.dataset) for section in sections)
+    text = states[0] if len(states) == 1 else " ".join(by_dataset)
+    blocks, notes = [block for section in sections for block in section.blocks], _notes(spec, sections, present)
+    return Table(spec, spec.name, spec.title, names, text, headings, blocks, notes, groups_of=groups)
 
 
 def _datasets(spec: TableSpec, present: list[str]) -> list[str]:
@@ -99,7 +79,7 @@ def _section(
         text, groups = NOT_RUN, {(*row, method): [{"status": MISSING}] for row in rows for method in methods}
     metrics = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in MAIN_METRICS]
     for entry in (entry for block in metrics for entry in block.entries):
-        entry.show_std, entry.mark = False, "†" if entry.status == PARTIAL else ""
+        entry.show_std, entry.mark = False, "†" * bool(entry.mark)
     notes = [f"{name}: {note.replace('‡', '†')}" for block in metrics for note in coverage_notes(block, methods)]
     spreads = [entry.std for entry in metrics[0].entries if entry.std is not None]
     return _Section(dataset, _side_by_side(spec, name, metrics, rows, methods), text, notes, spreads)
@@ -114,7 +94,7 @@ def _side_by_side(
     blocks: list[Block] = []
     for same in zip(*(block.rows for block in metrics), strict=True):
         label, is_mean, columns = same[0].label, same[0].is_mean, [row.entries for row in same]
-        if spec.published is Published.COLUMN:
+        if spec.published == "column":
             columns.append(_published(spec, methods, columns[0][0].protocol, label, not is_mean or is_whole))
         lines.append(Row(label, [entry for column in columns for entry in column], is_mean))
         of_methods = zip(methods, zip(*columns, strict=True), strict=True)
@@ -134,32 +114,29 @@ def _published(spec: TableSpec, methods: list[str], family: str, open_classes: s
 
 
 def _headings(spec: TableSpec, methods: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Headings and groups of the columns; with methods in rows a column a metric, without groups."""
     titles = {metric.short: metric.short for metric in MAIN_METRICS}
-    if spec.published is Published.COLUMN:
+    if spec.published == "column":
         titles[PAPER] = f"{PAPER} {AUROC.short}"
     if spec.methods_in_rows:
         return titles, {}
-    names = {method: spec.method_names.get(method, method_name(method)) for method in methods}
-    headings = {f"{group}/{method}": name for group in titles for method, name in names.items()}
-    return headings, {f"{group}/{method}": title for group, title in titles.items() for method in methods}
+    columns = {f"{group}/{method}": (group, method) for group in titles for method in methods}
+    headings = {column: spec.method_names.get(m, method_name(m)) for column, (_, m) in columns.items()}
+    return headings, {column: titles[group] for column, (group, _) in columns.items()}
 
 
 def _notes(spec: TableSpec, sections: list[_Section], present: list[str]) -> list[str]:
     place = "column" if spec.methods_in_rows else "row and metric"
     notes = [f"Bold: best of its {place}, underlined: second best of three or more, by the displayed mean."]
-    spreads = [std for section in sections for std in section.spreads]
-    if spreads:
+    if spreads := [std for section in sections for std in section.spreads]:
         notes.append(f"Standard deviation of {AUROC.title} over seeds: at most {max(spreads):.{AUROC.decimals}f}.")
     notes += dict.fromkeys(note for section in sections for note in section.notes)
-    if spec.published is Published.COLUMN:
+    if spec.published == "column":
         others = [dataset_name(d) for d in present if PRINTED_AS.get(d, d) != USUAL_DATASET]
         other = f"; not of {', '.join(others)}, another data set, with which they cannot be compared" if others else ""
         notes.append(f"{PAPER}: AUROC as Zhang et al. (AAAI 2024) print it, of {dataset_name(USUAL_DATASET)}{other}.")
     if spec.published_as:
         notes.append(unreadable_note())
-    absent = [dataset_name(section.dataset) for section in sections if section.state == NOT_RUN]
-    if absent:
+    if absent := [dataset_name(section.dataset) for section in sections if section.state == NOT_RUN]:
         notes.append(f"—: no cell of {', '.join(absent)} in these results.")
     if any(entry.text == "·" for section in sections for block in section.blocks for entry in block.entries):
         notes.append("·: not planned here, or not printed.")

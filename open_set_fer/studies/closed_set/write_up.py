@@ -12,10 +12,6 @@ PROFILES = ("ferplus-cpu-plain", "ferplus-cpu")
 
 
 def write(home: Path, out: Path) -> Path:
-    """Write out/closed_set/compare.md from the MLflow store of `home`.
-
-    Raises:
-        SuiteError: the two profiles share no finished cell.
-    """
+    """Write out/closed_set/compare.md from the MLflow store of `home`; SuiteError without a shared finished cell."""
     plain, tuned = (load(Tracker(home, name, create=False)) for name in PROFILES)
     return compare_results(plain, tuned, PROFILES).write(out / "closed_set")

@@ -1,9 +1,7 @@
 """Effect study: why `ours` behaves as it does on FERPlus at CPU scale, written from MLflow.
 
-Rows come from four experiments: `effect-study` (one factor at a time, contempt open), `effect-study-pool` (size and
-balance of the test pool), `ferplus-cpu` (the reported classes) and `ferplus-cpu-tuning` (the search for the defaults).
-For a score on pseudo labels it separates two things that a raw AUROC mixes: the AUROC of the pseudo label's frequency
-alone, and that of the score among faces of the same pseudo label.
+Experiments: `effect-study` (one factor at a time, contempt open), `effect-study-pool` (size and balance of the pool),
+`ferplus-cpu` (the reported classes), `ferplus-cpu-tuning` (the search for the defaults).
 """
 
 from __future__ import annotations
@@ -60,23 +58,10 @@ COLUMNS = ("auroc", "prior", "within", "correlation", "closed_set_accuracy", "se
 
 
 def write(home: Path, out: Path) -> Path:
-    """Write out/effect_study.md and its figure from the MLflow store of `home`.
-
-    The page has contempt of effect-study, the family 'single' of effect-study-pool and ferplus-cpu, and the trials of
-    ferplus-cpu-tuning with contempt open.
-
-    Raises:
-        SuiteError: one of the first three has no finished cell.
-    """
+    """Write out/effect_study.md and its figure from the MLflow store of `home`; SuiteError without finished cells."""
     warnings: list[str] = []
-    factors, pools, final = (
-        cell_rows(Tracker(home, name), families, warnings)
-        for name, families in (
-            ("effect-study", ("contempt",)),
-            ("effect-study-pool", ("single",)),
-            ("ferplus-cpu", ("single",)),
-        )
-    )
+    parts = {"effect-study": "contempt", "effect-study-pool": "single", "ferplus-cpu": "single"}
+    factors, pools, final = (cell_rows(Tracker(home, name), family, warnings) for name, family in parts.items())
     content = {
         "search": search_rows(Tracker(home, "ferplus-cpu-tuning")),
         "factors": _over_seeds(factors, ["method"]),
@@ -88,10 +73,10 @@ def write(home: Path, out: Path) -> Path:
     return write_page("effect_study", out / "effect_study.md", content, {"effect_study.png": _figure(factors, final)})
 
 
-def cell_rows(tracker: Tracker, families: tuple[str, ...], warnings: list[str]) -> pd.DataFrame:
-    """Finished cells of these families with their dissection; the reports' warnings on them are added to `warnings`."""
+def cell_rows(tracker: Tracker, family: str, warnings: list[str]) -> pd.DataFrame:
+    """Finished cells of a family with their dissection; the reports' warnings on them are added to `warnings`."""
     results = load(tracker).under("own")
-    cells = results.cells[(results.cells["status"] == FINISHED) & results.cells["protocol"].isin(families)]
+    cells = results.cells[(results.cells["status"] == FINISHED) & (results.cells["protocol"] == family)]
     for dataset, rows in cells.groupby("dataset"):
         methods = list(dict.fromkeys(rows["method"]))
         warnings += [f"{tracker.profile}: {w.about(methods)}" for w in results.warnings_for(str(dataset), methods)]
@@ -145,14 +130,10 @@ def _classes(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Baseline, ours and ours-plus over seeds, and the entropy of open faces' pseudo labels, for each open class."""
     entropy = rows[rows["method"] == "baseline"].groupby("open_classes")["pseudo_label_entropy_open"].mean()
     groups = {(g["open_classes"], g["method"]): g for g in _over_seeds(rows, ["open_classes", "method"])}
-    nothing = dict.fromkeys((*COLUMNS, "std", "within_std"))
+    nothing, methods = dict.fromkeys((*COLUMNS, "std", "within_std")), ("baseline", "ours", "ours-plus")
     return [
-        {
-            "open": open_classes,
-            "entropy": entropy.get(open_classes),
-            "by": [groups.get((open_classes, method), nothing) for method in ("baseline", "ours", "ours-plus")],
-        }
-        for _, open_classes in protocol_order(rows)
+        {"open": name, "entropy": entropy.get(name), "by": [groups.get((name, m), nothing) for m in methods]}
+        for _, name in protocol_order(rows)
     ]
 
 
@@ -163,20 +144,17 @@ def _means(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for method in method_order(rows["method"]):
         by_seed = rows[rows["method"] == method].groupby("seed")["auroc"].agg(["mean", "size"])
         whole = by_seed.loc[by_seed["size"] == n_classes, "mean"]
-        means.append(
-            {"method": method, "mean": whole.mean(), "std": whole.std(), "seeds": len(whole), "begun": len(by_seed)}
-        )
+        numbers = {"mean": whole.mean(), "std": whole.std(), "seeds": len(whole), "begun": len(by_seed)}
+        means.append({"method": method} | numbers)
     return means
 
 
 def _figure(factors: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """Raw AUROC of `ours` and its variants against that of the pseudo label's frequency alone."""
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    for rows, name, marker, colour in (
-        (final[final["method"] == "ours"], "ours, reported classes", "s", "#0072B2"),
-        (factors[factors["method"].str.startswith("ours")], "ours and its variants, contempt", "o", "#E69F00"),
-    ):
+    own = {"ours, reported classes": ("s", "#0072B2", final[final["method"] == "ours"])}
+    variants = factors[factors["method"].str.startswith("ours")]
+    for name, (marker, colour, rows) in (own | {"ours and its variants, contempt": ("o", "#E69F00", variants)}).items():
         axes.scatter(rows["prior"], rows["auroc"], marker=marker, color=colour, s=22, alpha=0.8, label=name)
     low, high = 0.3, 0.8
     axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=0)

@@ -1,13 +1,9 @@
-"""Conditions under which `ours-plus` is of use: ours_plus.md, from the cells of the profile `ours-plus-study`.
-
-Each row is a kind of pool: with more or fewer open faces, without any, compared with other closed faces, or of closed
-faces with a shift. Missing cells are counted, with the command that computes them.
-"""
+"""Conditions under which `ours-plus` is of use: ours_plus.md, a row a kind of pool of the profile `ours-plus-study`."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +20,7 @@ from open_set_fer.reports.data.results import FINISHED, Results, load, method_or
 from open_set_fer.studies.writing import write_page
 
 PROFILE = "ours-plus-study"
-HELD_OUT = "curve.held_out_auroc"
-"""Metric of `ours-plus`: AUROC of held-out pool images over held-out known ones."""
+HELD_OUT = "curve.held_out_auroc"  # metric of `ours-plus`: AUROC of held-out pool images over held-out known ones
 
 
 @dataclass(frozen=True)
@@ -38,11 +33,11 @@ class Arm:
     """
 
     planned: int
-    auroc: list[float] = field(default_factory=list)
-    flagged: list[float] = field(default_factory=list)
-    untested: list[float] = field(default_factory=list)
-    separability: list[float] = field(default_factory=list)
-    fell_back: int = 0
+    auroc: list[float]
+    flagged: list[float]
+    untested: list[float]
+    separability: list[float]
+    fell_back: int
 
     @property
     def seeds(self) -> str:
@@ -51,20 +46,18 @@ class Arm:
 
 
 def write(home: Path, out: Path, methods: Iterable[str] | None = None, seeds: Iterable[int] | None = None) -> Path:
-    """Write out/ours_plus.md from the MLflow store of `home`.
+    """Write out/ours_plus.md from the MLflow store of `home`; SuiteError without a finished cell.
 
     methods, seeds: those that count as missing where no run has planned them yet (default: the profile's).
-
-    Raises:
-        SuiteError: no cell is finished.
     """
     profile = load_profile(PROFILE)
     tracker = Tracker(home, PROFILE, create=False)
     results = load(tracker)
-    held_out = {run.info.run_id: run.data.metrics.get(HELD_OUT) for run in tracker.cells()}
+    metrics = {run.info.run_id: run.data.metrics for run in tracker.cells()}
+    held_out = {run_id: values[HELD_OUT] for run_id, values in metrics.items() if HELD_OUT in values}
     methods = method_order([*results.cells["method"], *(profile.default_methods if methods is None else methods)])
     seeds = sorted({*map(int, results.cells["seed"]), *(profile.seeds if seeds is None else seeds)})
-    testing = [name for name in methods if any(held_out.get(r) is not None for r in _runs(results.cells, name))]
+    tested = set(results.cells.loc[results.cells["run_id"].isin(held_out), "method"])
     kinds: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for (family, _), cells in results.cells.groupby(["protocol", "open_classes"], sort=False):
         arms = {name: _arm(results, cells[cells["method"] == name], held_out, len(seeds)) for name in methods}
@@ -73,7 +66,7 @@ def write(home: Path, out: Path, methods: Iterable[str] | None = None, seeds: It
     content = {
         "profile": PROFILE,
         "methods": methods,
-        "testing": testing,
+        "testing": [name for name in methods if name in tested],
         "open": kinds[False],
         "shifts": kinds[True],
         "open_classes": ", ".join(dict.fromkeys(results.cells["choice"])),
@@ -87,29 +80,18 @@ def write(home: Path, out: Path, methods: Iterable[str] | None = None, seeds: It
 
 
 def pool_of(cells: pd.DataFrame) -> str:
-    """Display text of the pool and pseudo labels of one protocol's cells."""
     cell = cells.iloc[0]
     texts = qualifiers(cell["open_from"], cell["pool"], Regime(cell["labels"], cell["label_share"]))
     return ", ".join(texts) or "the whole pool"
 
 
-def _runs(cells: pd.DataFrame, method: str) -> Iterable[str]:
-    return cells.loc[cells["method"] == method, "run_id"].dropna()
-
-
-def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float | None], planned: int) -> Arm:
+def _arm(results: Results, cells: pd.DataFrame, held_out: dict[str, float], planned: int) -> Arm:
     """Finished cells of one method on one kind of pool, of `planned` seeds."""
     done = cells[cells["status"] == FINISHED]
-    values: dict[str, list[float]] = {"untested": [], "separability": []}
-    fell_back = 0
-    for cell in done.to_dict("records"):
-        area = held_out.get(cell["run_id"])
-        if area is None:
-            continue
-        values["separability"].append(area)
-        fell_back += bool(cell["notes"])
-        values["untested"].append(_untested(results, cell) if cell["notes"] else cell[AUROC.name])
-    return Arm(planned, list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), fell_back=fell_back, **values)
+    cells_tested = [cell for cell in done.to_dict("records") if cell["run_id"] in held_out]
+    untested = [_untested(results, cell) if cell["notes"] else cell[AUROC.name] for cell in cells_tested]
+    areas, fell_back = [held_out[c["run_id"]] for c in cells_tested], sum(bool(c["notes"]) for c in cells_tested)
+    return Arm(planned, list(done[AUROC.name]), list(1 - done[FPR_AT_TPR95.name]), untested, areas, fell_back)
 
 
 def _untested(results: Results, cell: dict[Hashable, Any]) -> float:

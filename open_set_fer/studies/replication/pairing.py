@@ -2,15 +2,13 @@
 
 The authors' notebook (repository zyh-uaiaaaa/Open-Set-FER, commit 02efdb0, predict_pseudo_labels.ipynb) collects the
 closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open
-face of the train split so has the output of a training image drawn at random, of any class. What follows here uses two
-small files: `released_labels.csv` (predicted_labels_open0.txt, surprise open, counted by group and pseudo label) and
-`class_counts.csv` (faces by split and class; RAF-DB's as published, FERPlus' as this suite reads the majority of
-votes).
+face of the train split so has the output of a training image drawn at random, of any class. `released_labels.csv` is
+predicted_labels_open0.txt (surprise open), counted; `class_counts.csv` has RAF-DB's faces as published and FERPlus' as
+this suite reads the majority of votes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,43 +16,30 @@ import pandas as pd
 from scipy.stats import chi2_contingency, chisquare, spearmanr
 
 from open_set_fer.reports.data.paper import paper_results
+from open_set_fer.reports.data.statistics import Test
 
-FOLDER = Path(__file__).parent
-OPEN = "surprise"
-"""The open class of the released label file."""
-
-
-@dataclass(frozen=True)
-class Test:
-    """A test's statistic, its degrees of freedom and p-value."""
-
-    statistic: float
-    freedom: int
-    p_value: float
+OPEN = "surprise"  # the open class of the released label file
 
 
 @cache
 def _counts(file: str) -> pd.DataFrame:
-    return pd.read_csv(FOLDER / file)
+    return pd.read_csv(Path(__file__).with_name(file)).set_index("class")
 
 
 def released_labels(group: str) -> pd.Series[int]:
     """Faces of a group of the released file ('open test', 'open train', 'closed test') by pseudo label."""
-    counts = _counts("released_labels.csv")
-    return counts[counts["group"] == group].set_index("class")["count"]
+    return _counts("released_labels.csv").query("group == @group")["count"]
 
 
 def class_counts(dataset: str, split: str) -> pd.Series[int]:
     """Faces of a split by class."""
-    counts = _counts("class_counts.csv")
-    return counts[(counts["dataset"] == dataset) & (counts["split"] == split)].set_index("class")["count"]
+    return _counts("class_counts.csv").query("dataset == @dataset and split == @split")["count"]
 
 
 def expected_labels() -> pd.Series[float]:
     """Expected pseudo labels of the open train faces if each had a random training image's.
 
-    A training image of a closed class counts for its class; one of the open class as the open test faces' predictions
-    do.
+    A training image of the open class counts as the open test faces' predictions do, any other for its class.
     """
     train, test_open = class_counts("rafdb", "train"), released_labels("open test")
     drawn = train[test_open.index] + train[OPEN] * test_open / test_open.sum()
@@ -87,21 +72,13 @@ def truly_open(dataset: str, open_classes: str) -> float:
 
 def published_auroc(dataset: str) -> pd.DataFrame:
     """Published AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open."""
-    published = paper_results()
-    rows = published[
-        (published["dataset"] == dataset)
-        & published["table"].isin(["table1", "table2"])
-        & (published["metric"] == "auroc")
-        & (published["open_classes"] != "mean")
-    ]
-    shares = [truly_open(dataset, name) for name in rows["open_classes"]]
-    return rows[["open_classes", "method", "value"]].assign(truly_open=shares)
+    rows = paper_results().query("dataset == @dataset and table in ['table1', 'table2'] and metric == 'auroc'")
+    rows = rows.loc[rows["open_classes"] != "mean", ["open_classes", "method", "value"]]
+    return rows.assign(truly_open=[truly_open(dataset, name) for name in rows["open_classes"]])
 
 
 def correlations(dataset: str) -> pd.DataFrame:
     """Spearman's n, rho and p_value of each method's published AUROC with the fraction of truly open faces."""
-    lines = []
-    for method, rows in published_auroc(dataset).groupby("method", sort=False):
-        result = spearmanr(rows["truly_open"], rows["value"])
-        lines.append({"method": method, "n": len(rows), "rho": result.statistic, "p_value": result.pvalue})
-    return pd.DataFrame(lines)
+    groups = published_auroc(dataset).groupby("method", sort=False)
+    rows = [(method, len(own), *spearmanr(own["truly_open"], own["value"])) for method, own in groups]
+    return pd.DataFrame(rows, columns=["method", "n", "rho", "p_value"])

@@ -1,8 +1,4 @@
-"""Foundations of the published numbers: replication.md, from two small files, the paper's tables and MLflow.
-
-The first half needs no run: the released label file and the published tables (`pairing.py`). The second half has this
-suite's measurements under the pseudo-label settings; the page names what is missing.
-"""
+"""Foundations of the published numbers: replication.md, of which only the second half needs runs."""
 
 from __future__ import annotations
 
@@ -20,13 +16,12 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import paper_value
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order, protocol_order
-from open_set_fer.reports.tables.controls import Control, control_notes, controls_of
+from open_set_fer.reports.tables.controls import control_notes, controls_of
 from open_set_fer.studies.replication import pairing
 from open_set_fer.studies.writing import write_page
 
 PROFILE = "ferplus-cpu"
-DATASETS = ("rafdb", "ferplus")
-"""Data sets of the paper's Tables 1 and 2."""
+DATASETS = ("rafdb", "ferplus")  # data sets of the paper's Tables 1 and 2
 
 
 def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
@@ -35,6 +30,7 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
     done = cells[cells["status"] == FINISHED]
     datasets = list(dict.fromkeys(cells["dataset"]))
     methods = method_order(done["method"])
+    everyone = method_order(results.every_cell["method"]) if results else []
     curve = rate_curve(cells)
     figures = {"replication_printed.png": _published_figure()}
     if len(curve):
@@ -48,7 +44,7 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
         "correlations": {name: pairing.correlations(name).to_dict("records") for name in DATASETS},
         "regimes": regime_rows(cells),
         "unmeasured": [name for name in BASIC if name not in set(done["open"])],
-        "controls": [row for name in datasets if results for row in control_rows(results, name)],
+        "controls": [row for name in datasets if results for m in everyone for row in controls_of(results, name, m)],
         "control_notes": [note for name in datasets if results for note in control_notes(results, name, methods)],
         "curve": curve.to_dict("records"),
         "seeds": sorted(map(int, set(done["seed"]))),
@@ -60,17 +56,17 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
 def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, Results | None]:
     """Planned cells of the family 'single' with open (class), labels (pseudo-label setting) and share (noise rate).
 
-    Cells of other settings than own labels are left out if their method did not read the labels: their numbers are
-    those of own labels. Also the results that the cells are from; None before the first measurement.
+    Cells of other settings than own labels are left out if their method did not read the labels. Also the results that
+    the cells are from; None before the first measurement.
     """
-    empty = pd.DataFrame(columns=["dataset", "open", "labels", "share", "method", "seed", "status", AUROC.name])
     try:
         results = load(Tracker(home, profile, create=False))
     except SuiteError:
-        return empty, None
+        results = None
+    if results is None or not (results.cells["protocol"] == "single").any():
+        names = ["dataset", "open", "labels", "share", "method", "seed", "status", AUROC.name]
+        return pd.DataFrame(columns=names), None
     cells = results.cells[results.cells["protocol"] == "single"]
-    if not len(cells):
-        return empty, None
     cells = cells.assign(open=cells["choice"], share=cells["label_share"])
     return cells[(cells["labels"] == "own") | (cells["reads_labels"] != "false")], results
 
@@ -81,8 +77,7 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
     Rows of methods that are planned under both; a setting without a finished cell has no mean.
     """
     whole = cells[((cells["labels"] == "own") | ((cells["labels"] == "released") & (cells["share"] == 1)))]
-    paired = whole.groupby("method")["labels"].nunique() > 1
-    whole = whole[whole["method"].map(paired).astype(bool)]
+    whole = whole[whole.groupby("method")["labels"].transform("nunique") > 1]
     rows = []
     named = whole.assign(protocol="single", open_classes=whole["open"], choice=whole["open"])
     for _, open_class in protocol_order(named):
@@ -95,12 +90,6 @@ def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
                 | {"published": paper_value(dataset, "single", open_class, method, AUROC.name)}
             )
     return rows
-
-
-def control_rows(results: Results, dataset: str) -> list[Control]:
-    """Planned controls of label-based methods as in the tables."""
-    methods = method_order(results.every_cell["method"])
-    return [control for method in methods for control in controls_of(results, dataset, method)]
 
 
 def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
@@ -125,46 +114,34 @@ def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean(cells: pd.DataFrame) -> dict[str, Any]:
-    """Mean over seeds of finished cells, its deviation, and the number of finished cells."""
     done = cells[cells["status"] == FINISHED]
     cells_text = str(len(done)) if len(done) == len(cells) else f"{len(done)} of {len(cells)}"
     return {"mean": done[AUROC.name].mean(), "std": done.groupby("seed")[AUROC.name].mean().std(), "cells": cells_text}
 
 
 def _published_figure() -> Figure:
-    """Published AUROC of every method against the fraction of truly open faces, RAF-DB and FERPlus side by side."""
     figure = Figure(figsize=(7.0, 3.5), layout="constrained")
     markers = {"baseline": "o", "ours": "s", "eow": "+", "proser": "x", "dias": "1"}
     colours = {"baseline": "#0072B2", "ours": "#D55E00"}
     for axes, dataset in zip(figure.subplots(1, len(DATASETS), sharey=True), DATASETS, strict=True):
         for method, rows in pairing.published_auroc(dataset).groupby("method", sort=False):
-            axes.scatter(
-                100 * rows["truly_open"],
-                rows["value"],
-                s=22,
-                label=method_name(str(method)),
-                marker=markers[str(method)],
-                color=colours.get(str(method), "0.5"),
-            )
+            style: dict[str, Any] = {"marker": markers[str(method)], "color": colours.get(str(method), "0.5"), "s": 22}
+            axes.scatter(100 * rows["truly_open"], rows["value"], label=method_name(str(method)), **style)
         axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
         axes.set_title(dataset_name(dataset))
     figure.axes[0].set_ylabel("published AUROC")
     figure.supxlabel("truly open among the faces scored as open (%)", fontsize="medium")
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False, fontsize=8
-    )
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return figure
 
 
 def _rate_figure(curve: pd.DataFrame) -> Figure:
-    """AUROC against the fraction of wrongly paired labels; bars: deviation over seeds."""
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for method, rows in curve.groupby("method", sort=False):
-        bars = rows["std"] if rows["std"].notna().all() else None
-        axes.errorbar(
-            rows["share"], rows["mean"], yerr=bars, marker="o", markersize=4, capsize=2, label=method_name(str(method))
-        )
+        style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "label": method_name(str(method))}
+        axes.errorbar(rows["share"], rows["mean"], rows["std"] if rows["std"].notna().all() else None, **style)
     axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
     axes.set(xlabel="fraction of open training-split faces with another image's output", ylabel=AUROC.title)
     axes.legend(frameon=False, fontsize=8)

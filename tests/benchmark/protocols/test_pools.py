@@ -111,9 +111,9 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
         "shifted closed faces accepted at TPR95",
     ]
     assert [row.label for row in shift.blocks[0].rows] == ["surprise (60 closed faces, half with blur)"]
-    logged = own.shifted.set_index("method")
-    assert [entry.value for entry in shift.blocks[0].rows[0].entries] == list(logged.loc[shift.columns, "auroc"])
-    assert [entry.value for entry in shift.blocks[1].rows[0].entries] == list(logged.loc[shift.columns, "fpr_at_tpr95"])
+    logged = own.shifted.set_index("method").loc[list(shift.headings)]
+    assert [entry.value for entry in shift.blocks[0].rows[0].entries] == list(logged["auroc"])
+    assert [entry.value for entry in shift.blocks[1].rows[0].entries] == list(logged["fpr_at_tpr95"])
     assert not any(entry.best for entry in shift.entries())
     assert any("looks unknown to it as well" in note for note in tables["table1_synthetic"].footnotes)
     alone = [table.name for table in all_tables(replace(own, cells=own.cells[:0]))]

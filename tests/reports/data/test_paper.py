@@ -50,5 +50,5 @@ def test_printed_means_are_those_of_the_printed_rows() -> None:
     ],
 )
 def test_raf_db_with_compound_faces_is_the_papers_raf_db(dataset: str, heading: str) -> None:
-    (block,) = paper_blocks(dataset, [("compound", "compound")], ["baseline", "ours"])[:1]
+    (block,) = paper_blocks(dataset, [("compound", "compound")], ["baseline", "ours"], False, {})[:1]
     assert heading in block.heading

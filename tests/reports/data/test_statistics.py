@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from scipy.stats import chi2, norm
 
 from open_set_fer.reports.data.statistics import FEWEST_BLOCKS, Comparison, compare, critical_difference, sentences
-from open_set_fer.reports.figures.ranks import rank_figure
+from open_set_fer.reports.figures.histograms import rank_figure
 from open_set_fer.reports.tables.build import all_tables
 from tests.reports.page.test_summary import made
 

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.reports.data.clip_features import read_clip_features
 from open_set_fer.reports.data.results import Results
-from open_set_fer.reports.figures.clip import clip_figures, lacking_clip
+from open_set_fer.reports.figures.clip import clip_figures, lacking_clip, read_clip_features
 from tests.reports.made import results_of
 
 CLASSES = ("anger", "fear", "sadness")
@@ -61,7 +60,7 @@ def test_a_file_of_faces_alone_is_drawn_alone_from_either_format(results, tmp_pa
     pd.DataFrame({"id": IDS, "embedding": list(features(True))}).to_parquet(tmp_path / "list.parquet")
     read = [read_clip_features(tmp_path / name) for name in ("clip.npz", "wide.parquet", "list.parquet")]
     for other in read[1:]:
-        np.testing.assert_array_equal(other.frame, read[0].frame)
+        np.testing.assert_array_equal(other, read[0])
     (figure,) = clip_figures(results, read[1])
     assert figure.name == "figure1_clip_ferplus"
 

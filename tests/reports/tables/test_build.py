@@ -8,8 +8,8 @@ import pytest
 
 from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.tables.build import DEMONSTRATION, Table, all_tables
-from open_set_fer.reports.tables.entries import Entry
 from open_set_fer.reports.tables.latex import to_latex
+from open_set_fer.reports.tables.means import Entry
 from tests.reports.conftest import ODD, Store
 
 PAPER = 3
@@ -18,12 +18,12 @@ PAPER = 3
 
 def entry(table: Table, block: int, label: str, method: str) -> Entry:
     row = next(row for row in table.blocks[block].rows if row.label == label)
-    return row.entries[table.columns.index(method)]
+    return row.entries[list(table.headings).index(method)]
 
 
 def test_table_1_has_the_papers_order(tables: dict[str, Table]) -> None:
     table = tables["table1_synthetic"]
-    assert table.columns == ["baseline", "eow", "dias", ODD, "ours"]
+    assert list(table.headings) == ["baseline", "eow", "dias", ODD, "ours"]
     assert [row.label for row in table.blocks[0].rows] == ["surprise", "fear", "disgust", "mean"]
     assert [block.heading for block in table.blocks[:2]] == ["AUROC (higher is better)", "FPR@TPR95 (lower is better)"]
 
@@ -114,7 +114,7 @@ def test_side_measurements(tables: dict[str, Table]) -> None:
     table = tables["side_synthetic_single"]
     surprise = next(block for block in table.blocks if block.heading == "surprise")
     odd = next(row for row in surprise.rows if row.label == ODD)
-    texts = dict(zip(table.columns, (e.text for e in odd.entries), strict=True))
+    texts = dict(zip(table.headings, (e.text for e in odd.entries), strict=True))
     assert texts["model accuracy"] == "n/a"
     assert texts["open faces"] == "20"
     assert texts["seconds"] == "12.3"

@@ -127,7 +127,8 @@ def test_a_table_has_the_control_beside_its_numbers(made, results, table):
     control, true, other = table.blocks[2:5]
     assert control.heading == "Positive control, 20% of labels flipped: AUROC (higher is better)"
     texts = {
-        row.label: dict(zip(table.columns, (e.text + e.mark for e in row.entries), strict=True)) for row in control.rows
+        row.label: dict(zip(table.headings, (e.text + e.mark for e in row.entries), strict=True))
+        for row in control.rows
     }
     ours = controls_of(results, "ferplus", "ours")[0]
     assert texts["the method"] == {
@@ -155,7 +156,7 @@ def test_a_table_has_the_control_beside_its_numbers(made, results, table):
 
 
 def test_methods_that_see_the_pool_stand_apart_from_those_that_see_one_face(table):
-    assert table.columns == ["baseline", "knn", "ours", "their method", "cleanlab", "ours-plus"]
+    assert list(table.headings) == ["baseline", "knn", "ours", "their method", "cleanlab", "ours-plus"]
     assert table.groups(range(6)) == [(ONE_FACE, 2), (POOL, 4)]
     assert table.groups(range(1, 3)) == [(ONE_FACE, 1), (POOL, 1)]
     assert table.heads[2] == "Ours§"
@@ -179,7 +180,7 @@ def test_every_format_has_marks_and_blocks(results, table):
     assert set(frame.loc[frame["sees"] == POOL, "method"]) == {"ours", "their method", "cleanlab", "ours-plus"}
     side = next(table for table in all_tables(results.under("own")) if table.is_side)
     assert [row.label for row in side.blocks[0].rows][2] == "Ours§"
-    assert side.groups(range(len(side.columns))) == []
+    assert side.groups(range(len(list(side.headings)))) == []
 
 
 def test_the_papers_mean_stands_beside_the_same_rows_whatever_the_control(results, table):
@@ -194,7 +195,7 @@ def test_the_summary_says_control_mark_and_block(results):
     assert ["20% of true labels flipped" in text for text in by_label["ours"].controls] == [False, True]
     assert (by_label["cleanlab"].controls, by_label["knn"].controls) == (("not run",), ())
     assert (by_label["ours"].sees, by_label["knn"].sees) == (POOL, ONE_FACE)
-    assert summary.has_controls
+    assert any(row.controls for row in summary.standings)
     assert "by its control it is not informative (§)" in summary.finding
 
 
@@ -221,5 +222,5 @@ def test_a_store_without_label_based_methods_says_nothing_of_controls(tmp_path, 
     text = " ".join(to_markdown(table) + to_latex(table) for table in all_tables(results))
     assert "ontrol" not in text
     assert "*sees*" not in text
-    assert not summaries(results)[0].has_controls
+    assert not any(row.controls for row in summaries(results)[0].standings)
     assert isinstance(to_frame(all_tables(results)[0]), pd.DataFrame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, Metric
-from open_set_fer.reports.tables.entries import Entry, mark_best
+from open_set_fer.reports.tables.means import Entry, mark_best
 
 
 def entries(*values: float | None, metric: Metric = AUROC, rows: tuple[str, ...] = ("fear",)) -> list[Entry]:

@@ -15,8 +15,8 @@ from open_set_fer.reports.data import statistics
 from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import MISSING, load
 from open_set_fer.reports.tables.build import Table, all_tables
-from open_set_fer.reports.tables.entries import Block, Entry, Row, mark_best
 from open_set_fer.reports.tables.latex import FIT, latex_escape, to_latex
+from open_set_fer.reports.tables.means import Block, Entry, Row, mark_best
 from open_set_fer.reports.tables.specs import SIDE, TABLES, TableSpec
 from tests.reports.conftest import ODD, Store
 from tests.reports.data.test_statistics import cells

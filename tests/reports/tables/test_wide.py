@@ -60,7 +60,7 @@ def test_numbers_are_those_that_stood_in_tables_set_by_hand(name: str) -> None:
 
 def test_metrics_stand_side_by_side_and_a_data_set_without_cells_keeps_its_rows() -> None:
     table = forms()["printed_table1"]
-    assert table.groups(range(len(table.columns))) == [("AUROC ↑", 3), ("FPR@TPR95 ↓", 3)]
+    assert table.groups(range(len(list(table.headings)))) == [("AUROC ↑", 3), ("FPR@TPR95 ↓", 3)]
     rafdb, ferplus = table.blocks
     assert [row.label for row in rafdb.rows][-2:] == ["neutral", "mean"]
     assert {entry.text for row in rafdb.rows for entry in row.entries} == {"—"}
@@ -102,7 +102,7 @@ def test_table_2_has_pairs_then_triples_and_one_mean_over_both() -> None:
     table = several()["printed_table2"]
     assert "two and three open classes" in table.caption
     assert "the paper's Table 2" in table.caption
-    assert table.groups(range(len(table.columns))) == [("AUROC ↑", 2), ("FPR@TPR95 ↓", 2)]
+    assert table.groups(range(len(list(table.headings)))) == [("AUROC ↑", 2), ("FPR@TPR95 ↓", 2)]
     rafdb, ferplus = table.blocks
     assert (rafdb.heading, ferplus.heading) == ("RAF-DB", "FERPlus")
     assert len(rafdb.rows) == 6 + 5 + 1, "the paper's pairs, triples and their mean, as dashes"

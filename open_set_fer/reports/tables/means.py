@@ -13,12 +13,10 @@ from open_set_fer.benchmark.evaluation.metrics import Metric
 from open_set_fer.reports.data.results import FAILED, FINISHED, MISSING
 
 PARTIAL, NOT_PLANNED, NOT_MEASURED, PRINTED = "partial", "not planned", "not measured", "printed"
-NOT_RUN, NOT_ASKED = "not run", "not asked"
-"""Of a control: not planned; not applicable to this method."""
+NOT_RUN, NOT_ASKED = "not run", "not asked"  # of a control: not planned; not applicable to this method
 TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a", NOT_RUN: "not run", NOT_ASKED: ""}
 
-Place = tuple[str, str, str]
-"""Family, open classes, method."""
+Place = tuple[str, str, str]  # Family, open classes, method
 Groups = dict[Place, list[dict[Hashable, Any]]]
 """The cells that each place of a table averages, usually one a seed: rows of Results.cells."""
 
@@ -49,13 +47,11 @@ class Entry:
 
     @property
     def number(self) -> str:
-        """The value as displayed; empty without a value."""
         return "" if self.value is None else f"{self.value:.{self.metric.decimals}f}"
 
     @property
     def spread(self) -> str:
-        """The deviation as displayed; empty without one."""
-        is_shown = self.value is not None and self.std is not None and self.show_std
+        is_shown = self.number and self.std is not None and self.show_std
         return f"± {self.std:.{self.metric.decimals}f}" if is_shown else ""
 
     @property
@@ -88,7 +84,6 @@ class Block:
 
     @property
     def entries(self) -> list[Entry]:
-        """The entries of every row."""
         return [entry for row in self.rows for entry in row.entries]
 
 

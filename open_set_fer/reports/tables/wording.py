@@ -8,7 +8,7 @@ from open_set_fer.benchmark.protocols.pseudo_labels import Labels
 from open_set_fer.reports.data.names import limit_notes, method_name
 from open_set_fer.reports.data.results import FAILED, MISSING, Results
 from open_set_fer.reports.tables.controls import control_notes
-from open_set_fer.reports.tables.entries import PARTIAL, Block, Entry, Row
+from open_set_fer.reports.tables.means import PARTIAL, Block, Entry, Row
 
 BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says "
@@ -47,7 +47,7 @@ SETTINGS: dict[Labels, tuple[str, str]] = {
 """Pseudo-label settings as part of a title, and as a sentence of a caption."""
 
 
-def state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") -> str:
+def state(cells: pd.DataFrame, over_seeds: str) -> str:
     """The number of seeds, and of missing and failed cells."""
     per_group = cells.groupby(["protocol", "open_classes", "method"]).size()
     low, high = int(per_group.min()), int(per_group.max())
@@ -56,8 +56,7 @@ def state(cells: pd.DataFrame, over_seeds: str = "Mean ± standard deviation") -
         seeds = f"One seed ({used[0]})." if len(used) == 1 else "One seed each."
     else:
         seeds = f"{over_seeds} over {high if low == high else f'{low} to {high}'} seeds."
-    missing, failed = (int((cells["status"] == status).sum()) for status in (MISSING, FAILED))
-    parts = [f"{count} {word}" for count, word in ((missing, "missing"), (failed, "failed")) if count]
+    parts = [f"{count} {status}" for status in (MISSING, FAILED) if (count := (cells["status"] == status).sum())]
     if not parts:
         return seeds
     parts[0] = parts[0].replace(" ", f" of {len(cells)} cells ", 1)
@@ -68,17 +67,11 @@ def coverage_notes(block: Block, methods: list[str]) -> list[str]:
     """Explanations of † and ‡ in a block."""
     rows, last = [row for row in block.rows if not row.is_mean], block.rows[-1]
     notes = []
-    means = [entry for entry in last.entries if last.is_mean and entry.mark]
-    if means:
+    if means := [entry for entry in last.entries if last.is_mean and entry.mark]:
         over = "; ".join(_coverage(entry, rows, methods.index(entry.method)) for entry in means)
         notes.append(f"† mean over {over}.")
-    partial = [
-        f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}"
-        for row in rows
-        for e in row.entries
-        if e.mark
-    ]
-    if partial:
+    marked = [entry for row in rows for entry in row.entries if entry.mark]
+    if partial := [f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}" for e in marked]:
         notes.append(f"‡ fewer seeds than planned: {'; '.join(partial)}.")
     return notes
 
@@ -92,11 +85,9 @@ def _coverage(mean: Entry, rows: list[Row], column: int) -> str:
 def bold_notes(blocks: list[Block], has_groups: bool) -> list[str]:
     """The explanation of bold and underlined numbers, if there are any."""
     entries = [entry for block in blocks for entry in block.entries]
-    if not any(entry.best for entry in entries):
-        return []
-    has_partial_mean = any(entry.mark == "†" for entry in entries)
     groups = "; methods of both kinds taken together" * has_groups
-    return [BOLD + groups + ("; no mean over fewer rows than another method's." if has_partial_mean else ".")]
+    fewer = "; no mean over fewer rows than another method's" * any(entry.mark == "†" for entry in entries)
+    return [f"{BOLD}{groups}{fewer}."] if any(entry.best for entry in entries) else []
 
 
 def sees_notes(results: Results, methods: list[str]) -> list[str]:
