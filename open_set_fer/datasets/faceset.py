@@ -128,21 +128,15 @@ class FaceSet:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and class name."""
-        return {
-            str(split): {
-                name: int(np.sum((self.split == split) & (self.labels == index)))
-                for index, name in enumerate(self.classes)
-            }
-            for split in ("train", "valid", "test")
-            if np.any(self.split == split)
+        splits = [split for split in ("train", "valid", "test") if np.any(self.split == split)]
+        numbers = {
+            split: np.bincount(self.labels[self.split == split], minlength=len(self.classes)) for split in splits
         }
+        return {split: dict(zip(self.classes, counts.tolist(), strict=True)) for split, counts in numbers.items()}
 
 
 def check_class_names(name: str, classes: Iterable[str]) -> None:
-    """Raise SuiteError for a class name that is blank or not one line of printable characters.
-
-    Names appear in terminals, tables and pages, which escape markup but cannot show these.
-    """
+    """SuiteError for a class name that terminals, tables and pages cannot show: blank, or not one printable line."""
     for word in classes:
         if not word.isprintable() or word != word.strip() or not word:
             raise SuiteError(

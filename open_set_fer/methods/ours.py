@@ -43,10 +43,8 @@ class StreamScorer(Scorer):
         """Each round's scores (rounds, N) against these labels."""
         rounds = []
         for part in self.settings["rounds"]:
-            losses = [
-                training.sample_losses(training.evaluate(self.networks[name], images), labels)
-                for name in part["networks"]
-            ]
+            logits = [training.evaluate(self.networks[name], images) for name in part["networks"]]
+            losses = [training.sample_losses(values, labels) for values in logits]
             rounds.append(on_scale(np.mean(losses, axis=0), part))
         return np.array(rounds)
 
@@ -105,17 +103,13 @@ class Ours:
     """Score noisy and erased images, as in training (the authors' notebook), instead of plain images (the paper)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Score by the networks' mean loss against the pseudo labels.
-
-        The detection's network is the last one trained.
-        """
+        """Score by the networks' mean loss against the pseudo labels; the detection's network is the last trained."""
         model = context.closed_set_model(task)
         labels = model.pseudo_labels
         score = np.empty(len(labels))
         half = np.arange(len(labels)) % 2 == 0  # the runner has shuffled the order
-        whole = slice(None)
         online = self.variant == "online"
-        rounds = [(half, ~half), (~half, half)] if online else [(whole, whole)]
+        rounds = [(half, ~half), (~half, half)] if online else [(slice(None), slice(None))]
         trained = []
         with context.phase("train"):
             for stream, scored in rounds:
@@ -154,9 +148,8 @@ class Ours:
     def _scorer(self, closed_set: Network, trained: list[_Trained]) -> StreamScorer:
         networks, rounds = {"closed_set": closed_set}, []
         for number, part in enumerate(trained, 1):
-            named = {
-                f"round_{number}_{index}": network for index, network in enumerate(self._scoring(part.networks), 1)
-            }
+            scoring = enumerate(self._scoring(part.networks), 1)
+            named = {f"round_{number}_{index}": network for index, network in scoring}
             networks |= named
             rounds.append({"networks": list(named), **scale_of(part.scores)})
         return StreamScorer(networks, settings={"rounds": rounds})

@@ -66,10 +66,7 @@ class PlainContext:
 
 
 def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,).
-
-    Class k has a bright bar at height k.
-    """
+    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,). Class k has a bright bar at height k."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     images = rng.integers(0, 90, (n, 1, size, size), dtype=np.uint8)

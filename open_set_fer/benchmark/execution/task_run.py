@@ -23,8 +23,7 @@ from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
 from open_set_fer.benchmark.protocols.task import Split, make_task, split_faces
 from open_set_fer.benchmark.storage.checkpoints import closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
-from open_set_fer.benchmark.storage.features import FEATURES_TAG
-from open_set_fer.benchmark.storage.kept import MODELS_TAG
+from open_set_fer.benchmark.storage.kept import FEATURES_TAG, MODELS_TAG
 from open_set_fer.benchmark.storage.model_store import ModelStore
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.records import Record

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from open_set_fer.benchmark.planning.keys import Recipe, closed_set_content, digest, settings_key
+from open_set_fer.benchmark.planning.keys import Recipe, digest, settings_key
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, Family, Protocol, enumerate_protocols, opening
@@ -59,10 +59,6 @@ class Cell:
             "cell_key": self.key,
             **self.protocol.fields(),
         }
-
-    def regime_tags(self) -> dict[str, str]:
-        """Tags of the fields of its protocol."""
-        return self.protocol.tags()
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
@@ -141,8 +137,7 @@ def dry_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[
 
 def _outline(dataset: DataSet, cache: Path) -> Outline:
     if hasattr(dataset, "outline"):
-        outline: Outline = dataset.outline(cache)
-        return outline
+        return cast(Outline, dataset.outline(cache))
     faces = dataset.load(cache)  # another package's data set without `outline`
     return Outline(faces.classes, faces.fingerprint, len(faces.images))
 
@@ -196,7 +191,7 @@ def _cell(
 ) -> Cell:
     """The cell at `place`: data set, protocol, method label, seed."""
     dataset, protocol, label, seed = place
-    model = closed_set_content(fingerprint, protocol.closed, recipe, seed)
+    model = recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
     content = {
         "dataset": dataset,
         "protocol": protocol.content(),
@@ -213,12 +208,9 @@ def _cell(
 
 def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
     seeds = selection.seeds or profile.seeds
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise SuiteError(
-                f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one",
-                "choose another with --seed, or under `seeds` in the profile",
-            )
+    for seed in (seed for seed in seeds if not 0 <= seed < 2**32):
+        fault = f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one"
+        raise SuiteError(fault, "choose another with --seed, or under `seeds` in the profile")
     return seeds
 
 

@@ -9,19 +9,13 @@ from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pydantic
 from pydantic import Field, PrivateAttr
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.planning.profile_files import (
-    give_weights,
-    own_text,
-    profile_text,
-    profile_values,
-    profiles_with,
-)
+from open_set_fer.benchmark.planning import profile_files
 from open_set_fer.benchmark.planning.profile_tables import Protocols, Range, Space, Strict
 from open_set_fer.benchmark.planning.settings import build_settings, describe, settings_of
 from open_set_fer.benchmark.protocols.pool import Pool
@@ -87,11 +81,8 @@ class Profile(Strict):
         changes = self._entry(label).get("closed_set", {})
         if not isinstance(changes, dict):
             raise SuiteError(f"methods.{label}.closed_set is no table", "for example closed_set = { epochs = 1 }")
-        return build_settings(
-            ClosedSetSettings,
-            {**self.closed_set, **changes},
-            f"methods.{label}.closed_set" if changes else "closed_set",
-        )
+        where = f"methods.{label}.closed_set" if changes else "closed_set"
+        return build_settings(ClosedSetSettings, {**self.closed_set, **changes}, where)
 
     def own_backbone(self, label: str) -> BackboneSettings | None:
         """Settings of the networks that a label's method trains itself; None where they are the profile's.
@@ -150,8 +141,7 @@ class Profile(Strict):
         name = values.pop("method")
         values.pop("closed_set", None)
         values.pop("backbone", None)
-        method: Method = build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}")
-        return method
+        return cast(Method, build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}"))
 
     def about(self, label: str) -> str:
         """One line on a label: the built-in description, what its entry changes, or the method's own first line."""
@@ -211,20 +201,16 @@ class Profile(Strict):
             raise SuiteError(
                 f"the profile does not list data set {name}: its image size and channels, and the settings of methods, "
                 "would be another one's",
-                f"{profiles_with(name)}; or write a profile with a table [datasets.{name}]",
+                f"{profile_files.profiles_with(name)}; or write a profile with a table [datasets.{name}]",
             )
-        dataset: DataSet = build_settings(kind, self.datasets.get(name, {}), f"datasets.{name}")
-        return dataset
+        return cast(DataSet, build_settings(kind, self.datasets[name], f"datasets.{name}"))
 
     def known_labels(self) -> set[str]:
         """Every valid method label."""
         return {*self.methods, *built_in_labels(), *plugins.available(plugins.METHODS)}
 
     def method_labels(self) -> list[str]:
-        """The labels that `all` stands for: the built-in ones, this profile's own, installed methods.
-
-        Entry points that cannot be used are left out.
-        """
+        """The labels that `all` stands for: the built-in ones, this profile's own, usable installed methods."""
         behind = {entry.get("method") for entry in built_in_labels().values()}
         installed = sorted(set(plugins.available(plugins.METHODS)) - behind)
         usable = [name for name in installed if name not in plugins.broken(plugins.METHODS)]
@@ -245,11 +231,12 @@ def load_profile(name_or_path: str, weights: str = "") -> Profile:
     """
     path = Path(name_or_path)
     is_file = path.suffix.lower() == ".toml"
-    text, where = (own_text(path), str(path)) if is_file else (profile_text(name_or_path), f"profile {name_or_path}")
+    where = str(path) if is_file else f"profile {name_or_path}"
+    text = profile_files.own_text(path) if is_file else profile_files.profile_text(name_or_path)
     try:
-        values = profile_values(text)
+        values = profile_files.profile_values(text)
         if weights:
-            give_weights(values, weights)
+            profile_files.give_weights(values, weights)
         profile = Profile.model_validate(values).named(path.stem, text)
         _check(profile)
     except pydantic.ValidationError as error:
@@ -257,14 +244,6 @@ def load_profile(name_or_path: str, weights: str = "") -> Profile:
     except SuiteError as error:
         raise SuiteError(f"{where}: {error}") from error
     return profile
-
-
-def read_profile(text: str) -> Profile:
-    """The profile of a run's TOML text; SuiteError where this version cannot read it."""
-    try:
-        return Profile.model_validate(profile_values(text))
-    except pydantic.ValidationError as error:
-        raise SuiteError(f"the profile that the run kept: {_fault(error)}") from error
 
 
 def _check(profile: Profile) -> None:

@@ -104,11 +104,7 @@ class Range(Strict):
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
 
-def _space_kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "range"
-
-
 Space = Annotated[
     Annotated[list[Any], pydantic.Tag("list")] | Annotated[Range, pydantic.Tag("range")],
-    pydantic.Discriminator(_space_kind),
+    pydantic.Discriminator(lambda value: "list" if isinstance(value, list) else "range"),
 ]

@@ -17,14 +17,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark.protocols.pool import Pool
 from open_set_fer.benchmark.protocols.protocol import Protocol
-from open_set_fer.benchmark.protocols.pseudo_labels import (
-    Concentration,
-    Flips,
-    Pairing,
-    draw_concentration,
-    draw_flips,
-    draw_pairing,
-)
+from open_set_fer.benchmark.protocols.pseudo_labels import Change, draw_concentration, draw_flips, draw_pairing
 from open_set_fer.benchmark.protocols.shifts import shifted
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError
@@ -48,7 +41,7 @@ class Split:
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     truth: NDArray[np.int64]
-    change: Pairing | Concentration | Flips | None = None
+    change: Change | None = None
     pool: NDArray[np.int64] | None = None
     against: NDArray[np.int64] | None = None
 
@@ -75,10 +68,8 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     if regime.labels == "concentrated":
         return replace(split, change=draw_concentration(np.flatnonzero(split.truth < 0), regime.share, generator))
     if regime.labels == "released":
-        rows, sources = (
-            np.flatnonzero((split.truth < 0) & in_train[split.test]),
-            np.flatnonzero(in_train & (truth > -2)),
-        )
+        rows, sources = (split.truth < 0) & in_train[split.test], in_train & (truth > -2)
+        rows, sources = np.flatnonzero(rows), np.flatnonzero(sources)
         return replace(split, change=draw_pairing(rows, sources, regime.share, generator))
     return split
 
@@ -174,10 +165,8 @@ def _against(
         )
     if pool.against == "valid":
         return valid
-    train = rng.permutation(split.train)
-    return np.concatenate(
-        [train[truth[train] == label][:count] for label, count in enumerate(np.bincount(truth[valid]))]
-    )
+    train, counts = rng.permutation(split.train), np.bincount(truth[valid])
+    return np.concatenate([train[truth[train] == label][:count] for label, count in enumerate(counts)])
 
 
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:

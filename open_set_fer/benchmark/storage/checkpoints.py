@@ -97,16 +97,15 @@ def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:
 
     Raises SuiteError where its file is not in this home.
     """
-    path = home / "closed_set" / f"{cell.closed_set_key}.safetensors"
+    path = closed_set_path(home, cell)
     folder = path.with_suffix(".model")
     with filelock.FileLock(f"{path}.lock"):
         if folder.is_dir():
             return folder
         state = read_state(path)
         if state is None:
-            raise SuiteError(
-                f"{path} is not there", "run where it was trained, or share closed-set models with --store"
-            )
+            fix = "run where it was trained, or share closed-set models with --store"
+            raise SuiteError(f"{path} is not there", fix)
         classes, shape = cell.protocol.closed, faces.images.shape[1:]
         network = build_network(cell.recipe.backbone, len(classes), shape[0], cell.seed)
         network.load_state_dict(state)

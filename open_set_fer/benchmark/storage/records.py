@@ -30,37 +30,19 @@ class Record:
     @classmethod
     def of(cls, cell: Cell, profile: Profile, faces: FaceSet) -> Record:
         """The record of a cell of this profile."""
-        return cls(
-            _tags(cell, profile, faces),
-            _params(cell, profile),
-            DataUsed(faces.name, faces.fingerprint, faces.counts()),
-            canonical(cell.content),
-            profile.text,
-        )
-
-
-def _tags(cell: Cell, profile: Profile, faces: FaceSet) -> dict[str, str]:
-    return (
-        {name: str(value) for name, value in cell.coordinates().items()}
-        | cell.regime_tags()
-        | {"closed_set_key": cell.closed_set_key}
-        | {fact: str(states(cell.method, fact)).lower() for fact in FACTS}
-        | {
-            "settings_key": cell.settings_key(),
-            "profile": profile.name,
-            "selection": profile.selection,
-            "demonstration": str(faces.demonstration).lower(),
+        tags = {name: str(value) for name, value in cell.coordinates().items()} | cell.protocol.tags()
+        tags |= {"closed_set_key": cell.closed_set_key, "settings_key": cell.settings_key()}
+        tags |= {fact: str(states(cell.method, fact)).lower() for fact in FACTS}
+        tags |= {"profile": profile.name, "selection": profile.selection}
+        recipe = cell.recipe.content()
+        parts = {
+            "method": {"name": cell.method.name, "version": cell.method.version, **settings_of(cell.method)},
+            "closed_set": recipe["closed_set"],
+            "backbone": recipe["backbone"],
+            **cell.recipe.own_content(),
+            "dataset": settings_of(profile.dataset(cell.dataset)),
         }
-    )
-
-
-def _params(cell: Cell, profile: Profile) -> dict[str, str]:
-    recipe = cell.recipe.content()
-    parts = {
-        "method": {"name": cell.method.name, "version": cell.method.version, **settings_of(cell.method)},
-        "closed_set": recipe["closed_set"],
-        "backbone": recipe["backbone"],
-        **cell.recipe.own_content(),
-        "dataset": settings_of(profile.dataset(cell.dataset)),
-    }
-    return {f"{part}.{name}": str(value) for part, values in parts.items() for name, value in values.items()}
+        params = {f"{part}.{name}": str(value) for part, values in parts.items() for name, value in values.items()}
+        data = DataUsed(faces.name, faces.fingerprint, faces.counts())
+        tags["demonstration"] = str(faces.demonstration).lower()
+        return cls(tags, params, data, canonical(cell.content), profile.text)

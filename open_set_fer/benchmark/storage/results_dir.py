@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import COLUMNS
-from open_set_fer.benchmark.storage.features import FEATURES, write_features
-from open_set_fer.benchmark.storage.kept import MODEL
+from open_set_fer.benchmark.storage.kept import FEATURES, MODEL, write_features
 from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
 from open_set_fer.benchmark.storage.records import Record
 from open_set_fer.errors import SuiteError, summary

@@ -77,14 +77,8 @@ def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
 
 
 def _torchvision_name(name: str) -> str:
-    part, _, rest = name.partition(".")
-    if part == "stem":
-        index, _, rest = rest.partition(".")
-        return f"{('conv1', 'bn1')[int(index)]}.{rest}"
-    if part == "stages":
-        index, _, rest = rest.partition(".")
-        return f"layer{int(index) + 1}.{rest}"
-    return name
+    part, index, rest = name.split(".", 2)
+    return f"{('conv1', 'bn1')[int(index)]}.{rest}" if part == "stem" else f"layer{int(index) + 1}.{rest}"
 
 
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
@@ -107,11 +101,8 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
     matched = [k for k in report["matched"] if k in relevant]
     first = next(iter(names))  # of other channels, for example: it would stay random below pretrained layers
     if first in report["misshapen"]:
-        raise SuiteError(
-            f"checkpoint {path}: {first} is {tuple(tensors[first].shape)}, "
-            f"the network's {tuple(state[names[first]].shape)}",
-            "choose a checkpoint for RGB images",
-        )
+        sizes = f"{tuple(tensors[first].shape)}, the network's {tuple(state[names[first]].shape)}"
+        raise SuiteError(f"checkpoint {path}: {first} is {sizes}", "choose a checkpoint for RGB images")
     if len(matched) < LEAST_MATCHED * len(relevant):
         raise SuiteError(
             f"checkpoint {path} fills {len(matched)} of the network's {len(relevant)} tensors; first missing: "
