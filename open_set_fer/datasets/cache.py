@@ -176,10 +176,8 @@ def prepare(folder: Path, listing: Listing) -> None:
         log.info("stopped after %d of %d images of %s; the same command resumes there", done, count, name)
         raise
     except OSError as error:
-        raise SuiteError(
-            f"{name}: cannot write {partial} after {done} of {count} images: {error}",
-            f"all of them take {in_words(count * bytes_each)}; the same command resumes where this one stopped",
-        ) from error
+        fix = f"all of them take {in_words(count * bytes_each)}; the same command resumes where this one stopped"
+        raise SuiteError(f"{name}: cannot write {partial} after {done} of {count} images: {error}", fix) from error
 
 
 def _check_space(name: str, folder: Path, needed: int) -> None:

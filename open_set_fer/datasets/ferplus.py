@@ -155,18 +155,14 @@ def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
     present: set[str] = set()
     for _, folder in USAGES.values():
         if not (root / folder).is_dir():
-            raise SuiteError(
-                f"ferplus: no folder {root / folder}",
-                "unpack the PNG folders there, or put fer2013.csv beside the votes",
-            )
+            fix = "unpack the PNG folders there, or put fer2013.csv beside the votes"
+            raise SuiteError(f"ferplus: no folder {root / folder}", fix)
         present.update(f"{folder}/{name}" for name in os.listdir(root / folder))
     folders = votes["Usage"].map({usage: folder for usage, (_, folder) in USAGES.items()})
     paths: list[str] = (folders + "/" + votes["Image name"]).tolist()
     for path in paths:
         if path not in present:
             name = path.rpartition("/")[2]
-            raise SuiteError(
-                f"ferplus: fer2013new.csv has a row for {name!r}, but there is no file {root / path}",
-                "unpack the folder again, or remove the row if the image is not available",
-            )
+            fix = "unpack the folder again, or remove the row if the image is not available"
+            raise SuiteError(f"ferplus: fer2013new.csv has a row for {name!r}, but there is no file {root / path}", fix)
     return [f"{root}/{path}" for path in paths]

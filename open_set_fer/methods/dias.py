@@ -139,8 +139,8 @@ def build_gan(
     """Build the generator of images in [0, 1] and the discriminator of normalised images.
 
     Inputs: (N, 100, 1, 1) and (N, input_channels, height, width); the discriminator gives logits (N,). The published
-    pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings). Generated images
-    may be larger; the caller crops them.
+    pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings). Generated
+    images may be larger; the caller crops them.
     """
     doublings = max((min(height, width) // 4).bit_length() - 1, 0)
     start = (-(-height // 2**doublings), -(-width // 2**doublings))

@@ -204,10 +204,8 @@ class PostHoc:
         return np.asarray(torch.cat([detector.predict(network.prepare(piece)).cpu() for piece in pieces]))
 
     def _error(self, message: str) -> SuiteError:
-        return SuiteError(
-            f"posthoc detector {self.detector}: {message}",
-            "change the detector's settings, train the closed-set model longer, or leave this detector out",
-        )
+        fix = "change the detector's settings, train the closed-set model longer, or leave this detector out"
+        return SuiteError(f"posthoc detector {self.detector}: {message}", fix)
 
 
 def _head(network: backbones.Network) -> nn.Linear:

@@ -284,8 +284,6 @@ def method_labels(profile: Profile, names: Iterable[str]) -> list[str]:
 def _families(profile: Profile, names: tuple[str, ...]) -> tuple[Family, ...]:
     for name in names:
         if name not in FAMILIES:
-            raise SuiteError(
-                f"unknown protocol {name!r}{nearest(name, FAMILIES)}",
-                f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open",
-            )
+            fix = f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open"
+            raise SuiteError(f"unknown protocol {name!r}{nearest(name, FAMILIES)}", fix)
     return tuple(f for f in FAMILIES if f in names) if names else tuple(profile.protocols.families)

@@ -124,10 +124,8 @@ class Profile(Strict):
             return {"method": label} | entry
         if like not in self.known_labels() or like in (label, *above):
             fault = "is like itself in the end" if like in (label, *above) else "is no label"
-            raise SuiteError(
-                f"methods.{label}.like: {like!r} {fault}{plugins.nearest(like, set(self.known_labels()) - {like})}",
-                "name a label of this profile or a built-in one: see `osfer list`",
-            )
+            fault = f"methods.{label}.like: {like!r} {fault}{plugins.nearest(like, set(self.known_labels()) - {like})}"
+            raise SuiteError(fault, "name a label of this profile or a built-in one: see `osfer list`")
         return self._entry(like, (*above, label)) | entry
 
     def method(self, label: str) -> Method:
@@ -157,10 +155,8 @@ class Profile(Strict):
     def searched(self, label: str) -> dict[str, Any]:
         """The present values of the settings that `osfer tune` may change; raises SuiteError naming a wrong entry."""
         if label not in self.search:
-            raise SuiteError(
-                f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}",
-                f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
-            )
+            fix = f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}"
+            raise SuiteError(f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}", fix)
         settings = settings_of(self.method(label))
         shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings(label)).items()}
         present = settings | shared
@@ -171,10 +167,8 @@ class Profile(Strict):
                 )
             value = present[key]
             if not (value in space if isinstance(space, list) else space.holds(value)):
-                raise SuiteError(
-                    f"search.{label}.{key} does not hold the profile's own value {value!r}",
-                    "a study starts from the profile's settings: admit that value",
-                )
+                fix = "a study starts from the profile's settings: admit that value"
+                raise SuiteError(f"search.{label}.{key} does not hold the profile's own value {value!r}", fix)
             for candidate in space if isinstance(space, list) else (space.low, space.high):
                 try:
                     tried = self.with_values(label, {key: candidate})
@@ -252,10 +246,8 @@ def _check(profile: Profile) -> None:
     profile.closed_set_settings()
     for label, entry in profile.methods.items():
         if label != label.strip() or not label.isprintable() or label in ("", "all") or "," in label:
-            raise SuiteError(
-                f"methods: {label!r} cannot be a label",
-                "a label is a word without commas or line breaks, and not `all`",
-            )
+            fix = "a label is a word without commas or line breaks, and not `all`"
+            raise SuiteError(f"methods: {label!r} cannot be a label", fix)
         for key in ("like", "method"):
             if not isinstance(entry.get(key, ""), str):
                 raise SuiteError(f"methods.{label}.{key}: {entry[key]!r} is not a name", 'for example like = "ours"')

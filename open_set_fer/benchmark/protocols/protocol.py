@@ -9,9 +9,8 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from open_set_fer.benchmark.protocols.pool import OpenFrom, Pool
+from open_set_fer.benchmark.protocols.pool import SHIFT, OpenFrom, Pool
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
@@ -19,21 +18,8 @@ from open_set_fer.plugins import nearest
 Family = Literal["single", "pairs", "triples", "compound", "contempt"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
-PAPER_PAIRS = (
-    ("surprise", "fear"),
-    ("fear", "disgust"),
-    ("disgust", "happiness"),
-    ("happiness", "sadness"),
-    ("sadness", "anger"),
-    ("anger", "neutral"),
-)
-PAPER_TRIPLES = (
-    ("surprise", "fear", "disgust"),
-    ("fear", "disgust", "happiness"),
-    ("disgust", "happiness", "sadness"),
-    ("happiness", "sadness", "anger"),
-    ("sadness", "anger", "neutral"),
-)
+PAPER_PAIRS = tuple(itertools.pairwise(BASIC))
+PAPER_TRIPLES = tuple(zip(BASIC, BASIC[1:], BASIC[2:], strict=False))
 
 
 def qualifiers(open_from: str, pool: str, regime: Regime) -> list[str]:

@@ -94,10 +94,8 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         except MlflowException as error:
             if not is_remote(uri):
                 raise
-            raise SuiteError(
-                f"the tracking server {public_address(uri)} cannot be used: {summary(error)}",
-                "check MLFLOW_TRACKING_URI",
-            ) from error
+            fault = f"the tracking server {public_address(uri)} cannot be used: {summary(error)}"
+            raise SuiteError(fault, "check MLFLOW_TRACKING_URI") from error
     seconds = tracking_wait() if wait is None else wait
     end, announced = time.monotonic() + seconds, False
     while True:
@@ -107,10 +105,8 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         except MlflowException as error:
             # Of an answer that is no JSON, as a login page's, MLflow makes no RestException.
             if isinstance(error, RestException) or error.error_code in REFUSALS:
-                raise SuiteError(
-                    f"the tracking server {public_address(uri)} refuses: {summary(error)}",
-                    "check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)",
-                ) from error
+                fix = "check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+                raise SuiteError(f"the tracking server {public_address(uri)} refuses: {summary(error)}", fix) from error
             if time.monotonic() >= end:
                 raise TrackingAway(
                     f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",

@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer import __version__, plugins
+from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.settings import describe, settings_of
+from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import whole_folder
 from open_set_fer.methods.contract import Method, Scorer, Scores
@@ -83,6 +85,13 @@ class Source(_Part):
     closed_set_key: str
     demonstration: bool = False
 
+    @classmethod
+    def of(cls, cell: Cell, faces: FaceSet, key: str) -> Source:
+        """The source of a cell's model with this key."""
+        facts = {"dataset": cell.dataset, "open_classes": list(cell.protocol.open), "seed": cell.seed, "key": key}
+        facts |= {"fingerprint": faces.fingerprint, "demonstration": faces.demonstration}
+        return cls.model_validate(facts | {"closed_set_key": cell.closed_set_key})
+
 
 class Calibration(_Part):
     """Origin and performance of the threshold.
@@ -130,10 +139,8 @@ class Detector:
         """Score uint8 images (N, C, H, W) of its size; SuiteError for others and where a score is not finite."""
         shape = self.description.shape
         if images.ndim != 4 or images.shape[1:] != shape or images.dtype != np.uint8:
-            raise SuiteError(
-                f"this detector takes uint8 faces of shape {shape}, not {images.dtype} {images.shape[1:]}",
-                "crop and scale them as its detector.json says",
-            )
+            fault = f"this detector takes uint8 faces of shape {shape}, not {images.dtype} {images.shape[1:]}"
+            raise SuiteError(fault, "crop and scale them as its detector.json says")
         if not len(images):
             return Scores(np.zeros(0), np.zeros((0, len(self.description.classes))))
         scores = self.scorer.score(images)

@@ -22,11 +22,11 @@ from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import checked_curves
 from open_set_fer.benchmark.planning.keys import canonical
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.protocol import FAMILIES
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, coordinates, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
+from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.benchmark.storage.verify import faults_of
@@ -223,7 +223,7 @@ class _Sync:
         before = f" (who had it from {tags[IMPORTED_FROM]})" if IMPORTED_FROM in tags else ""
         result = replace(cell.result, tags=tags | {IMPORTED_FROM: self.name + before})
         title = result.title()
-        pictures = {"histogram.png": score_histogram(cell.scores, title, names_of(result)).draw()}
+        pictures = {"histogram.png": draw(score_histogram(cell.scores, title, names_of(result)))}
         lock = filelock.FileLock(self.results / f"{cell.key}.lock", timeout=0)
         kind = "replicate" if cell.key in self.computations else "cell"
         try:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage import mlflow_reader as reader
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.kept import FEATURES, FEATURES_TAG, MODEL, MODELS_TAG

@@ -192,7 +192,5 @@ def _clear(database: Path, error: sqlite3.Error) -> SuiteError:
         return SuiteError(
             f"{database.parent} cannot be written: {error}", "make room on its disk, then repeat the command"
         )
-    return SuiteError(
-        f"{database} cannot be read: {error}",
-        "put back a copy of the file, or move it away: results on disk are logged again by the same `osfer run`",
-    )
+    fix = "put back a copy of the file, or move it away: results on disk are logged again by the same `osfer run`"
+    return SuiteError(f"{database} cannot be read: {error}", fix)

@@ -23,8 +23,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import HISTOGRAM, Failure, read_result
+from open_set_fer.benchmark.storage.results_dir import HISTOGRAM, Failure, Record, read_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, TrackingAway, summary

@@ -44,10 +44,8 @@ class Network(nn.Module):
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] != self.channels:
-            raise SuiteError(
-                f"images have {x.shape[1]} channels, the network takes {self.channels}",
-                "set the data set's `channels` to 1 or 3, as the network takes them",
-            )
+            fix = "set the data set's `channels` to 1 or 3, as the network takes them"
+            raise SuiteError(f"images have {x.shape[1]} channels, the network takes {self.channels}", fix)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def to_stage(self, x: Tensor, stage: int) -> Tensor:

@@ -52,10 +52,8 @@ class Learner:
         self.network: Network = build_network(context.backbone, classes, channels, seed).to(context.device)
         if pretrained is not None and pretrained_stages:
             if pretrained.widths != self.network.widths:
-                raise SuiteError(
-                    "pretrained_stages: the closed-set model is of another kind than the method's own networks",
-                    "leave out the label's `backbone` or its `pretrained_stages`",
-                )
+                fault = "pretrained_stages: the closed-set model is of another kind than the method's own networks"
+                raise SuiteError(fault, "leave out the label's `backbone` or its `pretrained_stages`")
             self.network.stem.load_state_dict(pretrained.stem.state_dict())
             for stage, start in zip(self.network.stages[:pretrained_stages], pretrained.stages, strict=False):
                 stage.load_state_dict(start.state_dict())

@@ -40,10 +40,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # every reader has its own exceptions for a foreign file
         # Torch's message on a pickle begins with advice to switch the check off.
         reason = "it holds more than tensors" if "weights_only" in str(error) else summary(error)
-        raise SuiteError(
-            f"checkpoint {path} is not a file of plain tensors: {reason}",
-            "convert it to safetensors on a machine that trusts it",
-        ) from error
+        fix = "convert it to safetensors on a machine that trusts it"
+        raise SuiteError(f"checkpoint {path} is not a file of plain tensors: {reason}", fix) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
