@@ -149,7 +149,8 @@ def _cells(
     seeds, families = _seeds(profile, selection), _families(profile, selection.families)
     methods = {label: profile.method(label) for label in method_labels(profile, selection.methods)}
     has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
-    controlled = _controlled(profile, methods) if has_controls else {}
+    label_based = {label: method for label, method in methods.items() if has_controls and states(method, "label_based")}
+    controlled = label_based | {REFERENCE: profile.method(REFERENCE)} if label_based else {}
     for line in profile.fresh_starts(methods):
         log.warning(line)
     backbone = profile.backbone_settings()
@@ -234,12 +235,6 @@ def _able(protocol: Protocol, methods: dict[str, Method]) -> dict[str, Method]:
     return able
 
 
-def _controlled(profile: Profile, methods: dict[str, Method]) -> dict[str, Method]:
-    """Label-based methods and their reference; empty without label-based methods."""
-    label_based = {label: method for label, method in methods.items() if states(method, "label_based")}
-    return label_based | {REFERENCE: profile.method(REFERENCE)} if label_based else {}
-
-
 def _chosen(
     profile: Profile, selection: Selection, families: tuple[Family, ...], face_sets: Mapping[str, FaceSet | Outline]
 ) -> dict[str, list[Protocol]]:
@@ -250,19 +245,15 @@ def _chosen(
     """
     all_pairs = profile.protocols.all_pairs or selection.all_pairs
     all_triples = profile.protocols.all_triples or selection.all_triples
-    enumerated = {
-        name: enumerate_protocols(faces.classes, families, all_pairs, all_triples) for name, faces in face_sets.items()
-    }
+    options = families, all_pairs, all_triples
+    enumerated = {name: enumerate_protocols(faces.classes, *options) for name, faces in face_sets.items()}
     if selection.open_classes:
         every = [protocol for protocols in enumerated.values() for protocol in protocols]
         choices = {protocol.choice for text in selection.open_classes for protocol in opening(every, text)}
         return {name: [p for p in protocols if p.choice in choices] for name, protocols in enumerated.items()}
     is_listed = listed(profile.protocols.open_classes, face_sets)
-    whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
-    return {
-        name: [p for p in protocols if is_listed(p) or whole.get(p.family, False)]
-        for name, protocols in enumerated.items()
-    }
+    whole = ["pairs"] * selection.all_pairs + ["triples"] * selection.all_triples
+    return {name: [p for p in ps if is_listed(p) or p.family in whole] for name, ps in enumerated.items()}
 
 
 def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -40,13 +40,10 @@ def set_mlflow_defaults() -> None:
 def tracking_wait() -> float:
     """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
     text = os.environ.get("OSFER_TRACKING_WAIT", "20")
-    try:
-        wait = float(text)
-    except ValueError:
-        wait = -1.0
-    if not 0 <= wait < float("inf"):
-        raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
-    return wait
+    with suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
 
 
 @contextmanager

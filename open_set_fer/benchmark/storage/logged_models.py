@@ -76,9 +76,8 @@ def _log(
     description = read_description(model.folder)
     own = {MODEL_KEY: model.key, "mlflow.note.content": PAGE.format("x".join(map(str, description.shape)))}
     tags = {name: masked(text)[:5000] for name, text in (own | model.tags).items()}
-    logged = client.create_logged_model(
-        experiment_id, re.sub(r"[^\w+\- ]", "-", model.name)[:200], run_id, tags, params, "open-set expression"
-    )
+    name = re.sub(r"[^\w+\- ]", "-", model.name)[:200]
+    logged = client.create_logged_model(experiment_id, name, run_id, tags, params, "open-set expression")
     with tempfile.TemporaryDirectory() as place:
         mlflow.pyfunc.save_model(
             f"{place}/model",

@@ -125,7 +125,8 @@ class Reader(Experiment):
             if name.startswith("curve."):
                 points = self.client.get_metric_history(run.info.run_id, name)
                 curves[name[6:]] = [point.value for point in sorted(points, key=lambda point: point.step)]
-        data, own = data_of(run), (KIND, EVALUATION, "notes")
+        data = run.inputs.dataset_inputs[0].dataset if run.inputs and run.inputs.dataset_inputs else None
+        own = (KIND, EVALUATION, "notes")
         return CellResult(
             metrics={name: value for name, value in metrics.items() if not name.startswith("curve.")},
             curves=curves,
@@ -234,11 +235,6 @@ def read_notes(tag: str) -> list[str]:
     except ValueError:
         notes = [tag]
     return [str(note) for note in notes] if isinstance(notes, list) else [str(notes)]
-
-
-def data_of(run: Run) -> mlflow.entities.Dataset | None:
-    """The data set of a cell."""
-    return run.inputs.dataset_inputs[0].dataset if run.inputs and run.inputs.dataset_inputs else None
 
 
 def is_current(run: Run) -> bool:

@@ -59,7 +59,12 @@ class Tracker(reader.Reader):
         """
         with self.writing():
             parents = self._search(f"tags.`{KIND}` = 'benchmark'")
-            self._clean_up_after_crashes(parents)
+            running = {run.info.run_id: run.data.tags for run in parents if run.info.status == "RUNNING"}
+            for run_id, tags in list(running.items()):
+                if tags.get("host") == socket.gethostname() and not _alive(int(tags["pid"])):
+                    self.client.set_terminated(run_id, "KILLED")
+                    del running[run_id]
+            self._remove_unfinished(lambda parent: parent not in running)
             tags = host_tags(device) | {
                 KIND: "benchmark",
                 EVALUATION: str(cell_result.EVALUATION),
@@ -75,15 +80,6 @@ class Tracker(reader.Reader):
             self.client.log_text(run_id, profile_toml, "profile.toml")
             self.client.set_tag(run_id, "planned", "true")
         return run_id
-
-    def _clean_up_after_crashes(self, parents: list[Run]) -> None:
-        running = set()
-        for run in (run for run in parents if run.info.status == "RUNNING"):
-            if run.data.tags.get("host") == socket.gethostname() and not _alive(int(run.data.tags["pid"])):
-                self.client.set_terminated(run.info.run_id, "KILLED")
-            else:
-                running.add(run.info.run_id)
-        self._remove_unfinished(lambda parent: parent not in running)
 
     def _remove_unfinished(self, is_its_parent: Callable[[str], bool]) -> None:
         for run in self._search("attributes.status = 'RUNNING'"):
@@ -138,6 +134,8 @@ class Tracker(reader.Reader):
         pictures: by artifact name. kind: 'replicate' for another person's computation of a finished cell, which the
         leaderboard alone shows; it removes nothing.
         """
+        from mlflow.entities import Metric
+
         with self.writing(), ThreadPoolExecutor(1) as encoder:  # beside MLflow's work
             for run in self._runs_of(result.tags["cell_key"]) if kind == "cell" else ():
                 if reader.is_done(run):
@@ -151,7 +149,12 @@ class Tracker(reader.Reader):
             tags = _cell_tags(result, folder) | {KIND: kind, "mlflow.parentRunId": parent}
             run = self.client.create_run(self.experiment_id, start_time=started, tags=tags)
             run_id = run.info.run_id
-            self._log_batches(run_id, _metrics(result, ended), _params(result))
+            values = [(name, value, 0) for name, value in result.metrics.items()]
+            values += [(f"curve.{n}", value, step) for n, v in result.curves.items() for step, value in enumerate(v)]
+            metrics = [Metric(name, float(value), ended, step) for name, value, step in values]
+            named = {f"cell.{name}": result.tags[name] for name in reader.COORDINATES}
+            params = {name: str(value)[:6000] for name, value in (named | result.params).items()}
+            self._log_batches(run_id, metrics, params)
             if result.data:
                 self.client.log_inputs(run_id, [_dataset_input(result.data)])
             with self._artifacts_of(run) as place:
@@ -312,20 +315,6 @@ def _cell_tags(result: CellResult, folder: Path) -> dict[str, str]:
     own |= {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
     own |= {"mlflow.runName": run_name(result.tags), "mlflow.note.content": result.description()}
     return {name: masked(str(text))[:5000] for name, text in own.items()}
-
-
-def _metrics(result: CellResult, ended: int) -> list[Metric]:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(name, float(value), ended, 0) for name, value in result.metrics.items()]
-    for name, values in result.curves.items():
-        metrics += [Metric(f"curve.{name}", float(value), ended, step) for step, value in enumerate(values)]
-    return metrics
-
-
-def _params(result: CellResult) -> dict[str, str]:
-    named = {f"cell.{name}": result.tags[name] for name in reader.COORDINATES}
-    return {name: str(value)[:6000] for name, value in (named | result.params).items()}
 
 
 def _png(picture: Image) -> bytes:
