@@ -250,9 +250,7 @@ def _check_detection(detection: Detection, task: OpenSetTask) -> None:
 
 def _same(one: Detection, other: Detection) -> bool:
     """Whether two detections have the same numbers, bit by bit."""
-    first, second = (
-        (result.unknown_score, result.predicted_class, result.extras, result.curves) for result in (one, other)
-    )
+    first, second = ((it.unknown_score, it.predicted_class, it.extras, it.curves) for it in (one, other))
     try:
         np.testing.assert_equal(first, second)
     except AssertionError:

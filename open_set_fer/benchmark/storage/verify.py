@@ -52,11 +52,8 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
     }
     settings = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     logged = {name: text for name, text in result.params.items() if not name.startswith(("dataset.", "cell."))}
-    faults = [
-        f"its tag {name} is {result.tags.get(name)!r}, its key says {text!r}"
-        for name, text in tags.items()
-        if result.tags.get(name, "") != text
-    ]
+    other = {name: (result.tags.get(name), text) for name, text in tags.items() if result.tags.get(name, "") != text}
+    faults = [f"its tag {name} is {own!r}, its key says {text!r}" for name, (own, text) in other.items()]
     faults += [
         f"its setting {name} is {logged.get(name)!r}, its key says {settings.get(name)!r}"
         for name in sorted(logged.keys() | settings.keys())

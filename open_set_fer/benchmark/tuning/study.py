@@ -63,7 +63,7 @@ class Study:
     def of(cls, study: optuna.Study) -> Study:
         """Read Optuna's study."""
         attrs = study.user_attrs
-        trials = [_read(trial, attrs["choices"]) for trial in without_retried(study.get_trials(deepcopy=False))]
+        trials = [_read(trial, attrs.get("choices", {})) for trial in without_retried(study.get_trials(deepcopy=False))]
         facts = {name: attrs[name] for name in ("profile", "label", "objective", "own", "chosen")}
         return cls(study.study_name, **facts, parent=attrs.get("run_id", ""), trials=trials)
 
