@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import optuna
 from optuna.study import MaxTrialsCallback
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from open_set_fer.benchmark.execution.options import RunOptions
 
 Sampler = Literal["tpe", "random", "gp", "grid"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 Pruner = Literal["none", "hyperband"]
+PRUNERS: tuple[Pruner, ...] = get_args(Pruner)
 TRIALS = 6
 """Without --trials; a grid is done whole."""
 GRID_STEPS = 50
