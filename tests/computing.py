@@ -10,7 +10,7 @@ from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.task_run import TaskRun
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile import Profile
-from open_set_fer.benchmark.storage.records import Record
+from open_set_fer.benchmark.storage.results_dir import Record
 from open_set_fer.datasets.faceset import FaceSet
 
 

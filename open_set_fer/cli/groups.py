@@ -152,7 +152,7 @@ class ComputeOptions:
     def checked(self) -> RunOptions:
         """The options; SuiteError where they do not fit together, or where the store cannot be used."""
         from open_set_fer.benchmark.execution.options import RunOptions
-        from open_set_fer.benchmark.storage.model_store import ModelStore
+        from open_set_fer.benchmark.storage.checkpoints import ModelStore
 
         if self.backend not in ("local", "ray"):
             raise SuiteError(f"unknown backend {self.backend!r}", "choose local or ray")

@@ -111,8 +111,7 @@ def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = Fa
 
 def _warn_of_lacking(runner: Runner, cells: list[Cell]) -> None:
     """Say which finished cells lack an artifact that was asked for, and the fix."""
-    from open_set_fer.benchmark.storage.features import FEATURES_TAG
-    from open_set_fer.benchmark.storage.kept import MODELS_TAG
+    from open_set_fer.benchmark.storage.kept import FEATURES_TAG, MODELS_TAG
 
     options = runner.options
     asked = (options.keep_features, "features", FEATURES_TAG), (options.keep_models, "models", MODELS_TAG)

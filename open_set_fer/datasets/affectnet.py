@@ -48,16 +48,7 @@ outside."""
     """Manually annotated faces of expressions 0 to 7, in both layouts (some 2021 trees lack one validation face). The
     paper and others report 286,564 train faces instead, without counts by class."""
     published_classes = {
-        "train": {
-            "surprise": 14090,
-            "fear": 6378,
-            "disgust": 3803,
-            "happiness": 134415,
-            "sadness": 25459,
-            "anger": 24882,
-            "neutral": 74874,
-            "contempt": 3750,
-        },
+        "train": dict(zip(CLASSES, (14090, 6378, 3803, 134415, 25459, 24882, 74874, 3750), strict=True)),
         "test": dict.fromkeys(CLASSES, 500),
     }
     classes = CLASSES
@@ -80,10 +71,7 @@ outside."""
         )
 
     def quick_listing(self, cache: Path) -> Listing | Outline:
-        """Listing, or an outline until an earlier run has read the 2021 layout's annotations.
-
-        These are 287 k files.
-        """
+        """Listing, or an outline until an earlier run has read the 2021 layout's annotations. These are 287 k files."""
         root = data_root(self.name, self.root)
         if not (root / "train_set").is_dir():
             return self.listing(cache)

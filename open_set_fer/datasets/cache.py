@@ -37,10 +37,7 @@ class PreparedDataSet:
     classes: tuple[str, ...] = ()
 
     def listing(self, cache: Path) -> Listing:
-        """Everything but the pixels; raises SuiteError naming a missing or damaged file.
-
-        cache: folder for what is slow to read.
-        """
+        """Everything but the pixels, with `cache` for what is slow to read; SuiteError names a damaged file."""
         raise NotImplementedError
 
     def load(self, cache: Path) -> FaceSet:
@@ -54,7 +51,11 @@ class PreparedDataSet:
         """
         try:
             listing = self.quick_listing(cache)
-            return listing if isinstance(listing, Outline) else outlined(cache, listing)
+            if isinstance(listing, Outline):
+                return listing
+            count = len(listing.rows.labels)
+            size = count * int(np.prod(listing.pixels.shape))
+            return Outline(listing.classes, _fingerprint(listing.entry(cache)), count, size)
         except SuiteError as error:
             if not self.classes:
                 raise
@@ -63,13 +64,6 @@ class PreparedDataSet:
     def quick_listing(self, cache: Path) -> Listing | Outline:
         """Listing, or an outline if making the listing would write to the cache."""
         return self.listing(cache)
-
-
-def outlined(cache: Path, listing: Listing) -> Outline:
-    """Outline of a listing; raises SuiteError if its cache entry is damaged."""
-    count = len(listing.rows.labels)
-    size = count * int(np.prod(listing.pixels.shape))
-    return Outline(listing.classes, _fingerprint(listing.entry(cache)), count, size)
 
 
 def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
@@ -93,18 +87,8 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
         _verify(folder, images, rows, fingerprint)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, error) from error
-    return FaceSet(
-        listing.name,
-        images,
-        rows.labels,
-        listing.classes,
-        rows.split,
-        rows.ids,
-        fingerprint,
-        listing.demonstration,
-        listing.notes,
-        rows.votes,
-    )
+    content = listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint
+    return FaceSet(*content, listing.demonstration, listing.notes, rows.votes)
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -130,10 +114,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _verify(folder: Path, images: NDArray[np.uint8], rows: Rows, fingerprint: str) -> None:
-    """Raise ValueError if the entry's pixels have changed.
-
-    Only if size or modification time differ, as in a copied cache, are the pixels hashed.
-    """
+    """Raise ValueError if the entry's pixels have changed; they are hashed only if size or time differ."""
     meta = json.loads((folder / "meta.json").read_text("utf-8"))
     stamp = _stamp(folder / "images.npy", fingerprint)
     if meta["stamp"] == stamp:
@@ -195,10 +176,8 @@ def prepare(folder: Path, listing: Listing) -> None:
         log.info("stopped after %d of %d images of %s; the same command resumes there", done, count, name)
         raise
     except OSError as error:
-        raise SuiteError(
-            f"{name}: cannot write {partial} after {done} of {count} images: {error}",
-            f"all of them take {in_words(count * bytes_each)}; the same command resumes where this one stopped",
-        ) from error
+        fix = f"all of them take {in_words(count * bytes_each)}; the same command resumes where this one stopped"
+        raise SuiteError(f"{name}: cannot write {partial} after {done} of {count} images: {error}", fix) from error
 
 
 def _check_space(name: str, folder: Path, needed: int) -> None:

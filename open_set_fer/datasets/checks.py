@@ -51,10 +51,7 @@ class DataCheck:
 
 
 def check(faces: FaceSet, facts: Facts) -> DataCheck:
-    """Compare a prepared data set with its published facts, and search it for duplicates.
-
-    Its images need no check: preparing fails for an image that does not decode.
-    """
+    """Compare a prepared data set, whose images all decode, with its published facts; search it for duplicates."""
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in faces.images]
     labels = np.array(faces.classes)[faces.labels]
     table = pd.DataFrame({"digest": digests, "split": faces.split, "label": labels, "id": faces.ids})
@@ -119,12 +116,8 @@ def odd_files(root: Path, side: int | None) -> list[str]:
 
     Preparing stops at the first such file that the data set names; this lists all below `root`. side None: any size.
     """
-    paths = sorted(
-        os.path.join(folder, file)
-        for folder, _, files in os.walk(root)
-        for file in files
-        if file.lower().endswith(IMAGE_ENDINGS)
-    )
+    found = (os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files)
+    paths = sorted(path for path in found if path.lower().endswith(IMAGE_ENDINGS))
 
     def fault(path: str) -> str:
         try:
@@ -145,18 +138,13 @@ def odd_files(root: Path, side: int | None) -> list[str]:
 
 
 def contact_sheet(faces: FaceSet, path: Path, per_class: int = 8) -> None:
-    """Write a PNG with the first `per_class` faces of each class, scaled to 96 px.
-
-    Synthetic data is marked on it. Raises SuiteError if `path` cannot be written.
-    """
+    """Write a PNG with the first `per_class` faces of each class; SuiteError if `path` cannot be written."""
     rows = [(name, np.flatnonzero(faces.labels == index)[:per_class]) for index, name in enumerate(faces.classes)]
     width = 2 * MARGIN + NAMES + per_class * (TILE + GAP)
     sheet = Image.new("RGB", (width, TITLE + MARGIN + len(rows) * (TILE + GAP)), "white")
     draw = ImageDraw.Draw(sheet)
-    title = f"{faces.name}, {len(faces.images)} images"
-    if faces.demonstration:
-        title = f"{faces.name}: rendered faces, demonstration only"
-    draw.text((MARGIN, 12), title, "black", ImageFont.load_default(20))
+    title = ": rendered faces, demonstration only" if faces.demonstration else f", {len(faces.images)} images"
+    draw.text((MARGIN, 12), faces.name + title, "black", ImageFont.load_default(20))
     for row, (name, indices) in enumerate(rows):
         top = TITLE + row * (TILE + GAP)
         draw.text((MARGIN, top + TILE // 2 - 10), name, "black", ImageFont.load_default(17))
@@ -178,11 +166,9 @@ def check_picture_path(path: Path) -> None:
         raise SuiteError(
             f"cannot write a picture as {path}: its ending is no known picture format", "end its name with .png"
         )
-    for parent in path.parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise SuiteError(f"cannot write {path}: {parent} is a file", "name a file in a folder with --out")
-            return
+    parent = next(parent for parent in path.parents if parent.exists())
+    if not parent.is_dir():
+        raise SuiteError(f"cannot write {path}: {parent} is a file", "name a file in a folder with --out")
 
 
 def as_picture(image: NDArray[np.uint8]) -> Image.Image:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from open_set_fer.datasets.cache import PreparedDataSet, cached_array
 from open_set_fer.datasets.faceset import Outline, Side, data_root
-from open_set_fer.datasets.listing import CHUNK, Listing, Rows, file_key
+from open_set_fer.datasets.listing import Listing, Parts, Rows, file_key
 from open_set_fer.errors import SuiteError
 from open_set_fer.safe_pickle import read_numpy_pickle
 
@@ -42,53 +42,38 @@ Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
 
     def listing(self, cache: Path) -> Listing:
         """Read the labels of the published pickles once; nothing in them is executed."""
-        batches, key, labels_file = self._files(cache)
-        labels, in_test = cached_array(labels_file, batches.labels)
+        files, key, labels_file = self._files(cache)
+        size, images = self.image_size, functools.cache(lambda: np.concatenate([read_batch(file)[1] for file in files]))
+
+        def read_labels() -> NDArray[np.int64]:
+            """Labels and test-batch flags (0 or 1), int64 (2, N)."""
+            parts = [read_batch(file)[0] for file in files]
+            in_test = [np.full_like(part, file.name == "test_batch") for part, file in zip(parts, files, strict=True)]
+            return np.stack([np.concatenate(parts), np.concatenate(in_test)])
+
+        def resized(part: slice) -> NDArray[np.uint8]:
+            pictures = images()[part].transpose(0, 2, 3, 1)
+            scaled = pictures if size == 32 else [Image.fromarray(picture).resize((size, size)) for picture in pictures]
+            return np.stack([np.asarray(picture) for picture in scaled]).transpose(0, 3, 1, 2)
+
+        labels, in_test = cached_array(labels_file, read_labels)
         rows = Rows.of(labels, np.where(in_test, "test", "train"), [f"cifar-{i:05d}" for i in range(len(labels))])
-        return Listing(self.name, CLASSES, rows, batches, key)
+        return Listing(self.name, CLASSES, rows, Parts((3, size, size), len(labels), resized), key)
 
     def quick_listing(self, cache: Path) -> Listing | Outline:
         """Listing, or an outline until an earlier run has read the labels."""
-        batches, _, labels_file = self._files(cache)
+        files, _, labels_file = self._files(cache)
         if labels_file.is_file():
             return self.listing(cache)
-        count = BATCH * len(batches.files)
+        count = BATCH * len(files)
         return Outline(CLASSES, images=count, bytes=count * 3 * self.image_size**2)
 
-    def _files(self, cache: Path) -> tuple[Batches, str, Path]:
+    def _files(self, cache: Path) -> tuple[list[Path], str, Path]:
         """Published files, their key, and the cache file of their labels."""
         root = data_root(self.name, self.root)
         files = [*(root / f"data_batch_{number}" for number in range(1, 6)), root / "test_batch"]
         key = file_key(self.name, map(str, files))
-        return Batches(files, self.image_size), f"{self!r}/{key}", cache / f"cifar10-labels-{key[:20]}.npy"
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Images of the published pickles, `size` pixels a side."""
-
-    files: list[Path]
-    size: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return 3, self.size, self.size
-
-    def labels(self) -> NDArray[np.int64]:
-        """Labels and test-batch flags (0 or 1), int64 (2, N)."""
-        labels = [read_batch(file)[0] for file in self.files]
-        in_test = [np.full_like(part, file.name == "test_batch") for part, file in zip(labels, self.files, strict=True)]
-        return np.stack([np.concatenate(labels), np.concatenate(in_test)])
-
-    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """Chunks uint8 (n, 3, H, W) from image `start` on."""
-        images = np.concatenate([read_batch(file)[1] for file in self.files])[start:]
-        for at in range(0, len(images), CHUNK):
-            part = images[at : at + CHUNK]
-            yield part if self.size == 32 else np.stack([self._resized(image) for image in part])
-
-    def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return np.asarray(Image.fromarray(image.transpose(1, 2, 0)).resize((self.size, self.size))).transpose(2, 0, 1)
+        return files, f"{self!r}/{key}", cache / f"cifar10-labels-{key[:20]}.npy"
 
 
 def read_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

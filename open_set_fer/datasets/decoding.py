@@ -115,10 +115,8 @@ def decode(path: str, size: int, channels: int, box: Box | None = None) -> NDArr
             ImageOps.exif_transpose(image, in_place=True)
             picture = eight_bit(path, image)
             if box is not None and not (0 <= box[0] < box[2] <= image.width and 0 <= box[1] < box[3] <= image.height):
-                raise SuiteError(
-                    f"{path}: face box {box} does not lie in its {image.width}x{image.height} pixels",
-                    "fix the manifest",
-                )
+                fix = "fix the manifest"
+                raise SuiteError(f"{path}: face box {box} does not lie in its {image.width}x{image.height} pixels", fix)
             return _to_array(picture if box is None else picture.crop(box), size, channels)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SuiteError(f"cannot decode image {path}: {error}", "replace the file by an undamaged copy") from error

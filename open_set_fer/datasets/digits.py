@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from PIL import Image
 
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.faceset import Side
-from open_set_fer.datasets.listing import CHUNK, Listing, Rows
+from open_set_fer.datasets.listing import Listing, Parts, Rows
 
 CLASSES = tuple(map(str, range(10)))
 
@@ -45,23 +44,10 @@ to faces: needs no files."""
         _, test = train_test_split(numbers, test_size=self.test_share, random_state=self.seed, stratify=data.target)
         split = np.where(np.isin(numbers, test), "test", "train")
         rows = Rows.of(data.target, split, [f"digit-{i:04d}" for i in numbers])
-        return Listing(self.name, CLASSES, rows, Enlarged(data.images, self.image_size), repr(self))
 
+        def enlarged(part: slice) -> NDArray[np.uint8]:
+            levels = (data.images[part] * 15.9375).astype(np.uint8)  # of 0 to 16
+            return np.stack([np.asarray(Image.fromarray(face).resize((size, size))) for face in levels])[:, None]
 
-@dataclass(frozen=True)
-class Enlarged:
-    """Grey pictures (N, 8, 8) of levels 0 to 16, enlarged to `size` pixels a side."""
-
-    pictures: NDArray[np.float64]
-    size: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return 1, self.size, self.size
-
-    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """Chunks uint8 (n, 1, H, W) from picture `start` on."""
-        for at in range(start, len(self.pictures), CHUNK):
-            levels = (self.pictures[at : at + CHUNK] * 15.9375).astype(np.uint8)
-            faces = [np.asarray(Image.fromarray(face).resize((self.size, self.size))) for face in levels]
-            yield np.stack(faces)[:, None]
+        size = self.image_size
+        return Listing(self.name, CLASSES, rows, Parts((1, size, size), len(numbers), enlarged), repr(self))

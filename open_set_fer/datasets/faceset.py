@@ -21,18 +21,9 @@ BASIC = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutra
 """The seven basic expressions in RAF-DB's order, which is the order of the paper's tables."""
 
 COMPOUND = (
-    "happily surprised",
-    "happily disgusted",
-    "sadly fearful",
-    "sadly angry",
-    "sadly surprised",
-    "sadly disgusted",
-    "fearfully angry",
-    "fearfully surprised",
-    "angrily surprised",
-    "angrily disgusted",
-    "disgustedly surprised",
-)
+    "happily surprised", "happily disgusted", "sadly fearful", "sadly angry", "sadly surprised", "sadly disgusted",
+    "fearfully angry", "fearfully surprised", "angrily surprised", "angrily disgusted", "disgustedly surprised",
+)  # fmt: skip
 """RAF-DB's eleven compound expressions in their published order."""
 
 CONTEMPT = "contempt"
@@ -104,10 +95,8 @@ class FaceSet:
     def __post_init__(self) -> None:
         n = len(self.images)
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise SuiteError(
-                f"{self.name}: images must be uint8 (N, C, H, W), not {self.images.dtype} {self.images.shape}",
-                "return them in that layout from load()",
-            )
+            fault = f"{self.name}: images must be uint8 (N, C, H, W), not {self.images.dtype} {self.images.shape}"
+            raise SuiteError(fault, "return them in that layout from load()")
         for column, array in (("labels", self.labels), ("split", self.split), ("ids", self.ids)):
             if len(array) != n:
                 raise SuiteError(f"{self.name}: {len(array)} {column} for {n} images", "one entry an image")
@@ -133,27 +122,19 @@ class FaceSet:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and class name."""
-        return {
-            str(split): {
-                name: int(np.sum((self.split == split) & (self.labels == index)))
-                for index, name in enumerate(self.classes)
-            }
-            for split in ("train", "valid", "test")
-            if np.any(self.split == split)
+        splits = [split for split in ("train", "valid", "test") if np.any(self.split == split)]
+        numbers = {
+            split: np.bincount(self.labels[self.split == split], minlength=len(self.classes)) for split in splits
         }
+        return {split: dict(zip(self.classes, counts.tolist(), strict=True)) for split, counts in numbers.items()}
 
 
 def check_class_names(name: str, classes: Iterable[str]) -> None:
-    """Raise SuiteError for a class name that is blank or not one line of printable characters.
-
-    Names appear in terminals, tables and pages, which escape markup but cannot show these.
-    """
+    """SuiteError for a class name that terminals, tables and pages cannot show: blank, or not one printable line."""
     for word in classes:
         if not word.isprintable() or word != word.strip() or not word:
-            raise SuiteError(
-                f"{name}: {word!r} cannot be the name of a class",
-                "write it as one line of printable characters without spaces at its ends",
-            )
+            fix = "write it as one line of printable characters without spaces at its ends"
+            raise SuiteError(f"{name}: {word!r} cannot be the name of a class", fix)
 
 
 class DataSet(Protocol):

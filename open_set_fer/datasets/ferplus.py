@@ -72,9 +72,8 @@ Checked: columns, usages, votes are counts, every named image exists and decodes
         }
         faces = named[labelled]
         splits = faces["Usage"].map({usage: split for usage, (split, _) in USAGES.items()})
-        rows = replace(
-            Rows.of(faces["label"], splits, faces["Image name"]), votes=faces[list(CLASSES)].to_numpy(np.uint8)
-        )
+        rows = Rows.of(faces["label"], splits, faces["Image name"])
+        rows = replace(rows, votes=faces[list(CLASSES)].to_numpy(np.uint8))
         if not (root / "FER2013Train").is_dir() and pixel_file.is_file():
             pixels = PixelFile(pixel_file, faces.index.to_numpy(), self.image_size, self.channels)
             key = f"{self!r}/{file_key(self.name, [str(votes_file), str(pixel_file)])}"
@@ -97,10 +96,7 @@ class PixelFile:
         return self.channels, self.size, self.size
 
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """Chunks uint8 (n, C, H, W) from face `start` on.
-
-        Raises SuiteError for a row that is missing or not 48x48 pixels.
-        """
+        """Chunks uint8 (n, C, H, W) from face `start` on; SuiteError for a row that is missing or not 48x48 pixels."""
         texts = pd.read_csv(self.path, usecols=["pixels"])["pixels"]
         if self.rows.max() >= len(texts):
             raise SuiteError(
@@ -135,10 +131,8 @@ def read_votes(path: Path) -> pd.DataFrame:
     if unknown:
         raise SuiteError(f"ferplus: {path} has unknown usage {sorted(unknown)}", f"known: {', '.join(USAGES)}")
     counts = votes[list(VOTES)]
-    if (
-        not all(pd.api.types.is_integer_dtype(kind) for kind in counts.dtypes)
-        or not counts.isin(range(256)).to_numpy().all()
-    ):
+    whole = all(pd.api.types.is_integer_dtype(kind) for kind in counts.dtypes)
+    if not whole or not counts.isin(range(256)).to_numpy().all():
         raise SuiteError(f"ferplus: {path} has votes that are not counts", "copy the published file again")
     return votes
 
@@ -161,18 +155,14 @@ def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
     present: set[str] = set()
     for _, folder in USAGES.values():
         if not (root / folder).is_dir():
-            raise SuiteError(
-                f"ferplus: no folder {root / folder}",
-                "unpack the PNG folders there, or put fer2013.csv beside the votes",
-            )
+            fix = "unpack the PNG folders there, or put fer2013.csv beside the votes"
+            raise SuiteError(f"ferplus: no folder {root / folder}", fix)
         present.update(f"{folder}/{name}" for name in os.listdir(root / folder))
     folders = votes["Usage"].map({usage: folder for usage, (_, folder) in USAGES.items()})
     paths: list[str] = (folders + "/" + votes["Image name"]).tolist()
     for path in paths:
         if path not in present:
             name = path.rpartition("/")[2]
-            raise SuiteError(
-                f"ferplus: fer2013new.csv has a row for {name!r}, but there is no file {root / path}",
-                "unpack the folder again, or remove the row if the image is not available",
-            )
+            fix = "unpack the folder again, or remove the row if the image is not available"
+            raise SuiteError(f"ferplus: fer2013new.csv has a row for {name!r}, but there is no file {root / path}", fix)
     return [f"{root}/{path}" for path in paths]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,19 @@ class Pixels(Protocol):
     def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
         """Chunks uint8 (n, C, H, W) of any length, from image `start` on, in the rows' order."""
         ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images as `read` gives them, uint8 (n, C, H, W) for a slice of the `count` rows."""
+
+    shape: tuple[int, int, int]
+    count: int
+    read: Callable[[slice], NDArray[np.uint8]]
+
+    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
+        """Chunks of CHUNK images from image `start` on."""
+        return (self.read(slice(at, at + CHUNK)) for at in range(start, self.count, CHUNK))
 
 
 @dataclass(frozen=True)

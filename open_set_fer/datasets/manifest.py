@@ -113,10 +113,7 @@ def _column_hint(rows: pd.DataFrame) -> str:
 
 
 def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
-    """Read face boxes, None for an image whose four columns are empty.
-
-    Returns None for a manifest without box columns.
-    """
+    """Face boxes, None for an image whose four columns are empty; None for a manifest without box columns."""
     columns = [column for column in BOX if column in rows.columns]
     if not columns:
         return None
@@ -140,30 +137,22 @@ def read_tree(root: Path) -> pd.DataFrame:
     if not files:
         raise SuiteError(f"manifest: no image at {root}/<split>/<class>/", f"splits: {', '.join(SPLITS)}")
     places = [file.relative_to(root) for file in files]
-    return pd.DataFrame(
-        {
-            "path": [str(place) for place in places],
-            "label": [place.parts[1] for place in places],
-            "split": [place.parts[0] for place in places],
-        }
-    )
+    rows = [(str(place), place.parts[1], place.parts[0]) for place in places]
+    return pd.DataFrame(rows, columns=["path", "label", "split"])
 
 
 def read_vocabulary(path: Path) -> dict[str, str]:
     """Read class names by the data set's words and numbers; a class name maps to itself."""
+    fix = 'write lines such as anger = ["angry", 6]'
     try:
         content = tomllib.loads("\n".join(read_lines(path)))
     except tomllib.TOMLDecodeError as error:
-        raise SuiteError(
-            f"manifest: {path} is not TOML: {error}", 'write lines such as anger = ["angry", 6]'
-        ) from error
+        raise SuiteError(f"manifest: {path} is not TOML: {error}", fix) from error
     aliases: dict[str, str] = {}
     for name, words in content.items():
         if not isinstance(words, list):
-            raise SuiteError(f"manifest: {path}: {name} is not a list", 'write lines such as anger = ["angry", 6]')
+            raise SuiteError(f"manifest: {path}: {name} is not a list", fix)
         for word in [name, *words]:
-            if aliases.setdefault(str(word), name) != name:
-                raise SuiteError(
-                    f"manifest: {path} maps {word!r} to {aliases[str(word)]} and {name}", "keep one of them"
-                )
+            if (other := aliases.setdefault(str(word), name)) != name:
+                raise SuiteError(f"manifest: {path} maps {word!r} to {other} and {name}", "keep one of them")
     return aliases

@@ -7,7 +7,6 @@ the aligned 100x100 faces `Image/aligned/train_00001_aligned.jpg`. The name befo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,36 +93,23 @@ def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tu
     Number k of the label file is class first + k - 1, named classes[k - 1]. The eleven compound classes are numbered
     in the paper's order; compare it with a licensed tree's readme.
     """
-    names, labels, splits = [], [], []
-    seen: set[str] = set()
-    for number, line in _lines(root / LABELS):
+    faces: dict[str, tuple[str, int]] = {}  # split and label, by name
+    for number, line in enumerate(map(str.strip, read_lines(root / LABELS)), 1):
         match = LINE.fullmatch(line)
+        if not line:
+            continue
         if match is None:
-            raise SuiteError(
-                f"{name}: line {number} of {root / LABELS} is not of the form 'train_00001.jpg 5': {line!r}",
-                "restore the published file",
-            )
-        stem, split, label = match[1], match[2], int(match[3])
-        if not 1 <= label <= len(classes):
-            raise SuiteError(
-                f"{name}: line {number} of {root / LABELS} has class {label}, outside 1..{len(classes)}",
-                "restore the published file",
-            )
-        if stem in seen:
-            raise SuiteError(
-                f"{name}: line {number} of {root / LABELS} repeats {stem}.jpg", "restore the published file"
-            )
-        seen.add(stem)
-        names.append(f"Image/aligned/{stem}_aligned.jpg")
-        labels.append(first + label - 1)
-        splits.append(split)
-    if not names:
+            fault = f"is not of the form 'train_00001.jpg 5': {line!r}"
+        elif not 1 <= int(match[3]) <= len(classes):
+            fault = f"has class {match[3]}, outside 1..{len(classes)}"
+        elif match[1] in faces:
+            fault = f"repeats {match[1]}.jpg"
+        else:
+            faces[match[1]] = match[2], first + int(match[3]) - 1
+            continue
+        raise SuiteError(f"{name}: line {number} of {root / LABELS} {fault}", "restore the published file")
+    if not faces:
         raise SuiteError(f"{name}: {root / LABELS} is empty", "restore the published file")
-    ids = [path.rpartition("/")[2] for path in names]
-    return paths_inside(root, names, name), Rows.of(labels, splits, ids)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(read_lines(path), 1):
-        if line.strip():
-            yield number, line.strip()
+    splits, labels = zip(*faces.values(), strict=True)
+    ids = [f"{stem}_aligned.jpg" for stem in faces]
+    return paths_inside(root, [f"Image/aligned/{file}" for file in ids], name), Rows.of(labels, splits, ids)

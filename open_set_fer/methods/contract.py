@@ -140,8 +140,7 @@ class ClosedSetModel:
     @property
     def pseudo_labels(self) -> NDArray[np.int64]:
         """Label (N,) assigned to each test image: the largest of its logits."""
-        labels: NDArray[np.int64] = self.test_logits.argmax(axis=1)
-        return labels
+        return np.asarray(self.test_logits.argmax(axis=1))
 
     @property
     def predictions(self) -> NDArray[np.int64]:

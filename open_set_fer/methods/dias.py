@@ -74,10 +74,7 @@ class Dias:
     """At most this many batches a pass, for small machines; 0: all training images."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Train classifier and simulator; score and classify the test images by the classifier.
-
-        Raises SuiteError if training diverges to non-finite outputs.
-        """
+        """Train classifier and simulator; score by the classifier. SuiteError for outputs that are not finite."""
         curves: dict[str, list[float]] = {}
         with context.phase("train"):
             simulator = _Simulator(self, task, context)
@@ -99,18 +96,12 @@ class Dias:
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K) against smoothed labels (N,).
-
-    Target: (1 - strength) x one-hot label + strength / K.
-    """
+    """Mean cross-entropy of logits (N, K) against (1 - strength) x one-hot labels (N,) + strength / K."""
     return F.cross_entropy(logits, labels, label_smoothing=strength)
 
 
 def pull_distance(features: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
-    """Mean absolute difference of two networks' features, averaged over depths.
-
-    `others` get no gradient.
-    """
+    """Mean absolute difference of two networks' features, averaged over depths. `others` get no gradient."""
     return torch.stack([F.l1_loss(a, b.detach()) for a, b in zip(features, others, strict=True)]).mean()
 
 
@@ -147,10 +138,9 @@ def build_gan(
 ) -> tuple[nn.Sequential, nn.Sequential]:
     """Build the generator of images in [0, 1] and the discriminator of normalised images.
 
-    Inputs: (N, 100, 1, 1) and (N, input_channels, height, width); the discriminator gives logits (N,).
-
-    The published pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings).
-    Generated images may be larger; the caller crops them.
+    Inputs: (N, 100, 1, 1) and (N, input_channels, height, width); the discriminator gives logits (N,). The published
+    pair, sized by the image: from maps of 4 to 7 pixels by doublings (32 px: 4 px and three doublings). Generated
+    images may be larger; the caller crops them.
     """
     doublings = max((min(height, width) // 4).bit_length() - 1, 0)
     start = (-(-height // 2**doublings), -(-width // 2**doublings))
@@ -280,10 +270,7 @@ class _Simulator:
         return {"copycat_loss": copycat_loss.item(), "pull_distance": pull.item(), "copycat_pass_loss": loss.item()}
 
     def _load(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Augmented images of a batch, the same images erased, and labels.
-
-        The discriminator sees the former, the classifiers the latter.
-        """
+        """Augmented images for the discriminator, the same images erased for the classifiers, and labels."""
         network = self.classifier
         x = augmentation.flip_or_noise(network.prepare(self.images[batch]), network.std, self.random)
         erased = augmentation.random_erase(x, self.random, self.dias.erase_probability)
@@ -291,10 +278,7 @@ class _Simulator:
 
 
 def depths(network: backbones.Network) -> tuple[int, int]:
-    """Numbers of stages after which the copycat's features are pulled and handed over.
-
-    1 and 2 (published: of 3 blocks); in a network of two stages 0, the stem, and 1.
-    """
+    """Stages after which the copycat's features are pulled and handed over: 1 and 2 of 3; of two stages 0 and 1."""
     return (1, 2) if len(network.stages) > 2 else (0, 1)
 
 

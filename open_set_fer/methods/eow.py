@@ -105,10 +105,8 @@ class EOW:
             network.train()
             total, negative_total, right, seen = 0.0, 0.0, 0, 0
             for batch in training.batches(torch.arange(len(targets)), self.batch_size, generator):
-                rate = learning_rate(
-                    self.learning_rate, iteration, self.warmup_iterations, epoch, self.decay_epochs, self.decay_rate
-                )
-                training.set_learning_rate(optimizer, rate)
+                settings = self.learning_rate, iteration, self.warmup_iterations, epoch, self.decay_epochs
+                training.set_learning_rate(optimizer, learning_rate(*settings, self.decay_rate))
                 x = training.augmented(network, data[batch], generator, self.erase_probability)
                 hidden = network.to_stage(x + _noise_like(x, self.input_noise, generator), 1)
                 hidden = hidden + _noise_like(hidden, self.feature_noise, generator)
@@ -117,9 +115,8 @@ class EOW:
                 loss = known_loss(logits, y)
                 if epoch >= self.ebm_start_epoch:
                     if buffer is None:
-                        buffer = ReplayBuffer(
-                            self.buffer_size, _sampled_shape(network, data[:1]), self.fresh_share, generator
-                        )
+                        shape = _sampled_shape(network, data[:1])
+                        buffer = ReplayBuffer(self.buffer_size, shape, self.fresh_share, generator)
                     negative_logits = self._negative_logits(network, buffer, len(y), generator)
                     negative = self.ebm_weight * negative_loss(negative_logits)
                     loss = loss + negative
@@ -238,10 +235,7 @@ def open_probability(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 def learning_rate(
     start: float, iteration: int, warmup: int, epoch: int, decay_epochs: tuple[int, ...], decay_rate: float
 ) -> float:
-    """Learning rate start x min(1, iteration / warmup) x decay_rate^(decay epochs reached).
-
-    Iterations and epochs are counted from 0.
-    """
+    """Learning rate start x min(1, iteration / warmup) x decay_rate^(decay epochs reached), counted from 0."""
     warm = min(1.0, iteration / warmup) if warmup else 1.0
     return start * warm * decay_rate ** sum(epoch >= decay_epoch for decay_epoch in decay_epochs)
 

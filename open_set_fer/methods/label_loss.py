@@ -30,6 +30,5 @@ class LabelLoss:
         # The only label of a new face is the model's prediction.
         scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": "loss"})
         losses = training.sample_losses(logits, labels)
-        return Detection(
-            losses, model.predictions, extras={"pseudo_label": labels}, network=model.network, scorer=scorer
-        )
+        extras = {"pseudo_label": labels}
+        return Detection(losses, model.predictions, extras=extras, network=model.network, scorer=scorer)

@@ -140,5 +140,4 @@ def o2u_learning_rate(highest: float, epoch: int, cycle: int) -> float:
 
 def small_loss(losses: torch.Tensor, share: float) -> torch.Tensor:
     """Indices of the smallest `share` of (n,) losses, at least one."""
-    count = max(1, int(share * len(losses)))
-    return losses.argsort(stable=True)[:count]
+    return losses.argsort(stable=True)[: max(1, int(share * len(losses)))]

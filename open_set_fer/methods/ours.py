@@ -8,7 +8,7 @@ which most open faces have. The loss against the pseudo label is the open-set sc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,8 @@ class StreamScorer(Scorer):
         """Each round's scores (rounds, N) against these labels."""
         rounds = []
         for part in self.settings["rounds"]:
-            losses = [
-                training.sample_losses(training.evaluate(self.networks[name], images), labels)
-                for name in part["networks"]
-            ]
+            logits = [training.evaluate(self.networks[name], images) for name in part["networks"]]
+            losses = [training.sample_losses(values, labels) for values in logits]
             rounds.append(on_scale(np.mean(losses, axis=0), part))
         return np.array(rounds)
 
@@ -105,30 +103,27 @@ class Ours:
     """Score noisy and erased images, as in training (the authors' notebook), instead of plain images (the paper)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
-        """Score by the networks' mean loss against the pseudo labels.
-
-        The detection's network is the last one trained.
-        """
+        """Score by the networks' mean loss against the pseudo labels; the detection's network is the last trained."""
         model = context.closed_set_model(task)
         labels = model.pseudo_labels
         score = np.empty(len(labels))
         half = np.arange(len(labels)) % 2 == 0  # the runner has shuffled the order
-        whole = slice(None)
         online = self.variant == "online"
-        rounds = [(half, ~half), (~half, half)] if online else [(whole, whole)]
+        rounds = [(half, ~half), (~half, half)] if online else [(slice(None), slice(None))]
         trained = []
         with context.phase("train"):
             for stream, scored in rounds:
-                trained.append(_Training(self, task, context, labels, stream, scored).run())
-                score[scored] = trained[-1].scores
+                trained.append(_Training(self, task, context, labels, stream, scored))
+                score[scored] = trained[-1].run()
         scorer = None
         if online:
             if (self.score_epochs, self.score_batch_norm, self.score_augmented) == ("last", "running", False):
-                scorer = self._scorer(model.network, trained)
+                scales = [scale_of(score[scored]) for _, scored in rounds]
+                scorer = self._scorer(model.network, trained, scales)
             score = standardise(score, half)
         curves = {name: [value for part in trained for value in part.curves[name]] for name in trained[0].curves}
         notes = learners.guard_notes([lost for part in trained for lost in part.selections], task.closed_classes)
-        network = self._scoring(trained[-1].networks)[-1]
+        network = self._scoring(trained[-1])[-1]
         return Detection(score, labels, curves, {"pseudo_label": labels}, notes, network, scorer)
 
     def is_scored(self, epoch: int, cycle: range) -> bool:
@@ -145,34 +140,28 @@ class Ours:
             return np.asarray(by_network.mean(axis=0))
         return np.asarray(by_network[0 if self.score_networks == "first" else 1])
 
-    def _scoring(self, networks: list[Network]) -> list[Network]:
+    def _scoring(self, trained: _Training) -> list[Network]:
         """The networks of one training whose losses are the score."""
+        networks = [learner.network for learner in trained.pair]
         if len(networks) == 2 and self.score_networks != "both":
             return networks[:1] if self.score_networks == "first" else networks[1:]
         return networks
 
-    def _scorer(self, closed_set: Network, trained: list[_Trained]) -> StreamScorer:
+    def _scorer(self, closed_set: Network, trained: list[_Training], scales: list[dict[str, float]]) -> StreamScorer:
         networks, rounds = {"closed_set": closed_set}, []
-        for number, part in enumerate(trained, 1):
-            named = {
-                f"round_{number}_{index}": network for index, network in enumerate(self._scoring(part.networks), 1)
-            }
+        for number, (part, scale) in enumerate(zip(trained, scales, strict=True), 1):
+            scoring = enumerate(self._scoring(part), 1)
+            named = {f"round_{number}_{index}": network for index, network in scoring}
             networks |= named
-            rounds.append({"networks": list(named), **scale_of(part.scores)})
+            rounds.append({"networks": list(named), **scale})
         return StreamScorer(networks, settings={"rounds": rounds})
 
 
-class _Trained(NamedTuple):
-    """Result of one training; `selections`: the classes lost by each selection."""
-
-    scores: NDArray[np.float64]
-    networks: list[Network]
-    curves: dict[str, list[float]]
-    selections: list[tuple[int, ...]]
-
-
 class _Training:
-    """Training on the test images of `stream`, and scoring of those of `scored`."""
+    """Training on the test images of `stream`, and scoring of those of `scored`.
+
+    curves, selections (the classes that each lost), and the scores (n,) that `run` returns are its results.
+    """
 
     def __init__(
         self,
@@ -200,11 +189,11 @@ class _Training:
             len(self.labels) / (classes * counts) if method.balanced else None,
         )
         self.selected_by = [np.ones(len(self.labels), dtype=bool)] * len(self.pair)
-        self.scores: list[list[NDArray[np.float64]]] = [[] for _ in self.pair]
+        self.losses: list[list[NDArray[np.float64]]] = [[] for _ in self.pair]
         self.curves: dict[str, list[float]] = {}
         self.selections: list[tuple[int, ...]] = []
 
-    def run(self) -> _Trained:
+    def run(self) -> NDArray[np.float64]:
         """Train all cycles."""
         method, context = self.method, self.context
         starts = range(0, method.epochs, method.cycle_length)
@@ -216,8 +205,7 @@ class _Training:
                     self._select(index)
             if method.variant == "offline" and method.score_epochs != "last_cycle":
                 context.report(cycle.stop, self._intermediate_scores)
-        networks = [learner.network for learner in self.pair]
-        return _Trained(method.combined(self.scores), networks, self.curves, self.selections)
+        return method.combined(self.losses)
 
     def _train_cycle(self, index: int, cycle: range) -> None:
         method, learner = self.method, self.pair[index]
@@ -229,7 +217,7 @@ class _Training:
             loss = learner.train_epoch(self.images, self.labels, selected, rate, self.recipe)
             self.curves.setdefault(f"loss_{index + 1}", []).append(loss)
             if method.is_scored(epoch, cycle):
-                self.scores[index].append(self._losses(learner))
+                self.losses[index].append(self._losses(learner))
 
     def _select(self, index: int) -> None:
         losses = self.pair[index].losses(self.images, self.labels)
@@ -247,7 +235,7 @@ class _Training:
     def _intermediate_scores(self) -> NDArray[np.float64]:
         """Scores if training ended now; the learners' random numbers stay as they were."""
         scores = []
-        for values, learner in zip(self.scores, self.pair, strict=True):
+        for values, learner in zip(self.losses, self.pair, strict=True):
             state = learner.generator.get_state()
             scores.append(values or [self._losses(learner)])
             learner.generator.set_state(state)

@@ -47,12 +47,9 @@ class DiscriminatorScorer(Scorer):
 
     def by_fold(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Standardised logits (folds, N)."""
-        return np.array(
-            [
-                on_scale(logits_of(self.networks[f"fold_{fold}"], images), scale)
-                for fold, scale in enumerate(self.settings["folds"], 1)
-            ]
-        )
+        scales = self.settings["folds"]
+        logits = [logits_of(self.networks[f"fold_{fold}"], images) for fold in range(1, 1 + len(scales))]
+        return np.array([on_scale(values, scale) for values, scale in zip(logits, scales, strict=True)])
 
     def combined(self, pool_logit: NDArray[np.float64], energy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores (N,) from standardised logits and raw energies."""
@@ -231,10 +228,7 @@ def energy_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def match_classes(
     target: NDArray[np.int64], available: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indices into `available` with the class counts of `target`.
-
-    Images repeat only if a class has too few.
-    """
+    """Indices into `available` with the class counts of `target`. Images repeat only if a class has too few."""
     pieces = []
     for label, count in zip(*np.unique(target, return_counts=True), strict=True):
         candidates = np.flatnonzero(available == label)

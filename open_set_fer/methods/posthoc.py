@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,11 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
 from open_set_fer.methods.shared.lazy import backbones, nn, torch, training
 from open_set_fer.ranges import Count, CountOrZero, NotNegative, Positive, Share
+
+DetectorName = Literal[
+    "max_logit", "energy", "entropy", "openmax", "mahalanobis", "relative_mahalanobis", "knn", "vim", "react",
+    "kl_matching", "she", "dice", "odin",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +71,7 @@ class PostHoc:
     version = 1
     scorer = PostHocScorer
 
-    detector: Literal[
-        "max_logit",
-        "energy",
-        "entropy",
-        "openmax",
-        "mahalanobis",
-        "relative_mahalanobis",
-        "knn",
-        "vim",
-        "react",
-        "kl_matching",
-        "she",
-        "dice",
-        "odin",
-    ] = "energy"
+    detector: DetectorName = "energy"
     """Hyperparameters of the other detectors have no effect."""
     energy_temperature: Positive = 1.0
     """The paper's."""
@@ -146,15 +137,19 @@ class PostHoc:
         """Outlier scores (N,) of logits or features, in float64."""
         with self._default_type():
             # In pieces: DICE holds (piece, K, D) at once.
-            pieces = [
-                getattr(detector, f"predict_{_kind(detector)}")(piece).double()
-                for piece in torch.split(training.as_tensor(inputs).double(), 1024)
-            ]
-        score: NDArray[np.float64] = torch.cat(pieces).numpy()
-        return score
+            pieces = torch.split(training.as_tensor(inputs).double(), 1024)
+            predict = getattr(detector, f"predict_{_kind(detector)}")
+            return np.asarray(torch.cat([predict(piece).double() for piece in pieces]))
 
-    def _default_type(self) -> AbstractContextManager[None]:
-        return _float64_default() if self.detector.endswith("mahalanobis") else nullcontext()
+    @contextmanager
+    def _default_type(self) -> Iterator[None]:
+        """Set torch's default type, in which pytorch-ood's Mahalanobis keeps its means, to float64."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64 if self.detector.endswith("mahalanobis") else before)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
     @contextmanager
     def _naming_faults(self) -> Iterator[None]:
@@ -192,9 +187,8 @@ class PostHoc:
         for k in range(logits.shape[1]):
             usable = (labels == k) & correct if needs_correct else labels == k
             if usable.sum() < 2:
-                raise self._error(
-                    f"class {k} has fewer than two {'correctly classified ' * needs_correct}training images"
-                )
+                kind = "correctly classified " * needs_correct
+                raise self._error(f"class {k} has fewer than two {kind}training images")
         return correct
 
     def _odin(self, library: Any, network: backbones.Network, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -206,17 +200,12 @@ class PostHoc:
             temperature=self.odin_temperature,
             norm_std=network.std.flatten().tolist(),
         )
-        pieces = [
-            detector.predict(network.prepare(piece)).cpu() for piece in torch.split(training.as_tensor(images), 256)
-        ]
-        score: NDArray[np.float64] = torch.cat(pieces).numpy()
-        return score
+        pieces = torch.split(training.as_tensor(images), 256)
+        return np.asarray(torch.cat([detector.predict(network.prepare(piece)).cpu() for piece in pieces]))
 
     def _error(self, message: str) -> SuiteError:
-        return SuiteError(
-            f"posthoc detector {self.detector}: {message}",
-            "change the detector's settings, train the closed-set model longer, or leave this detector out",
-        )
+        fix = "change the detector's settings, train the closed-set model longer, or leave this detector out"
+        return SuiteError(f"posthoc detector {self.detector}: {message}", fix)
 
 
 def _head(network: backbones.Network) -> nn.Linear:
@@ -241,14 +230,3 @@ def _pytorch_ood() -> Any:
             f"method posthoc needs pytorch-ood ({error})", "pip install 'open-set-fer[posthoc]'"
         ) from error
     return detector
-
-
-@contextmanager
-def _float64_default() -> Iterator[None]:
-    """Set torch's default type, in which pytorch-ood's Mahalanobis keeps its means, to float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

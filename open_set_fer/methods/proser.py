@@ -97,12 +97,8 @@ class Proser:
     ) -> dict[str, list[float]]:
         generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
         data, targets = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
-        optimizer = torch.optim.SGD(
-            [*network.parameters(), *dummy.parameters()],
-            self.learning_rate,
-            self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        parameters = [*network.parameters(), *dummy.parameters()]
+        optimizer = torch.optim.SGD(parameters, self.learning_rate, self.momentum, weight_decay=self.weight_decay)
         # One momentum over all epochs; the authors create a new SGD each epoch.
         curves: dict[str, list[float]] = {"loss": [], "data_placeholder_loss": [], "train_accuracy": []}
         for _ in context.progress(range(self.epochs), "proser: epochs"):
@@ -182,5 +178,4 @@ def delta_confidence(logits: NDArray[np.floating[Any]], temperature: float) -> N
     the authors' code takes the sign with the higher AUROC.
     """
     probabilities = training.softmax(logits.astype(np.float64) / temperature)
-    scores: NDArray[np.float64] = probabilities[:, -1] - probabilities[:, :-1].max(axis=1)
-    return scores
+    return np.asarray(probabilities[:, -1] - probabilities[:, :-1].max(axis=1))

@@ -15,9 +15,9 @@ from rich.table import Table
 from scipy.stats import binomtest, ttest_1samp
 
 from open_set_fer.benchmark.evaluation.metrics import MAIN_METRICS, Metric
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.protocol import display_text
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.errors import SuiteError, some
 from open_set_fer.reports.data.names import dataset_name, method_name

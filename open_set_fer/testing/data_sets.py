@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -52,20 +53,15 @@ def _check_faces(dataset: DataSet, faces: FaceSet) -> None:
 
 def _load_again(dataset: DataSet, cache: Path) -> FaceSet:
     """Load a second time; no image may be decoded."""
-    decodes = AssertionError(
-        "a second load decodes again: keep the arrays in the cache, under a key that stays the same"
-    )
-    with (
-        patch("open_set_fer.datasets.cache.prepare", side_effect=decodes),
-        patch("PIL.Image.open", side_effect=decodes),
-    ):
+    fault = "a second load decodes again: keep the arrays in the cache, under a key that stays the same"
+    stop: dict[str, Any] = {"side_effect": AssertionError(fault)}
+    with patch("open_set_fer.datasets.cache.prepare", **stop), patch("PIL.Image.open", **stop):
         return dataset.load(cache)
 
 
 def _check_second_load(first: FaceSet, second: FaceSet) -> None:
-    require(
-        first.fingerprint == second.fingerprint, "a second load has another fingerprint: is its order or split drawn?"
-    )
+    same = first.fingerprint == second.fingerprint
+    require(same, "a second load has another fingerprint: is its order or split drawn?")
     for name in ("images", "labels", "split", "ids", "classes"):
         same = np.array_equal(getattr(first, name), getattr(second, name))
         require(same, f"a second load has other {name} under the same fingerprint")
@@ -76,9 +72,8 @@ def _check_outlines(faces: FaceSet, before: Outline | None, after: Outline | Non
     for when, outline in (("before", before), ("after", after)):
         if outline is not None:
             require(not outline.missing, f"its outline {when} the first load misses: {outline.missing}")
-            require(
-                outline.classes == faces.classes, f"its outline {when} the first load has classes {outline.classes}"
-            )
+            same = outline.classes == faces.classes
+            require(same, f"its outline {when} the first load has classes {outline.classes}")
             expected = {"", faces.fingerprint} if when == "before" else {faces.fingerprint}
             require(outline.fingerprint in expected, f"its outline {when} the first load has another fingerprint")
             size = (outline.images, outline.bytes)

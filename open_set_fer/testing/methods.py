@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_extras, checked_notes
@@ -66,10 +67,7 @@ class PlainContext:
 
 
 def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,).
-
-    Class k has a bright bar at height k.
-    """
+    """Easily distinguished images uint8 (n, 1, size, size) and labels (n,). Class k has a bright bar at height k."""
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % classes
     images = rng.integers(0, 90, (n, 1, size, size), dtype=np.uint8)
@@ -163,9 +161,7 @@ def _check_random_numbers(method: Method, task: OpenSetTask, model: ClosedSetMod
 
 
 def _check_sign(score: NDArray[Any], is_open: NDArray[np.bool_]) -> None:
-    above = score[is_open][:, None] > score[~is_open]
-    ties = score[is_open][:, None] == score[~is_open]
-    auroc = float(np.mean(above + 0.5 * ties))
+    auroc = roc_auc_score(is_open, score)
     require(
         auroc >= UPSIDE_DOWN,
         f"scores open faces lower than closed ones (AUROC {auroc:.2f}): HIGHER must mean more likely unknown "
@@ -189,10 +185,8 @@ def _check_inductive(method: Method, task: OpenSetTask, model: ClosedSetModel, w
 def _check_scorer(method: Method, scorer: Scorer, task: OpenSetTask, detection: Detection) -> None:
     """Assert that a scorer repeats the detection's numbers, face by face."""
     kind = type(scorer)
-    require(
-        isinstance(scorer, Scorer) and kind is getattr(method, "scorer", None),
-        f"has a scorer of type {kind.__name__}, which its class does not name: `scorer = {kind.__name__}`",
-    )
+    fault = f"has a scorer of type {kind.__name__}, which its class does not name: `scorer = {kind.__name__}`"
+    require(isinstance(scorer, Scorer) and kind is getattr(method, "scorer", None), fault)
     images = task.test_images
     scores = scorer.score(images)
     _check_scores(scores, len(images), len(task.closed_classes))
@@ -202,18 +196,12 @@ def _check_scorer(method: Method, scorer: Scorer, task: OpenSetTask, detection: 
             "its scorer gives the test images other scores than `detect`: fix it, or state `repeats = False` in its "
             "class and say why",
         )
-        require(
-            bool((scores.probabilities.argmax(axis=1) == detection.predicted_class).all()),
-            "its scorer gives the test images other classes than `detect`",
-        )
-    require(
-        _close(scorer.score(images[::2]).unknown_score, scores.unknown_score[::2]),
-        "its scorer gives a face another score when other faces are missing",
-    )
-    require(
-        _close(_saved(scorer).score(images).unknown_score, scores.unknown_score),
-        "its scorer gives other scores after saving and loading",
-    )
+        fault = "its scorer gives the test images other classes than `detect`"
+        require(bool((scores.probabilities.argmax(axis=1) == detection.predicted_class).all()), fault)
+    fault = "its scorer gives a face another score when other faces are missing"
+    require(_close(scorer.score(images[::2]).unknown_score, scores.unknown_score[::2]), fault)
+    fault = "its scorer gives other scores after saving and loading"
+    require(_close(_saved(scorer).score(images).unknown_score, scores.unknown_score), fault)
 
 
 def _check_scores(scores: Scores, n: int, classes: int) -> None:
@@ -245,10 +233,8 @@ def _check_detection(detection: Detection, task: OpenSetTask) -> None:
     require(isinstance(detection, Detection), f"returns a {type(detection).__name__}, not a Detection")
     n, classes = len(task.test_images), len(task.closed_classes)
     score, predicted = np.asarray(detection.unknown_score), np.asarray(detection.predicted_class)
-    for name, array, kinds, expected in (
-        ("unknown_score", score, "fiu", "numbers"),
-        ("predicted_class", predicted, "iu", "integers"),
-    ):
+    columns = ("unknown_score", score, "fiu", "numbers"), ("predicted_class", predicted, "iu", "integers")
+    for name, array, kinds, expected in columns:
         require(array.shape == (n,), f"{name} has shape {array.shape}, not one value for each of {n} test images")
         require(array.dtype.kind in kinds, f"{name} is of type {array.dtype}, not {expected}")
     require(bool(np.isfinite(score).all()), f"{np.sum(~np.isfinite(score))} of {n} scores are not finite")
@@ -264,18 +250,12 @@ def _check_detection(detection: Detection, task: OpenSetTask) -> None:
 
 def _same(one: Detection, other: Detection) -> bool:
     """Whether two detections have the same numbers, bit by bit."""
-    first, second = (
-        {
-            "score": detection.unknown_score,
-            "class": detection.predicted_class,
-            **detection.extras,
-            **{f"curve {name}": values for name, values in detection.curves.items()},
-        }
-        for detection in (one, other)
-    )
-    return first.keys() == second.keys() and all(
-        np.array_equal(np.asarray(first[name]), np.asarray(second[name])) for name in first
-    )
+    first, second = ((it.unknown_score, it.predicted_class, it.extras, it.curves) for it in (one, other))
+    try:
+        np.testing.assert_equal(first, second)
+    except AssertionError:
+        return False
+    return True
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

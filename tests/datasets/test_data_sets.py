@@ -17,8 +17,8 @@ from open_set_fer import plugins
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.faceset import BASIC, FaceSet, Outline, facts
-from open_set_fer.datasets.listing import Listing, Rows
-from open_set_fer.datasets.synthetic.dataset import Rendered
+from open_set_fer.datasets.listing import Listing, Parts, Rows
+from open_set_fer.datasets.synthetic.renderer import render_faces
 from open_set_fer.errors import SuiteError
 from open_set_fer.testing import check_data_set
 from tests.datasets.trees import LAYOUTS, face, small_data_set
@@ -52,7 +52,8 @@ class Few(PreparedDataSet):
         return Rows.of([0, 1, 0, 1], ["train", "train", "test", "test"], ["a1", "b1", "a2", "b2"])
 
     def listing(self, cache: Path) -> Listing:
-        return Listing(self.name, ("a", "b"), self.rows(), Rendered(np.arange(4), self.seed, 16), repr(self))
+        pixels = Parts((1, 16, 16), 4, lambda part: render_faces(np.arange(4)[part], self.seed, 16))
+        return Listing(self.name, ("a", "b"), self.rows(), pixels, repr(self))
 
 
 def test_few_faces_keep_the_contract(tmp_path):

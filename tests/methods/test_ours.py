@@ -117,7 +117,7 @@ def test_who_learns_from_whom(monkeypatch):
 
 def test_learning_rate_by_epoch_and_its_reset(monkeypatch):
     rates = []
-    monkeypatch.setattr(module, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    monkeypatch.setattr(module.training, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
     detect(epochs=5, cycle_length=2, cycle_training=False, lr_decay=0.5, learning_rate=0.01)
     assert rates == [0.01, 0.005, 0.01, 0.005, 0.01]
     rates.clear()
@@ -127,16 +127,16 @@ def test_learning_rate_by_epoch_and_its_reset(monkeypatch):
 
 def test_online_scores_only_unseen_images(monkeypatch):
     seen, scored = set(), []
-    original_train, original_evaluate = module.Learner.train_epoch, module.evaluate
+    original_train, original_evaluate = module.Learner.train_epoch, module.training.evaluate
 
     def train(self, images, *rest):
         seen.update(image.tobytes() for image in images)
         return original_train(self, images, *rest)
 
-    def evaluate(network, images, *compute):
+    def evaluate(network, images, *compute, **options):
         if len(images) and seen:
             scored.append({image.tobytes() for image in images} & seen)
-        return original_evaluate(network, images, *compute)
+        return original_evaluate(network, images, *compute, **options)
 
     def learner(*args):
         seen.clear()
@@ -144,7 +144,7 @@ def test_online_scores_only_unseen_images(monkeypatch):
 
     original_learner = module.Learner
     monkeypatch.setattr(original_learner, "train_epoch", train)
-    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module.training, "evaluate", evaluate)
     monkeypatch.setattr(module, "Learner", learner)
     detection = detect(variant="online", cycle_training=False, epochs=2)
     assert scored == [set(), set()]

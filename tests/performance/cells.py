@@ -23,8 +23,7 @@ from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Cell, Selection, dry_plan, make_plan
 from open_set_fer.benchmark.planning.keys import digest
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import read_result, update_result
+from open_set_fer.benchmark.storage.results_dir import Record, read_result, update_result
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.methods.contract import Detection
 from tests.performance.rows import Row

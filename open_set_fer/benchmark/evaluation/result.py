@@ -9,8 +9,8 @@ from typing import Any
 
 import pydantic
 
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 
 EVALUATION = 2
 """Raised whenever a metric changes its numbers or is added.

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark.evaluation.intermediate_scores import Reading
 from open_set_fer.benchmark.execution.isolation import content_digest, seeded
 from open_set_fer.benchmark.planning.keys import Recipe
-from open_set_fer.benchmark.storage.checkpoints import read_state, shared_output, write_state
-from open_set_fer.benchmark.storage.model_store import ModelStore
+from open_set_fer.benchmark.storage.checkpoints import ModelStore, read_state, shared_output, write_state
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network

@@ -21,15 +21,12 @@ from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
 from open_set_fer.benchmark.protocols.task import Split, make_task, split_faces
-from open_set_fer.benchmark.storage.checkpoints import closed_set_path, kept_closed_set
+from open_set_fer.benchmark.storage.checkpoints import ModelStore, closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
-from open_set_fer.benchmark.storage.features import FEATURES_TAG
-from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG
-from open_set_fer.benchmark.storage.model_store import ModelStore
+from open_set_fer.benchmark.storage.kept import FEATURES_TAG, MODEL, MODELS_TAG
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import FACES, write_result
+from open_set_fer.benchmark.storage.results_dir import FACES, Record, write_result
 from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
@@ -167,15 +164,7 @@ class TaskRun:
             raise SuiteError("its method scores no single face")
         if cell.protocol.regime != OWN:
             raise SuiteError("its labels are not the model's own")
-        source = Source(
-            dataset=cell.dataset,
-            fingerprint=self.faces.fingerprint,
-            open_classes=list(cell.protocol.open),
-            seed=cell.seed,
-            key=cell.key,
-            closed_set_key=cell.closed_set_key,
-            demonstration=self.faces.demonstration,
-        )
+        source = Source.of(cell, self.faces, cell.key)
         shape = self.task.test_images.shape[1:]
         described = describe_scorer(detection.scorer, cell.method, cell.label, self.task.closed_classes, shape, source)
         return described, detection.scorer

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.planning.cells import Cell
-    from open_set_fer.benchmark.storage.records import Record
+    from open_set_fer.benchmark.storage.results_dir import Record
     from open_set_fer.datasets.faceset import FaceSet
 
 State = Literal["done", "held", "there", "failed", "pruned"]

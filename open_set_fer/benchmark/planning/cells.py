@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from open_set_fer.benchmark.planning.keys import Recipe, closed_set_content, digest, settings_key
+from open_set_fer.benchmark.planning.keys import Recipe, digest, settings_key
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, Family, Protocol, enumerate_protocols, opening
@@ -59,10 +59,6 @@ class Cell:
             "cell_key": self.key,
             **self.protocol.fields(),
         }
-
-    def regime_tags(self) -> dict[str, str]:
-        """Tags of the fields of its protocol."""
-        return self.protocol.tags()
 
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
@@ -141,8 +137,7 @@ def dry_plan(profile: Profile, selection: Selection, cache: Path) -> tuple[list[
 
 def _outline(dataset: DataSet, cache: Path) -> Outline:
     if hasattr(dataset, "outline"):
-        outline: Outline = dataset.outline(cache)
-        return outline
+        return cast(Outline, dataset.outline(cache))
     faces = dataset.load(cache)  # another package's data set without `outline`
     return Outline(faces.classes, faces.fingerprint, len(faces.images))
 
@@ -154,7 +149,8 @@ def _cells(
     seeds, families = _seeds(profile, selection), _families(profile, selection.families)
     methods = {label: profile.method(label) for label in method_labels(profile, selection.methods)}
     has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
-    controlled = _controlled(profile, methods) if has_controls else {}
+    label_based = {label: method for label, method in methods.items() if has_controls and states(method, "label_based")}
+    controlled = label_based | {REFERENCE: profile.method(REFERENCE)} if label_based else {}
     for line in profile.fresh_starts(methods):
         log.warning(line)
     backbone = profile.backbone_settings()
@@ -196,7 +192,7 @@ def _cell(
 ) -> Cell:
     """The cell at `place`: data set, protocol, method label, seed."""
     dataset, protocol, label, seed = place
-    model = closed_set_content(fingerprint, protocol.closed, recipe, seed)
+    model = recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
     content = {
         "dataset": dataset,
         "protocol": protocol.content(),
@@ -213,12 +209,9 @@ def _cell(
 
 def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
     seeds = selection.seeds or profile.seeds
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise SuiteError(
-                f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one",
-                "choose another with --seed, or under `seeds` in the profile",
-            )
+    for seed in (seed for seed in seeds if not 0 <= seed < 2**32):
+        fault = f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one"
+        raise SuiteError(fault, "choose another with --seed, or under `seeds` in the profile")
     return seeds
 
 
@@ -242,12 +235,6 @@ def _able(protocol: Protocol, methods: dict[str, Method]) -> dict[str, Method]:
     return able
 
 
-def _controlled(profile: Profile, methods: dict[str, Method]) -> dict[str, Method]:
-    """Label-based methods and their reference; empty without label-based methods."""
-    label_based = {label: method for label, method in methods.items() if states(method, "label_based")}
-    return label_based | {REFERENCE: profile.method(REFERENCE)} if label_based else {}
-
-
 def _chosen(
     profile: Profile, selection: Selection, families: tuple[Family, ...], face_sets: Mapping[str, FaceSet | Outline]
 ) -> dict[str, list[Protocol]]:
@@ -258,19 +245,15 @@ def _chosen(
     """
     all_pairs = profile.protocols.all_pairs or selection.all_pairs
     all_triples = profile.protocols.all_triples or selection.all_triples
-    enumerated = {
-        name: enumerate_protocols(faces.classes, families, all_pairs, all_triples) for name, faces in face_sets.items()
-    }
+    options = families, all_pairs, all_triples
+    enumerated = {name: enumerate_protocols(faces.classes, *options) for name, faces in face_sets.items()}
     if selection.open_classes:
         every = [protocol for protocols in enumerated.values() for protocol in protocols]
         choices = {protocol.choice for text in selection.open_classes for protocol in opening(every, text)}
         return {name: [p for p in protocols if p.choice in choices] for name, protocols in enumerated.items()}
     is_listed = listed(profile.protocols.open_classes, face_sets)
-    whole = {"pairs": selection.all_pairs, "triples": selection.all_triples}
-    return {
-        name: [p for p in protocols if is_listed(p) or whole.get(p.family, False)]
-        for name, protocols in enumerated.items()
-    }
+    whole = ["pairs"] * selection.all_pairs + ["triples"] * selection.all_triples
+    return {name: [p for p in ps if is_listed(p) or p.family in whole] for name, ps in enumerated.items()}
 
 
 def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:
@@ -292,8 +275,6 @@ def method_labels(profile: Profile, names: Iterable[str]) -> list[str]:
 def _families(profile: Profile, names: tuple[str, ...]) -> tuple[Family, ...]:
     for name in names:
         if name not in FAMILIES:
-            raise SuiteError(
-                f"unknown protocol {name!r}{nearest(name, FAMILIES)}",
-                f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open",
-            )
+            fix = f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open"
+            raise SuiteError(f"unknown protocol {name!r}{nearest(name, FAMILIES)}", fix)
     return tuple(f for f in FAMILIES if f in names) if names else tuple(profile.protocols.families)

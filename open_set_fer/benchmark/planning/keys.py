@@ -51,24 +51,12 @@ class Recipe:
 
     def content(self) -> dict[str, Any]:
         """Part of keys on the closed-set model; SuiteError for a missing checkpoint."""
-        return {
-            "backbone": _network_content(self.backbone),
-            "closed_set": _training_content(self.closed_set),
-            "version": VERSION,
-        }
+        training = _without_later(asdict(self.closed_set), {"augmentation": "flip_or_noise", "targets": "labels"})
+        return {"backbone": _network_content(self.backbone), "closed_set": training, "version": VERSION}
 
     def own_content(self) -> dict[str, Any]:
         """Part of a cell's key on the method's networks: empty where they are like the closed-set model."""
         return {} if self.own_backbone is None else {"own_backbone": _network_content(self.own_backbone)}
-
-
-def closed_set_content(fingerprint: str, classes: tuple[str, ...], recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Content of a closed-set key."""
-    return recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(classes), "seed": seed}
-
-
-def _training_content(settings: ClosedSetSettings) -> dict[str, Any]:
-    return _without_later(asdict(settings), {"augmentation": "flip_or_noise", "targets": "labels"})
 
 
 def _without_later(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:

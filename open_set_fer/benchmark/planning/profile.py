@@ -9,19 +9,13 @@ from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pydantic
 from pydantic import Field, PrivateAttr
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.planning.profile_files import (
-    give_weights,
-    own_text,
-    profile_text,
-    profile_values,
-    profiles_with,
-)
+from open_set_fer.benchmark.planning import profile_files
 from open_set_fer.benchmark.planning.profile_tables import Protocols, Range, Space, Strict
 from open_set_fer.benchmark.planning.settings import build_settings, describe, settings_of
 from open_set_fer.benchmark.protocols.pool import Pool
@@ -87,11 +81,8 @@ class Profile(Strict):
         changes = self._entry(label).get("closed_set", {})
         if not isinstance(changes, dict):
             raise SuiteError(f"methods.{label}.closed_set is no table", "for example closed_set = { epochs = 1 }")
-        return build_settings(
-            ClosedSetSettings,
-            {**self.closed_set, **changes},
-            f"methods.{label}.closed_set" if changes else "closed_set",
-        )
+        where = f"methods.{label}.closed_set" if changes else "closed_set"
+        return build_settings(ClosedSetSettings, {**self.closed_set, **changes}, where)
 
     def own_backbone(self, label: str) -> BackboneSettings | None:
         """Settings of the networks that a label's method trains itself; None where they are the profile's.
@@ -133,10 +124,8 @@ class Profile(Strict):
             return {"method": label} | entry
         if like not in self.known_labels() or like in (label, *above):
             fault = "is like itself in the end" if like in (label, *above) else "is no label"
-            raise SuiteError(
-                f"methods.{label}.like: {like!r} {fault}{plugins.nearest(like, set(self.known_labels()) - {like})}",
-                "name a label of this profile or a built-in one: see `osfer list`",
-            )
+            fault = f"methods.{label}.like: {like!r} {fault}{plugins.nearest(like, set(self.known_labels()) - {like})}"
+            raise SuiteError(fault, "name a label of this profile or a built-in one: see `osfer list`")
         return self._entry(like, (*above, label)) | entry
 
     def method(self, label: str) -> Method:
@@ -150,8 +139,7 @@ class Profile(Strict):
         name = values.pop("method")
         values.pop("closed_set", None)
         values.pop("backbone", None)
-        method: Method = build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}")
-        return method
+        return cast(Method, build_settings(plugins.load(plugins.METHODS, name), values, f"methods.{label}"))
 
     def about(self, label: str) -> str:
         """One line on a label: the built-in description, what its entry changes, or the method's own first line."""
@@ -167,10 +155,8 @@ class Profile(Strict):
     def searched(self, label: str) -> dict[str, Any]:
         """The present values of the settings that `osfer tune` may change; raises SuiteError naming a wrong entry."""
         if label not in self.search:
-            raise SuiteError(
-                f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}",
-                f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}",
-            )
+            fix = f"write a [search.{label}] table into the profile; it has: {', '.join(self.search) or 'none'}"
+            raise SuiteError(f"nothing to tune for {label!r}{plugins.nearest(label, self.search)}", fix)
         settings = settings_of(self.method(label))
         shared = {f"closed_set.{name}": value for name, value in asdict(self.closed_set_settings(label)).items()}
         present = settings | shared
@@ -181,10 +167,8 @@ class Profile(Strict):
                 )
             value = present[key]
             if not (value in space if isinstance(space, list) else space.holds(value)):
-                raise SuiteError(
-                    f"search.{label}.{key} does not hold the profile's own value {value!r}",
-                    "a study starts from the profile's settings: admit that value",
-                )
+                fix = "a study starts from the profile's settings: admit that value"
+                raise SuiteError(f"search.{label}.{key} does not hold the profile's own value {value!r}", fix)
             for candidate in space if isinstance(space, list) else (space.low, space.high):
                 try:
                     tried = self.with_values(label, {key: candidate})
@@ -211,20 +195,16 @@ class Profile(Strict):
             raise SuiteError(
                 f"the profile does not list data set {name}: its image size and channels, and the settings of methods, "
                 "would be another one's",
-                f"{profiles_with(name)}; or write a profile with a table [datasets.{name}]",
+                f"{profile_files.profiles_with(name)}; or write a profile with a table [datasets.{name}]",
             )
-        dataset: DataSet = build_settings(kind, self.datasets.get(name, {}), f"datasets.{name}")
-        return dataset
+        return cast(DataSet, build_settings(kind, self.datasets[name], f"datasets.{name}"))
 
     def known_labels(self) -> set[str]:
         """Every valid method label."""
         return {*self.methods, *built_in_labels(), *plugins.available(plugins.METHODS)}
 
     def method_labels(self) -> list[str]:
-        """The labels that `all` stands for: the built-in ones, this profile's own, installed methods.
-
-        Entry points that cannot be used are left out.
-        """
+        """The labels that `all` stands for: the built-in ones, this profile's own, usable installed methods."""
         behind = {entry.get("method") for entry in built_in_labels().values()}
         installed = sorted(set(plugins.available(plugins.METHODS)) - behind)
         usable = [name for name in installed if name not in plugins.broken(plugins.METHODS)]
@@ -245,11 +225,12 @@ def load_profile(name_or_path: str, weights: str = "") -> Profile:
     """
     path = Path(name_or_path)
     is_file = path.suffix.lower() == ".toml"
-    text, where = (own_text(path), str(path)) if is_file else (profile_text(name_or_path), f"profile {name_or_path}")
+    where = str(path) if is_file else f"profile {name_or_path}"
+    text = profile_files.own_text(path) if is_file else profile_files.profile_text(name_or_path)
     try:
-        values = profile_values(text)
+        values = profile_files.profile_values(text)
         if weights:
-            give_weights(values, weights)
+            profile_files.give_weights(values, weights)
         profile = Profile.model_validate(values).named(path.stem, text)
         _check(profile)
     except pydantic.ValidationError as error:
@@ -259,24 +240,14 @@ def load_profile(name_or_path: str, weights: str = "") -> Profile:
     return profile
 
 
-def read_profile(text: str) -> Profile:
-    """The profile of a run's TOML text; SuiteError where this version cannot read it."""
-    try:
-        return Profile.model_validate(profile_values(text))
-    except pydantic.ValidationError as error:
-        raise SuiteError(f"the profile that the run kept: {_fault(error)}") from error
-
-
 def _check(profile: Profile) -> None:
     """Build everything that the profile names; raises SuiteError naming the key at fault."""
     profile.backbone_settings()
     profile.closed_set_settings()
     for label, entry in profile.methods.items():
         if label != label.strip() or not label.isprintable() or label in ("", "all") or "," in label:
-            raise SuiteError(
-                f"methods: {label!r} cannot be a label",
-                "a label is a word without commas or line breaks, and not `all`",
-            )
+            fix = "a label is a word without commas or line breaks, and not `all`"
+            raise SuiteError(f"methods: {label!r} cannot be a label", fix)
         for key in ("like", "method"):
             if not isinstance(entry.get(key, ""), str):
                 raise SuiteError(f"methods.{label}.{key}: {entry[key]!r} is not a name", 'for example like = "ours"')

@@ -34,10 +34,8 @@ def profile_text(name: str) -> str:
     """The TOML of a built-in profile; raises SuiteError naming the nearest one."""
     names = profile_names()
     if name not in names:
-        raise SuiteError(
-            f"unknown profile {name!r}{plugins.nearest(name, names)}",
-            f"known: {', '.join(names)}, or the path of a .toml file",
-        )
+        fix = f"known: {', '.join(names)}, or the path of a .toml file"
+        raise SuiteError(f"unknown profile {name!r}{plugins.nearest(name, names)}", fix)
     return _profile_files()[name].read_text("utf-8")
 
 

@@ -57,15 +57,11 @@ class Protocols(Strict):
         if regime.is_control and self.pools:
             raise SuiteError(f"protocols: labels '{regime.labels}' have no open faces, pools need some", "take one out")
         if regime != OWN and any(pool.shift or pool.scored == "others" for pool in self.pools):
-            raise SuiteError(
-                f"protocols: labels '{regime.labels}' are of open faces in the pool, and of nothing else",
-                "take labels, or the pools with a shift or with others scored, out",
-            )
+            fault = f"protocols: labels '{regime.labels}' are of open faces in the pool, and of nothing else"
+            raise SuiteError(fault, "take labels, or the pools with a shift or with others scored, out")
         if regime != OWN and (self.open_from == "test" or any(pool.open_from == "test" for pool in self.pools)):
-            raise SuiteError(
-                f"protocols: labels '{regime.labels}' have nothing to do with open faces of the test split",
-                "take labels or open_from out",
-            )
+            fault = f"protocols: labels '{regime.labels}' have nothing to do with open faces of the test split"
+            raise SuiteError(fault, "take labels or open_from out")
 
     @pydantic.model_validator(mode="after")
     def _checked(self) -> Protocols:
@@ -104,11 +100,7 @@ class Range(Strict):
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
 
-def _space_kind(value: Any) -> str:
-    return "list" if isinstance(value, list) else "range"
-
-
 Space = Annotated[
     Annotated[list[Any], pydantic.Tag("list")] | Annotated[Range, pydantic.Tag("range")],
-    pydantic.Discriminator(_space_kind),
+    pydantic.Discriminator(lambda value: "list" if isinstance(value, list) else "range"),
 ]

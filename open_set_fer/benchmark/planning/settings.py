@@ -22,26 +22,20 @@ def build_settings(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     for key in values:
         if key not in known:
             raise SuiteError(f"unknown key {where}.{key}{nearest(key, known)}", f"known keys: {', '.join(known)}")
-    for key, value in values.items():
-        _refuse_what_json_lacks(value, f"{where}.{key}")
+        try:
+            json.dumps(values[key], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            fault = f"{where}.{key}: {values[key]} is not a value of a setting"
+            raise SuiteError(fault, "no date and no nan or inf") from error
     try:
-        built: S = pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        return pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
         raise SuiteError(describe(error, where), "give the key a value of the type and range named") from error
-    return built
 
 
 def settings_of(plugin: Any) -> dict[str, Any]:
     """The settings of a method or data set, by name."""
     return dataclasses.asdict(plugin)
-
-
-def _refuse_what_json_lacks(value: Any, where: str) -> None:
-    """Raise SuiteError for a value that JSON does not have: a date, nan, inf."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise SuiteError(f"{where}: {value} is not a value of a setting", "no date and no nan or inf") from error
 
 
 def describe(error: pydantic.ValidationError, where: str) -> str:

@@ -1,15 +1,24 @@
-"""Parts of the test pool, for studies of transductive methods."""
+"""Parts of the test pool, for studies of transductive methods, and shifts that a detector of unknowns should ignore."""
 
 from __future__ import annotations
 
+import io
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
+from numpy.typing import NDArray
 
-from open_set_fer.benchmark.protocols.shifts import Shift
 from open_set_fer.errors import SuiteError
 
 OpenFrom = Literal["both", "test"]
+SHIFT: Literal["shift"] = "shift"
+"""The family of protocols on a pool with a shift; not a choice of profiles: `Pool.shift` sets it."""
+Shift = Literal["blur", "jpeg", "brightness"]
+JPEG_QUALITY = 15
+"""Severity 3 of Hendrycks and Dietterich (2019)."""
+DARKER = 0.6
+"""Factor of each pixel's value under 'brightness'."""
 
 
 class Pool(pydantic.BaseModel):
@@ -35,15 +44,11 @@ class Pool(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _checked(self) -> Pool:
         if self.shift and (self.open_share > 0 or self.scored == "others" or self.open_from == "test"):
-            raise SuiteError(
-                "protocols.pools: a pool with a shift has closed faces alone, all of them scored",
-                "open_share = 0.0, and no scored or open_from",
-            )
+            fix = "open_share = 0.0, and no scored or open_from"
+            raise SuiteError("protocols.pools: a pool with a shift has closed faces alone, all of them scored", fix)
         if self.open_share == 0 and not self.shift and self.scored == "pool":
-            raise SuiteError(
-                "protocols.pools: a pool without open faces has nothing to find in it",
-                'score the others (scored = "others"), or give it an open_share above 0',
-            )
+            fix = 'score the others (scored = "others"), or give it an open_share above 0'
+            raise SuiteError("protocols.pools: a pool without open faces has nothing to find in it", fix)
         return self
 
     @property
@@ -70,3 +75,24 @@ class Pool(pydantic.BaseModel):
         """The pool that has this `content()`."""
         size, share, *extra = content
         return cls.model_validate({"size": size, "open_share": share} | dict(zip(extra[::2], extra[1::2], strict=True)))
+
+
+def shifted(images: NDArray[np.uint8], shift: Shift) -> NDArray[np.uint8]:
+    """Shifted copies of uint8 (N, C, H, W), C 1 or 3: blur (Gaussian, 1/48 of the side), jpeg, or darker."""
+    return np.stack([_one(image, shift) for image in images]) if len(images) else images.copy()
+
+
+def _one(image: NDArray[np.uint8], shift: Shift) -> NDArray[np.uint8]:
+    from PIL import Image, ImageEnhance, ImageFilter
+
+    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    if shift == "blur":
+        picture = picture.filter(ImageFilter.GaussianBlur(picture.width / 48))
+    elif shift == "jpeg":
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        picture = Image.open(buffer)
+    else:
+        picture = ImageEnhance.Brightness(picture).enhance(DARKER)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -6,12 +6,12 @@ Pure rules from the classes of a data set (Section 4.1 of the paper); `task.py` 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from open_set_fer.benchmark.protocols.pool import OpenFrom, Pool
+from open_set_fer.benchmark.protocols.pool import SHIFT, OpenFrom, Pool
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
@@ -19,21 +19,8 @@ from open_set_fer.plugins import nearest
 Family = Literal["single", "pairs", "triples", "compound", "contempt"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
-PAPER_PAIRS = (
-    ("surprise", "fear"),
-    ("fear", "disgust"),
-    ("disgust", "happiness"),
-    ("happiness", "sadness"),
-    ("sadness", "anger"),
-    ("anger", "neutral"),
-)
-PAPER_TRIPLES = (
-    ("surprise", "fear", "disgust"),
-    ("fear", "disgust", "happiness"),
-    ("disgust", "happiness", "sadness"),
-    ("happiness", "sadness", "anger"),
-    ("sadness", "anger", "neutral"),
-)
+PAPER_PAIRS = tuple(itertools.pairwise(BASIC))
+PAPER_TRIPLES = tuple(zip(BASIC, BASIC[1:], BASIC[2:], strict=False))
 
 
 def qualifiers(open_from: str, pool: str, regime: Regime) -> list[str]:
@@ -153,25 +140,19 @@ def enumerate_protocols(
     set whose classes are not the basic expressions opens its own classes, every combination of them.
     """
     faces, base = any(name in BASIC for name in classes), base_classes(classes)
+    ordered = sorted(base, key=lambda name: BASIC.index(name) if name in BASIC else len(BASIC))  # as in the tables
+    groups: dict[str, Iterable[tuple[str, ...]]] = {
+        "single": [(name,) for name in ordered],
+        "pairs": itertools.combinations(base, 2) if all_pairs or not faces else PAPER_PAIRS,
+        "triples": itertools.combinations(base, 3) if all_triples or not faces else PAPER_TRIPLES,
+        "compound": [tuple(name for name in classes if name in COMPOUND)],
+        "contempt": [(CONTEMPT,) if CONTEMPT in classes else ()],
+    }
     protocols: list[Protocol] = []
-    for family in families:
-        if family in ("single", "pairs", "triples"):
-            size = {"single": 1, "pairs": 2, "triples": 3}[family]
-            listed = {"single": None, "pairs": PAPER_PAIRS, "triples": PAPER_TRIPLES}[family]
-            everything = not faces or (all_pairs if size == 2 else all_triples)
-            groups = tuple(itertools.combinations(base, size)) if listed is None or everything else listed
-            if size == 1:  # the tables' order
-                groups = tuple(sorted(groups, key=lambda g: BASIC.index(g[0]) if g[0] in BASIC else len(BASIC)))
-            for group in groups:
-                if set(group) <= set(base) and len(base) - len(group) >= 2:
-                    closed = tuple(name for name in base if name not in group)
-                    protocols.append(Protocol(family, closed, group))
-        elif family == "compound":
-            opened = tuple(name for name in classes if name in COMPOUND)
-            if opened and len(base) >= 2:
-                protocols.append(Protocol(family, base, opened))
-        elif CONTEMPT in classes and len(base) >= 2:
-            protocols.append(Protocol(family, base, (CONTEMPT,)))
+    for family, group in ((name, group) for name in families for group in groups[name]):
+        closed = tuple(name for name in base if name not in group)
+        if group and len(closed) >= 2 and set(group) <= set(classes):
+            protocols.append(Protocol(family, closed, group))
     return protocols
 
 

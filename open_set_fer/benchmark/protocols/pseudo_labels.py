@@ -119,13 +119,14 @@ class Flips:
     clean: NDArray[np.int64] | None = None
 
 
+Change = Pairing | Concentration | Flips
+"""Change of the closed-set model's outputs by a pseudo-label setting."""
+
+
 def draw_pairing(
     candidates: NDArray[np.int64], train: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> Pairing:
-    """A share of `candidates` (places in the pool), each with another one of the `train` images.
-
-    With the same generator a smaller share draws a part of what a larger one does.
-    """
+    """A share of `candidates` (places in the pool), each with another `train` image; smaller shares draw a part."""
     count = round(share * len(candidates))
     return Pairing(rng.permutation(candidates)[:count], rng.permutation(train)[:count])
 
@@ -142,9 +143,7 @@ def draw_flips(count: int, classes: int, share: float, rng: np.random.Generator)
 
 
 def lent_logits(
-    own: NDArray[np.float32],
-    change: Pairing | Concentration | Flips | None,
-    outputs: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    own: NDArray[np.float32], change: Change | None, outputs: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Logits (N, K) that methods get: `own`, the model's for the test images, with `change` applied.
 

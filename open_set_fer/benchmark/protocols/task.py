@@ -15,17 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.pool import Pool, shifted
 from open_set_fer.benchmark.protocols.protocol import Protocol
-from open_set_fer.benchmark.protocols.pseudo_labels import (
-    Concentration,
-    Flips,
-    Pairing,
-    draw_concentration,
-    draw_flips,
-    draw_pairing,
-)
-from open_set_fer.benchmark.protocols.shifts import shifted
+from open_set_fer.benchmark.protocols.pseudo_labels import Change, draw_concentration, draw_flips, draw_pairing
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -48,7 +40,7 @@ class Split:
     train: NDArray[np.int64]
     test: NDArray[np.int64]
     truth: NDArray[np.int64]
-    change: Pairing | Concentration | Flips | None = None
+    change: Change | None = None
     pool: NDArray[np.int64] | None = None
     against: NDArray[np.int64] | None = None
 
@@ -75,10 +67,8 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     if regime.labels == "concentrated":
         return replace(split, change=draw_concentration(np.flatnonzero(split.truth < 0), regime.share, generator))
     if regime.labels == "released":
-        rows, sources = (
-            np.flatnonzero((split.truth < 0) & in_train[split.test]),
-            np.flatnonzero(in_train & (truth > -2)),
-        )
+        rows, sources = (split.truth < 0) & in_train[split.test], in_train & (truth > -2)
+        rows, sources = np.flatnonzero(rows), np.flatnonzero(sources)
         return replace(split, change=draw_pairing(rows, sources, regime.share, generator))
     return split
 
@@ -100,10 +90,8 @@ def _check_images(faces: FaceSet, protocol: Protocol, train: NDArray[np.int64], 
     for index, name in enumerate(protocol.closed):
         for where, truth in (("train", train), ("test", test)):
             if not np.any(truth == index):
-                raise SuiteError(
-                    f"{faces.name}: class {name!r} has no {where} image",
-                    "complete the data set, or leave the protocols out that need the class",
-                )
+                fix = "complete the data set, or leave the protocols out that need the class"
+                raise SuiteError(f"{faces.name}: class {name!r} has no {where} image", fix)
     if protocol.has_open and not np.any(test == -1):
         raise SuiteError(f"{faces.name}: open class {protocol.label!r} has no image", "complete the data set")
 
@@ -155,10 +143,8 @@ def _part(is_open: NDArray[np.bool_], pool: Pool, label: str) -> NDArray[np.bool
         ("closed", np.flatnonzero(~is_open), pool.size - n_open),
     ):
         if count > len(places) or (count < 1 and not (kind == "open" and pool.open_share == 0)):
-            raise SuiteError(
-                f"pool of {label}: {count} {kind} faces wanted, {len(places)} there",
-                "change size or open_share under [[protocols.pools]]",
-            )
+            fix = "change size or open_share under [[protocols.pools]]"
+            raise SuiteError(f"pool of {label}: {count} {kind} faces wanted, {len(places)} there", fix)
         mask[places[:count]] = True
     return mask
 
@@ -174,10 +160,8 @@ def _against(
         )
     if pool.against == "valid":
         return valid
-    train = rng.permutation(split.train)
-    return np.concatenate(
-        [train[truth[train] == label][:count] for label, count in enumerate(np.bincount(truth[valid]))]
-    )
+    train, counts = rng.permutation(split.train), np.bincount(truth[valid])
+    return np.concatenate([train[truth[train] == label][:count] for label, count in enumerate(counts)])
 
 
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:

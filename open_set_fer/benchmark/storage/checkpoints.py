@@ -1,4 +1,4 @@
-"""Files of closed-set models and of their outputs: safetensors with a digest."""
+"""Files of closed-set models and of their outputs, safetensors with a digest, and the store that homes share."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from open_set_fer.benchmark.storage.connection import public_address
 from open_set_fer.benchmark.storage.detectors import Source, describe_scorer, write_detector
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import write_whole
 from open_set_fer.methods.baseline import Baseline
 from open_set_fer.methods.shared.backbones import build_network
@@ -97,28 +98,58 @@ def kept_closed_set(home: Path, cell: Cell, faces: FaceSet) -> Path:
 
     Raises SuiteError where its file is not in this home.
     """
-    path = home / "closed_set" / f"{cell.closed_set_key}.safetensors"
+    path = closed_set_path(home, cell)
     folder = path.with_suffix(".model")
     with filelock.FileLock(f"{path}.lock"):
         if folder.is_dir():
             return folder
         state = read_state(path)
         if state is None:
-            raise SuiteError(
-                f"{path} is not there", "run where it was trained, or share closed-set models with --store"
-            )
+            fix = "run where it was trained, or share closed-set models with --store"
+            raise SuiteError(f"{path} is not there", fix)
         classes, shape = cell.protocol.closed, faces.images.shape[1:]
         network = build_network(cell.recipe.backbone, len(classes), shape[0], cell.seed)
         network.load_state_dict(state)
         scorer = ConfidenceScorer({"classifier": network}, settings={"score": "msp"})
-        source = Source(
-            dataset=cell.dataset,
-            fingerprint=faces.fingerprint,
-            open_classes=list(cell.protocol.open),
-            seed=cell.seed,
-            key=cell.closed_set_key,
-            closed_set_key=cell.closed_set_key,
-            demonstration=faces.demonstration,
-        )
+        source = Source.of(cell, faces, cell.closed_set_key)
         write_detector(folder, describe_scorer(scorer, Baseline(), "closed-set", classes, shape, source), scorer)
     return folder
+
+
+class ModelStore:
+    """Files by name under one URL. A store that does not answer costs a warning: models are trained here then."""
+
+    def __init__(self, url: str) -> None:
+        """SuiteError: fsspec knows no such kind of address, or lacks the package for it."""
+        import fsspec
+
+        self.name = public_address(url)
+        try:
+            self._files, self._folder = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            fix = "an fsspec URL such as s3://bucket/models (pip install s3fs) or file:///shared/models"
+            raise SuiteError(f"--store {self.name} cannot be used: {summary(error)}", fix) from error
+
+    def fetch(self, path: Path) -> bool:
+        """Copy the stored file of this name to `path`, whole or not at all; False for no such file."""
+        try:
+            content = self._files.cat_file(f"{self._folder}/{path.name}")
+        except FileNotFoundError:
+            return False
+        except Exception as error:  # each kind of store has its own
+            log.warning("the store %s does not give %s: %s", self.name, path.name, summary(error))
+            return False
+        write_whole(path, content)
+        return True
+
+    def share(self, path: Path, replace: bool = False) -> None:
+        """Copy `path` into the store, visible once it is whole, where it is not there yet or to be replaced."""
+        target = f"{self._folder}/{path.name}"
+        try:
+            if not replace and self._files.exists(target):
+                return
+            self._files.makedirs(self._folder, exist_ok=True)
+            with self._files.transaction, self._files.open(target, "wb") as file:
+                file.write(path.read_bytes())
+        except Exception as error:
+            log.warning("the store %s does not take %s: %s", self.name, path.name, summary(error))

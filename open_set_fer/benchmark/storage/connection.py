@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,22 +21,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TRACKING_KINDS = {"http", "https", "databricks", "sqlite", "postgresql", "mysql", "mssql"}
-REQUEST_LIMITS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-}
-"""MLflow's own defaults let one request to a dead server take four minutes."""
+RETRIES, BACKOFF, TIMEOUT = (f"MLFLOW_HTTP_REQUEST_{end}" for end in ("MAX_RETRIES", "BACKOFF_FACTOR", "TIMEOUT"))
 REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 def set_mlflow_defaults() -> None:
     """Turn off telemetry, progress bars and long waits for a dead server, unless the environment says otherwise."""
-    for variable, value in REQUEST_LIMITS.items():
+    defaults = {RETRIES: "3", BACKOFF: "1", TIMEOUT: "30"}  # MLflow's let a request to a dead server take four minutes
+    defaults |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    for variable, value in (defaults | {"GIT_PYTHON_REFRESH": "quiet"}).items():
         os.environ.setdefault(variable, value)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # With a server it writes each run's address, login included, to standard output, where --json writes its object.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # It prints a hundred lines of SQL and traceback for an error that it also raises, which is then told in one.
@@ -46,28 +40,23 @@ def set_mlflow_defaults() -> None:
 def tracking_wait() -> float:
     """Seconds to wait for a tracking server: OSFER_TRACKING_WAIT, 20 unless set."""
     text = os.environ.get("OSFER_TRACKING_WAIT", "20")
-    try:
-        wait = float(text)
-    except ValueError:
-        wait = -1.0
-    if not 0 <= wait < float("inf"):
-        raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
-    return wait
+    with suppress(ValueError):
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    raise SuiteError(f"OSFER_TRACKING_WAIT={text!r} is no number of seconds", "for example OSFER_TRACKING_WAIT=60")
 
 
 @contextmanager
 def brief_requests() -> Iterator[None]:
     """Within this, MLflow's requests do not try again, and wait five seconds at most."""
-    brief = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-    before = {name: os.environ.get(name) for name in brief}
-    os.environ.update(brief)
+    before = {name: os.environ.pop(name, None) for name in (RETRIES, TIMEOUT)}
+    os.environ.update({RETRIES: "0", TIMEOUT: "5"})
     try:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
+            os.environ.pop(name, None)
+            if value is not None:
                 os.environ[name] = value
 
 
@@ -102,10 +91,8 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         except MlflowException as error:
             if not is_remote(uri):
                 raise
-            raise SuiteError(
-                f"the tracking server {public_address(uri)} cannot be used: {summary(error)}",
-                "check MLFLOW_TRACKING_URI",
-            ) from error
+            fault = f"the tracking server {public_address(uri)} cannot be used: {summary(error)}"
+            raise SuiteError(fault, "check MLFLOW_TRACKING_URI") from error
     seconds = tracking_wait() if wait is None else wait
     end, announced = time.monotonic() + seconds, False
     while True:
@@ -115,10 +102,8 @@ def first_answer(uri: str, question: Callable[[], T], wait: float | None) -> T:
         except MlflowException as error:
             # Of an answer that is no JSON, as a login page's, MLflow makes no RestException.
             if isinstance(error, RestException) or error.error_code in REFUSALS:
-                raise SuiteError(
-                    f"the tracking server {public_address(uri)} refuses: {summary(error)}",
-                    "check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)",
-                ) from error
+                fix = "check MLFLOW_TRACKING_URI and its login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+                raise SuiteError(f"the tracking server {public_address(uri)} refuses: {summary(error)}", fix) from error
             if time.monotonic() >= end:
                 raise TrackingAway(
                     f"the tracking server {public_address(uri)} does not answer (waited {seconds:g} s)",
@@ -134,9 +119,6 @@ def tracking_uri(home: Path, configured: str | None = None) -> tuple[str, str | 
     """Tracking URI and, for the default local store of `home`, where artifacts go.
 
     configured: an address, '' for the default store; None: what MLFLOW_TRACKING_URI says.
-
-    Raises:
-        SuiteError: it is no address of a store.
     """
     name = "MLFLOW_TRACKING_URI=" if configured is None else ""
     if configured is None:

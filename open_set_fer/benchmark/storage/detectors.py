@@ -7,8 +7,6 @@ cell's result, `osfer detector build` one with a threshold and a rule for croppi
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer import __version__, plugins
+from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.settings import describe, settings_of
+from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
+from open_set_fer.files import whole_folder
 from open_set_fer.methods.contract import Method, Scorer, Scores
 from open_set_fer.methods.shared.scorers import NetworkPlan, plans, rebuild, tensors
 
@@ -41,13 +42,16 @@ class Box:
     sureness: float = 0.0
 
 
-class CropRule(pydantic.BaseModel):
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CropRule(_Part):
     """The crop for a finder's box: a square of `scale` times its width, its centre moved by `right` and `down` widths.
 
     measured_on: training faces that say so; 0 where the finder sees too few of them, and the rule is FERPlus'.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     finder: str = "dlib frontal face detector"
     scale: float = pydantic.Field(default=1.15, gt=0.2, lt=5)
     right: float = pydantic.Field(default=0.02, gt=-2, lt=2)
@@ -59,10 +63,6 @@ class CropRule(pydantic.BaseModel):
         side = self.scale * box.width
         x, y = box.left + (0.5 + self.right) * box.width, box.top + 0.5 * box.height + self.down * box.width
         return x - side / 2, y - side / 2, side
-
-
-class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class MethodUsed(_Part):
@@ -84,6 +84,13 @@ class Source(_Part):
     key: str
     closed_set_key: str
     demonstration: bool = False
+
+    @classmethod
+    def of(cls, cell: Cell, faces: FaceSet, key: str) -> Source:
+        """The source of a cell's model with this key."""
+        facts = {"dataset": cell.dataset, "open_classes": list(cell.protocol.open), "seed": cell.seed, "key": key}
+        facts |= {"fingerprint": faces.fingerprint, "demonstration": faces.demonstration}
+        return cls.model_validate(facts | {"closed_set_key": cell.closed_set_key})
 
 
 class Calibration(_Part):
@@ -132,10 +139,8 @@ class Detector:
         """Score uint8 images (N, C, H, W) of its size; SuiteError for others and where a score is not finite."""
         shape = self.description.shape
         if images.ndim != 4 or images.shape[1:] != shape or images.dtype != np.uint8:
-            raise SuiteError(
-                f"this detector takes uint8 faces of shape {shape}, not {images.dtype} {images.shape[1:]}",
-                "crop and scale them as its detector.json says",
-            )
+            fault = f"this detector takes uint8 faces of shape {shape}, not {images.dtype} {images.shape[1:]}"
+            raise SuiteError(fault, "crop and scale them as its detector.json says")
         if not len(images):
             return Scores(np.zeros(0), np.zeros((0, len(self.description.classes))))
         scores = self.scorer.score(images)
@@ -149,32 +154,17 @@ def describe_scorer(
 ) -> Description:
     """The description of a scorer; `sha256` is filled in when it is written."""
     used = MethodUsed(name=method.name, version=method.version, label=label, settings=settings_of(method))
-    channels, height, width = shape
-    return Description.model_validate(
-        {
-            "classes": classes,
-            "shape": (channels, height, width),
-            "method": used,
-            "source": source,
-            "networks": plans(scorer),
-            "scorer": dict(scorer.settings),
-            "sha256": "",
-        }
-    )
+    facts = {"classes": classes, "shape": shape, "networks": plans(scorer), "scorer": dict(scorer.settings)}
+    return Description.model_validate(facts | {"method": used, "source": source, "sha256": ""})
 
 
 def write_detector(folder: Path, description: Description, scorer: Scorer) -> None:
     """Write both files so that the folder is whole or absent; it takes the place of an older one."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     weights = safetensors.numpy.save(tensors(scorer))
     whole = description.model_copy(update={"sha256": hashlib.sha256(weights).hexdigest()})
-    (partial / WEIGHTS).write_bytes(weights)
-    (partial / DESCRIPTION).write_text(whole.model_dump_json(indent=1), "utf-8")
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
+    with whole_folder(folder) as partial:
+        (partial / WEIGHTS).write_bytes(weights)
+        (partial / DESCRIPTION).write_text(whole.model_dump_json(indent=1), "utf-8")
 
 
 def read_description(folder: Path) -> Description:

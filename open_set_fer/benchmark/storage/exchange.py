@@ -22,11 +22,11 @@ from open_set_fer.benchmark.evaluation.metrics import OF_THE_RUN
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import checked_curves
 from open_set_fer.benchmark.planning.keys import canonical
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.protocol import FAMILIES
-from open_set_fer.benchmark.protocols.shifts import SHIFT
-from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, PROTOCOL_FIELDS
+from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, coordinates, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
+from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.benchmark.storage.verify import faults_of
@@ -62,13 +62,6 @@ class SharedCell:
         """The cell key."""
         return self.result.tags["cell_key"]
 
-    @property
-    def plan(self) -> dict[str, Any]:
-        """The cell as a plan names it."""
-        tags = self.result.tags
-        fields = {name: tags[name] for name in PROTOCOL_FIELDS if name in tags}
-        return {name: tags[name] for name in COORDINATES} | {"seed": int(tags["seed"]), "cell_key": self.key} | fields
-
 
 @dataclass
 class Synced:
@@ -99,10 +92,7 @@ def owner_of(folder: Path) -> str:
 def sync_folder(home: Path, folder: Path, name: str, command: str) -> Synced:
     """Log the cells of a home, of its results or of one cell's folder as finished runs; a second time: none.
 
-    name: whose results they are.
-
-    Raises:
-        SuiteError: the folder holds no cell.
+    name: whose results they are. SuiteError if the folder holds no cell.
     """
     done = Synced()
     profiles: dict[str, list[SharedCell]] = {}
@@ -199,23 +189,19 @@ class _Sync:
             result = tracker.read_cell(run, with_curves=False)
             self.computations.setdefault(result.tags["cell_key"], []).append(result)
         self.outdated = {run.data.tags["cell_key"] for run in tracker.outdated()}
-        self.planned = {tuple(cell[name] for name in COORDINATES): cell["cell_key"] for cell in tracker.planned()}
+        self.planned = {coordinates(cell): cell["cell_key"] for cell in tracker.planned()}
 
     def log(self, cells: list[SharedCell], command: str) -> None:
         """Log what this store lacks under one parent run."""
         cells = [cell for cell in cells if self._is_new(cell)]
         if not cells:
             return
-        plan = [cell.plan for cell in cells if cell.key not in self.computations and not self._is_hidden(cell)]
+        new = [cell for cell in cells if cell.key not in self.computations and not self._is_hidden(cell)]
         self.results.mkdir(parents=True, exist_ok=True)
-        parent = self.tracker.start_benchmark(plan, cells[0].profile_toml, command)
-        status = "KILLED"
-        try:
+        plan = [plan_entry(cell.result.tags) for cell in new]
+        with self.tracker.benchmark(plan, cells[0].profile_toml, command) as parent:
             for cell in track(cells, "logging"):
                 self._log(parent, cell)
-            status = "FINISHED"
-        finally:
-            self.tracker.end(parent, status)
 
     def _is_new(self, cell: SharedCell) -> bool:
         title = cell.result.title()
@@ -229,32 +215,26 @@ class _Sync:
         return True
 
     def _is_hidden(self, cell: SharedCell) -> bool:
-        return bool(self.planned.get(tuple(cell.plan[name] for name in COORDINATES), cell.key) != cell.key)
+        return bool(self.planned.get(coordinates(plan_entry(cell.result.tags)), cell.key) != cell.key)
 
     def _log(self, parent: str, cell: SharedCell) -> None:
-        tags = {
-            name: text
-            for name, text in cell.result.tags.items()
-            if re.fullmatch(r"[a-z][a-z_]{0,40}", name) and name not in OWN_TAGS
-        }
+        names = [name for name in cell.result.tags if re.fullmatch(r"[a-z][a-z_]{0,40}", name) and name not in OWN_TAGS]
+        tags = {name: cell.result.tags[name] for name in names}
         before = f" (who had it from {tags[IMPORTED_FROM]})" if IMPORTED_FROM in tags else ""
         result = replace(cell.result, tags=tags | {IMPORTED_FROM: self.name + before})
         title = result.title()
-        pictures = {"histogram.png": score_histogram(cell.scores, title, names_of(result)).draw()}
+        pictures = {"histogram.png": draw(score_histogram(cell.scores, title, names_of(result)))}
+        lock = filelock.FileLock(self.results / f"{cell.key}.lock", timeout=0)
+        kind = "replicate" if cell.key in self.computations else "cell"
         try:
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                filelock.FileLock(self.results / f"{cell.key}.lock", timeout=0),
-            ):
+            with tempfile.TemporaryDirectory() as folder, lock:
                 cell.scores.to_parquet(Path(folder, "scores.parquet"), index=False)
                 Path(folder, "profile.toml").write_text(cell.profile_toml, "utf-8")
                 Path(folder, "key.json").write_text(canonical(cell.content), "utf-8")
-                if cell.key in self.computations:
-                    self.tracker.log_replicate(parent, result, Path(folder), pictures)
-                    return
-                self.tracker.log_cell(parent, result, Path(folder), pictures)
+                self.tracker.log_cell(parent, result, Path(folder), pictures, kind=kind)
         except filelock.Timeout:
             self.done.waiting.append(title)
             return
-        (self.done.hidden if self._is_hidden(cell) else self.done.new).append(title)
-        log.info("from %s: %s", self.name, title)
+        if kind == "cell":
+            (self.done.hidden if self._is_hidden(cell) else self.done.new).append(title)
+            log.info("from %s: %s", self.name, title)

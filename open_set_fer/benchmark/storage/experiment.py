@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from open_set_fer.benchmark.storage import connection
 from open_set_fer.benchmark.storage import sqlite_store as store
-from open_set_fer.benchmark.storage.connection import (
-    brief_requests,
-    connect,
-    first_answer,
-    set_mlflow_defaults,
-    tracking_uri,
-)
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 
@@ -39,17 +33,11 @@ class Experiment:
 
         create: make a missing store and experiment; otherwise they read as empty and nothing is written.
             A home that cannot be written is read through a copy of its store.
-        wait: seconds for a tracking server to answer (default: `tracking_wait()`).
-
-        Raises:
-            SuiteError: MLFLOW_TRACKING_URI is no address, or the store of `home` is damaged.
-            TrackingAway: the tracking server does not answer.
+        wait: seconds for a tracking server to answer (default: `tracking_wait()`), before TrackingAway.
         """
-        set_mlflow_defaults()
-        self.home = home
-        self.profile = profile
-        self.experiment_id = ""
-        self.uri, artifacts = tracking_uri(home, uri)
+        connection.set_mlflow_defaults()
+        self.home, self.profile, self.experiment_id = home, profile, ""
+        self.uri, artifacts = connection.tracking_uri(home, uri)
         self._local = artifacts is not None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         # SQLite admits one writer; waiting here beats its "database is locked" after five seconds.
@@ -60,9 +48,9 @@ class Experiment:
         if not create and not self._is_there():
             return
         if self._local and not store.is_writable(home):
-            self._copy, self._stamp = tempfile.TemporaryDirectory(), store.stamp(home)
+            self._copy = tempfile.TemporaryDirectory()
             self.uri = store.database_uri(store.copy_to_read(home, Path(self._copy.name)))
-            self.client: MlflowClient = connect(self.uri)
+            self.client: MlflowClient = connection.connect(self.uri)
             self._find_experiment(wait)
             return
         if create:
@@ -70,27 +58,18 @@ class Experiment:
         with self._locked() if locked.is_dir() else nullcontext():
             if self._local:
                 store.prepare(home)
-            self.client = connect(self.uri)
+            self.client = connection.connect(self.uri)
             if not self._find_experiment(wait) and create:
                 self._make_experiment(artifacts, wait)
 
-    @property
-    def is_outdated(self) -> bool:
-        """Whether the store of a home that cannot be written has changed since it was copied, or has no experiment."""
-        return not self.experiment_id or (self._copy is not None and store.stamp(self.home) != self._stamp)
-
     def ping(self) -> None:
         """Raise what MLflow raises if the store does not answer right now."""
-        with brief_requests():
+        with connection.brief_requests():
             self.client.get_experiment(self.experiment_id)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the store's write lock when it is a local SQLite file.
-
-        Raises:
-            SuiteError: the home cannot be written, or its store is damaged.
-        """
+        """Hold the store's write lock when it is a local SQLite file; SuiteError if it cannot be written."""
         if self._copy is not None:
             raise SuiteError(f"{self.home} cannot be written", "choose another folder with --home")
         with self._locked(), self._naming_damage():
@@ -108,7 +87,7 @@ class Experiment:
     def _find_experiment(self, wait: float | None) -> bool:
         name = EXPERIMENT_PREFIX + self.profile
         with self._naming_damage():
-            experiment = first_answer(self.uri, lambda: self.client.get_experiment_by_name(name), wait)
+            experiment = connection.first_answer(self.uri, lambda: self.client.get_experiment_by_name(name), wait)
         if experiment is None:
             return False
         if experiment.lifecycle_stage != "active":
@@ -136,14 +115,12 @@ class Experiment:
             yield
             return
         try:
-            self._lock.acquire(timeout=10)
+            lock = self._lock.acquire(timeout=10)
         except filelock.Timeout:
             log.warning("waiting for another process that writes to the store of %s", self.home)
-            self._lock.acquire()
-        try:
+            lock = self._lock.acquire()
+        with lock:
             yield
-        finally:
-            self._lock.release()
 
     @contextmanager
     def _naming_damage(self) -> Iterator[None]:
@@ -159,11 +136,9 @@ class Experiment:
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
-        while self.experiment_id:
+        while self.experiment_id and token != "":
             with self._naming_damage():
                 page = self.client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
             runs.extend(page)
-            token = page.token
-            if not token:
-                break
+            token = page.token or ""
         return runs

@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel
+from numpy.typing import NDArray
 
 from open_set_fer import __version__
 from open_set_fer.benchmark.storage.detectors import Description, load_detector, read_description
@@ -17,11 +19,9 @@ from open_set_fer.benchmark.storage.provenance import NAME
 from open_set_fer.errors import masked
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
-    from numpy.typing import NDArray
 
 MODEL_KEY = "model_key"
 """Tag of a logged model: the key of its cell, or of its closed-set model."""
@@ -43,20 +43,10 @@ class FaceScorer(PythonModel):
     # MLflow would take type hints for a signature.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """uint8 (N, C, H, W) -> a table of N rows."""
-        import numpy as np
-
-        return score_rows(self.detector.description.classes, *self.detector.score(np.asarray(model_input)))
-
-
-def score_rows(
-    classes: tuple[str, ...], unknown_score: NDArray[np.float64], probabilities: NDArray[np.float64]
-) -> pd.DataFrame:
-    """Scores as a table."""
-    columns: dict[str, Any] = {
-        "expression": [classes[k] for k in probabilities.argmax(axis=1)],
-        "unknown_score": unknown_score,
-    }
-    return pd.DataFrame(columns | {f"p.{name}": probabilities[:, k] for k, name in enumerate(classes)})
+        classes = self.detector.description.classes
+        unknown_score, probabilities = self.detector.score(np.asarray(model_input))
+        columns = {"expression": np.array(classes)[probabilities.argmax(axis=1)], "unknown_score": unknown_score}
+        return pd.DataFrame(columns | {f"p.{name}": probabilities[:, k] for k, name in enumerate(classes)})
 
 
 def log_models(
@@ -86,9 +76,8 @@ def _log(
     description = read_description(model.folder)
     own = {MODEL_KEY: model.key, "mlflow.note.content": PAGE.format("x".join(map(str, description.shape)))}
     tags = {name: masked(text)[:5000] for name, text in (own | model.tags).items()}
-    logged = client.create_logged_model(
-        experiment_id, re.sub(r"[^\w+\- ]", "-", model.name)[:200], run_id, tags, params, "open-set expression"
-    )
+    name = re.sub(r"[^\w+\- ]", "-", model.name)[:200]
+    logged = client.create_logged_model(experiment_id, name, run_id, tags, params, "open-set expression")
     with tempfile.TemporaryDirectory() as place:
         mlflow.pyfunc.save_model(
             f"{place}/model",
@@ -105,7 +94,6 @@ def _log(
 
 def signature(description: Description) -> ModelSignature:
     """The signature: faces of the detector's size in, one row a face out."""
-    import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
@@ -117,8 +105,6 @@ def signature(description: Description) -> ModelSignature:
 
 def example(description: Description) -> NDArray[np.uint8]:
     """One face-sized image (1, C, H, W): a grey gradient, not a real face."""
-    import numpy as np
-
     channels, height, width = description.shape
     slope = np.linspace(0, 255, height * width, dtype=np.uint8).reshape(1, 1, height, width)
     return np.repeat(slope, channels, axis=1)

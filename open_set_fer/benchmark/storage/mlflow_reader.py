@@ -16,7 +16,7 @@ from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.connection import connect, set_mlflow_defaults, tracking_uri
 from open_set_fer.benchmark.storage.experiment import EXPERIMENT_PREFIX, Experiment
-from open_set_fer.benchmark.storage.features import FEATURES, read_features
+from open_set_fer.benchmark.storage.kept import FEATURES, read_features
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -70,17 +70,12 @@ class Reader(Experiment):
         if self._local:
             database = Path(self._copy.name) if self._copy else self.home.resolve()
             return [Finished(*row) for row in store.finished_cells(database / store.DATABASE, int(self.experiment_id))]
-        return [
-            Finished(
-                run.data.tags["cell_key"],
-                run.data.tags[EVALUATION],
-                run.data.tags["dataset"],
-                run.data.tags["method"],
-                run.data.metrics["auroc"],
-                run.data.metrics.get("seconds.total"),
-            )
+        names = ("cell_key", EVALUATION, "dataset", "method")
+        rows: list[list[Any]] = [
+            [*(run.data.tags[name] for name in names), run.data.metrics["auroc"], run.data.metrics.get("seconds.total")]
             for run in self._finished()
         ]
+        return [Finished(*row) for row in rows]
 
     def finished_cells(self) -> dict[str, dict[str, float]]:
         """Metrics of every finished cell of the present evaluation by cell_key."""
@@ -99,9 +94,8 @@ class Reader(Experiment):
     def cells(self) -> list[Run]:
         """Cell runs that failed, or finished with the present evaluation, in the order in which they ended."""
         runs = self._search(f"tags.`{KIND}` = 'cell'")
-        return sorted(
-            (run for run in runs if run.info.status == "FAILED" or is_done(run)), key=lambda run: run.info.end_time
-        )
+        ended = [run for run in runs if run.info.status == "FAILED" or is_done(run)]
+        return sorted(ended, key=lambda run: run.info.end_time)
 
     def replicates(self) -> list[Run]:
         """Computations of finished cells by other people."""
@@ -126,24 +120,17 @@ class Reader(Experiment):
 
     def read_cell(self, run: Run, with_curves: bool = True) -> CellResult:
         """The result of a finished cell as `log_cell` got it; each of its curves costs a request."""
-        tags, metrics = run.data.tags, run.data.metrics
-        curves = {
-            name.removeprefix("curve."): [
-                point.value
-                for point in sorted(self.client.get_metric_history(run.info.run_id, name), key=lambda point: point.step)
-            ]
-            for name in metrics
-            if with_curves and name.startswith("curve.")
-        }
-        data = data_of(run)
+        tags, metrics, curves = run.data.tags, run.data.metrics, {}
+        for name in metrics if with_curves else ():
+            if name.startswith("curve."):
+                points = self.client.get_metric_history(run.info.run_id, name)
+                curves[name[6:]] = [point.value for point in sorted(points, key=lambda point: point.step)]
+        data = run.inputs.dataset_inputs[0].dataset if run.inputs and run.inputs.dataset_inputs else None
+        own = (KIND, EVALUATION, "notes")
         return CellResult(
             metrics={name: value for name, value in metrics.items() if not name.startswith("curve.")},
             curves=curves,
-            tags={
-                name: text
-                for name, text in tags.items()
-                if not name.startswith("mlflow.") and name not in (KIND, EVALUATION, "notes")
-            },
+            tags={name: text for name, text in tags.items() if not name.startswith("mlflow.") and name not in own},
             notes=read_notes(tags.get("notes", "")),
             started=run.info.start_time / 1000,
             ended=run.info.end_time / 1000,
@@ -209,12 +196,8 @@ def experiment_link(base: str, experiment_id: str, search: str = f"tags.`{KIND}`
 
     Without workflowType MLflow 3 opens on language-model traces; sorted by time it folds cells into their parent runs.
     """
-    options = {
-        "workflowType": "machine_learning",
-        "searchFilter": search,
-        "orderByKey": "metrics.`auroc`",
-        "orderByAsc": "false",
-    }
+    options = {"workflowType": "machine_learning", "searchFilter": search}
+    options |= {"orderByKey": "metrics.`auroc`", "orderByAsc": "false"}
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(options, quote_via=quote)}"
 
 
@@ -224,11 +207,7 @@ def run_link(base: str, experiment_id: str, run_id: str) -> str:
 
 
 def stored_experiments(home: Path) -> dict[str, str]:
-    """Experiment ids by profile, the one with the newest run first.
-
-    Raises:
-        SuiteError: the home has no store, cannot be written, or its store is damaged.
-    """
+    """Experiment ids by profile, the one with the newest run first; SuiteError for a home without a usable store."""
     set_mlflow_defaults()
     uri, artifacts = tracking_uri(home)
     if artifacts is not None:
@@ -258,11 +237,6 @@ def read_notes(tag: str) -> list[str]:
     return [str(note) for note in notes] if isinstance(notes, list) else [str(notes)]
 
 
-def data_of(run: Run) -> mlflow.entities.Dataset | None:
-    """The data set of a cell."""
-    return run.inputs.dataset_inputs[0].dataset if run.inputs and run.inputs.dataset_inputs else None
-
-
 def is_current(run: Run) -> bool:
     """Whether the present evaluation measured a run."""
     return bool(run.data.tags.get(EVALUATION) == str(cell_result.EVALUATION))
@@ -276,6 +250,12 @@ def is_done(run: Run) -> bool:
 def coordinates(cell: dict[str, Any]) -> tuple[Any, ...]:
     """What names a planned cell."""
     return tuple(cell[name] for name in COORDINATES)
+
+
+def plan_entry(tags: dict[str, str]) -> dict[str, Any]:
+    """A cell as plan.json names it, from its tags."""
+    names = (*COORDINATES, "cell_key", *PROTOCOL_FIELDS)
+    return {name: tags[name] for name in names if name in tags} | {"seed": int(tags["seed"])}
 
 
 def plan_number(run: Run) -> int:

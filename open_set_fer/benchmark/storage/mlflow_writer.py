@@ -20,23 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
-from open_set_fer.benchmark.protocols.shifts import SHIFT
+from open_set_fer.benchmark.storage import mlflow_reader as reader
 from open_set_fer.benchmark.storage import sqlite_store as store
-from open_set_fer.benchmark.storage.features import FEATURES, FEATURES_TAG
-from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG
-from open_set_fer.benchmark.storage.mlflow_reader import (
-    COORDINATES,
-    DIGEST_LENGTH,
-    EVALUATION,
-    KIND,
-    PLAN_NUMBER,
-    Finished,
-    Reader,
-    coordinates,
-    is_done,
-    plan_number,
-)
+from open_set_fer.benchmark.storage.kept import FEATURES, FEATURES_TAG, MODEL, MODELS_TAG
+from open_set_fer.benchmark.storage.mlflow_reader import EVALUATION, KIND
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, masked
@@ -53,7 +42,7 @@ BATCH = 100
 REPORT_KINDS = ("*.tex", "*.md", "*.csv", "*.png", "*.pdf", "*.svg")
 
 
-class Tracker(Reader):
+class Tracker(reader.Reader):
     """Writes, finds and reads the runs of one experiment."""
 
     def start_benchmark(
@@ -70,14 +59,19 @@ class Tracker(Reader):
         """
         with self.writing():
             parents = self._search(f"tags.`{KIND}` = 'benchmark'")
-            self._clean_up_after_crashes(parents)
+            running = {run.info.run_id: run.data.tags for run in parents if run.info.status == "RUNNING"}
+            for run_id, tags in list(running.items()):
+                if tags.get("host") == socket.gethostname() and not _alive(int(tags["pid"])):
+                    self.client.set_terminated(run_id, "KILLED")
+                    del running[run_id]
+            self._remove_unfinished(lambda parent: parent not in running)
             tags = host_tags(device) | {
                 KIND: "benchmark",
                 EVALUATION: str(cell_result.EVALUATION),
                 "profile": self.profile,
                 "pid": str(os.getpid()),
                 "command": command,
-                PLAN_NUMBER: str(1 + max(map(plan_number, parents), default=0)),
+                reader.PLAN_NUMBER: str(1 + max(map(reader.plan_number, parents), default=0)),
                 "mlflow.runName": f"benchmark {time.strftime('%F %T')}",
                 **{k: masked(v) for k, v in (more_tags or {}).items()},
             }
@@ -87,17 +81,7 @@ class Tracker(Reader):
             self.client.set_tag(run_id, "planned", "true")
         return run_id
 
-    def _clean_up_after_crashes(self, parents: list[Run]) -> None:
-        running = set()
-        for run in (run for run in parents if run.info.status == "RUNNING"):
-            if run.data.tags.get("host") == socket.gethostname() and not _alive(int(run.data.tags["pid"])):
-                self.client.set_terminated(run.info.run_id, "KILLED")
-            else:
-                running.add(run.info.run_id)
-        self._remove_unfinished(lambda parent: parent not in running)
-
     def _remove_unfinished(self, is_its_parent: Callable[[str], bool]) -> None:
-        """Delete cell runs that are still RUNNING."""
         for run in self._search("attributes.status = 'RUNNING'"):
             tags = run.data.tags
             if tags.get(KIND) in ("cell", "replicate") and is_its_parent(tags.get("mlflow.parentRunId", "")):
@@ -105,9 +89,19 @@ class Tracker(Reader):
 
     def record_plan(self, plan: list[dict[str, Any]], profile_toml: str, command: str, device: str = "cpu") -> None:
         """Keep the plan of a run with nothing to compute, if it differs from the plans before it."""
-        before = {coordinates(cell): cell["cell_key"] for cell in self.planned()}
-        if any(before.get(coordinates(cell)) != cell["cell_key"] for cell in plan):
+        before = {reader.coordinates(cell): cell["cell_key"] for cell in self.planned()}
+        if any(before.get(reader.coordinates(cell)) != cell["cell_key"] for cell in plan):
             self.end(self.start_benchmark(plan, profile_toml, command, device), "FINISHED")
+
+    @contextmanager
+    def benchmark(self, plan: list[dict[str, Any]], profile_toml: str, command: str) -> Iterator[str]:
+        """A parent run around the block: FINISHED, or KILLED where the block raises."""
+        parent, status = self.start_benchmark(plan, profile_toml, command), "KILLED"
+        try:
+            yield parent
+            status = "FINISHED"
+        finally:
+            self.end(parent, status)
 
     def end(self, run_id: str, status: str) -> None:
         """Close a parent run as FINISHED, FAILED or KILLED, then add the means of its finished cells."""
@@ -132,44 +126,35 @@ class Tracker(Reader):
         folder: Path,
         pictures: Mapping[str, Image],
         log_models: LogModels | None = None,
+        kind: str = "cell",
     ) -> None:
         """Log one finished cell; its runs of earlier tries and of another evaluation are removed.
 
-        result: with the tags that name the cell, params and data.
-        folder: holds scores.parquet and profile.toml.
-        pictures: by artifact name.
+        result: with the tags that name the cell, params and data. folder: holds scores.parquet and profile.toml.
+        pictures: by artifact name. kind: 'replicate' for another person's computation of a finished cell, which the
+        leaderboard alone shows; it removes nothing.
         """
-        with self.writing():
-            for run in self._runs_of(result.tags["cell_key"]):
-                if is_done(run):
+        from mlflow.entities import Metric
+
+        with self.writing(), ThreadPoolExecutor(1) as encoder:  # beside MLflow's work
+            for run in self._runs_of(result.tags["cell_key"]) if kind == "cell" else ():
+                if reader.is_done(run):
                     return
                 # Left by a killed or failed try: the runner holds the cell's lock, so no other process is writing it.
                 self.client.delete_run(run.info.run_id)
-            self._log_result("cell", parent, result, folder, pictures, log_models)
-
-    def log_replicate(self, parent: str, result: CellResult, folder: Path, pictures: Mapping[str, Image]) -> None:
-        """Log another person's computation of a finished cell, which the leaderboard alone shows."""
-        with self.writing():
-            self._log_result("replicate", parent, result, folder, pictures)
-
-    def _log_result(
-        self,
-        kind: str,
-        parent: str,
-        result: CellResult,
-        folder: Path,
-        pictures: Mapping[str, Image],
-        log_models: LogModels | None = None,
-    ) -> None:
-        now = time.time()
-        started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
-        with ThreadPoolExecutor(1) as encoder:  # beside MLflow's work
+            now = time.time()
+            started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
             encoded = {name: encoder.submit(_png, picture) for name, picture in pictures.items()}
             # All tags with the run itself, so that no other process sees one without its key, and in one commit.
             tags = _cell_tags(result, folder) | {KIND: kind, "mlflow.parentRunId": parent}
             run = self.client.create_run(self.experiment_id, start_time=started, tags=tags)
             run_id = run.info.run_id
-            self._log_batches(run_id, _metrics(result, ended), _params(result))
+            values = [(name, value, 0) for name, value in result.metrics.items()]
+            values += [(f"curve.{n}", value, step) for n, v in result.curves.items() for step, value in enumerate(v)]
+            metrics = [Metric(name, float(value), ended, step) for name, value, step in values]
+            named = {f"cell.{name}": result.tags[name] for name in reader.COORDINATES}
+            params = {name: str(value)[:6000] for name, value in (named | result.params).items()}
+            self._log_batches(run_id, metrics, params)
             if result.data:
                 self.client.log_inputs(run_id, [_dataset_input(result.data)])
             with self._artifacts_of(run) as place:
@@ -290,9 +275,8 @@ class Tracker(Reader):
             files += [path for kind in REPORT_KINDS for path in sorted(folder.glob(f"*/{kind}"))]
         if parents := self._search(f"tags.`{KIND}` = 'benchmark'"):
             newest = max(parents, key=lambda run: run.info.start_time).info.run_id
-            self._attach(
-                "report", newest, {path: str(Path("report", path.relative_to(folder).parent)) for path in files}
-            )
+            places = {path: str(Path("report", path.relative_to(folder).parent)) for path in files}
+            self._attach("report", newest, places)
 
     def _attach(self, what: str, run_id: str, places: dict[Path, str]) -> None:
         from mlflow.exceptions import MlflowException
@@ -305,7 +289,7 @@ class Tracker(Reader):
             log.warning("the %s was not logged to MLflow: %s", what, str(error).partition("\n")[0])
 
 
-def _means(plan: list[dict[str, Any]], finished: list[Finished]) -> dict[str, float]:
+def _means(plan: list[dict[str, Any]], finished: list[reader.Finished]) -> dict[str, float]:
     """Mean AUROC and number of the planned cells that are finished, by method label; controls and shifts apart."""
     done = {cell.key: cell.auroc for cell in finished if cell.is_current}
     aurocs: dict[str, list[float]] = {}
@@ -333,20 +317,6 @@ def _cell_tags(result: CellResult, folder: Path) -> dict[str, str]:
     return {name: masked(str(text))[:5000] for name, text in own.items()}
 
 
-def _metrics(result: CellResult, ended: int) -> list[Metric]:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(name, float(value), ended, 0) for name, value in result.metrics.items()]
-    for name, values in result.curves.items():
-        metrics += [Metric(f"curve.{name}", float(value), ended, step) for step, value in enumerate(values)]
-    return metrics
-
-
-def _params(result: CellResult) -> dict[str, str]:
-    named = {f"cell.{name}": result.tags[name] for name in COORDINATES}
-    return {name: str(value)[:6000] for name, value in (named | result.params).items()}
-
-
 def _png(picture: Image) -> bytes:
     """In a third of the time of Pillow's default, and no more bytes for a sheet: pixels repeat or are noise."""
     written = BytesIO()
@@ -357,13 +327,8 @@ def _png(picture: Image) -> bytes:
 def _dataset_input(data: DataUsed) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(
-        name=data.name,
-        digest=data.fingerprint[:DIGEST_LENGTH],
-        source_type="local",
-        source=json.dumps({"name": data.name}),
-        profile=json.dumps(data.counts),
-    )
+    digest, source = data.fingerprint[: reader.DIGEST_LENGTH], json.dumps({"name": data.name})
+    dataset = Dataset(data.name, digest, "local", source, profile=json.dumps(data.counts))
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "benchmark")])
 
 

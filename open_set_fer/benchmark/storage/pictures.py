@@ -7,7 +7,6 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -98,22 +97,16 @@ def draw_histogram(axes: Axes, closed: Scores, opened: Scores, bins: int = 40, n
     return sum(int(np.sum((scores < low) | (scores > high))) for scores in groups)
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """A cell's histogram as a figure."""
-
-    figure: Figure
-
-    def draw(self) -> Image.Image:
-        """The picture, drawn without pyplot: in any process and thread."""
-        pixels = BytesIO()
-        with plain_style({}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # drawn as a box
-            self.figure.savefig(pixels, format="rgba")
-        return Image.frombytes("RGBA", PICTURE, pixels.getvalue()).convert("RGB")
+def draw(figure: Figure) -> Image.Image:
+    """A histogram's picture, drawn without pyplot: in any process and thread."""
+    pixels = BytesIO()
+    with plain_style({}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # drawn as a box
+        figure.savefig(pixels, format="rgba")
+    return Image.frombytes("RGBA", PICTURE, pixels.getvalue()).convert("RGB")
 
 
-def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = NAMES) -> Histogram:
+def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = NAMES) -> Figure:
     """Histogram of one cell's scores (columns is_open, unknown_score), closed against open faces.
 
     names: of the groups in this cell (`group_names`).
@@ -131,7 +124,7 @@ def score_histogram(scores: pd.DataFrame, title: str, names: tuple[str, str] = N
         axes.set_ylabel("share of the group's faces")
         axes.set_title("\n".join(textwrap.wrap(title, 76)[:2]), fontsize=10)
         axes.legend(edgecolor="none")
-    return Histogram(figure)
+    return figure
 
 
 def sheet_rows(scores: pd.DataFrame, names: tuple[str, str] = NAMES) -> list[tuple[str, NDArray[np.int64]]]:

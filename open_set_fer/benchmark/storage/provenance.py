@@ -72,10 +72,8 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-@cache
-def _torch_version() -> str:
-    """As installed; looking it up takes longer than all other tags of a cell."""
-    return version("torch")
+_version = cache(version)
+"""The version of a package; looking it up takes longer than all other tags of a cell."""
 
 
 def host_tags(device: str = "cpu") -> dict[str, str]:
@@ -84,7 +82,7 @@ def host_tags(device: str = "cpu") -> dict[str, str]:
         "version": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "torch": _torch_version(),
+        "torch": _version("torch"),
         "cpu": cpu_model(),
         "host": socket.gethostname(),
         "device": f"{device} ({platform.machine()})",

@@ -15,12 +15,11 @@ from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.intermediate_scores import epoch_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
-from open_set_fer.benchmark.storage.features import FEATURES_TAG
+from open_set_fer.benchmark.storage.kept import FEATURES_TAG
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import read_result, set_aside, update_result, write_result
+from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
+from open_set_fer.benchmark.storage.results_dir import Record, read_result, set_aside, update_result, write_result
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError, summary
 
@@ -52,17 +51,11 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
 
 def restore(tracker: Tracker, run: Run, folder: Path) -> None:
     """Write the result of a finished run to disk, where it is not any more."""
-    result = tracker.read_cell(run)
-    kept = result.tags.get(FEATURES_TAG) == "kept"
-    features = tracker.read_features(run.info.run_id)[1] if kept else None
+    result, run_id = tracker.read_cell(run), run.info.run_id
+    features = tracker.read_features(run_id)[1] if result.tags.get(FEATURES_TAG) == "kept" else None
     assert result.data is not None
-    run_id = run.info.run_id
-    record = Record(
-        result.tags,
-        result.params,
-        result.data,
-        *(tracker.read_text(run_id, name) for name in ("key.json", "profile.toml")),
-    )
+    texts = (tracker.read_text(run_id, name) for name in ("key.json", "profile.toml"))
+    record = Record(result.tags, result.params, result.data, *texts)
     write_result(folder, result, tracker.read_scores(run_id), record, features)
 
 
@@ -114,6 +107,6 @@ def _reevaluate_run(tracker: Tracker, run: Run, folder: Path, parent: str) -> No
         update_result(folder, result)
     logged = tracker.read_cell(run)  # its tags may name trials of a study, which the disk does not know
     result = replace(result, tags=logged.tags, params=logged.params, data=logged.data)
-    pictures = {"histogram.png": score_histogram(scores, result.title(), names_of(result)).draw()}
+    pictures = {"histogram.png": draw(score_histogram(scores, result.title(), names_of(result)))}
     sheet = tracker.read_sheet(run)
     tracker.log_cell(parent, result, folder, pictures | ({"faces.png": sheet} if sheet else {}))

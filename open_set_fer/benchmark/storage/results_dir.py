@@ -25,15 +25,55 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.evaluation.result import CellResult
+from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.evaluation.scores import COLUMNS
-from open_set_fer.benchmark.storage.features import FEATURES, write_features
-from open_set_fer.benchmark.storage.pictures import names_of, score_histogram
-from open_set_fer.benchmark.storage.records import Record
+from open_set_fer.benchmark.planning.cells import Cell
+from open_set_fer.benchmark.planning.keys import canonical
+from open_set_fer.benchmark.planning.profile import Profile
+from open_set_fer.benchmark.planning.settings import settings_of
+from open_set_fer.benchmark.storage.kept import FEATURES, write_features
+from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
+from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import whole_folder, write_whole
+from open_set_fer.methods.contract import FACTS, states
 
 HISTOGRAM, FACES = "histogram.png", "faces.png"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a result says of its cell, whichever profile planned it.
+
+    tags: by name, see docs/mlflow.md. params: every setting, flat. key: the JSON that the cell's key is the digest of.
+    profile: the TOML of the profile.
+    """
+
+    tags: dict[str, str]
+    params: dict[str, str]
+    data: DataUsed
+    key: str
+    profile: str
+
+    @classmethod
+    def of(cls, cell: Cell, profile: Profile, faces: FaceSet) -> Record:
+        """The record of a cell of this profile."""
+        tags = {name: str(value) for name, value in cell.coordinates().items()} | cell.protocol.tags()
+        tags |= {"closed_set_key": cell.closed_set_key, "settings_key": cell.settings_key()}
+        tags |= {fact: str(states(cell.method, fact)).lower() for fact in FACTS}
+        tags |= {"profile": profile.name, "selection": profile.selection}
+        recipe = cell.recipe.content()
+        parts = {
+            "method": {"name": cell.method.name, "version": cell.method.version, **settings_of(cell.method)},
+            "closed_set": recipe["closed_set"],
+            "backbone": recipe["backbone"],
+            **cell.recipe.own_content(),
+            "dataset": settings_of(profile.dataset(cell.dataset)),
+        }
+        params = {f"{part}.{name}": str(value) for part, values in parts.items() for name, value in values.items()}
+        data = DataUsed(faces.name, faces.fingerprint, faces.counts())
+        tags["demonstration"] = str(faces.demonstration).lower()
+        return cls(tags, params, data, canonical(cell.content), profile.text)
 
 
 def write_result(
@@ -75,7 +115,7 @@ def describe_result(folder: Path, result: CellResult, scores: pd.DataFrame, reco
     """Write what says which cell a result is of, and its numbers; result.json last."""
     (folder / "key.json").write_text(record.key, "utf-8")
     (folder / "profile.toml").write_text(record.profile, "utf-8")
-    score_histogram(scores, result.title(), names_of(result)).draw().save(folder / HISTOGRAM)
+    draw(score_histogram(scores, result.title(), names_of(result))).save(folder / HISTOGRAM)
     update_result(folder, result)
 
 

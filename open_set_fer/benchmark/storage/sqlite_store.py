@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,17 +55,12 @@ def is_writable(home: Path) -> bool:
 
 
 def prepare(home: Path) -> None:
-    """Make a missing store, set a half-made one aside, follow a moved home. Hold the write lock.
-
-    Raises:
-        SuiteError: mlflow.db is damaged, locked, of another MLflow, or cannot be written.
-    """
+    """Make a missing store, set a half-made one aside, follow a moved home. Hold the write lock."""
     home = home.resolve()
     database = home / DATABASE
     if database.exists() and not _is_whole(database):
         aside = database.with_name(f"{DATABASE}.half-made")
-        for end in SIDE_FILES:
-            database.with_name(DATABASE + end).unlink(missing_ok=True)
+        _remove(database, SIDE_FILES)
         os.replace(database, aside)
         log.warning("%s was half-made and held no run: set aside as %s", database, aside.name)
     if not database.exists():
@@ -73,43 +69,26 @@ def prepare(home: Path) -> None:
 
 
 def follow(database: Path, root: str, announce: bool = True) -> None:
-    """Set the artifact locations in `database` to `root`, where the artifacts of the home lie now.
-
-    Raises:
-        SuiteError: the file is damaged or locked.
-    """
+    """Set the artifact locations in `database` to `root`, where the artifacts of the home lie now."""
     experiments = (
         "SELECT DISTINCT artifact_location FROM experiments "
         "WHERE name LIKE 'open-set-fer/%' AND artifact_location LIKE 'file:%/artifacts' AND artifact_location != ?"
     )
-    try:
-        with closing(_connect(database)) as db, db:
-            moved = [place for (place,) in db.execute(experiments, (root,))]
-            for old in moved:
-                for table, column in PLACES:
-                    db.execute(
-                        f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
-                        f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
-                        {"old": old, "new": root},
-                    )
-    except sqlite3.Error as error:
-        raise _clear(database, error) from error
+    with _opened(database) as db:
+        moved = [place for (place,) in db.execute(experiments, (root,))]
+        for old in moved:
+            for table, column in PLACES:
+                db.execute(
+                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'",
+                    {"old": old, "new": root},
+                )
     for old in moved if announce else ():
         log.info("this home was moved or copied from %s; its artifacts are now read from and written to %s", old, root)
 
 
-def stamp(home: Path) -> list[tuple[int, int]]:
-    """Times and sizes of the store's files, which change when it does."""
-    files = [home / (DATABASE + end) for end in ("", *SIDE_FILES)]
-    return [(file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else (0, 0) for file in files]
-
-
 def copy_to_read(home: Path, folder: Path) -> Path:
-    """Copy the database of a home that cannot be written into `folder`, to read it there; returns the copy.
-
-    Raises:
-        SuiteError: there is no store, or it is damaged or half-made.
-    """
+    """Copy the database of a home that cannot be written into `folder`, to read it there; returns the copy."""
     database, copy = home.resolve() / DATABASE, folder / DATABASE
     if not database.exists():
         raise SuiteError(f"{home} cannot be written and holds no MLflow store", "choose another folder with --home")
@@ -126,9 +105,6 @@ def finished_cells(database: Path, experiment_id: int) -> list[tuple[str, str, s
     """(cell key, evaluation, data set, method label, AUROC, seconds) of each finished cell of an experiment.
 
     For `osfer plan`: MLflow's search loads a run with all its tags, 4 ms each, a minute for a plan of 10,000 cells.
-
-    Raises:
-        SuiteError: the file is damaged or locked.
     """
     tags = {"kind": "osfer.kind", "cell": "cell_key", "version": "evaluation", "faces": "dataset", "label": "method"}
     metrics = {"area": "auroc", "time": "seconds.total"}
@@ -141,26 +117,15 @@ def finished_cells(database: Path, experiment_id: int) -> list[tuple[str, str, s
         f"SELECT cell.value, version.value, faces.value, label.value, area.value, time.value FROM runs {joins} "
         "WHERE experiment_id = ? AND status = 'FINISHED' AND lifecycle_stage = 'active' AND kind.value = 'cell'"
     )
-    try:
-        with closing(_connect(database)) as db:
-            return db.execute(query, (experiment_id,)).fetchall()
-    except sqlite3.Error as error:
-        raise _clear(database, error) from error
+    with _opened(database) as db:
+        return db.execute(query, (experiment_id,)).fetchall()
 
 
 def damage(home: Path, error: BaseException) -> SuiteError | None:
     """A clear error if `error` says that mlflow.db is damaged, locked or out of room; None for any other."""
-    signs = (
-        "database disk image is malformed",
-        "file is not a database",
-        "malformed database schema",
-        "database is locked",
-        *FULL,
-    )
-    for sign in signs:
-        if sign in str(error):
-            return _clear(home.resolve() / DATABASE, sqlite3.DatabaseError(sign))
-    return None
+    signs = ("database disk image is malformed", "file is not a database", "malformed database schema")
+    sign = next((sign for sign in (*signs, "database is locked", *FULL) if sign in str(error)), None)
+    return _clear(home.resolve() / DATABASE, sqlite3.DatabaseError(sign)) if sign else None
 
 
 def _create(home: Path, database: Path) -> None:
@@ -169,7 +134,7 @@ def _create(home: Path, database: Path) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     partial = home / f".{DATABASE}.partial"
-    _remove(partial)  # of a killed try
+    _remove(partial, ("", *SIDE_FILES))  # of a killed try
     try:
         whole = SqlAlchemyStore(database_uri(partial), artifact_root(home))  # type: ignore[no-untyped-call]
         whole.engine.dispose()
@@ -182,11 +147,11 @@ def _create(home: Path, database: Path) -> None:
             f"{database} could not be made: {reason}", "see that the disk has room, then repeat the command"
         ) from error
     finally:
-        _remove(partial)
+        _remove(partial, ("", *SIDE_FILES))
 
 
-def _remove(database: Path) -> None:
-    for end in (*SIDE_FILES, ""):
+def _remove(database: Path, endings: Iterable[str]) -> None:
+    for end in endings:
         database.with_name(database.name + end).unlink(missing_ok=True)
 
 
@@ -196,18 +161,13 @@ def _is_whole(database: Path) -> bool:
     from alembic.script import ScriptDirectory
 
     steps = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
-    try:
-        with closing(_connect(database)) as db:
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            stamps = db.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else []
-            stamp = [name for (name,) in stamps]
-            runs = db.execute("SELECT count(*) FROM runs").fetchone()[0] if "runs" in tables else 0
-    except sqlite3.Error as error:
-        raise _clear(database, error) from error
-    if stamp == steps.get_heads():
-        return True
-    if runs == 0:
-        return False
+    with _opened(database) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        stamps = db.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else []
+        stamp = [name for (name,) in stamps]
+        runs = db.execute("SELECT count(*) FROM runs").fetchone()[0] if "runs" in tables else 0
+    if stamp == steps.get_heads() or runs == 0:
+        return stamp == steps.get_heads()
     raise SuiteError(
         f"{database} holds {runs} runs of another MLflow version (tables {stamp}, MLflow {version('mlflow')} wants "
         f"{steps.get_heads()})",
@@ -215,9 +175,14 @@ def _is_whole(database: Path) -> bool:
     )
 
 
-def _connect(database: Path) -> sqlite3.Connection:
+@contextmanager
+def _opened(database: Path) -> Iterator[sqlite3.Connection]:
     """Open an existing database; a transaction that a killed process left open is rolled back by SQLite."""
-    return sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=10)
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=10)) as db, db:
+            yield db
+    except sqlite3.Error as error:
+        raise _clear(database, error) from error
 
 
 def _clear(database: Path, error: sqlite3.Error) -> SuiteError:
@@ -227,7 +192,5 @@ def _clear(database: Path, error: sqlite3.Error) -> SuiteError:
         return SuiteError(
             f"{database.parent} cannot be written: {error}", "make room on its disk, then repeat the command"
         )
-    return SuiteError(
-        f"{database} cannot be read: {error}",
-        "put back a copy of the file, or move it away: results on disk are logged again by the same `osfer run`",
-    )
+    fix = "put back a copy of the file, or move it away: results on disk are logged again by the same `osfer run`"
+    return SuiteError(f"{database} cannot be read: {error}", fix)

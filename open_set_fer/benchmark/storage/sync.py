@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,23 +16,14 @@ from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.protocols.task import split_faces
+from open_set_fer.benchmark.storage import results_dir as disk
 from open_set_fer.benchmark.storage.connection import brief_requests, called, public_address, tracking_wait
 from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG, KeptModel
-from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, PROTOCOL_FIELDS
+from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import (
-    FACES,
-    HISTOGRAM,
-    Failure,
-    failure_path,
-    read_failure,
-    read_result,
-    relabel,
-    write_failure,
-)
+from open_set_fer.benchmark.storage.results_dir import FACES, HISTOGRAM, Failure, Record, read_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, TrackingAway, summary
@@ -88,27 +78,21 @@ class Connection:
             if self._tracker is None:  # away from the start, and what answers now is no store yet
                 self._lost(TrackingAway(summary(error)))
                 return otherwise
-            if self._answers():
-                self._back()
-                raise
-            uri = self.tracker.uri
-            self._lost(TrackingAway(f"{called(uri)} {public_address(uri)} does not answer"))
-            return otherwise
+            try:
+                self._tracker.ping()
+            except Exception:
+                uri = self._tracker.uri
+                self._lost(TrackingAway(f"{called(uri)} {public_address(uri)} does not answer"))
+                return otherwise
+            self._back()
+            raise
         self._back()
         return answer
 
-    def _answers(self) -> bool:
-        try:
-            self.tracker.ping()
-        except Exception:
-            return False
-        return True
-
     def _lost(self, error: TrackingAway) -> None:
         if not self.away:
-            log.warning(
-                "%s; the run goes on without it: results are kept on disk and logged when it answers", error.message
-            )
+            text = "%s; the run goes on without it: results are kept on disk and logged when it answers"
+            log.warning(text, error.message)
         self._absence = error
         self._next_try = time.monotonic() + max(1.0, tracking_wait())
 
@@ -180,15 +164,15 @@ class Sync:
             self.failed.append((cell, error))
             log.error("failed: %s: %s", cell, error)
         tags = self.record(cell).tags | host_tags(device) | ({"pruned": f"epoch {pruned}"} if pruned else {})
-        failure = Failure(tags, error, text, "KILLED" if pruned else "FAILED")
+        self._log_failure(cell, Failure(tags, error, text, "KILLED" if pruned else "FAILED"))
+
+    def _log_failure(self, cell: Cell, failure: Failure) -> None:
         try:
-            if self._connection.ask(lambda tracker: self._send_failure(failure, tracker), False):
-                return
-            write_failure(failure_path(self._results, cell.key), failure)
+            if not self._connection.ask(lambda tracker: self._send_failure(failure, tracker), False):
+                disk.write_failure(disk.failure_path(self._results, cell.key), failure)
+                self.waiting[cell.key] = cell
         except Exception as refusal:
             log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
-            return
-        self.waiting[cell.key] = cell
 
     def again(self) -> None:
         """Log what waits, if the server has answered the last time it was asked."""
@@ -204,22 +188,18 @@ class Sync:
             return
         self._refusals.clear()
         for cell in list(self.waiting.values()):
-            self._log(cell, 60)
+            self._log(cell)
         for key, (error, text) in self._refusals.items():
             cell = self.waiting.pop(key)
             self.failed.append((cell, f"computed, but cannot be logged: {error}"))
             log.error("failed: %s: %s", cell, self.failed[-1][1])
-            failure = Failure(self.record(cell).tags | host_tags("cpu"), self.failed[-1][1], text)
-            try:
-                self._connection.ask(partial(self._send_failure, failure), False)
-            except Exception as refusal:
-                log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
+            self._log_failure(cell, Failure(self.record(cell).tags | host_tags("cpu"), self.failed[-1][1], text))
 
-    def _log(self, cell: Cell, timeout: float = 60) -> None:
+    def _log(self, cell: Cell) -> None:
         """Log a result or failure; it waits on disk if the server is away or refuses it, or another process has it."""
         self.waiting[cell.key] = cell
         try:
-            with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=timeout):
+            with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=60):
                 if not self._connection.ask(lambda tracker: self._send(cell, tracker), False):
                     return
         except filelock.Timeout:
@@ -235,13 +215,13 @@ class Sync:
 
     def _send(self, cell: Cell, tracker: Tracker) -> bool:
         """Log a result with the tags and settings of this plan, whichever computed it; without one, its failure."""
-        folder, failure = self._results / cell.key, failure_path(self._results, cell.key)
+        folder, failure = self._results / cell.key, disk.failure_path(self._results, cell.key)
         if folder.is_dir():
             is_new = cell.key in self._new  # then its record is this plan's
-            result = read_result(folder)[0] if is_new else relabel(folder, self.record(cell))
+            result = read_result(folder)[0] if is_new else disk.relabel(folder, self.record(cell))
             pictures = self._pictures(cell, folder, result)
             tracker.log_cell(self.parent_in(tracker), result, folder, pictures, self._models(cell, folder, result))
-        elif kept := read_failure(failure):
+        elif kept := disk.read_failure(failure):
             self._send_failure(kept, tracker)
         failure.unlink(missing_ok=True)
         return True
@@ -300,12 +280,9 @@ def sync_home(home: Path, command: str) -> tuple[list[str], dict[str, str]]:
             continue
         folders = {key: home / "results" / key for key in missing}
         text = (folders[next(iter(missing))] / "profile.toml").read_text("utf-8")
-        names = (*COORDINATES, "cell_key", *PROTOCOL_FIELDS)
-        plan = [{name: result.tags[name] for name in names if name in result.tags} for result in missing.values()]
-        parent = tracker.start_benchmark([cell | {"seed": int(cell["seed"])} for cell in plan], text, command)
-        for key, result in missing.items():
-            with filelock.FileLock(home / "results" / f"{key}.lock"):
-                tracker.log_cell(parent, result, folders[key], {HISTOGRAM: Image.open(folders[key] / HISTOGRAM)})
-            done.append(result.title())
-        tracker.end(parent, "FINISHED")
+        with tracker.benchmark([plan_entry(result.tags) for result in missing.values()], text, command) as parent:
+            for key, result in missing.items():
+                with filelock.FileLock(home / "results" / f"{key}.lock"):
+                    tracker.log_cell(parent, result, folders[key], {HISTOGRAM: Image.open(folders[key] / HISTOGRAM)})
+                done.append(result.title())
     return done, refused

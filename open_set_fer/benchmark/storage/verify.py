@@ -52,24 +52,19 @@ def _key_faults(result: CellResult, content: dict[str, Any]) -> list[str]:
     }
     settings = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     logged = {name: text for name, text in result.params.items() if not name.startswith(("dataset.", "cell."))}
-    faults = [
-        f"its tag {name} is {result.tags.get(name)!r}, its key says {text!r}"
-        for name, text in tags.items()
-        if result.tags.get(name, "") != text
-    ]
+    other = {name: (result.tags.get(name), text) for name, text in tags.items() if result.tags.get(name, "") != text}
+    faults = [f"its tag {name} is {own!r}, its key says {text!r}" for name, (own, text) in other.items()]
     faults += [
         f"its setting {name} is {logged.get(name)!r}, its key says {settings.get(name)!r}"
         for name in sorted(logged.keys() | settings.keys())
-        if name not in logged or name not in settings or str(logged[name])[:6000] not in _as_logged(settings[name])
+        # Params are cut, and their tuples have become lists in JSON.
+        if name not in logged
+        or name not in settings
+        or str(logged[name])[:6000] not in [str(form)[:6000] for form in (settings[name], _with_tuples(settings[name]))]
     ]
     if result.data and result.data.fingerprint[:DIGEST_LENGTH] != model["fingerprint"][:DIGEST_LENGTH]:
         faults.append("its data set's fingerprint is not the one of its key")
     return faults
-
-
-def _as_logged(value: Any) -> set[str]:
-    """The forms that a setting may have in MLflow: tuples have become lists in JSON, and params are cut."""
-    return {str(value)[:6000], str(_with_tuples(value))[:6000]}
 
 
 def _with_tuples(value: Any) -> Any:
@@ -100,10 +95,8 @@ def _score_faults(scores: pd.DataFrame, content: dict[str, Any]) -> list[str]:
 
 def _metric_faults(result: CellResult, scores: pd.DataFrame) -> list[str]:
     """Metrics that differ from those of the scores; those of another evaluation cannot be compared."""
-    if result.evaluation > cell_result.EVALUATION:
-        return [
-            f"evaluation {result.evaluation} measured it, this suite has {cell_result.EVALUATION}: update the suite"
-        ]
+    if result.evaluation > (own := cell_result.EVALUATION):
+        return [f"evaluation {result.evaluation} measured it, this suite has {own}: update the suite"]
     again = measured(result, scores).metrics
     if not result.is_current:
         return []

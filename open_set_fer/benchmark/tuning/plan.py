@@ -14,13 +14,8 @@ from open_set_fer.benchmark.planning.cells import Cell, Selection, listed, make_
 from open_set_fer.benchmark.planning.keys import digest
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.profile_tables import Range
-from open_set_fer.benchmark.protocols.protocol import (
-    FAMILIES,
-    Protocol,
-    enumerate_protocols,
-    opening,
-    without_open_class,
-)
+from open_set_fer.benchmark.protocols import protocol as rules
+from open_set_fer.benchmark.protocols.protocol import Protocol, opening
 from open_set_fer.benchmark.protocols.pseudo_labels import SHARES, Regime
 from open_set_fer.benchmark.tuning.study import STAMP, Objective
 from open_set_fer.datasets.faceset import FaceSet
@@ -63,10 +58,8 @@ class StudyPlan:
         if objective == "control":
             profile, protocols, chosen = control_study(faces, profile, open_classes)
         elif profile.protocols.regime.is_control:
-            raise SuiteError(
-                f"the profile's labels are '{profile.protocols.labels}': there is no open face to find",
-                "tune with --objective control",
-            )
+            fault = f"the profile's labels are '{profile.protocols.labels}': there is no open face to find"
+            raise SuiteError(fault, "tune with --objective control")
         else:
             choose = reported_study if objective == "test" else study_protocols
             protocols, chosen = choose(faces, profile, open_classes)
@@ -116,7 +109,7 @@ def validation_faces(faces: FaceSet) -> FaceSet:
 
 def study_protocols(faces: FaceSet, profile: Profile, open_classes: tuple[str, ...]) -> tuple[list[Protocol], str]:
     """Protocols to study on and their description; by default those that the profile does not report."""
-    every = enumerate_protocols(faces.classes, FAMILIES, True, True)
+    every = rules.enumerate_protocols(faces.classes, rules.FAMILIES, True, True)
     open_in_tables = {name for protocol in _reported(faces, profile) for name in protocol.open}
     if open_classes:
         protocols = [protocol for text in open_classes for protocol in opening(every, text)]
@@ -124,10 +117,8 @@ def study_protocols(faces: FaceSet, profile: Profile, open_classes: tuple[str, .
         unreported = [protocol for protocol in every if not open_in_tables & set(protocol.open)]
         protocols = [protocol for protocol in unreported if protocol.family in ("compound", "contempt")]
     if not protocols:
-        raise SuiteError(
-            f"every class of {faces.name} that could be open is in the profile's tables",
-            "name one with --open; the suggested `selection` will say that it is a reported one",
-        )
+        fix = "name one with --open; the suggested `selection` will say that it is a reported one"
+        raise SuiteError(f"every class of {faces.name} that could be open is in the profile's tables", fix)
     words = f"chosen with {_labels(protocols)} open, on faces outside the test split"
     reported = sorted({name for protocol in protocols for name in protocol.open} & open_in_tables)
     if reported:
@@ -151,7 +142,7 @@ def control_study(
         f"chosen by the positive control ({100 * regime.share:g}% of the {flipped} flipped at random, the AUROC of "
         "finding them) without any open face, on faces outside the test split"
     )
-    return controlled, [without_open_class(faces.classes)], words
+    return controlled, [rules.without_open_class(faces.classes)], words
 
 
 def reported_study(faces: FaceSet, profile: Profile, open_classes: tuple[str, ...]) -> tuple[list[Protocol], str]:
@@ -165,8 +156,8 @@ def reported_study(faces: FaceSet, profile: Profile, open_classes: tuple[str, ..
 
 
 def _reported(faces: FaceSet, profile: Profile) -> list[Protocol]:
-    rules = profile.protocols
-    return enumerate_protocols(faces.classes, tuple(rules.families), rules.all_pairs, rules.all_triples)
+    table = profile.protocols
+    return rules.enumerate_protocols(faces.classes, tuple(table.families), table.all_pairs, table.all_triples)
 
 
 def _labels(protocols: list[Protocol]) -> str:

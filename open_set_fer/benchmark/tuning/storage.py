@@ -53,10 +53,8 @@ class Storage:
             return cls(text)
         if text.endswith(FILES):
             return cls(f"sqlite:///{text}")
-        raise SuiteError(
-            f"--storage {text!r} is no place for studies",
-            "a database URL as postgresql://host/studies, a file ending in .db, or journal:PATH for a journal file",
-        )
+        fix = "a database URL as postgresql://host/studies, a file ending in .db, or journal:PATH for a journal file"
+        raise SuiteError(f"--storage {text!r} is no place for studies", fix)
 
     @property
     def is_journal(self) -> bool:
@@ -105,14 +103,10 @@ class Storage:
     def _database(self, engine_kwargs: dict[str, Any] | None = None) -> optuna.storages.RDBStorage:
         import optuna
 
+        options: dict[str, Any] = {"heartbeat_interval": HEARTBEAT, "grace_period": GRACE}
+        options["heartbeat_stale_trial_callback"] = partial(try_again, max_retry=MAX_RETRY)
         with unwarned():
-            return optuna.storages.RDBStorage(
-                self.address,
-                engine_kwargs=engine_kwargs,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=partial(try_again, max_retry=MAX_RETRY),
-            )
+            return optuna.storages.RDBStorage(self.address, engine_kwargs, **options)
 
     def _server(self) -> optuna.storages.RDBStorage:
         """Try again if another worker makes the tables of a new database at the same time."""

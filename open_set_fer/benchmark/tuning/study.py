@@ -63,17 +63,9 @@ class Study:
     def of(cls, study: optuna.Study) -> Study:
         """Read Optuna's study."""
         attrs = study.user_attrs
-        trials = without_retried(study.get_trials(deepcopy=False))
-        return cls(
-            study.study_name,
-            attrs["profile"],
-            attrs["label"],
-            attrs["objective"],
-            attrs["own"],
-            attrs["chosen"],
-            attrs.get("run_id", ""),
-            [_read(trial, attrs.get("choices", {})) for trial in trials],
-        )
+        trials = [_read(trial, attrs.get("choices", {})) for trial in without_retried(study.get_trials(deepcopy=False))]
+        facts = {name: attrs[name] for name in ("profile", "label", "objective", "own", "chosen")}
+        return cls(study.study_name, **facts, parent=attrs.get("run_id", ""), trials=trials)
 
     @property
     def finished(self) -> list[Trial]:
@@ -135,12 +127,11 @@ class Verdict:
             spread = float(gains.std(ddof=1))
             basis = f"its standard deviation over {len(gains)} cells (seeds and protocols)"
         else:
-            low, high = (pairs[0][0].get(f"auroc_{end}") for end in ("low", "high"))
+            low, high = pairs[0][0]["auroc_low"], pairs[0][0]["auroc_high"]
             spread = float("nan") if low is None or high is None else (high - low) / 2
             basis = "half the bootstrap interval over faces of its one cell; more seeds tell more: --seed"
         if not gain > spread:
-            words = f"keep yours: the best is {gain:+.3f} from it, within {spread:.3f}, {basis}"
-            return cls(True, gain, spread, words)
+            return cls(True, gain, spread, f"keep yours: the best is {gain:+.3f} from it, within {spread:.3f}, {basis}")
         return cls(False, gain, spread, f"better than yours by {gain:.3f}, beyond {spread:.3f}, {basis}")
 
 
@@ -159,17 +150,12 @@ def stored_studies(storage: Storage, profile: str, labels: tuple[str, ...] = ())
     import optuna
 
     backend = storage.open(create=False)
-    matches = [
-        item
-        for item in optuna.get_all_study_summaries(backend)
-        if item.user_attrs.get("profile") == profile and (not labels or item.user_attrs.get("label") in labels)
-    ]
+    items = [item for item in optuna.get_all_study_summaries(backend) if item.user_attrs.get("profile") == profile]
+    matches = [item for item in items if not labels or item.user_attrs.get("label") in labels]
     if not matches:
-        scope = f" of {', '.join(labels)}" if labels else ""
-        raise SuiteError(
-            f"no study of profile {profile}{scope} in {masked(storage.address)}",
-            "run `osfer tune` first, or name --storage",
-        )
+        scope = f"{profile} of {', '.join(labels)}" if labels else profile
+        fault = f"no study of profile {scope} in {masked(storage.address)}"
+        raise SuiteError(fault, "run `osfer tune` first, or name --storage")
     matches.sort(key=lambda item: item.user_attrs.get("started", 0.0), reverse=True)
     return [optuna.load_study(study_name=item.study_name, storage=backend) for item in matches]
 
@@ -186,8 +172,7 @@ def choice(value: Any) -> Any:
 
 
 def _read(trial: FrozenTrial, choices: dict[str, list[Any]]) -> Trial:
-    states = {"COMPLETE": "finished", "FAIL": "failed", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting"}
-    state = states[trial.state.name]
+    state = {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
     values = {
         name: next((option for option in choices.get(name, ()) if choice(option) == value), value)
         for name, value in (trial.params or trial.system_attrs.get("fixed_params", {})).items()

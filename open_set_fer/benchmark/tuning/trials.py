@@ -18,8 +18,6 @@ from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
-
     from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.execution.runner import Outcome
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
@@ -70,7 +68,14 @@ class Trials:
             self.home,
             tried.named(f"{tried.name}-tuning", tried.text),
             self.options,
-            parent_tags=self._run_tags(trial),
+            parent_tags={
+                "study": self.study.study_name,
+                "trial": str(trial.number),
+                "objective": self.plan.objective,
+                "mlflow.parentRunId": self.parent,
+                "mlflow.runName": f"trial {trial.number} · {self.plan.label}",
+                **self.plan.stamp,
+            },
             listener=lambda cell: self._listener(trial, values) if cell.key == cells[0].key else None,
         )
         outcome = runner.run(cells, face_sets, self.command)
@@ -79,26 +84,30 @@ class Trials:
         if outcome.waiting:
             runner.tracker.ping()  # raises TrackingAway: the trial is tried again when the server is back
         runs = {cell.key: runs[cell.key] for cell in cells if cell.key in runs}
-        if self.plan.objective == "control":
-            self._check_reads_labels(trial, list(runs.values()))
-        measured = [_place(cell) | _result(runs[cell.key]) for cell in cells if cell.key in runs]
+        if self.plan.objective == "control" and any(run.data.tags["reads_labels"] == "false" for run in runs.values()):
+            error = ReadsNoLabel(
+                f"{self.plan.label} reads no label of the closed-set model, so the control has nothing to say of it",
+                "tune it with --objective auroc",
+            )
+            trial.set_user_attr("error", summary(error))
+            raise error
+        names = ("auroc", "auroc_low", "auroc_high")
+        measured = [
+            _place(cell) | {"run_id": run.info.run_id} | {name: run.data.metrics.get(name) for name in names}
+            for cell in cells
+            if (run := runs.get(cell.key))
+        ]
         return self._value(trial, values, outcome, measured, len(cells))
 
     def _value(
-        self,
-        trial: optuna.Trial,
-        values: dict[str, Any],
-        outcome: Outcome,
-        measured: list[dict[str, Any]],
-        planned: int,
+        self, trial: optuna.Trial, values: dict[str, Any], outcome: Outcome, cells: list[dict[str, Any]], planned: int
     ) -> float:
         """Log a trial; raises TrialPruned or TrialFailed if it has no value."""
-        label, value = self.plan.label, None
+        label, value, cells = self.plan.label, None, [] if outcome.pruned else cells
         if not outcome.pruned:
-            trial.set_user_attr("cells", measured)
-            if len(measured) == planned:
-                value = float(np.mean([cell["auroc"] for cell in measured]))
-        cells = [] if outcome.pruned else measured
+            trial.set_user_attr("cells", cells)
+        if len(cells) == planned:
+            value = float(np.mean([cell["auroc"] for cell in cells]))
         self.tracker.log_trial(self.parent, outcome.run_id, self.study.study_name, trial.number, value, cells)
         if outcome.pruned:
             epoch = outcome.pruned[0][1]
@@ -117,16 +126,6 @@ class Trials:
         log.info("%s trial %d: AUROC %.3f, %s", label, trial.number, value, values)
         return value
 
-    def _run_tags(self, trial: optuna.Trial) -> dict[str, str]:
-        return {
-            "study": self.study.study_name,
-            "trial": str(trial.number),
-            "objective": self.plan.objective,
-            "mlflow.parentRunId": self.parent,
-            "mlflow.runName": f"trial {trial.number} · {self.plan.label}",
-            **self.plan.stamp,
-        }
-
     def _listener(self, trial: optuna.Trial, values: dict[str, Any]) -> Listener | None:
         """Report a trial's first cell to Optuna by epoch; the profile's own values are never stopped."""
         if self.pruner == "none":
@@ -140,20 +139,6 @@ class Trials:
 
         return listen
 
-    def _check_reads_labels(self, trial: optuna.Trial, runs: list[Run]) -> None:
-        if any(run.data.tags.get("reads_labels") == "false" for run in runs):
-            error = ReadsNoLabel(
-                f"{self.plan.label} reads no label of the closed-set model, so the control has nothing to say of it",
-                "tune it with --objective auroc",
-            )
-            trial.set_user_attr("error", summary(error))
-            raise error
-
 
 def _place(cell: Cell) -> dict[str, Any]:
     return {"cell_key": cell.key, "protocol": cell.protocol.label, "seed": cell.seed}
-
-
-def _result(run: Run) -> dict[str, Any]:
-    metrics = {name: run.data.metrics.get(name) for name in ("auroc", "auroc_low", "auroc_high")}
-    return {"run_id": run.info.run_id} | metrics

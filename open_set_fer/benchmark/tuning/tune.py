@@ -88,7 +88,11 @@ def tune(
 def open_study(plan: StudyPlan, search: Search, backend: optuna.storages.BaseStorage) -> optuna.Study:
     """Create or load the study, write down what it is, and queue the profile's own values if they are new."""
     sampler, pruner, name = sampler_of(search.sampler, plan.space), pruner_of(search.pruner, plan), plan.name()
-    _log_other_studies(plan, name, optuna.get_all_study_names(backend))
+    start = name.rpartition(".")[0] + "."
+    earlier = [other for other in optuna.get_all_study_names(backend) if other.startswith(start)]
+    if earlier and name not in earlier:
+        text = "%s: the profile, its [search] table, the data or the cells changed since %s: this is a new study, %s"
+        log.warning(text, plan.label, earlier[-1], name)
     study = optuna.create_study(
         storage=backend, study_name=name, sampler=sampler, pruner=pruner, direction="maximize", load_if_exists=True
     )
@@ -128,17 +132,6 @@ def _tags(plan: StudyPlan, name: str, command: str) -> dict[str, str]:
         "its child runs are the cells of which `objective` is the mean AUROC; here the step of `objective` is the "
         f"trial's number. Optuna calls the study `{name}`.\n\nStarted with `{masked(command)}`.",
     }
-
-
-def _log_other_studies(plan: StudyPlan, name: str, names: list[str]) -> None:
-    earlier = [other for other in names if other.startswith(name.rpartition(".")[0] + ".")]
-    if earlier and name not in earlier:
-        log.warning(
-            "%s: the profile, its [search] table, the data or the cells changed since %s: this is a new study, %s",
-            plan.label,
-            earlier[-1],
-            name,
-        )
 
 
 def work(study: optuna.Study, search: Search, measure: Callable[[optuna.Trial], float], stop: Stop) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from open_set_fer.datasets.cache import PreparedDataSet
-from open_set_fer.datasets.listing import CHUNK, Listing, Rows
+from open_set_fer.datasets.listing import Listing, Parts, Rows
 from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
 from open_set_fer.datasets.synthetic.renderer import VERSION, render_faces
 from open_set_fer.ranges import CountOrZero
@@ -48,27 +47,13 @@ needs no files. For demonstrations and tests; results on them say nothing about 
         labels = np.repeat(np.arange(len(EXPRESSIONS)), [train + test for train, test in counts])
         split = np.repeat(["train", "test"] * len(EXPRESSIONS), [count for pair in counts for count in pair])
         rows = Rows.of(labels, split, [f"synthetic-{i:06d}" for i in range(len(labels))])
-        pixels = Rendered(rows.labels, self.seed, self.image_size)
+
+        def rendered(part: slice) -> NDArray[np.uint8]:
+            return render_faces(rows.labels[part], self.seed, self.image_size, start=part.start)
+
+        pixels = Parts((1, self.image_size, self.image_size), len(labels), rendered)
         return Listing(self.name, EXPRESSIONS, rows, pixels, f"{VERSION}/{self!r}", demonstration=True)
 
 
 def _halves(count: int) -> tuple[int, int]:
     return count // 2, count - count // 2
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """Faces showing expressions (N,), indices into EXPRESSIONS."""
-
-    expressions: NDArray[np.int64]
-    seed: int
-    size: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return 1, self.size, self.size
-
-    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 (n, 1, H, W) from face `start` on."""
-        for at in range(start, len(self.expressions), CHUNK):
-            yield render_faces(self.expressions[at : at + CHUNK], self.seed, self.size, start=at)

@@ -48,10 +48,7 @@ def uniforms(keys: Keys, first: int, count: int) -> Float:
 
 
 def bells(keys: Keys, first: int, count: int) -> Float:
-    """Bell-shaped numbers in [-1, 1], shape (N, count).
-
-    Sums of three uniforms, standard deviation 1/3.
-    """
+    """Bell-shaped numbers in [-1, 1], shape (N, count). Sums of three uniforms, standard deviation 1/3."""
     bits = _hashes(keys, first, count)
     low = np.uint64(0x1FFFFF)
     total = (bits & low) + ((bits >> np.uint64(21)) & low) + ((bits >> np.uint64(42)) & low)
@@ -60,10 +57,7 @@ def bells(keys: Keys, first: int, count: int) -> Float:
 
 
 def noise(keys: Keys, size: int) -> Float:
-    """Bell-shaped noise in [-1, 1], shape (N, size, size).
-
-    Each value sums four bytes; one hash gives two values.
-    """
+    """Bell-shaped noise in [-1, 1], shape (N, size, size). Each value sums four bytes; one hash gives two values."""
     pairs = (size * size + 1) // 2
     bits = _hashes(keys, _NOISE_STREAM, pairs)
     low = np.uint64(0x00FF00FF00FF00FF)

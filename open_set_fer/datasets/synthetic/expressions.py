@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.datasets.synthetic.drawing import AU_STREAM, Float, bells, image_keys, uniforms
@@ -88,7 +88,12 @@ def sample_action_units(
     Each image, from number ``start`` on, gets an overall intensity; its expression's AUs (drawn by their fractions in
     ACTION_UNITS) spread about it, and any other AU may stray a little.
     """
-    labels = _checked(expressions)
+    labels = np.asarray(expressions)
+    if labels.ndim != 1 or (labels.size and not np.issubdtype(labels.dtype, np.integer)):
+        raise ValueError(f"expressions must be a list of integers, not {labels.dtype} of shape {labels.shape}")
+    for label in labels[(labels < 0) | (labels >= len(EXPRESSIONS))][:1]:
+        raise ValueError(f"unknown expression index {label}: EXPRESSIONS has {len(EXPRESSIONS)} entries")
+    labels = labels.astype(np.int64)
     keys = image_keys(seed, start, len(labels))
     count = len(AU_NAMES)
     table = np.array([[ACTION_UNITS[name].get(au, 0.0) for au in AU_NAMES] for name in EXPRESSIONS], dtype=np.float32)
@@ -99,14 +104,3 @@ def sample_action_units(
     stray = settings.stray_au * np.maximum(2 * draws[:, count + 1 :] - 1, 0)
     activations: Float = np.where(draws[:, 1 : count + 1] < table[labels], np.maximum(shown, stray), stray)
     return activations
-
-
-def _checked(expressions: ArrayLike) -> NDArray[np.int64]:
-    labels = np.asarray(expressions)
-    if labels.size == 0:
-        labels = labels.astype(np.int64)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"expressions must be a list of integers, not {labels.dtype} of shape {labels.shape}")
-    for label in labels[(labels < 0) | (labels >= len(EXPRESSIONS))][:1]:
-        raise ValueError(f"unknown expression index {label}: EXPRESSIONS has {len(EXPRESSIONS)} entries")
-    return labels.astype(np.int64)

@@ -91,10 +91,7 @@ class UpperFace:
         paint(image, 0.40 * face.line(face.v - bottom - 0.004, 0.018) * self.ends, 0.12)
 
     def _paint_brows(self, image: Float, level: Float) -> None:
-        """Brows: AU1 lifts the inner end, AU2 the outer; AU4 lowers and draws together.
-
-        AU1 holds AU4's inner end up.
-        """
+        """Brows: AU1 lifts the inner end, also against AU4, AU2 the outer; AU4 lowers and draws together."""
         face, au = self.face, self.au
         along = (face.across - self.brow_u + 0.05 * au["AU4"]) / self.brow_width
         inner = unit(0.5 - 0.5 * along)
@@ -147,10 +144,7 @@ class LowerFace:
         self._place_lips()
 
     def _place_corners(self, half: Float) -> None:
-        """Corners of the mouth: AU12 moves them up and out, AU15 down, AU20 outwards.
-
-        AU24, AU26 and AU27 narrow the mouth.
-        """
+        """Corners of the mouth: up and out by AU12, down by AU15, out by AU20, in by AU24, AU26 and AU27."""
         au, pull = self.au, self.pull
         half = half + 0.075 * pull + 0.080 * au["AU20"] + 0.02 * self.dimple - 0.030 * au["AU24"]
         self.half = half - (0.055 * au["AU26"] + 0.070 * au["AU27"]) * (1 - au["AU20"])

@@ -1,7 +1,4 @@
-"""Procedurally rendered grey faces that show FACS action units.
-
-The images are drawings for demonstrations and tests. They show no person, and accuracy on them says nothing about
-accuracy on real faces.
+"""Procedurally rendered grey faces that show FACS action units: drawings, which show no person.
 
 Every face is a function of an identity (head, skin, hair, brows, eyes, nose, mouth, glasses, beard), of the capture
 (pose, light, blur, noise, occluder) and of the activations of the action units of its expression. The same arguments
@@ -59,13 +56,10 @@ class _Block:
         return grey
 
     def _pose(self) -> None:
-        """Place the head (p, q) and, slid over its curve by yaw and pitch, the features (u, v).
-
-        The rotation is by its half-angle's tangent t, so that no sine is needed.
-        """
+        """Place the head (p, q) and, slid over its curve by yaw and pitch, the features (u, v)."""
         draws, capture = self.draws, self.capture
         axis = ((2 * np.arange(self.size, dtype=np.float32) + 1) / self.size - 1).astype(np.float32)
-        t = draws.bell(0, 0.13 * capture)
+        t = draws.bell(0, 0.13 * capture)  # the tangent of half the rotation, so that no sine is needed
         inverse = 1 / ((1 + t * t) * draws.bell(1.0, 0.12 * capture))
         cosine, sine = (1 - t * t) * inverse, 2 * t * inverse
         x = axis[None, None, :] - draws.bell(0, 0.12 * capture)
@@ -115,11 +109,7 @@ class _Block:
         paint(self.image, self.head, skin)
 
     def _paint_features(self) -> None:
-        """Beard, eyes, glasses, nose and mouth.
-
-        Features are painted in windows that hold them whatever the parameters are, so that the block size changes
-        nothing.
-        """
+        """Beard, eyes, glasses, nose and mouth, in windows that hold them: the block size changes nothing."""
         draws, person, capture, u, v = self.draws, self.person, self.capture, self.u, self.v
         self.light_u, self.light_v = draws.bell(0, 0.9 * capture), draws.bell(-0.25 * capture, 0.5 * capture)
         beard = draws.chance(0.22 * person) * draws.uniform(0.15, 0.75)
@@ -221,10 +211,6 @@ def render_faces(
     start: int = 0,
     block: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Render faces showing ``expressions`` (N,) as grey uint8 (N, 1, size, size).
-
-    Image i depends only on (seed, start + i, expressions[i], size, settings). Seeds are taken modulo 2^64. An index
-    outside EXPRESSIONS raises ValueError.
-    """
+    """`render_action_units` of faces showing ``expressions`` (N,); seeds modulo 2^64, ValueError for a wrong index."""
     activations = sample_action_units(expressions, seed, settings=settings, start=start)
     return render_action_units(activations, seed, size, settings=settings, start=start, block=block)

@@ -26,11 +26,8 @@ class Network(nn.Module):
         self, stem: nn.Sequential, stages: nn.ModuleList, widths: list[int], classes: int, channels: int
     ) -> None:
         super().__init__()
-        self.stem = stem
-        self.stages = stages
-        self.widths = widths
+        self.stem, self.stages, self.widths, self.channels = stem, stages, widths, channels
         self.fc = nn.Linear(widths[-1], classes)
-        self.channels = channels
         self.settings: BackboneSettings | None = None  # set by `build_network`
         # ImageNet statistics for colour (the authors' code); a plain centre and scale for grey faces.
         mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.5], [0.25])
@@ -47,10 +44,8 @@ class Network(nn.Module):
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] != self.channels:
-            raise SuiteError(
-                f"images have {x.shape[1]} channels, the network takes {self.channels}",
-                "set the data set's `channels` to 1 or 3, as the network takes them",
-            )
+            fix = "set the data set's `channels` to 1 or 3, as the network takes them"
+            raise SuiteError(f"images have {x.shape[1]} channels, the network takes {self.channels}", fix)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def to_stage(self, x: Tensor, stage: int) -> Tensor:
@@ -79,8 +74,7 @@ class Network(nn.Module):
 
     def classify(self, feature_map: Tensor) -> Tensor:
         """Logits (N, K) of a last feature map."""
-        logits: Tensor = self.fc(feature_map.mean(dim=(2, 3)))
-        return logits
+        return torch.as_tensor(self.fc(feature_map.mean(dim=(2, 3))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K)."""
@@ -109,12 +103,10 @@ class _Residual(nn.Module):
             nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        same = stride == 1 and inputs == outputs
-        self.skip = (
-            nn.Identity()
-            if same
-            else nn.Sequential(StridedPointwise(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        )
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            pointwise = StridedPointwise(inputs, outputs, 1, stride, bias=False)
+            self.skip = nn.Sequential(pointwise, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.body(x) + self.skip(x))
@@ -139,35 +131,24 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     classes: outputs of the linear layer. channels: of the images (1 or 3).
     """
     with seeded(seed):
-        make = {"small": _small, "shallow": _shallow}.get(settings.name, _resnet)
-        network = make(settings, classes, channels)
+        network = (_resnet if settings.name.startswith("resnet") else _small)(settings, classes, channels)
     network.settings = settings
     if settings.weights:
         load_weights(network, settings.weights)
     return network.to(memory_format=torch.channels_last)
 
 
-def _stem(channels: int, width: int) -> nn.Sequential:
-    # Stride 2 at once: three quarters of the cost at full resolution buys little on 48 px faces.
-    return nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-
-
 def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
+    """'shallow' lacks the first stage of 'small': no residual block works at half the image's resolution."""
     width = settings.width
-    stem = _stem(channels, width)
-    widths = [width, 2 * width, 4 * width]
-    stages = nn.ModuleList(
-        [_Residual(width, widths[0], 1), _Residual(widths[0], widths[1], 2), _Residual(widths[1], widths[2], 2)]
-    )
-    return Network(stem, stages, widths, classes, channels)
-
-
-def _shallow(settings: BackboneSettings, classes: int, channels: int) -> Network:
-    """`_small` without its first stage: no residual block works at half the image's resolution."""
-    width = settings.width
-    stem = _stem(channels, width)
-    widths = [3 * width // 2, 3 * width]
-    stages = nn.ModuleList([_Residual(width, widths[0], 2), _Residual(widths[0], widths[1], 2)])
+    # Stride 2 at once: three quarters of the cost at full resolution buys little on 48 px faces.
+    convolution = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+    stem = nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    shallow = settings.name == "shallow"
+    widths = [3 * width // 2, 3 * width] if shallow else [width, 2 * width, 4 * width]
+    strides = [2, 2] if shallow else [1, 2, 2]
+    sizes = zip([width, *widths], widths, strides, strict=False)
+    stages = nn.ModuleList([_Residual(inputs, outputs, stride) for inputs, outputs, stride in sizes])
     return Network(stem, stages, widths, classes, channels)
 
 

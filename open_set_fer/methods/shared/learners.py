@@ -13,17 +13,9 @@ from torch import Tensor
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Context
+from open_set_fer.methods.shared import training
 from open_set_fer.methods.shared.augmentation import add_noise, random_erase
 from open_set_fer.methods.shared.backbones import Network, build_network, draw_seed
-from open_set_fer.methods.shared.training import (
-    as_tensor,
-    batches,
-    evaluate,
-    evaluate_with_batch_statistics,
-    sample_losses,
-    set_learning_rate,
-    step,
-)
 
 
 @dataclass(frozen=True)
@@ -60,10 +52,8 @@ class Learner:
         self.network: Network = build_network(context.backbone, classes, channels, seed).to(context.device)
         if pretrained is not None and pretrained_stages:
             if pretrained.widths != self.network.widths:
-                raise SuiteError(
-                    "pretrained_stages: the closed-set model is of another kind than the method's own networks",
-                    "leave out the label's `backbone` or its `pretrained_stages`",
-                )
+                fault = "pretrained_stages: the closed-set model is of another kind than the method's own networks"
+                raise SuiteError(fault, "leave out the label's `backbone` or its `pretrained_stages`")
             self.network.stem.load_state_dict(pretrained.stem.state_dict())
             for stage, start in zip(self.network.stages[:pretrained_stages], pretrained.stages, strict=False):
                 stage.load_state_dict(start.state_dict())
@@ -82,13 +72,13 @@ class Learner:
         Loss: cross-entropy of the erased image + λ x attention-map consistency.
         """
         network = self.network
-        set_learning_rate(self.optimizer, learning_rate)
+        training.set_learning_rate(self.optimizer, learning_rate)
         network.train()
-        data, targets = as_tensor(images), as_tensor(labels)
+        data, targets = training.as_tensor(images), training.as_tensor(labels)
         device = next(network.parameters()).device
         weights = None if recipe.class_weights is None else torch.from_numpy(recipe.class_weights).float().to(device)
         total, seen = 0.0, 0
-        for batch in batches(torch.from_numpy(np.flatnonzero(selected)), self.batch_size, self.generator):
+        for batch in training.batches(torch.from_numpy(np.flatnonzero(selected)), self.batch_size, self.generator):
             # Erase first, then flip: the pair must differ by the flip alone.
             x = self.augmented(network.prepare(data[batch]), recipe.noise_probability, recipe.erase_probability)
             feature_map = network.feature_map(x)
@@ -97,7 +87,7 @@ class Learner:
                 maps = attention_maps(feature_map, network.fc.weight)
                 flipped = attention_maps(network.feature_map(x.flip(-1)), network.fc.weight)
                 loss = loss + recipe.consistency_weight * consistency_loss(maps, flipped)
-            step(self.optimizer, loss)
+            training.step(self.optimizer, loss)
             total += loss.item() * len(batch)
             seen += len(batch)
         return total / seen
@@ -121,8 +111,8 @@ class Learner:
         probabilities of noise and of erasing; None: the images as they are.
         """
         compute = None if augmentation is None else lambda x: self.network(self.augmented(x, *augmentation))
-        logits = (evaluate_with_batch_statistics if batch_statistics else evaluate)(self.network, images, compute)
-        return sample_losses(logits, labels)
+        logits = training.evaluate(self.network, images, compute, batch_statistics=batch_statistics)
+        return training.sample_losses(logits, labels)
 
 
 def attention_maps(feature_map: Tensor, fc_weight: Tensor) -> Tensor:
@@ -157,8 +147,7 @@ def clean_probability(losses: NDArray[np.float64], seed: int = 0) -> NDArray[np.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a capped EM is the published recipe
         mixture.fit(scaled)
-    posterior: NDArray[np.float64] = mixture.predict_proba(scaled)[:, mixture.means_.ravel().argmin()]
-    return posterior
+    return np.asarray(mixture.predict_proba(scaled)[:, mixture.means_.ravel().argmin()])
 
 
 def select_clean(

@@ -32,10 +32,8 @@ class BackboneSettings:
     def __post_init__(self) -> None:
         """Raise SuiteError for weights the network cannot have, before a cell is computed."""
         if self.weights and self.name in ("small", "shallow"):
-            raise SuiteError(
-                f"backbone {self.name!r} has no pretrained weights",
-                "remove `weights` or use backbone resnet18 or resnet50",
-            )
+            fix = "remove `weights` or use backbone resnet18 or resnet50"
+            raise SuiteError(f"backbone {self.name!r} has no pretrained weights", fix)
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,8 @@ def rebuild(
         # A path to weights would be read from this machine's disk.
         network = backbones.build_network(replace(plan.backbone, weights=""), plan.outputs, plan.channels, 0)
         # A copy: loaded arrays may be read-only.
-        state = {
-            key.removeprefix(prefix): torch.from_numpy(np.array(array))
-            for key, array in numbers.items()
-            if key.startswith(prefix)
-        }
+        own = {key.removeprefix(prefix): array for key, array in numbers.items() if key.startswith(prefix)}
+        state = {key: torch.from_numpy(np.array(array)) for key, array in own.items()}
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
@@ -118,10 +115,8 @@ def standardise(values: NDArray[np.float64], groups: NDArray[Any] | None = None)
 
 def scale_of(values: NDArray[np.float64]) -> dict[str, float]:
     """Mean and standard deviation of values (N,), for `on_scale`; zeros for no values."""
-    return {
-        "mean": float(values.mean()) if len(values) else 0.0,
-        "deviation": float(values.std()) if len(values) else 0.0,
-    }
+    mean, deviation = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
+    return {"mean": float(mean), "deviation": float(deviation)}
 
 
 def on_scale(values: NDArray[np.float64], scale: Mapping[str, float]) -> NDArray[np.float64]:

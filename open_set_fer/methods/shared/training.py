@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -67,34 +67,16 @@ def evaluate(
     images: NDArray[np.uint8],
     compute: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 512,
+    batch_statistics: bool = False,
 ) -> NDArray[np.float32]:
-    """Compute logits, or `compute(prepared batch)`, on uint8 (N, C, H, W) in evaluation mode."""
-    network.eval()
-    return _in_batches(network, images, compute or network, batch_size)
+    """Compute logits, or `compute(prepared batch)`, on uint8 (N, C, H, W) in evaluation mode.
 
-
-@torch.inference_mode()
-def evaluate_with_batch_statistics(
-    network: Network,
-    images: NDArray[np.uint8],
-    compute: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int = 512,
-) -> NDArray[np.float32]:
-    """`evaluate` with batch norm by each batch's statistics."""
-    network.train()
-    with frozen_statistics(network):
-        return _in_batches(network, images, compute or network, batch_size)
-
-
-def _in_batches(
-    network: Network, images: NDArray[np.uint8], compute: Callable[[Tensor], Tensor], batch_size: int
-) -> NDArray[np.float32]:
-    pieces = [
-        compute(network.prepare(as_tensor(images[start : start + batch_size]))).float().cpu()
-        for start in range(0, len(images), batch_size)
-    ]
-    values: NDArray[np.float32] = torch.cat(pieces).numpy()
-    return values
+    batch_statistics: with batch norm by each batch's statistics instead.
+    """
+    network.train(batch_statistics)
+    with frozen_statistics(network) if batch_statistics else nullcontext():
+        parts = (as_tensor(images[start : start + batch_size]) for start in range(0, len(images), batch_size))
+        return np.asarray(torch.cat([(compute or network)(network.prepare(part)).float().cpu() for part in parts]))
 
 
 def pooled_features(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -104,10 +86,7 @@ def pooled_features(network: Network, images: NDArray[np.uint8]) -> NDArray[np.f
 
 def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Cross-entropy (N,) of each image against its label."""
-    losses: NDArray[np.float64] = F.cross_entropy(
-        as_tensor(logits).double(), as_tensor(labels), reduction="none"
-    ).numpy()
-    return losses
+    return np.asarray(F.cross_entropy(as_tensor(logits).double(), as_tensor(labels), reduction="none"))
 
 
 def train_closed_set(
@@ -184,5 +163,4 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Row-wise softmax in float64."""
-    probabilities: NDArray[np.float64] = as_tensor(logits).double().softmax(dim=1).numpy()
-    return probabilities
+    return np.asarray(as_tensor(logits).double().softmax(dim=1))

@@ -40,10 +40,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # every reader has its own exceptions for a foreign file
         # Torch's message on a pickle begins with advice to switch the check off.
         reason = "it holds more than tensors" if "weights_only" in str(error) else summary(error)
-        raise SuiteError(
-            f"checkpoint {path} is not a file of plain tensors: {reason}",
-            "convert it to safetensors on a machine that trusts it",
-        ) from error
+        fix = "convert it to safetensors on a machine that trusts it"
+        raise SuiteError(f"checkpoint {path} is not a file of plain tensors: {reason}", fix) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
@@ -77,14 +75,8 @@ def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
 
 
 def _torchvision_name(name: str) -> str:
-    part, _, rest = name.partition(".")
-    if part == "stem":
-        index, _, rest = rest.partition(".")
-        return f"{('conv1', 'bn1')[int(index)]}.{rest}"
-    if part == "stages":
-        index, _, rest = rest.partition(".")
-        return f"layer{int(index) + 1}.{rest}"
-    return name
+    part, index, rest = name.split(".", 2)
+    return f"{('conv1', 'bn1')[int(index)]}.{rest}" if part == "stem" else f"layer{int(index) + 1}.{rest}"
 
 
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
@@ -107,11 +99,8 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
     matched = [k for k in report["matched"] if k in relevant]
     first = next(iter(names))  # of other channels, for example: it would stay random below pretrained layers
     if first in report["misshapen"]:
-        raise SuiteError(
-            f"checkpoint {path}: {first} is {tuple(tensors[first].shape)}, "
-            f"the network's {tuple(state[names[first]].shape)}",
-            "choose a checkpoint for RGB images",
-        )
+        sizes = f"{tuple(tensors[first].shape)}, the network's {tuple(state[names[first]].shape)}"
+        raise SuiteError(f"checkpoint {path}: {first} is {sizes}", "choose a checkpoint for RGB images")
     if len(matched) < LEAST_MATCHED * len(relevant):
         raise SuiteError(
             f"checkpoint {path} fills {len(matched)} of the network's {len(relevant)} tensors; first missing: "

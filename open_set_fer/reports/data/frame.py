@@ -11,7 +11,7 @@ import pandas as pd
 
 from open_set_fer import plugins
 from open_set_fer.benchmark.protocols.pseudo_labels import Labels
-from open_set_fer.benchmark.storage.features import FEATURES_TAG
+from open_set_fer.benchmark.storage.kept import FEATURES_TAG
 from open_set_fer.benchmark.storage.mlflow_reader import IMPORTED_FROM, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError

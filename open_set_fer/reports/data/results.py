@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, Labels
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError

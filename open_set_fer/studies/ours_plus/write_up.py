@@ -12,9 +12,9 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, auroc
 from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.protocol import qualifiers
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
-from open_set_fer.benchmark.protocols.shifts import SHIFT
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order
 from open_set_fer.studies.writing import write_page

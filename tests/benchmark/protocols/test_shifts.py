@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from open_set_fer.benchmark.protocols.shifts import DARKER, shifted
+from open_set_fer.benchmark.protocols.pool import DARKER, shifted
 
 
 def smooth_faces(channels: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage import exchange
 from open_set_fer.benchmark.storage.exchange import read_cell, sync_folder
+from open_set_fer.benchmark.storage.mlflow_reader import plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import group_names
 from open_set_fer.benchmark.storage.reevaluate import measured
@@ -130,7 +131,7 @@ def test_a_cell_that_this_home_is_computing_is_left_to_it(ada, home):
 
 def test_own_settings_stay_in_the_reports_where_synced_ones_differ(ada, home):
     tracker = Tracker(home, "smoke")
-    place = read_cell(cells_of(ada)[0].resolve()).plan
+    place = plan_entry(read_cell(cells_of(ada)[0].resolve()).result.tags)
     tracker.end(tracker.start_benchmark([place | {"cell_key": "other settings"}], "", "osfer run"), "FINISHED")
     done = sync(home, ada)
     assert (len(done.new), len(done.hidden)) == (1, 1)

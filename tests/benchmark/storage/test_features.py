@@ -12,7 +12,7 @@ from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.storage.features import FEATURES, FEATURES_TAG, read_features, write_features
+from open_set_fer.benchmark.storage.kept import FEATURES, FEATURES_TAG, read_features, write_features
 from open_set_fer.benchmark.storage.reevaluate import restore
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.errors import SuiteError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from open_set_fer.benchmark.storage.model_store import ModelStore
+from open_set_fer.benchmark.storage.checkpoints import ModelStore
 from open_set_fer.errors import SuiteError
 
 

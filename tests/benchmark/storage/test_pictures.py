@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.execution.options import RunOptions
@@ -19,14 +20,13 @@ from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.pictures import (
     FACES,
     PICTURE,
-    Histogram,
+    draw,
     face_sheet,
     group_names,
     score_histogram,
     sheet_rows,
 )
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import write_result
+from open_set_fer.benchmark.storage.results_dir import Record, write_result
 from open_set_fer.datasets.checks import GAP, MARGIN, TILE, TITLE
 from open_set_fer.datasets.faceset import BASIC
 from tests.conftest import face_set
@@ -96,8 +96,8 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
     assert logged == [True, False, True]
 
 
-def legend(histogram: Histogram) -> list[str]:
-    return [text.get_text() for text in histogram.figure.axes[0].get_legend().get_texts()]
+def legend(histogram: Figure) -> list[str]:
+    return [text.get_text() for text in histogram.axes[0].get_legend().get_texts()]
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_histogram_of_any_scores(scores: np.ndarray, n_open: int) -> None:
     frame = pd.DataFrame({"is_open": np.arange(50) < n_open, "unknown_score": scores})
     histogram = score_histogram(frame, "a title")
     # Both groups' shares add up to one: nothing is lost by clipping the axis.
-    shares = [patch.get_data().values for patch in histogram.figure.axes[0].patches]
+    shares = [patch.get_data().values for patch in histogram.axes[0].patches]
     expected = [1, 1 if n_open else 0] if n_open < 50 else [0, 1]
     assert [share.sum() for share in shares] == pytest.approx(np.repeat(expected, 2))  # areas and outlines
     assert legend(histogram) == [f"closed ({50 - n_open} faces)", f"open ({n_open} faces)"]
-    picture = np.asarray(histogram.draw())
+    picture = np.asarray(draw(histogram))
     assert picture.shape == (PICTURE[1], PICTURE[0], 3)
     assert len(np.unique(picture[60:300, 80:600].reshape(-1, 3), axis=0)) >= 3  # bars are there
 
@@ -129,7 +129,7 @@ def test_histogram_of_any_scores(scores: np.ndarray, n_open: int) -> None:
 def test_bars_are_as_high_as_their_shares() -> None:
     opened = np.repeat([False, True], [40, 10])
     frame = pd.DataFrame({"is_open": opened, "unknown_score": np.repeat([0.0, 1.0, 4.0], [30, 10, 10])})
-    picture = np.asarray(score_histogram(frame, "t").draw()).astype(int)
+    picture = np.asarray(draw(score_histogram(frame, "t"))).astype(int)
     blue, orange, white = (0, 114, 178), (213, 94, 0), (255, 255, 255)
 
     def height(colour: tuple[int, int, int], columns: slice) -> int:
@@ -146,8 +146,8 @@ def test_bars_are_as_high_as_their_shares() -> None:
 def ticks(low: float, high: float) -> tuple[list[str], list[float]]:
     """What the axis of a histogram of scores from `low` to `high` says, as text and as numbers."""
     axis = score_histogram(pool_scores(np.arange(500) < 9, np.linspace(low, high, 500), np.repeat("fear", 500)), "t")
-    axis.draw()
-    x = axis.figure.axes[0].xaxis
+    draw(axis)
+    x = axis.axes[0].xaxis
     texts = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in x.get_ticklabels()]
     offset = re.fullmatch(r"(1e[+-]?\d+)?([+-].+)?", x.get_offset_text().get_text().replace("\N{MINUS SIGN}", "-"))
     assert offset, x.get_offset_text()
@@ -170,24 +170,24 @@ def test_names_are_written_as_they_are(recwarn: pytest.WarningsRecorder) -> None
     frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
     with matplotlib.rc_context({"text.usetex": True, "font.sans-serif": ["no such font"]}):
         found = score_histogram(frame, "$\\frac$ and $x_1$ 中 <b>")
-        written = np.asarray(found.draw())
-    assert found.figure.axes[0].get_title() == "$\\frac$ and $x_1$ 中 <b>"
-    assert (written != np.asarray(score_histogram(frame, "and 中 <b>").draw())).any()
+        written = np.asarray(draw(found))
+    assert found.axes[0].get_title() == "$\\frac$ and $x_1$ 中 <b>"
+    assert (written != np.asarray(draw(score_histogram(frame, "and 中 <b>")))).any()
     assert not recwarn.list
 
 
 def test_histogram_says_when_the_axis_is_clipped() -> None:
     scores = np.r_[np.linspace(0, 1, 999), 1e6]
     found = score_histogram(pd.DataFrame({"is_open": np.arange(1000) % 2 == 0, "unknown_score": scores}), "t")
-    assert "99th percentile; 20 faces beyond" in found.figure.axes[0].get_xlabel()
-    assert found.figure.axes[0].get_xlim()[1] < 2
+    assert "99th percentile; 20 faces beyond" in found.axes[0].get_xlabel()
+    assert found.axes[0].get_xlim()[1] < 2
 
 
 def test_a_control_tells_flipped_labels_from_others() -> None:
     frame = pool_scores(np.arange(50) < 10, np.linspace(-1, 1, 50), np.repeat("fear", 50))
     found = score_histogram(frame, "t", group_names(True))
     assert legend(found) == ["label as it was (40 faces)", "label flipped (10 faces)"]
-    assert found.figure.axes[0].get_xlabel().startswith("unknown score (higher = more likely label flipped)")
+    assert found.axes[0].get_xlabel().startswith("unknown score (higher = more likely label flipped)")
     assert not any("open" in name or "closed" in name for name, _ in sheet_rows(frame, group_names(True)))
     tags = {"labels": "flipped-true"}
     assert CellResult({"auroc": 0.5}, {}, tags).is_control

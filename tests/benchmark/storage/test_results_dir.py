@@ -12,8 +12,7 @@ import torch
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.evaluation.scores import COLUMNS, checked_curves, checked_extras, checked_notes, score_table
-from open_set_fer.benchmark.storage.records import Record
-from open_set_fer.benchmark.storage.results_dir import read_result, relabel, write_result
+from open_set_fer.benchmark.storage.results_dir import Record, read_result, relabel, write_result
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import Detection
 

@@ -9,14 +9,7 @@ import torch
 from open_set_fer.methods.shared import training
 from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
-from open_set_fer.methods.shared.training import (
-    batches,
-    epoch_learning_rate,
-    evaluate,
-    evaluate_with_batch_statistics,
-    sample_losses,
-    train_closed_set,
-)
+from open_set_fer.methods.shared.training import batches, epoch_learning_rate, evaluate, sample_losses, train_closed_set
 
 
 def test_cyclic_learning_rate_by_epoch():
@@ -39,7 +32,7 @@ def test_batch_statistics_in_scoring_leave_the_network_as_it_was():
     network = build_network(BackboneSettings("small", width=4), 3, 1, 0)
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 16, 16), dtype=np.uint8)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "running" in name}
-    logits = evaluate_with_batch_statistics(network, images, batch_size=20)
+    logits = evaluate(network, images, batch_size=20, batch_statistics=True)
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
     network.train()
     with torch.no_grad():

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from open_set_fer.benchmark.evaluation.result import CellResult
-from open_set_fer.benchmark.storage.features import FEATURES, write_features
+from open_set_fer.benchmark.storage.kept import FEATURES, write_features
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.figures import tsne as embedding
