@@ -9,7 +9,7 @@ import pandas as pd
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, Metric
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
-from open_set_fer.reports.tables.build import demonstration, what_it_sees
+from open_set_fer.reports.tables.build import demonstration, setting_of
 from open_set_fer.reports.tables.controls import MARK, control_notes, controls_of, heading_mark
 from open_set_fer.reports.tables.means import Entry, group_cells, mark_best, row_mean, seed_mean
 
@@ -47,13 +47,13 @@ class Mean:
 class SummaryRow:
     """One method: its means by column of the summary.
 
-    sees: what its score of a face depends on. mark: behind its name. controls: its control AUROC and label-loss's by
+    setting: inductive or transductive. mark: behind its name. controls: its control AUROC and label-loss's by
     control; empty for a method without a control.
     """
 
     method: str
     means: list[Mean]
-    sees: str
+    setting: str
     mark: str
     controls: tuple[str, ...]
 
@@ -92,7 +92,7 @@ def _summary(results: Results, dataset: str) -> Summary:
     marks = {method: heading_mark(results, dataset, method) for method in methods}
     controls = {method: _controls(results, dataset, method) for method in methods}
     means = {method: [column[method] for column in columns.values()] for method in methods}
-    rows = [SummaryRow(m, means[m], what_it_sees(results, m), marks[m], controls[m]) for m in methods]
+    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], controls[m]) for m in methods]
     values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
     rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
     low = ", ".join(map(method_name, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))

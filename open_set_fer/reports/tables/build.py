@@ -24,8 +24,8 @@ from open_set_fer.reports.tables.published import paper_blocks
 from open_set_fer.reports.tables.specs import SHIFTED, SIDE, TABLES, TableSpec
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
-ONE_FACE, POOL = "one face at a time", "the pool"
-"""What a method sees, the basis of its score of a face: inductive, transductive."""
+INDUCTIVE, TRANSDUCTIVE = "inductive", "transductive"
+"""Whether a score depends on the face alone, or on the other faces of the pool too."""
 RELEASED = Regime("released", 1.0).suffix
 SHIFT_AUROC = replace(AUROC, title="AUROC of shifted closed faces", higher_is_better=None)
 SHIFT_ACCEPTED = replace(FPR_AT_TPR95, title="shifted closed faces accepted at TPR95", higher_is_better=None)
@@ -36,8 +36,8 @@ class Table:
     """A table before it is written.
 
     name: file stem. state: seeds, missing cells, synthetic data. headings: of the columns as displayed, by label.
-    notes: for every reader; provenance_notes: for whoever ran it. groups_of: what each method sees; in the wide layout
-    the metric of each column. marks: behind methods' names.
+    notes: for every reader; provenance_notes: for whoever ran it. groups_of: the setting of each method; in the wide
+    layout the metric of each column. marks: behind methods' names.
     """
 
     spec: TableSpec
@@ -110,8 +110,8 @@ def _table(
     text += demonstration(results, dataset)
     headings = {method: method_name(method) + marks.get(method, "") for method in methods}
     notes, provenance = (make(results, dataset, methods) for make in (wording.method_notes, wording.warnings))
-    sees = {method: what_it_sees(results, method) for method in methods}
-    return Table(spec, name, title, dataset, text, headings, blocks, notes, provenance, sees, marks)
+    settings = {method: setting_of(results, method) for method in methods}
+    return Table(spec, name, title, dataset, text, headings, blocks, notes, provenance, settings, marks)
 
 
 def _stacked_table(
@@ -135,7 +135,7 @@ def _stacked_table(
         plain = [(family, open_classes.removesuffix(RELEASED)) for family, open_classes in rows]
         blocks += paper_blocks(dataset, plain, methods, spec.published == "shared rows", spec.published_as)
     if any(entry.text == "·" for block in blocks for entry in block.entries):
-        notes.append("·: not planned here, or not printed by Zhang et al.")
+        notes.append("·: not planned here, or not published by Zhang et al.")
     if spec.published_as and spec.reference:
         notes.append(unreadable_note())
     table.notes = list(dict.fromkeys(notes + table.notes))
@@ -186,8 +186,8 @@ def _side_table(results: Results, dataset: str, family: str, groups: means.Group
     )
 
 
-def what_it_sees(results: Results, method: str) -> str:
-    return POOL if results.states(method, "sees_pool") else ONE_FACE
+def setting_of(results: Results, method: str) -> str:
+    return TRANSDUCTIVE if results.states(method, "sees_pool") else INDUCTIVE
 
 
 def demonstration(results: Results, dataset: str) -> str:

@@ -121,7 +121,7 @@ def _tabular(table: Table, columns: range, blocks: list[Block]) -> str:
         ends = accumulate((count for _, count in groups), initial=1)
         rules = " ".join(f"\\cmidrule(lr){{{start + 1}-{end}}}" for start, end in pairwise(ends))
         above = [f"\\textit{{{_stack(group, HEAD_LETTERS * n)}}}" for group, n in groups for _ in range(n)]
-        names = ["" if table.spec.layout == "wide" else "\\textit{sees}", f"{rules}\n{frame.columns.name}"]
+        names = ["" if table.spec.layout == "wide" else "\\textit{setting}", f"{rules}\n{frame.columns.name}"]
         frame.columns = pd.MultiIndex.from_arrays([above, heads], names=names)
     text = frame.style.to_latex(hrules=True, column_format=f"@{{}}l{align * len(columns)}@{{}}", multicol_align="l")
     return str(text).rstrip()

@@ -54,7 +54,7 @@ def _rows(
 
 
 def _block(source: str, is_same: bool, rows: list[Row], metric: Metric) -> Block:
-    title = f"{dataset_name(source)} as printed"
+    title = f"{dataset_name(source)} as published"
     other = ", with the paper's settings" if is_same else "; another data set, not comparable"
     note = f"{title}: numbers of Zhang et al. (AAAI 2024){other.replace('the paper', 'that paper')}."
     return Block(f"Paper ({title}{other}): {metric.heading}", rows, f"{title}: {metric.short}", note, printed=True)

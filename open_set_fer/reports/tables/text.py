@@ -16,7 +16,7 @@ from open_set_fer.reports.tables.means import NOT_ASKED, Entry
 
 NUMBER_COLUMNS = [
     *("table", "dataset", "protocol", "open_classes", "method", "metric", "value", "std", "n_seeds", "n_cells"),
-    *("n_planned", "status", "best", "paper", "sees", "not_informative"),
+    *("n_planned", "status", "best", "paper", "setting", "not_informative"),
 ]
 CELL_COLUMNS = [
     *("status", "error", "run_id", "source", "cell_key", "settings_key", "git_commit", "host", "device"),
@@ -44,7 +44,7 @@ def to_markdown(table: Table) -> str:
     rules = ["---", *["---:" if table.is_side else ":---"] * len(table.headings)]
     heads = [list(map(markdown_escape, [table.spec.row_head, *table.heads]))]
     if groups := table.groups(range(len(table.headings))):
-        above = "" if table.spec.layout == "wide" else "*sees*"
+        above = "" if table.spec.layout == "wide" else "*setting*"
         heads.append([above, *(f"*{group}*" for group, count in groups for _ in range(count))])
     lines = [f"**{markdown_escape(table.caption)}**", ""]
     for block in table.blocks:
@@ -75,7 +75,7 @@ def to_frame(table: Table) -> pd.DataFrame:
         metric=[entry.metric.name for entry in entries],
         n_seeds=[len(entry.by_seed) for entry in entries],
         paper=pd.Series([printed_value(table, entry) for entry in entries], dtype=float),
-        sees=[table.groups_of.get(entry.method, "") for entry in entries],
+        setting=[table.groups_of.get(entry.method, "") for entry in entries],
         not_informative=[entry.method in table.marks for entry in entries],
     )
     return spreadsheet_safe(frame[NUMBER_COLUMNS])

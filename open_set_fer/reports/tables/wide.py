@@ -139,5 +139,5 @@ def _notes(spec: TableSpec, sections: list[_Section], present: list[str]) -> lis
     if absent := [dataset_name(section.dataset) for section in sections if section.state == NOT_RUN]:
         notes.append(f"—: no cell of {', '.join(absent)} in these results.")
     if any(entry.text == "·" for section in sections for block in section.blocks for entry in block.entries):
-        notes.append("·: not planned here, or not printed.")
+        notes.append("·: not planned here, or not published.")
     return notes

@@ -95,7 +95,8 @@ def sees_notes(results: Results, methods: list[str]) -> list[str]:
     pool = [method_name(method) for method in methods if results.states(method, "sees_pool")]
     if not pool:
         return []
-    return [f"{', '.join(pool)} see{'s' * (len(pool) == 1)} the pool: a face's score depends on the other test faces."]
+    verb = "is" if len(pool) == 1 else "are"
+    return [f"{', '.join(pool)} {verb} transductive: a face's score depends on the other test faces."]
 
 
 def method_notes(results: Results, dataset: str, methods: list[str]) -> list[str]:

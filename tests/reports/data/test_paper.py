@@ -45,8 +45,8 @@ def test_printed_means_are_those_of_the_printed_rows() -> None:
 @pytest.mark.parametrize(
     ("dataset", "heading"),
     [
-        ("rafdb_compound", "RAF-DB (compound) as printed, with the paper's settings"),
-        ("affectnet", "RAF-DB as printed; another data set, not comparable"),
+        ("rafdb_compound", "RAF-DB (compound) as published, with the paper's settings"),
+        ("affectnet", "RAF-DB as published; another data set, not comparable"),
     ],
 )
 def test_raf_db_with_compound_faces_is_the_papers_raf_db(dataset: str, heading: str) -> None:

@@ -93,10 +93,10 @@ def test_demonstration_captions(results: Results, tables: dict[str, Table]) -> N
 
 def test_paper_blocks_say_what_they_are(tables: dict[str, Table]) -> None:
     demonstration, ferplus = tables["table1_synthetic"], tables["table1_ferplus"]
-    assert "RAF-DB as printed; another data set, not comparable" in demonstration.blocks[PAPER].heading
+    assert "RAF-DB as published; another data set, not comparable" in demonstration.blocks[PAPER].heading
     assert (
         ferplus.blocks[PAPER].heading
-        == "Paper (FERPlus as printed, with the paper's settings): AUROC (higher is better)"
+        == "Paper (FERPlus as published, with the paper's settings): AUROC (higher is better)"
     )
     assert entry(ferplus, PAPER, "surprise", "ours").text == "0.933"
     assert entry(ferplus, PAPER, "mean", "baseline").text == "0.424"

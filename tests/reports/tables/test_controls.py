@@ -14,7 +14,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.render import render
-from open_set_fer.reports.tables.build import ONE_FACE, POOL, all_tables
+from open_set_fer.reports.tables.build import INDUCTIVE, TRANSDUCTIVE, all_tables
 from open_set_fer.reports.tables.controls import HOW_TO_READ, controls_of, heading_mark
 from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.text import to_frame, to_markdown
@@ -157,19 +157,19 @@ def test_a_table_has_the_control_beside_its_numbers(made, results, table):
 
 def test_methods_that_see_the_pool_stand_apart_from_those_that_see_one_face(table):
     assert list(table.headings) == ["baseline", "knn", "ours", "their method", "cleanlab", "ours-plus"]
-    assert table.groups(range(6)) == [(ONE_FACE, 2), (POOL, 4)]
-    assert table.groups(range(1, 3)) == [(ONE_FACE, 1), (POOL, 1)]
+    assert table.groups(range(6)) == [(INDUCTIVE, 2), (TRANSDUCTIVE, 4)]
+    assert table.groups(range(1, 3)) == [(INDUCTIVE, 1), (TRANSDUCTIVE, 1)]
     assert table.heads[2] == "Ours§"
-    assert "Ours, their method, Cleanlab, Ours-plus see the pool" in " ".join(table.footnotes)
+    assert "Ours, their method, Cleanlab, Ours-plus are transductive" in " ".join(table.footnotes)
     assert "methods of both kinds taken together" in " ".join(table.footnotes)
 
 
 def test_every_format_has_marks_and_blocks(results, table):
     markdown, latex, frame = to_markdown(table), to_latex(table), to_frame(table)
-    assert f"| *sees* | *{ONE_FACE}* | *{ONE_FACE}* | *{POOL}* |" in markdown
+    assert f"| *setting* | *{INDUCTIVE}* | *{INDUCTIVE}* | *{TRANSDUCTIVE}* |" in markdown
     assert "| Ours§ |" in markdown
-    groups = [rf"\multicolumn{{{n}}}{{l}}{{\textit{{{sees}}}}}" for n, sees in ((2, ONE_FACE), (4, POOL))]
-    assert rf"\textit{{sees}} & {' & '.join(groups)} \\" in latex
+    groups = [rf"\multicolumn{{{n}}}{{l}}{{\textit{{{sees}}}}}" for n, sees in ((2, INDUCTIVE), (4, TRANSDUCTIVE))]
+    assert rf"\textit{{setting}} & {' & '.join(groups)} \\" in latex
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-7}" in latex
     assert r"Ours\textsuperscript{\S}" in latex
     control = frame[frame["metric"] == "control_auroc"].set_index(["open_classes", "method"])
@@ -177,7 +177,12 @@ def test_every_format_has_marks_and_blocks(results, table):
     assert control.loc[("20% of labels flipped", "ours"), "n_cells"] == 2
     assert control.loc[("20% of labels flipped", "cleanlab"), "status"] == "not run"
     assert set(frame.loc[frame["not_informative"], "method"]) == {"ours"}
-    assert set(frame.loc[frame["sees"] == POOL, "method"]) == {"ours", "their method", "cleanlab", "ours-plus"}
+    assert set(frame.loc[frame["setting"] == TRANSDUCTIVE, "method"]) == {
+        "ours",
+        "their method",
+        "cleanlab",
+        "ours-plus",
+    }
     side = next(table for table in all_tables(results.under("own")) if table.is_side)
     assert [row.label for row in side.blocks[0].rows][2] == "Ours§"
     assert side.groups(range(len(list(side.headings)))) == []
@@ -194,7 +199,7 @@ def test_the_summary_says_control_mark_and_block(results):
     assert by_label["ours"].name == "Ours§"
     assert ["20% of true labels flipped" in text for text in by_label["ours"].controls] == [False, True]
     assert (by_label["cleanlab"].controls, by_label["knn"].controls) == (("not run",), ())
-    assert (by_label["ours"].sees, by_label["knn"].sees) == (POOL, ONE_FACE)
+    assert (by_label["ours"].setting, by_label["knn"].setting) == (TRANSDUCTIVE, INDUCTIVE)
     assert any(row.controls for row in summary.standings)
     assert "by its control it is not informative (§)" in summary.finding
 
@@ -202,10 +207,10 @@ def test_the_summary_says_control_mark_and_block(results):
 def test_the_page_shows_all_of_it(made, tmp_path):
     page = render(made.tracker, tmp_path / "report").read_text("utf-8")
     assert re.search(
-        rf'<th colspan="2" scope="colgroup">{ONE_FACE}</th><th colspan="4" scope="colgroup">{POOL}</th>', page
+        rf'<th colspan="2" scope="colgroup">{INDUCTIVE}</th><th colspan="4" scope="colgroup">{TRANSDUCTIVE}</th>', page
     )
     assert '<th scope="col">Ours§</th>' in page
-    assert f"<small>sees {POOL}</small>" in page
+    assert f"<small>{TRANSDUCTIVE}</small>" in page
     assert "Control not run: Cleanlab" in page
     assert '<td class="not-run" data-order="">not run</td>' in page
 
@@ -221,6 +226,6 @@ def test_a_store_without_label_based_methods_says_nothing_of_controls(tmp_path, 
     results = load(store.tracker).under("own")
     text = " ".join(to_markdown(table) + to_latex(table) for table in all_tables(results))
     assert "ontrol" not in text
-    assert "*sees*" not in text
+    assert "*setting*" not in text
     assert not any(row.controls for row in summaries(results)[0].standings)
     assert isinstance(to_frame(all_tables(results)[0]), pd.DataFrame)

@@ -85,8 +85,8 @@ def table(methods: list[str], rows: list[str], seeds: int = 1, spec: TableSpec =
             entries[0] = Entry("single", label, methods[0], metric, MISSING)
             mark_best(entries)
             made.append(Row(label, entries, is_mean=label == "mean"))
-        long = "Paper (RAF-DB as printed; another data set, not comparable): AUROC (higher is better)"
-        blocks.append(Block(long, made, "RAF-DB as printed: AUROC ↑", "RAF-DB as printed: of another data set."))
+        long = "Paper (RAF-DB as published; another data set, not comparable): AUROC (higher is better)"
+        blocks.append(Block(long, made, "RAF-DB as published: AUROC ↑", "RAF-DB as published: of another data set."))
     return Table(
         spec,
         name or "table1_made",
