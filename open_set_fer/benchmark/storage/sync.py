@@ -175,10 +175,10 @@ class Sync:
             log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
 
     def again(self) -> None:
-        """Log what waits, if the server has answered the last time it was asked."""
+        """Log what waits, if the server has answered the last time; what another process is logging goes on waiting."""
         if not self._connection.away:
             for cell in [cell for key, cell in self.waiting.items() if key not in self._refusals]:
-                self._log(cell)
+                self._log(cell, timeout=0)
 
     def finish(self) -> None:
         """The last chance: ask an absent server now, and try again what it refused; a second refusal is a failure."""
@@ -195,11 +195,11 @@ class Sync:
             log.error("failed: %s: %s", cell, self.failed[-1][1])
             self._log_failure(cell, Failure(self.record(cell).tags | host_tags("cpu"), self.failed[-1][1], text))
 
-    def _log(self, cell: Cell) -> None:
+    def _log(self, cell: Cell, timeout: float = 60) -> None:
         """Log a result or failure; it waits on disk if the server is away or refuses it, or another process has it."""
         self.waiting[cell.key] = cell
         try:
-            with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=60):
+            with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=timeout):
                 if not self._connection.ask(lambda tracker: self._send(cell, tracker), False):
                     return
         except filelock.Timeout:
