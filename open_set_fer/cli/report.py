@@ -138,7 +138,7 @@ def _experiment(name: str, profile: str, home: Path) -> Tracker:
 @app.command(
     help="Write up one of this suite's own studies from the logged cells.\n\n"
     + "\n".join(f"- `{name}`: {about}" for name, about in studies.STUDIES.items()),
-    epilog=examples("osfer run -p effect-study; osfer study effect-study", "osfer study replication --out docs"),
+    epilog=examples("osfer run -p ours-plus-study; osfer study ours-plus", "osfer study replication --out docs"),
 )
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(studies.STUDIES)}.")],

@@ -93,23 +93,30 @@ def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tu
     Number k of the label file is class first + k - 1, named classes[k - 1]. The eleven compound classes are numbered
     in the paper's order; compare it with a licensed tree's readme.
     """
-    faces: dict[str, tuple[str, int]] = {}  # split and label, by name
-    for number, line in enumerate(map(str.strip, read_lines(root / LABELS)), 1):
+    faces = read_labels(name, root / LABELS, len(classes))
+    splits, labels = zip(*faces.values(), strict=True)
+    ids = [f"{stem}_aligned.jpg" for stem in faces]
+    rows = Rows.of([first + label for label in labels], splits, ids)
+    return paths_inside(root, [f"Image/aligned/{file}" for file in ids], name), rows
+
+
+def read_labels(name: str, file: Path, classes: int) -> dict[str, tuple[str, int]]:
+    """Split and label (0..classes - 1) of each face of a label file, by its name such as `train_00001`."""
+    faces: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(map(str.strip, read_lines(file)), 1):
         match = LINE.fullmatch(line)
         if not line:
             continue
         if match is None:
             fault = f"is not of the form 'train_00001.jpg 5': {line!r}"
-        elif not 1 <= int(match[3]) <= len(classes):
-            fault = f"has class {match[3]}, outside 1..{len(classes)}"
+        elif not 1 <= int(match[3]) <= classes:
+            fault = f"has class {match[3]}, outside 1..{classes}"
         elif match[1] in faces:
             fault = f"repeats {match[1]}.jpg"
         else:
-            faces[match[1]] = match[2], first + int(match[3]) - 1
+            faces[match[1]] = match[2], int(match[3]) - 1
             continue
-        raise SuiteError(f"{name}: line {number} of {root / LABELS} {fault}", "restore the published file")
+        raise SuiteError(f"{name}: line {number} of {file} {fault}", "restore the published file")
     if not faces:
-        raise SuiteError(f"{name}: {root / LABELS} is empty", "restore the published file")
-    splits, labels = zip(*faces.values(), strict=True)
-    ids = [f"{stem}_aligned.jpg" for stem in faces]
-    return paths_inside(root, [f"Image/aligned/{file}" for file in ids], name), Rows.of(labels, splits, ids)
+        raise SuiteError(f"{name}: {file} is empty", "restore the published file")
+    return faces

@@ -84,8 +84,7 @@ class Ours:
     cycle_training: bool = True
     """Two networks that select each other's clean samples; without it, one network trains on all samples."""
     pretrained_stages: Stages = 0
-    """Stem and this many stages start from the closed-set model instead of fresh weights (0, none: the paper; see the
-    effect study)."""
+    """Stem and this many stages start from the closed-set model instead of fresh weights (0, none: the paper)."""
     balanced: bool = False
     """Weigh the cross-entropy in training so that every pseudo class counts the same (not in the paper)."""
     variant: Literal["offline", "online"] = "offline"

@@ -174,7 +174,7 @@ def test_a_home_that_cannot_be_one_is_one_clear_error(tmp_path):
             assert message in str(osfer(*command, "--home", str(home)).exception)
     assert "is a file" in str(osfer("report", "--out", str(file), "--home", str(tmp_path / "home")).exception)
     assert "is a file" in str(
-        osfer("study", "effect-study", "--out", str(file), "--home", str(tmp_path / "home")).exception
+        osfer("study", "ours-plus", "--out", str(file), "--home", str(tmp_path / "home")).exception
     )
     assert "the name of a folder is empty" in str(osfer("run", "-p", "smoke", "--home", "").exception)
     assert "cannot create the folder /proc/x" in str(osfer("run", "-p", "smoke", "--home", "/proc/x").exception)

@@ -39,8 +39,9 @@ class Regime:
     released: the open faces of the TRAIN split get the outputs for training images drawn at random without replacement
     from all of the train split's faces of the protocol, open class included. The authors' notebook does so: it collects
     the outputs of a shuffled loader and picks those of the open faces by data-set order. Two things differ: its loader
-    augments (flip or noise on half of the images), here the images are as they are; and its loader holds no compound
-    expression and no contempt, which here are drawn like other open classes. share: of the open train-split faces.
+    augments (flip or noise on half of the images), here the images are as they are; and RAF-DB's loader holds no
+    compound expression, which here is drawn like other open classes. AffectNet's loader is not published: its train
+    split has contempt, which is drawn here too. share: of the open train-split faces.
 
     concentrated: the open faces all get the closed class that the model predicts for most of them, so that their labels
     are no longer spread over the classes. share: of the open faces, drawn at random; the class is that of all of them.

@@ -87,7 +87,7 @@ def test_built_in_profiles_are_valid_and_the_paper_one_has_its_settings():
         ("seeds = [0]", "seeds = " + "[" * 5000, r"not TOML"),
         ("seeds = [0]", 'seeds = [0]\nbase = "smok"', r"unknown profile 'smok', did you mean 'smoke'"),
         ("seeds = [0]", "seeds = [0]\nbase = 3", r"base: 3 is not a name"),
-        ("seeds = [0]", 'seeds = [0]\nbase = "effect-study"', r"base: effect-study has a base itself"),
+        ("seeds = [0]", 'seeds = [0]\nbase = "ours-plus-study"', r"base: ours-plus-study has a base itself"),
     ],
 )
 def test_a_fault_names_itself_and_the_nearest_right_key(tmp_path, old, new, message):

@@ -1,1 +1,0 @@
-"""What a better closed-set model does to each method."""

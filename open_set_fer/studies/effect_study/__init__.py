@@ -1,1 +1,0 @@
-"""Effect study: why `ours` behaves as it does on a CPU."""
