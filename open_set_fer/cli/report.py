@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -135,6 +136,25 @@ def _experiment(name: str, profile: str, home: Path) -> Tracker:
     return Tracker(home, load_profile(name).name, create=False)
 
 
+RafDbListOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rafdb-list",
+        metavar="FILE",
+        help="replication: your copy of RAF-DB's list_patition_label.txt, from which, with --released, the released "
+        "pairing is recomputed in seconds.",
+    ),
+]
+ReleasedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--released",
+        metavar="FILE",
+        help="replication: predicted_labels_open0.txt of the authors' repository zyh-uaiaaaa/Open-Set-FER.",
+    ),
+]
+
+
 @app.command(
     help="Write up one of this suite's own studies from the logged cells.\n\n"
     + "\n".join(f"- `{name}`: {about}" for name, about in studies.STUDIES.items()),
@@ -146,9 +166,19 @@ def study(
         Path,
         typer.Option("--out", parser=folder, metavar="<path>", help="Folder to write the text and its figures to."),
     ] = Path("docs"),
+    rafdb_list: RafDbListOption = None,
+    released: ReleasedOption = None,
     home: HomeOption = HOME,
 ) -> None:
-    _print_path(name, studies.write_up(name)(home, to))
+    write = studies.write_up(name)
+    if rafdb_list or released:
+        if name != "replication" or not (rafdb_list and released):
+            fix = "give both with `osfer study replication`, or neither"
+            raise SuiteError("--rafdb-list and --released are for the study replication, which needs both", fix)
+        from open_set_fer.studies.replication.write_up import write as write_replication
+
+        write = partial(write_replication, files=(rafdb_list, released))
+    _print_path(name, write(home, to))
 
 
 @app.command(epilog=examples("osfer ui", "osfer ui -p ferplus-cpu --port 5001"))

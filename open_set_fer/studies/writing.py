@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.studies.provenance import Versions, last_line
 from open_set_fer.templates import templates
 
 
@@ -27,11 +28,17 @@ def over_seeds(values: Sequence[float]) -> str:
     return number(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
-def write_page(study: str, path: Path, content: Mapping[str, Any], figures: Mapping[str, Figure]) -> Path:
-    """Render the study's template into `path` and save the figures, by file name, beside it."""
+def write_page(
+    study: str, path: Path, content: Mapping[str, Any], figures: Mapping[str, Figure], versions: Versions
+) -> Path:
+    """Render the study's template into `path`, its versions as the last line, and save the figures beside it by name.
+
+    versions: of the cells on the page; empty if it rests on none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(path.with_name(name), dpi=130)
     environment = templates(number=number, over_seeds=over_seeds, dataset=dataset_name, method=method_name)
-    path.write_text(environment.get_template(f"studies/{study}/page.md.jinja").render(content), "utf-8")
+    text = environment.get_template(f"studies/{study}/page.md.jinja").render(content)
+    path.write_text(f"{text.rstrip()}\n\n{last_line(versions)}", "utf-8")
     return path

@@ -115,15 +115,20 @@ def test_a_folder_of_the_users_is_refused(tmp_path, home):
 
 def test_study_lists_the_studies_and_writes_one(tmp_path, home):
     done = CliRunner().invoke(app, ["study", "--help"])
-    for name in ("closed-set", "effect-study", "ours-plus", "replication"):
+    for name in ("ours-plus", "replication"):
         assert name in done.output
     assert "What the published numbers rest on" in done.output
     done = CliRunner().invoke(app, ["study", "replicaton", "--home", str(home)])
     assert "did you mean 'replication'" in str(done.exception)
-    for profile, auroc in (("ferplus-cpu-plain", 0.5), ("ferplus-cpu", 0.75)):
-        log_cell(Tracker(home, profile), tmp_path, auroc=auroc)
-    done = CliRunner().invoke(app, ["study", "closed-set", "--home", str(home), "--out", str(tmp_path / "docs")])
+    done = CliRunner().invoke(app, ["study", "replication", "--home", str(home), "--out", str(tmp_path / "docs")])
     assert done.exit_code == 0, done.output
-    text = (tmp_path / "docs" / "closed_set" / "compare.md").read_text("utf-8")
-    assert "# From ferplus-cpu-plain to ferplus-cpu" in text
-    assert "| pairs | Ours | 0.500 | 0.750 | +0.250 | 1/0/0 | 1.00 | 1 |" in text
+    assert "1146 of 1146" in (tmp_path / "docs" / "replication.md").read_text("utf-8")
+
+
+def test_the_files_of_the_pairing_belong_to_one_study_and_to_each_other(tmp_path, home):
+    command = ["study", "replication", "--home", str(home), "--out", str(tmp_path / "docs"), "--released", "labels.txt"]
+    assert "which needs both" in str(CliRunner().invoke(app, command).exception)
+    command[1:2] = ["ours-plus", "--rafdb-list", "list.txt"]
+    assert "for the study replication" in str(CliRunner().invoke(app, command).exception)
+    command[1] = "replication"
+    assert "no file list.txt" in str(CliRunner().invoke(app, command).exception)

@@ -17,6 +17,7 @@ from open_set_fer.benchmark.protocols.protocol import qualifiers
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order
+from open_set_fer.studies.provenance import versions_of
 from open_set_fer.studies.writing import write_page
 
 PROFILE = "ours-plus-study"
@@ -76,7 +77,7 @@ def write(home: Path, out: Path, methods: Iterable[str] | None = None, seeds: It
         "planned": sum(arm.planned for arm in every_arm),
         "warnings": [w.about(methods) for name in results.datasets for w in results.warnings_for(name, methods)],
     }
-    return write_page("ours_plus", out / "ours_plus.md", content, {})
+    return write_page("ours_plus", out / "ours_plus.md", content, {}, versions_of(results, results.cells))
 
 
 def pool_of(cells: pd.DataFrame) -> str:

@@ -1,10 +1,10 @@
-"""Released pairing of images and pseudo labels, tested on the authors' label file and the published tables.
+"""Released pairing of images and pseudo labels: what it predicts of the label file and of the published tables.
 
 The authors' notebook (repository zyh-uaiaaaa/Open-Set-FER, commit 02efdb0, predict_pseudo_labels.ipynb) collects the
 closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open
 face of the train split so has the output of a training image drawn at random, of any class. `released_labels.csv` is
-predicted_labels_open0.txt (surprise open), counted; `class_counts.csv` has RAF-DB's faces as published and FERPlus' as
-this suite reads the majority of votes.
+predicted_labels_open0.txt (surprise open), counted; `class_counts.csv` has RAF-DB's faces as published and FERPlus' by
+its publishers' majority of votes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import chi2_contingency, chisquare, spearmanr
+from scipy.stats import chi2_contingency, chisquare, linregress, spearmanr
 
 from open_set_fer.reports.data.paper import paper_results
 from open_set_fer.reports.data.statistics import Test
-
-OPEN = "surprise"  # the open class of the released label file
+from open_set_fer.studies.replication.recomputation import OPEN
 
 
 @cache
@@ -53,9 +52,10 @@ def fits_random_images() -> Test:
     return Test(float(result.statistic), len(observed) - 1, float(result.pvalue))
 
 
-def fits_open_test_faces() -> Test:
-    """Homogeneity of the labels of open train and open test faces: the closed-set model was trained on neither."""
-    result = chi2_contingency([released_labels("open test"), released_labels("open train")])
+def fits_open_test_faces(labels: pd.Series[int]) -> Test:
+    """Homogeneity of labels, by closed class, with those of the open test faces, which are rightly paired."""
+    test = released_labels("open test")
+    result = chi2_contingency([test, labels[test.index]])
     return Test(float(result.statistic), int(result.dof), float(result.pvalue))
 
 
@@ -71,14 +71,35 @@ def truly_open(dataset: str, open_classes: str) -> float:
 
 
 def published_auroc(dataset: str) -> pd.DataFrame:
-    """Published AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open."""
+    """Published AUROC of Tables 1 and 2 by protocol: columns open_classes, method, value, truly_open, n_open.
+
+    n_open: open faces of both splits.
+    """
     rows = paper_results().query("dataset == @dataset and table in ['table1', 'table2'] and metric == 'auroc'")
     rows = rows.loc[rows["open_classes"] != "mean", ["open_classes", "method", "value"]]
-    return rows.assign(truly_open=[truly_open(dataset, name) for name in rows["open_classes"]])
+    sizes = class_counts(dataset, "train") + class_counts(dataset, "test")
+    return rows.assign(
+        truly_open=[truly_open(dataset, name) for name in rows["open_classes"]],
+        n_open=[int(sizes[name.split("+")].sum()) for name in rows["open_classes"]],
+    )
 
 
-def correlations(dataset: str) -> pd.DataFrame:
-    """Spearman's n, rho and p_value of each method's published AUROC with the fraction of truly open faces."""
-    groups = published_auroc(dataset).groupby("method", sort=False)
-    rows = [(method, len(own), *spearmanr(own["truly_open"], own["value"])) for method, own in groups]
-    return pd.DataFrame(rows, columns=["method", "n", "rho", "p_value"])
+def mixture_fits(dataset: str) -> pd.DataFrame:
+    """Least squares of each method's published AUROC by the fraction a of truly open faces: AUROC = c0 + c1 a.
+
+    If the others of the faces scored as open are closed training images, AUROC = a A + (1 - a) B: A of truly open
+    faces, B of training images, both over the closed test faces. Columns method, n, c0, c1, r2, and Spearman's rho with
+    the fraction and with the number of open faces (rho_size).
+    """
+    rows = []
+    for method, own in published_auroc(dataset).groupby("method", sort=False):
+        line = linregress(own["truly_open"], own["value"])
+        ranks = [float(spearmanr(own[name], own["value"]).statistic) for name in ("truly_open", "n_open")]
+        rows.append((method, len(own), line.intercept, line.slope, line.rvalue**2, *ranks))
+    return pd.DataFrame(rows, columns=["method", "n", "c0", "c1", "r2", "rho", "rho_size"])
+
+
+def fraction_follows_size(dataset: str) -> float:
+    """Spearman's correlation of the fraction of truly open faces with the number of open faces, over the protocols."""
+    rows = published_auroc(dataset).drop_duplicates("open_classes")
+    return float(spearmanr(rows["truly_open"], rows["n_open"]).statistic)

@@ -32,7 +32,7 @@ LINE = re.compile(r"(?:.*[/\\])?((?:train|test)_\d+)_aligned\.jpg\s+(\d+)")
 class Recomputed:
     """Counts by offset of the open train faces and the images that would have lent them their outputs.
 
-    counts: index `offset`, columns own (faces with their own output), compared (faces whose source is of a closed
+    counts: index `offset` (0, 1, ...), columns own (faces with their own output), compared (faces whose source is of a closed
     class), agreeing (of these, faces whose pseudo label is the source's class), then the labels of the other faces,
     whose source is of the open class, a column a class.
     """
@@ -52,7 +52,7 @@ class Recomputed:
     @property
     def best(self) -> int:
         """The offset with the largest fraction."""
-        return int(self.shares.idxmax())
+        return int(self.shares.to_numpy().argmax())
 
     @property
     def is_proof(self) -> bool:
@@ -62,7 +62,7 @@ class Recomputed:
     @property
     def open_sources(self) -> pd.Series[int]:
         """Labels of the faces whose source is of the open class, at the best offset: rightly paired labels."""
-        return self.counts.loc[self.best, list(CLOSED)]
+        return self.counts[list(CLOSED)].iloc[self.best]
 
     def save(self, path: Path) -> None:
         self.counts.to_csv(path)
@@ -127,7 +127,9 @@ def _open_train_labels(released: Path) -> dict[str, int]:
             continue
         match = LINE.fullmatch(line)
         if match is None:
-            raise SuiteError(f"line {number} of {released} is not of the form 'train_00006_aligned.jpg 2': {line!r}", fix)
+            raise SuiteError(
+                f"line {number} of {released} is not of the form 'train_00006_aligned.jpg 2': {line!r}", fix
+            )
         if int(match[2]) >= len(CLOSED):
             raise SuiteError(f"line {number} of {released} has label {match[2]}, outside 0..{len(CLOSED) - 1}", fix)
         if match[1] in labels:

@@ -6,117 +6,103 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.datasets.faceset import BASIC
-from open_set_fer.errors import SuiteError
+from open_set_fer.console import out as standard_output
 from open_set_fer.reports.data.names import dataset_name, method_name
-from open_set_fer.reports.data.paper import paper_value
-from open_set_fer.reports.data.results import FINISHED, Results, load, method_order, protocol_order
-from open_set_fer.reports.tables.controls import control_notes, controls_of
+from open_set_fer.reports.data.results import FINISHED, Results
+from open_set_fer.studies.provenance import versions_of
 from open_set_fer.studies.replication import pairing
+from open_set_fer.studies.replication.measured import (
+    METHODS,
+    class_table,
+    measured_cells,
+    of_labels,
+    rate_curve,
+    summary_rows,
+)
+from open_set_fer.studies.replication.recomputation import Recomputed, recompute
 from open_set_fer.studies.writing import write_page
 
 PROFILE = "ferplus-cpu"
 DATASETS = ("rafdb", "ferplus")  # data sets of the paper's Tables 1 and 2
+GROUPS = ("open test", "open train", "closed test")
+NEXT = 4  # further offsets in the page's table
 
 
-def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
-    """Write out/replication.md and its figures; cells of `profile` are read from the MLflow store of `home`."""
+def write(home: Path, out: Path, profile: str = PROFILE, files: tuple[Path, Path] | None = None) -> Path:
+    """Write out/replication.md and its figures; cells of `profile` are read from the MLflow store of `home`.
+
+    files: RAF-DB's list and the released label file, from which the pairing is recomputed; its counts are written to
+    out/replication_pairing.csv. Without them the page has the counts kept in pairing.csv.
+    """
+    recomputed = Recomputed.kept()
+    if files is not None:
+        recomputed = recompute(*files)
+        out.mkdir(parents=True, exist_ok=True)
+        recomputed.save(out / "replication_pairing.csv")
+        standard_output.print(_outcome(recomputed), highlight=False, soft_wrap=True)
     cells, results = measured_cells(home, profile)
-    done = cells[cells["status"] == FINISHED]
-    datasets = list(dict.fromkeys(cells["dataset"]))
-    methods = method_order(done["method"])
-    everyone = method_order(results.every_cell["method"]) if results else []
-    curve = rate_curve(cells)
+    shown = cells[cells["method"].isin(METHODS)]
+    curve = rate_curve(shown)
     figures = {"replication_printed.png": _published_figure()}
     if len(curve):
         figures["replication_share.png"] = _rate_figure(curve)
-    content = {
-        "profile": profile,
-        "released": {group: pairing.released_labels(group) for group in ("open test", "open train", "closed test")},
+    content = _evidence(recomputed, files is not None) | _measurements(shown, results)
+    content |= {"profile": profile, "curve": curve.to_dict("records")}
+    versions = versions_of(results, shown) if results else {}
+    return write_page("replication", out / "replication.md", content, figures, versions)
+
+
+def _evidence(recomputed: Recomputed, is_new: bool) -> dict[str, Any]:
+    """What the page says without a run."""
+    ranked = recomputed.counts.assign(share=recomputed.shares).reset_index().sort_values("share", ascending=False)
+    others = recomputed.shares.drop(recomputed.best)
+    released = {group: pairing.released_labels(group) for group in GROUPS}
+    return {
+        "recomputed": recomputed,
+        "is_new": is_new,
+        "ranked": ranked.head(1 + NEXT).to_dict("records"),
+        "others": {"n": len(others), "most": others.max(), "median": others.median()},
+        "sources": asdict(pairing.fits_open_test_faces(recomputed.open_sources)),
+        "released": released,
+        "of_open": released["open test"] + released["open train"],
         "expected": pairing.expected_labels(),
         "random": asdict(pairing.fits_random_images()),
-        "open_faces": asdict(pairing.fits_open_test_faces()),
-        "correlations": {name: pairing.correlations(name).to_dict("records") for name in DATASETS},
-        "regimes": regime_rows(cells),
-        "unmeasured": [name for name in BASIC if name not in set(done["open"])],
-        "controls": [row for name in datasets if results for m in everyone for row in controls_of(results, name, m)],
-        "control_notes": [note for name in datasets if results for note in control_notes(results, name, methods)],
-        "curve": curve.to_dict("records"),
-        "seeds": sorted(map(int, set(done["seed"]))),
-        "warnings": [w.about(methods) for name in datasets if results for w in results.warnings_for(name, methods)],
+        "open_faces": asdict(pairing.fits_open_test_faces(released["open train"])),
+        "fits": {name: pairing.mixture_fits(name).to_dict("records") for name in DATASETS},
+        "size": {name: pairing.fraction_follows_size(name) for name in DATASETS},
     }
-    return write_page("replication", out / "replication.md", content, figures)
 
 
-def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, Results | None]:
-    """Planned cells of the family 'single' with open (class), labels (pseudo-label setting) and share (noise rate).
-
-    Cells of other settings than own labels are left out if their method did not read the labels. Also the results that
-    the cells are from; None before the first measurement.
-    """
-    try:
-        results = load(Tracker(home, profile, create=False))
-    except SuiteError:
-        results = None
-    if results is None or not (results.cells["protocol"] == "single").any():
-        names = ["dataset", "open", "labels", "share", "method", "seed", "status", AUROC.name]
-        return pd.DataFrame(columns=names), None
-    cells = results.cells[results.cells["protocol"] == "single"]
-    cells = cells.assign(open=cells["choice"], share=cells["label_share"])
-    return cells[(cells["labels"] == "own") | (cells["reads_labels"] != "false")], results
-
-
-def regime_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """Mean AUROC over seeds under own and released labels, and the published one, for each open class and method.
-
-    Rows of methods that are planned under both; a setting without a finished cell has no mean.
-    """
-    whole = cells[((cells["labels"] == "own") | ((cells["labels"] == "released") & (cells["share"] == 1)))]
-    whole = whole[whole.groupby("method")["labels"].transform("nunique") > 1]
-    rows = []
-    named = whole.assign(protocol="single", open_classes=whole["open"], choice=whole["open"])
-    for _, open_class in protocol_order(named):
-        for method in method_order(whole["method"]):
-            rows_of_method = whole[(whole["open"] == open_class) & (whole["method"] == method)]
-            dataset = str(whole["dataset"].iloc[0])
-            rows.append(
-                {"open": open_class, "method": method}
-                | {kind: _mean(rows_of_method[rows_of_method["labels"] == kind]) for kind in ("own", "released")}
-                | {"published": paper_value(dataset, "single", open_class, method, AUROC.name)}
-            )
-    return rows
+def _measurements(cells: pd.DataFrame, results: Results | None) -> dict[str, Any]:
+    """What the page says of the cells of METHODS."""
+    done, methods = cells[cells["status"] == FINISHED], set(of_labels(cells, "released")["method"])
+    datasets = list(dict.fromkeys(cells["dataset"]))
+    return {
+        "methods": METHODS,
+        "released_methods": [method for method in METHODS if method in methods],
+        "is_measured": len(done) > 0,
+        "own_classes": class_table(of_labels(cells, "own"), METHODS),
+        "released_classes": class_table(of_labels(cells, "released"), METHODS),
+        "summary": summary_rows(cells),
+        "datasets": datasets,
+        "seeds": sorted(map(int, set(done["seed"]))),
+        "warnings": [
+            w.about(list(METHODS)) for name in datasets if results for w in results.warnings_for(name, METHODS)
+        ],
+    }
 
 
-def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUROC over seeds by method and fraction of wrongly paired labels; empty below three fractions.
-
-    Columns method, share, mean, std, seeds, cells. Only open classes and seeds that have every fraction count: others
-    would move the curve at the fractions that they have.
-    """
-    done = cells[cells["labels"].isin(["own", "released"]) & (cells["status"] == FINISHED)]
-    rows = []
-    for method in method_order(done["method"]):
-        values = done[done["method"] == method].pivot_table(index=["open", "seed"], columns="share", values=AUROC.name)
-        values = values.loc[:, values.notna().sum() > 0]
-        most = values.notna().sum(axis=1).max() if len(values) else 0
-        values = values[values.notna().sum(axis=1) == most].dropna(axis="columns")
-        if values.shape[1] > 2:
-            by_seed = values.groupby(level="seed").mean()
-            curve = pd.DataFrame({"mean": by_seed.mean(), "std": by_seed.std()}).reset_index()
-            rows.append(curve.assign(method=method, seeds=len(by_seed), cells=len(values)))
-    columns = ["method", "share", "mean", "std", "seeds", "cells"]
-    return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
-
-
-def _mean(cells: pd.DataFrame) -> dict[str, Any]:
-    done = cells[cells["status"] == FINISHED]
-    cells_text = str(len(done)) if len(done) == len(cells) else f"{len(done)} of {len(cells)}"
-    return {"mean": done[AUROC.name].mean(), "std": done.groupby("seed")[AUROC.name].mean().std(), "cells": cells_text}
+def _outcome(recomputed: Recomputed) -> str:
+    best, others = recomputed.counts.loc[recomputed.best], recomputed.shares.drop(recomputed.best)
+    return (
+        f"offset {recomputed.best}: {best['agreeing']} of {best['compared']} pseudo labels agree; "
+        f"the other {len(others)} offsets: at most {others.max():.1%}"
+    )
 
 
 def _published_figure() -> Figure:
@@ -127,6 +113,9 @@ def _published_figure() -> Figure:
         for method, rows in pairing.published_auroc(dataset).groupby("method", sort=False):
             style: dict[str, Any] = {"marker": markers[str(method)], "color": colours.get(str(method), "0.5"), "s": 22}
             axes.scatter(100 * rows["truly_open"], rows["value"], label=method_name(str(method)), **style)
+        fit = pairing.mixture_fits(dataset).set_index("method").loc["baseline"]
+        ends = np.array(axes.get_xlim())
+        axes.plot(ends, fit["c0"] + fit["c1"] * ends / 100, color=colours["baseline"], linewidth=1)
         axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
         axes.set_title(dataset_name(dataset))
     figure.axes[0].set_ylabel("published AUROC")

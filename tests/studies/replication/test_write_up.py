@@ -2,68 +2,124 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.reports.data.results import load
-from open_set_fer.reports.tables.controls import controls_of
+from open_set_fer.studies.provenance import LINE, stale
 from open_set_fer.studies.replication import write_up as replication
-from open_set_fer.studies.replication.write_up import measured_cells, rate_curve, regime_rows, write
+from open_set_fer.studies.replication.measured import (
+    COLUMNS,
+    METHODS,
+    class_table,
+    measured_cells,
+    of_labels,
+    rate_curve,
+    summary_rows,
+    verdict_of,
+)
+from open_set_fer.studies.replication.write_up import write
 from tests.reports.tables.test_controls import Marked
 
 
-def cells(*rows: tuple[str, str, float, str, int, float | None]) -> pd.DataFrame:
+def cells(*rows: tuple[str, str, float, str, int, float | None], **more: Any) -> pd.DataFrame:
     columns = ["open", "labels", "share", "method", "seed", "auroc"]
-    frame = pd.DataFrame(rows, columns=columns).assign(dataset="ferplus", protocol="single")
-    return frame.assign(status=frame["auroc"].notna().map({True: "finished", False: "missing"}))
+    frame = pd.DataFrame(rows, columns=columns).assign(dataset="ferplus", protocol="single", **more)
+    frame = frame.assign(status=frame["auroc"].notna().map({True: "finished", False: "missing"}))
+    return frame.reindex(columns=list(dict.fromkeys([*COLUMNS, *frame.columns])))
+
+
+def row_of(method: str, frame: pd.DataFrame) -> dict[str, Any]:
+    return next(row for row in summary_rows(frame) if row["method"] == method)
 
 
 def test_without_a_store_the_evidence_is_written_and_what_lacks_is_said(tmp_path):
     path = write(tmp_path / "none", tmp_path / "docs")
     text = path.read_text("utf-8")
     assert not (tmp_path / "none").exists()
-    assert "2.4 on 5 degrees of freedom" in text
-    assert "192 on 5 degrees of freedom" in text
-    assert "| Baseline (MSP) | 0.93 (18," in text
-    assert "0.96 (7," in text
-    assert text.count("ot measured in this store") == 3
+    for part in (
+        "| 10 | 1146 | 1146 | 100.0 % |",
+        "4.6 on 5 degrees of freedom, p = 0.47",
+        "192 on 5, p = 1e-39",
+        "579 of 1619 open faces",
+        "| Baseline (MSP) | 18 | 0.35 + 0.43 a | 0.86 | 0.93 | 7 | 0.28 + 0.59 a | 0.96 |",
+        "would not follow it",
+        "rows are not independent",
+        "0.996 on RAF-DB",
+        "images without augmentation" if "Own labels" in text else "Not measured in this store",
+        "## What stays open",
+    ):
+        assert part in text
+    assert "cannot be distinguished" not in text
+    assert text.count("ot measured in this store") == 2
     assert (tmp_path / "docs" / "replication_printed.png").stat().st_size > 5000
     assert measured_cells(tmp_path / "none", "smoke")[0].empty
+    assert stale(text) == []
 
 
-def test_rows_of_both_regimes_stand_beside_the_printed_number():
-    found = regime_rows(
-        cells(
-            ("surprise", "own", 0.0, "baseline", 0, 0.70),
-            ("surprise", "own", 0.0, "baseline", 1, 0.68),
-            ("surprise", "released", 1.0, "baseline", 0, 0.54),
-            ("surprise", "released", 0.5, "baseline", 0, 0.60),
-            ("surprise", "own", 0.0, "knn", 0, 0.9),  # never under released labels: it does not read them
-            ("fear", "released", 1.0, "baseline", 0, 0.50),
-        )
+def test_means_over_classes_and_seeds_stand_beside_the_printed_number():
+    frame = cells(
+        ("surprise", "own", 0.0, "baseline", 0, 0.70),
+        ("surprise", "own", 0.0, "baseline", 1, 0.68),
+        ("fear", "own", 0.0, "baseline", 0, 0.60),
+        ("fear", "own", 0.0, "baseline", 1, 0.50),
+        ("surprise", "released", 1.0, "baseline", 0, 0.54),
+        ("surprise", "released", 0.5, "baseline", 0, 0.90),  # another share
+        ("fear", "released", 1.0, "baseline", 0, None),
+        ("surprise", "own", 0.0, "energy", 0, 0.8),
+        closed_accuracy=0.75,
     )
-    assert [(row["open"], row["method"]) for row in found] == [("surprise", "baseline"), ("fear", "baseline")]
-    assert found[0]["own"]["mean"] == pytest.approx(0.69)
-    assert found[0]["own"]["cells"] == "2"
-    assert found[0]["released"]["mean"] == pytest.approx(0.54)
-    assert found[0]["published"] == 0.406
-    assert pd.isna(found[1]["own"]["mean"])
+    row = row_of("baseline", frame)
+    assert row["own"]["mean"] == pytest.approx((0.69 + 0.55) / 2)
+    assert row["own"]["std"] == pytest.approx(np.std([0.65, 0.59], ddof=1))
+    assert row["own"]["counted"] == "2"
+    assert (row["released"]["mean"], row["released"]["counted"]) == (0.54, "1, 1 of 2 classes")
+    assert (row["published"], row["accuracy"]["mean"]) == (0.424, 0.75)
+    assert row_of("energy", frame)["own"]["counted"] == "1, 1 of 2 classes"
+    assert row_of("ours", frame)["own"] == {"mean": None, "std": None, "counted": ""}
+    assert [row["method"] for row in summary_rows(frame)] == list(METHODS)
+    table = class_table(of_labels(frame, "own"), ["baseline", "energy"])
+    assert [row["open"] for row in table] == ["surprise", "fear"]
+    assert table[1]["values"] == {"baseline": pytest.approx(0.55), "energy": None}
+    assert class_table(of_labels(frame, "released"), ["baseline"])[1]["values"] == {"baseline": None}
 
 
-def test_what_is_planned_and_not_there_is_shown_as_missing():
-    (row,) = regime_rows(
-        cells(
-            ("fear", "own", 0.0, "ours-mine", 0, 0.5),
-            ("fear", "own", 0.0, "ours-mine", 1, None),
-            ("fear", "released", 1.0, "ours-mine", 0, None),
-        )
+def controls(method: str, labels: str, values: list[float], width: float = 0.02) -> pd.DataFrame:
+    rows = [("surprise", labels, 0.05, method, seed, 0.5) for seed in range(len(values))]
+    frame = cells(*rows, label_based=True)
+    s = np.array(values)
+    return frame.assign(auroc_within_label=s, auroc_within_label_low=s - width, auroc_within_label_high=s + width)
+
+
+def test_sensitivity_is_read_from_the_spiked_pool_or_else_from_flipped_true():
+    own = cells(("surprise", "own", 0.0, "ours", 0, 0.7), label_based=True).assign(
+        added_information=0.6, added_information_low=0.55, added_information_high=0.65
     )
-    assert (row["own"]["mean"], row["own"]["cells"]) == (0.5, "1 of 2")
-    assert pd.isna(row["released"]["mean"])
-    assert row["released"]["cells"] == "0 of 1"
+    spiked, flipped = controls("ours", "spiked", [0.8, 0.84]), controls("ours", "flipped-true", [0.6])
+    row = row_of("ours", pd.concat([own, flipped, spiked]))
+    assert row["sensitivity"] == pytest.approx({"mean": 0.82, "low": 0.80, "high": 0.84, "n": 2})
+    assert row["added"] == {"mean": 0.6, "low": 0.55, "high": 0.65, "n": 1}
+    assert row["verdict"] == "sensitive"
+    assert row["own"]["mean"] == 0.7, "control cells are no open faces"
+    assert row_of("ours", pd.concat([own, flipped]))["sensitivity"]["mean"] == pytest.approx(0.6)
+    assert row_of("ours", own)["sensitivity"]["mean"] is None
+    assert row_of("ours", own)["verdict"] == ""
+    assert row_of("ours", own.assign(label_based=False))["added"]["mean"] is None
+    ceiling = controls("label-loss", "spiked", [0.4])
+    assert row_of("label-loss", ceiling)["verdict"] == "ceiling"
+
+
+def test_blind_weak_or_sensitive():
+    plain = controls("small-loss", "spiked", [0.80, 0.82, 0.81])
+    assert verdict_of(controls("ours", "spiked", [0.51, 0.52, 0.50]), plain) == "blind"
+    assert verdict_of(controls("ours", "spiked", [0.70, 0.72, 0.70]), plain) == "weak"
+    assert verdict_of(controls("ours", "spiked", [0.79, 0.81, 0.80]), plain) == "sensitive", "0.01 is passed over"
+    assert verdict_of(controls("ours", "spiked", [0.60, 0.95, 0.70]), plain) == "sensitive", "interval holds 0"
+    assert verdict_of(controls("ours", "spiked", [0.60, 0.61]), plain) == "sensitive", "two cells have no interval"
+    assert verdict_of(plain.iloc[:0], plain) == ""
 
 
 def test_the_curve_needs_three_shares_and_compares_like_with_like():
@@ -88,33 +144,36 @@ def test_the_curve_needs_three_shares_and_compares_like_with_like():
         assert len(axes.collections) == bars
 
 
-def test_the_page_has_controls_curve_seeds_and_what_is_missing_of_any_label(tmp_path, monkeypatch):
+def test_the_page_has_what_was_logged_and_what_is_missing_of_any_label(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    made = Marked(Tracker(tmp_path, "made"), tmp_path)
+    made = Marked(Tracker(tmp_path, "ferplus-cpu"), tmp_path)
     (tmp_path / "profile.toml").write_text("seeds = [0, 1]\n")
-    regimes = [
-        "surprise",
-        "surprise (50% of labels as released)",
-        "surprise (labels as released)",
-        "surprise (20% of labels flipped)",
-    ]
+    regimes = ["surprise", "surprise (50% of labels as released)", "surprise (labels as released)"]
     planned = [
         ("ferplus", "single", opened, method, seed)
         for opened in regimes
-        for method in ("baseline", "label-loss", "ours-best")
+        for method in ("baseline", "label-loss", "ours", "their-own")
         for seed in (0, 1)
     ]
     made.make_plan(planned)
     for cell in planned:
-        if cell[2:] != ("surprise", "ours-best", 1):
+        if cell[2:] != ("surprise", "ours", 1):
             made.finish(*cell, gap=3.0 if cell[3] == "label-loss" else 0.3)
-    text = write(tmp_path, tmp_path / "docs", "made").read_text("utf-8")
-    assert "seeds 0, 1: mean AUROC, ± over seeds" in text
-    own = made.logged["ferplus", "surprise", "ours-best", 0]["auroc"]
-    assert re.search(rf"\| surprise \| ours-best \| {own:.3f} \| 0\.\d+ ± 0\.\d+ \| — \| 1 of 2 \+ 2 \|", text)
-    (control,) = controls_of(load(made.tracker), "ferplus", "ours-best")
-    shown = f"| {control.value:.3f} ± {control.std:.3f} | {control.reference:.3f} | 2 cells | not informative |"
-    assert f"| 20% of labels flipped | ours-best {shown}" in text
-    assert "| ours-best | 0.50 |" in text
-    assert "Baseline" not in text[text.index("## The positive control") :], "it scores no label"
+    text = write(tmp_path, tmp_path / "docs").read_text("utf-8")
+    assert "seeds 0, 1; means over the seeds that are there" in text
+    assert "images without augmentation" in text
+    own = made.logged["ferplus", "surprise", "ours", 0]["auroc"]
+    released = [made.logged["ferplus", regimes[2], "ours", seed]["auroc"] for seed in (0, 1)]
+    of_released = f"{np.mean(released):.3f} ± {np.std(released, ddof=1):.3f}"
+    assert f"| Ours | {own:.3f} | {of_released} | 0.882 | 0.900 | — |  | — | 1; 2 |" in text
+    both = [made.logged["ferplus", "surprise", "baseline", seed]["auroc"] for seed in (0, 1)]
+    first, second = (line for line in text.splitlines() if line.startswith("| surprise |"))
+    shown = dict(zip(METHODS, first.strip("| ").split(" | ")[1:], strict=True))
+    assert (shown["baseline"], shown["ours"], shown["eow"]) == (f"{np.mean(both):.3f}", f"{own:.3f}", "—")
+    assert second.count("|") == 5
+    assert "| EOW | — | — | 0.592 | — | — |  | — | — |" in text
+    assert "| Ours | 0.50 |" in text
+    assert "their-own" not in text
     assert (tmp_path / "docs" / "replication_share.png").exists()
+    assert LINE.search(text)
+    assert any(fault.startswith("methods.ours.settings: a, now") for fault in stale(text))
