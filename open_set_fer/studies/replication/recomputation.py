@@ -32,9 +32,9 @@ LINE = re.compile(r"(?:.*[/\\])?((?:train|test)_\d+)_aligned\.jpg\s+(\d+)")
 class Recomputed:
     """Counts by offset of the open train faces and the images that would have lent them their outputs.
 
-    counts: index `offset` (0, 1, ...), columns own (faces with their own output), compared (faces whose source is of a closed
-    class), agreeing (of these, faces whose pseudo label is the source's class), then the labels of the other faces,
-    whose source is of the open class, a column a class.
+    counts: index `offset` (0, 1, ...), columns own (faces with their own output), compared (faces whose source is of a
+    closed class), agreeing (of these, faces whose pseudo label is the source's class), then the labels of the other
+    faces, whose source is of the open class, a column a class.
     """
 
     counts: pd.DataFrame
