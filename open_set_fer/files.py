@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from open_set_fer.errors import SuiteError
+
 
 def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's entries, are on the disk."""
@@ -55,3 +57,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
     sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def writable(home: Path) -> Path:
+    """The folder of results, created where it is not there yet; raises SuiteError where nothing can be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SuiteError(
+            f"cannot create the folder {home}: {error.strerror}", "name another one with --home"
+        ) from error
+    if not os.access(home, os.W_OK):
+        raise SuiteError(f"cannot write into the folder {home}", "name another one with --home")
+    return home

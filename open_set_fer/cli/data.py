@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from open_set_fer import plugins
-from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, print_json, profile_of, writable
+from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, print_json
 from open_set_fer.console import out
+from open_set_fer.files import writable
 
 if TYPE_CHECKING:
     from open_set_fer.datasets.checks import DataCheck
@@ -113,8 +114,9 @@ def _dataset(name: str, profile: str) -> DataSet:
     Default settings if no profile lists it.
     """
     from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.planning.profile_files import profile_of
 
-    profile_name = profile or profile_of(name)
+    profile_name = profile or profile_of((name,))
     if profile_name is None:
         dataset: DataSet = plugins.load(plugins.DATASETS, name)()
         return dataset

@@ -32,7 +32,6 @@ from open_set_fer.cli.options import (
     StoreOption,
     ThreadsOption,
     WeightsOption,
-    default_profile,
     parts,
 )
 from open_set_fer.console import log
@@ -93,26 +92,19 @@ class CellOptions:
     def load(self) -> Profile:
         """The profile named, else the one of the data sets."""
         from open_set_fer.benchmark.planning.profile import load_profile
+        from open_set_fer.benchmark.planning.profile_files import default_profile
 
-        return load_profile(default_profile(self.profile, self.dataset), self.weights)
+        return load_profile(default_profile(self.profile, parts(self.dataset)), self.weights)
 
     def selection(self) -> Selection:
         """The cells chosen; raises SuiteError for a seed that is no number and for an unknown pseudo-label setting."""
         from open_set_fer.benchmark.planning.cells import Selection
-        from open_set_fer.benchmark.planning.profile_tables import regime_of
-        from open_set_fer.benchmark.protocols.pseudo_labels import LABELS
+        from open_set_fer.benchmark.planning.profile_tables import regime_named
 
-        methods, share = parts(self.method), self.label_share
+        methods = parts(self.method)
         if "all" in methods:
             for fault in plugins.broken(plugins.METHODS).values():
                 log.warning("left out: %s", fault)
-        kind = next((name for name in LABELS if name == self.labels), None)
-        if kind is None and (self.labels or share is not None):
-            wrong = f"--labels {self.labels!r}{plugins.nearest(self.labels, LABELS)}"
-            fault = wrong if self.labels else "--label-share without --labels"
-            raise SuiteError(fault, f"--labels is one of {', '.join(LABELS)}")
-        if share is not None and not 0 < share <= 1:
-            raise SuiteError(f"--label-share {share:g} is not above 0 and at most 1", "for example --label-share 0.5")
         return Selection(
             parts(self.dataset),
             parts(self.protocol),
@@ -121,7 +113,7 @@ class CellOptions:
             read_seeds(self.seed),
             self.all_pairs,
             self.all_triples,
-            None if kind is None else regime_of(kind, share),
+            regime_named(self.labels, self.label_share),
         )
 
 

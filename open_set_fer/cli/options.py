@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -12,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from open_set_fer import plugins
 from open_set_fer.console import console
 from open_set_fer.errors import SuiteError, masked
 
@@ -31,19 +29,6 @@ def folder(text: str | Path) -> Path:
         if place.exists() and not place.is_dir():
             raise SuiteError(f"{place} is a file, not a folder", "name another folder")
     return path
-
-
-def writable(home: Path) -> Path:
-    """The folder of results, created where it is not there yet; raises SuiteError where nothing can be written."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SuiteError(
-            f"cannot create the folder {home}: {error.strerror}", "name another one with --home"
-        ) from error
-    if not os.access(home, os.W_OK):
-        raise SuiteError(f"cannot write into the folder {home}", "name another one with --home")
-    return home
 
 
 HomeOption = Annotated[
@@ -170,26 +155,6 @@ HOME = Path("runs")
 
 def parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def default_profile(profile: str, dataset: str) -> str:
-    """The profile named, else the one for the data sets; raises SuiteError for neither."""
-    from open_set_fer.benchmark.planning.profile_files import profiles_with
-
-    found = profile or profile_of(dataset)
-    if found is None:
-        for name in parts(dataset):
-            plugins.load(plugins.DATASETS, name)  # a misspelt one names the nearest
-        raise SuiteError(f"no profile is named, and {dataset} has none of its own", profiles_with(*parts(dataset)))
-    return found
-
-
-def profile_of(dataset: str) -> str | None:
-    """The data set's own profile (`ferplus-cpu`), else `demo` where it lists the data sets."""
-    from open_set_fer.benchmark.planning.profile_files import listed_in, profile_names
-
-    own = f"{dataset}-cpu"
-    return own if own in profile_names() else "demo" if "demo" in listed_in(*parts(dataset)) else None
 
 
 def command_line() -> str:

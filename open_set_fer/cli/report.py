@@ -78,27 +78,14 @@ def report(
             raise SuiteError("--compare writes no page", "leave out --ui and --clip-features")
         _compare(compare, profile, home, to, as_json)
         return
+    from open_set_fer import api
     from open_set_fer.benchmark.planning.profile import load_profile
-    from open_set_fer.benchmark.storage.connection import public_address
-    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-    from open_set_fer.reports.figures.clip import read_clip_features
-    from open_set_fer.reports.render import render
 
-    name = load_profile(profile).name
-    if not name.strip("."):
-        raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
-    if ui and not ui.startswith(("http://", "https://")):
-        raise SuiteError(f"--ui {ui} is not an address", "write it as http://127.0.0.1:5000")
-    clip = read_clip_features(clip_features) if clip_features else None
-    tracker = Tracker(home, name, create=False)
-    if not ui and tracker.uri.startswith(("http://", "https://")):
-        ui = tracker.uri
-    index = render(tracker, to or home / "report" / name, public_address(ui), clip)
-    place = index.resolve().parent
-    tracker.log_report(place, sorted(path for path in place.rglob("[!.]*") if path.is_file()))
+    index = api.report(profile, home, out=to, ui=ui, clip_features=clip_features)
     if as_json:
+        place = index.resolve().parent
         paths = {"report": place / index.name, "tables": place / "tables", "figures": place / "figures"}
-        print_json({"profile": name} | {key: str(path) for key, path in paths.items()})
+        print_json({"profile": load_profile(profile).name} | {key: str(path) for key, path in paths.items()})
         return
     _print_path("report", index)
 

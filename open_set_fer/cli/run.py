@@ -20,7 +20,6 @@ from open_set_fer.cli.options import (
     exit_stopped,
     print_json,
     say,
-    writable,
 )
 from open_set_fer.cli.overview import auroc_table
 from open_set_fer.console import console, log, out
@@ -58,18 +57,15 @@ RunJsonOption = Annotated[
 @grouped
 def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = False, home: HomeOption = HOME) -> None:
     """Run the cells of a profile that are not done yet, and log them to MLflow; ends with a table of AUROC."""
-    from open_set_fer.benchmark.execution.runner import Runner
-    from open_set_fer.benchmark.planning.cells import make_plan
+    from open_set_fer.api import run_cells
     from open_set_fer.benchmark.storage.connection import called, tracking_uri
 
     options, profile = compute.checked(), cells.load()
-    plan, face_sets = make_plan(profile, cells.selection(), writable(home) / "cache")
-    runner = Runner(home, profile, options)
-    log.info("profile %s: %d cells, results under %s", profile.name, len(plan), home)
     try:
-        outcome = runner.run(plan, face_sets, command_line())
+        ran = run_cells(profile, cells.selection(), home, options, command_line())
     except KeyboardInterrupt as stop:
         exit_stopped(stop, "finished cells are kept, the same command goes on from here")
+    runner, plan, outcome = ran.runner, ran.cells, ran.outcome
     measured = f", {outcome.measured} re-evaluated" * bool(outcome.measured)
     log.info(
         "%d computed, %d logged from an earlier computation, %d already done, %d failed%s",
@@ -129,10 +125,25 @@ def _warn_of_lacking(runner: Runner, cells: list[Cell]) -> None:
             )
 
 
-@app.command(epilog=examples("osfer plan", "osfer plan -p paper --all-pairs", "osfer plan -m knn,vim --json"))
+@app.command(
+    epilog=examples(
+        "osfer plan",
+        "osfer plan -p paper --all-pairs",
+        "osfer plan -m knn,vim --json",
+        "osfer plan -d ferplus --open surprise --faces faces.csv",
+    )
+)
 @grouped
 def plan(
     cells: CellOptions,
+    faces: Annotated[
+        Path | None,
+        typer.Option(
+            "--faces",
+            help="Write each protocol's faces as CSV or Parquet (id, role: train or pool, label of training faces), "
+            "for scores computed elsewhere; a data set that is not prepared is then decoded.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -149,6 +160,12 @@ def plan(
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
     profile = cells.load()
+    if faces:
+        from open_set_fer.api import write_faces
+
+        number = write_faces(faces, profile, cells.selection(), home)
+        say(f"{number:,} rows in {faces.resolve()}; measure your scores with: osfer evaluate --scores FILE")
+        return
     planned, outlines = dry_plan(profile, cells.selection(), home / "cache")
     finished = Tracker(home, profile.name, create=False).finished()
     known_states = {cell.key: "done" if cell.is_current else "to measure" for cell in finished}

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_set_fer.cli.options import HOME, HomeOption, command_line, examples, folder, print_json, writable
+from open_set_fer.cli.options import HOME, HomeOption, command_line, examples, folder, print_json
 from open_set_fer.console import console, out
 from open_set_fer.errors import SuiteError
+from open_set_fer.files import writable
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.storage.exchange import Synced

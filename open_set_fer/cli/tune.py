@@ -24,16 +24,15 @@ from open_set_fer.cli.options import (
     SeedOption,
     ThreadsOption,
     command_line,
-    default_profile,
     examples,
     exit_stopped,
     parts,
     print_json,
     say,
-    writable,
 )
 from open_set_fer.console import console, log, out
 from open_set_fer.errors import SuiteError, TrackingAway, masked, summary
+from open_set_fer.files import writable
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.planning.cells import Selection
@@ -216,7 +215,7 @@ def show(
     from open_set_fer.benchmark.tuning.study import stored_studies
     from open_set_fer.reports.study import study_report
 
-    name = load_profile(default_profile(profile, "")).name
+    name = load_profile(profile or "demo").name
     studies = stored_studies(Storage.of(storage, home), name, parts(method))
     if study:
         names = [item.study_name for item in studies]

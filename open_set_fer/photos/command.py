@@ -15,6 +15,7 @@ from open_set_fer.cli import options
 from open_set_fer.cli.groups import grouped
 from open_set_fer.console import console, log, out
 from open_set_fer.errors import SuiteError, summary
+from open_set_fer.files import writable
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.storage.detectors import Description, Detector
@@ -65,6 +66,7 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
     """Train a method, set its threshold on held-out known faces, and write a folder for `osfer detect`."""
     from open_set_fer.benchmark.execution.devices import choose_device
     from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.planning.profile_files import default_profile
     from open_set_fer.benchmark.storage.detectors import DESCRIPTION
     from open_set_fer.photos.build import build_detector, plan_detector
     from open_set_fer.photos.find import finder
@@ -73,15 +75,13 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
         raise SuiteError(f"--share {made.share:g} is not between 0 and 1", "for example --share 0.95")
     finder()  # fails before minutes of training
     device = choose_device(made.device, made.threads)
-    profile = load_profile(options.default_profile(made.profile, made.dataset), made.weights)
+    profile = load_profile(default_profile(made.profile, options.parts(made.dataset)), made.weights)
     name = made.dataset or (profile.default_datasets or list(profile.datasets))[0]
     target = made.to or home / "detectors" / f"{name}-{made.method}"
     if target.exists() and not (target / DESCRIPTION).exists():
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
-    cell, faces = plan_detector(
-        profile, name, made.method, made.open_classes, made.seed, options.writable(home) / "cache"
-    )
-    options.writable(options.folder(target).parent)
+    cell, faces = plan_detector(profile, name, made.method, made.open_classes, made.seed, writable(home) / "cache")
+    writable(options.folder(target).parent)
     description = build_detector(cell, faces, target, home, device, made.share, made.store)
     if made.as_json:
         options.print_json(description.model_dump(mode="json") | {"folder": str(target)})
@@ -213,7 +213,7 @@ def _predict(detector: Detector, name: str, out_folder: Path, taken: set[Path]) 
         return {"photo": name, "error": reason}
     faces = detect_faces(detector, photo)
     stem = "stdin" if name == "-" else Path(name).stem
-    path, number = options.writable(out_folder) / f"{stem}.jpg", 1
+    path, number = writable(out_folder) / f"{stem}.jpg", 1
     while path.resolve() in taken:
         number += 1
         path = out_folder / f"{stem}-{number}.jpg"

@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 
 from open_set_fer import __version__, plugins
 from open_set_fer.benchmark.planning.profile import load_profile
-from open_set_fer.benchmark.planning.profile_files import profile_names
+from open_set_fer.benchmark.planning.profile_files import default_profile, profile_names
 from open_set_fer.cli.main import app
-from open_set_fer.cli.options import default_profile
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
@@ -79,15 +78,19 @@ def test_version_names_the_commit():
 
 
 def test_without_a_profile_a_data_set_has_its_own_or_the_demo_or_names_those_that_list_it():
-    assert [default_profile("", dataset) for dataset in ("", "ferplus", "synthetic")] == ["demo", "ferplus-cpu", "demo"]
-    assert default_profile("paper", "rafdb") == "paper"
+    assert [default_profile("", datasets) for datasets in ((), ("ferplus",), ("synthetic",))] == [
+        "demo",
+        "ferplus-cpu",
+        "demo",
+    ]
+    assert default_profile("paper", ("rafdb",)) == "paper"
     for datasets, fix in (
         ("rafdb", "list it: figure5, paper (--profile)"),
         ("cifar10,ferplus", "list it: contrast-real (--profile)"),
     ):
         done = osfer("plan", "--dataset", datasets)
         assert isinstance(done.exception, SuiteError)
-        assert f"no profile is named, and {datasets} has none of its own" in str(done.exception)
+        assert f"no profile is named, and there is none for {datasets.replace(',', ', ')}" in str(done.exception)
         assert fix in str(done.exception)
     done = osfer("run", "--dataset", "rafbd")
     assert "unknown dataset 'rafbd', did you mean 'rafdb'" in str(done.exception)

@@ -119,3 +119,20 @@ def profile_values(text: str) -> dict[str, Any]:
             alone = not isinstance(entry, dict) or "like" in entry or "method" in entry
             merged["methods"][label] = entry if alone else merged["methods"].get(label, {}) | entry
     return merged
+
+
+def default_profile(profile: str, datasets: tuple[str, ...]) -> str:
+    """The profile named, else the one for the data sets; SuiteError for neither."""
+    name = profile or profile_of(datasets)
+    if name is None:
+        for dataset in datasets:
+            plugins.load(plugins.DATASETS, dataset)  # a misspelt one names the nearest
+        fault = f"no profile is named, and there is none for {', '.join(datasets)}"
+        raise SuiteError(fault, profiles_with(*datasets))
+    return name
+
+
+def profile_of(datasets: tuple[str, ...]) -> str | None:
+    """A data set's own profile (`ferplus-cpu`), else `demo` if it lists all of the data sets."""
+    own = f"{datasets[0]}-cpu" if len(datasets) == 1 else ""
+    return own if own in profile_names() else "demo" if "demo" in listed_in(*datasets) else None

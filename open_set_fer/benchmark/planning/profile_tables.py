@@ -9,8 +9,9 @@ from pydantic import Field
 
 from open_set_fer.benchmark.protocols.pool import OpenFrom, Pool
 from open_set_fer.benchmark.protocols.protocol import Family
-from open_set_fer.benchmark.protocols.pseudo_labels import OWN, SHARES, Control, Labels, Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, OWN, SHARES, Control, Labels, Regime
 from open_set_fer.errors import SuiteError
+from open_set_fer.plugins import nearest
 
 
 class Strict(pydantic.BaseModel):
@@ -80,6 +81,18 @@ def regime_of(labels: Labels, share: float | None) -> Regime:
     if labels.startswith("flipped") and share == 1:
         raise SuiteError("label_share 1 leaves no label as it is", "choose less")
     return OWN if labels == "own" else Regime(labels, SHARES[labels] if share is None else share)
+
+
+def regime_named(labels: str, share: float | None = None) -> Regime | None:
+    """The pseudo-label setting of this name, None for ''; SuiteError for an unknown name or an impossible share."""
+    kind = next((name for name in LABELS if name == labels), None)
+    if kind is None and (labels or share is not None):
+        wrong = f"--labels {labels!r}{nearest(labels, LABELS)}"
+        fault = wrong if labels else "--label-share without --labels"
+        raise SuiteError(fault, f"--labels is one of {', '.join(LABELS)}")
+    if share is not None and not 0 < share <= 1:
+        raise SuiteError(f"--label-share {share:g} is not above 0 and at most 1", "for example --label-share 0.5")
+    return None if kind is None else regime_of(kind, share)
 
 
 class Range(Strict):

@@ -1,0 +1,331 @@
+"""Python interface: tasks and their measures, runs, results, reports and studies. The commands go the same way.
+
+Names of data sets, methods, profiles and pseudo-label settings are those of `osfer list`. Functions raise SuiteError
+with the fault and its fix. `home` is the folder of results, caches and the default MLflow store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
+from open_set_fer.benchmark.planning.profile import Profile, load_profile
+from open_set_fer.benchmark.planning.profile_files import default_profile
+from open_set_fer.benchmark.planning.profile_tables import regime_named
+from open_set_fer.benchmark.protocols.pseudo_labels import OWN
+from open_set_fer.benchmark.protocols.task import split_faces
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError
+from open_set_fer.files import writable
+from open_set_fer.methods.contract import Detection, Method
+
+if TYPE_CHECKING:
+    from open_set_fer.benchmark.execution.options import RunOptions
+    from open_set_fer.benchmark.execution.runner import Outcome, Runner
+    from open_set_fer.benchmark.execution.task_run import TaskRun
+    from open_set_fer.benchmark.tuning.study import Objective, Study
+    from open_set_fer.datasets.faceset import FaceSet
+
+HOME = Path("runs")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Faces of one protocol: train on some, score the others.
+
+    name: data set, protocol, open classes and seed. closed_classes: K names.
+    train_images: uint8 (M, C, H, W), closed classes alone. train_labels: int64 (M,), 0..K-1 in the order of
+    `closed_classes`. images: uint8 (N, C, H, W), the pool to score: closed and open faces in shuffled order.
+    ids: (N,) names of the pool's faces in the data set. Which of them are open only `measure` knows.
+    """
+
+    name: str
+    closed_classes: tuple[str, ...]
+    train_images: NDArray[np.uint8] = field(repr=False)
+    train_labels: NDArray[np.int64] = field(repr=False)
+    images: NDArray[np.uint8] = field(repr=False)
+    ids: NDArray[np.str_] = field(repr=False)
+    _source: _Source = field(repr=False)
+
+    def measure(
+        self, unknown_score: NDArray[np.floating[Any]], predicted_class: NDArray[np.integer[Any]]
+    ) -> pd.DataFrame:
+        """Measure scores of the pool: every metric, and the ends of its 95 % interval where it has one.
+
+        unknown_score: (N,), higher = more likely unknown. predicted_class: (N,), 0..K-1.
+        Returns columns `value`, `low`, `high` and `better` ('higher', 'lower' or ''), with the metric's name as index.
+        """
+        detection = Detection(np.asarray(unknown_score), np.asarray(predicted_class))
+        return metric_table(self._source.run(self._source.cell).measure(detection))
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What a task is made of; it knows the truth."""
+
+    cell: Cell
+    faces: FaceSet
+    profile: Profile
+    selection: Selection
+    home: Path
+
+    def run(self, cell: Cell) -> TaskRun:
+        from open_set_fer.benchmark.execution.devices import choose_device
+        from open_set_fer.benchmark.execution.task_run import TaskRun
+
+        return TaskRun.of(cell, self.faces, self.home, choose_device("auto"))
+
+
+def metric_table(values: dict[str, float]) -> pd.DataFrame:
+    """Metrics by name, with the ends of their intervals as columns."""
+    from open_set_fer.benchmark.evaluation.metrics import METRICS
+
+    better = {metric.name: metric.higher_is_better for metric in METRICS}
+    rows = {
+        name: {
+            "value": value,
+            "low": values.get(f"{name}_low", np.nan),
+            "high": values.get(f"{name}_high", np.nan),
+            "better": {True: "higher", False: "lower"}.get(better.get(name), ""),
+        }
+        for name, value in values.items()
+        if not name.endswith(("_low", "_high"))
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+def load_task(
+    dataset: str,
+    open: Sequence[str] | str,
+    seed: int = 0,
+    *,
+    profile: str = "",
+    labels: str = "",
+    home: Path | str = HOME,
+) -> Task:
+    """Load the faces of one protocol; the data set is prepared if it is not yet.
+
+    open: the open classes, `["surprise"]` or `["surprise", "fear"]`. profile: settings of data set, closed-set model
+    and methods (default: the data set's own, such as `ferplus-cpu`). labels: the pseudo-label setting.
+    """
+    loaded, home = load_profile(default_profile(profile, (dataset,))), Path(home)
+    name = open if isinstance(open, str) else "+".join(open)
+    selection = Selection((dataset,), (), (name,), ("baseline",), (seed,), regime=regime_named(labels) or OWN)
+    cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
+    if len(cells) > 1:
+        fix = "choose with profile= one without [[protocols.pools]]"
+        raise SuiteError(f"{len(cells)} tasks open {name}: {', '.join(cell.protocol.label for cell in cells)}", fix)
+    source = _Source(cells[0], face_sets[dataset], loaded, selection, home)
+    run = source.run(cells[0])
+    faces, task = source.faces, run.task
+    arrays = task.train_images, task.train_labels, task.test_images, faces.ids[run.split.test]
+    title = f"{dataset}, {cells[0].protocol.family}, {cells[0].protocol.label} open, seed {seed}"
+    return Task(title, task.closed_classes, *arrays, source)
+
+
+def detect(task: Task, method: str | Method, **settings: Any) -> Detection:
+    """Score a task's pool by a method's label, or by a method of your own.
+
+    The closed-set model is trained first if the home does not have it. settings: in place of the label's.
+    """
+    source = task._source
+    if isinstance(method, str):
+        profile = source.profile.with_values(method, settings) if settings else source.profile
+        selection = replace(source.selection, methods=(method,))
+        (cell, *_), _ = make_plan(profile, selection, source.home / "cache")
+    else:
+        cell = replace(source.cell, label=method.name, method=replace(method, **settings))
+    return source.run(cell).detect()[0]
+
+
+def run(
+    profile: str = "demo",
+    methods: Sequence[str] = (),
+    *,
+    datasets: Sequence[str] = (),
+    open: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    labels: str = "",
+    options: RunOptions | None = None,
+    home: Path | str = HOME,
+) -> pd.DataFrame:
+    """Compute the cells of a profile that are not done yet, log them to MLflow; returns their results (`results`).
+
+    methods, datasets, open, seeds: a part of the profile; empty: all of it. options: how and where cells are computed.
+    """
+    selection = Selection(tuple(datasets), (), tuple(open), tuple(methods), tuple(seeds), regime=regime_named(labels))
+    ran = run_cells(load_profile(profile), selection, Path(home), options, "osf.run")
+    keys = {cell.key for cell in ran.cells}
+    frame = results(home, ran.runner.profile.name)
+    return frame[frame["cell_key"].isin(keys)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run that has ended: its runner, the planned cells and what became of them."""
+
+    runner: Runner
+    cells: list[Cell]
+    outcome: Outcome
+
+
+def run_cells(
+    profile: Profile, selection: Selection, home: Path, options: RunOptions | None = None, command: str = ""
+) -> Ran:
+    """Plan and run the chosen cells of a profile; command: how the run was started, for its record."""
+    from open_set_fer.benchmark.execution.options import RunOptions
+    from open_set_fer.benchmark.execution.runner import Runner
+
+    cells, face_sets = make_plan(profile, selection, writable(home) / "cache")
+    runner = Runner(home, profile, options or RunOptions())
+    log.info("profile %s: %d cells, results under %s", profile.name, len(cells), home)
+    return Ran(runner, cells, runner.run(cells, face_sets, command))
+
+
+def evaluate(
+    scores: Path | str,
+    name: str,
+    dataset: str,
+    open: Sequence[str] | str,
+    seed: int = 0,
+    *,
+    profile: str = "",
+    home: Path | str = HOME,
+) -> pd.DataFrame:
+    """Measure a file of scores computed elsewhere and log it as a cell of the profile; nothing is trained.
+
+    scores: CSV or Parquet with `id` and `unknown_score`, `predicted_class`, or `id` and a column of logits for each
+    closed class (then the score is the maximum softmax probability). name: how tables call it.
+    Returns the metrics as `Task.measure` does.
+    """
+    from open_set_fer.benchmark.execution.external import external_cell, read_scores, write_external
+    from open_set_fer.benchmark.execution.options import RunOptions
+    from open_set_fer.benchmark.execution.runner import Runner
+    from open_set_fer.benchmark.storage.results_dir import Record, read_result
+
+    task = load_task(dataset, open, seed, profile=profile, home=home)
+    source = task._source
+    if name in source.profile.known_labels() or name != name.strip() or not name.isprintable() or "," in name:
+        raise SuiteError(f"{name!r} is a method of this suite, or no name", "choose another with --name")
+    method, detection = read_scores(Path(scores), task.ids, task.closed_classes)
+    cell = external_cell(source.cell, name, method)
+    folder = source.home / "results" / cell.key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        record = Record.of(cell, source.profile, source.faces)
+        write_external(cell, source.faces, detection, record, folder)
+    Runner(source.home, source.profile, RunOptions()).run([cell], {dataset: source.faces}, f"osfer evaluate {name}")
+    result, _ = read_result(folder)
+    for note in result.notes[1:]:
+        log.warning("%s: %s", name, note)
+    return metric_table(result.metrics)
+
+
+def write_faces(path: Path, profile: Profile, selection: Selection, home: Path) -> int:
+    """Write the faces of the chosen protocols as CSV or Parquet, once each; returns the number of rows.
+
+    Columns: dataset, protocol, open, seed, `id`, `role` ('train' or 'pool') and `label`, of training faces alone. Pool
+    faces are in the task's order, which does not tell which are open.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise SuiteError(f"{path}: faces are written as .csv or .parquet", "end the name with one of these")
+    cells, face_sets = make_plan(profile, selection, writable(home) / "cache")
+    tasks = {
+        (cell.dataset, cell.protocol.label, cell.seed): cell for cell in cells if not cell.protocol.regime.is_control
+    }
+    parts = []
+    for cell in tasks.values():
+        faces = face_sets[cell.dataset]
+        split = split_faces(faces, cell.protocol, cell.seed)
+        labels = np.array([*faces.classes, ""])
+        for role, places in (("train", split.train), ("pool", split.test)):
+            label = labels[faces.labels[places]] if role == "train" else ""
+            parts.append(pd.DataFrame({"id": faces.ids[places], "role": role, "label": label}))
+            names = cell.dataset, cell.protocol.family, cell.protocol.label, cell.seed
+            for place, (name, value) in enumerate(zip(("dataset", "protocol", "open", "seed"), names, strict=True)):
+                parts[-1].insert(place, name, value)
+    table = pd.concat(parts, ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path, index=False)
+    return len(table)
+
+
+def results(home: Path | str = HOME, profile: str = "demo") -> pd.DataFrame:
+    """Read the cells of a profile from MLflow, one row a cell.
+
+    Columns are those of `open_set_fer.reports.data.frame.COLUMNS` and one a metric (docs/mlflow.md); a cell that is
+    planned and not computed has the status 'missing'.
+    """
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
+    from open_set_fer.reports.data.results import load
+
+    return load(Tracker(Path(home), load_profile(profile).name, create=False)).cells
+
+
+def report(
+    profile: str = "demo",
+    home: Path | str = HOME,
+    *,
+    out: Path | str | None = None,
+    ui: str = "",
+    clip_features: Path | None = None,
+) -> Path:
+    """Render tables, figures and page of a profile, attach them to its newest run; returns the path of index.html.
+
+    out: the folder (default: home/report/<profile>). ui: address of an MLflow UI that numbers link to.
+    clip_features: your CLIP features for Figure 1, see `osfer report --help`.
+    """
+    from open_set_fer.benchmark.storage.connection import public_address
+    from open_set_fer.benchmark.storage.mlflow_writer import Tracker
+    from open_set_fer.reports.figures.clip import read_clip_features
+    from open_set_fer.reports.render import render
+
+    home, name = Path(home), load_profile(profile).name
+    if not name.strip("."):
+        raise SuiteError(f"the profile {profile} has no name that a folder may have", "rename the file")
+    if ui and not ui.startswith(("http://", "https://")):
+        raise SuiteError(f"--ui {ui} is not an address", "write it as http://127.0.0.1:5000")
+    clip = read_clip_features(clip_features) if clip_features else None
+    tracker = Tracker(home, name, create=False)
+    if not ui and tracker.uri.startswith(("http://", "https://")):
+        ui = tracker.uri
+    index = render(tracker, Path(out) if out else home / "report" / name, public_address(ui), clip)
+    place = index.resolve().parent
+    tracker.log_report(place, sorted(path for path in place.rglob("[!.]*") if path.is_file()))
+    return index
+
+
+def tune(
+    profile: str,
+    method: str,
+    *,
+    dataset: str = "",
+    open: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    objective: Objective = "auroc",
+    trials: int | None = None,
+    home: Path | str = HOME,
+) -> Study:
+    """Work on a hyperparameter study of one label, on faces outside the test split; see `osfer tune --help`.
+
+    Returns the study: `trials`, `best()`, and `verdict()`, whether the best values beat the profile's own.
+    """
+    from open_set_fer.benchmark.execution.options import RunOptions
+    from open_set_fer.benchmark.tuning import tune as tuning
+    from open_set_fer.benchmark.tuning.plan import StudyPlan
+
+    loaded, home = load_profile(profile), Path(home)
+    datasets = (dataset,) if dataset else tuple(loaded.default_datasets or loaded.datasets)[:1]
+    selection = Selection(datasets, (), tuple(open), (method,), tuple(seeds))
+    plan = StudyPlan.of(loaded, method, selection, writable(home) / "cache", objective)
+    return tuning.tune(plan, tuning.Search(trials), home, RunOptions(), "osf.tune")

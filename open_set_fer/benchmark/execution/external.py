@@ -1,0 +1,175 @@
+"""Scores computed elsewhere: a file of them, checked against a protocol's faces, as a result on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from open_set_fer.benchmark.evaluation.result import CellResult
+from open_set_fer.benchmark.evaluation.scores import score_table
+from open_set_fer.benchmark.planning.cells import Cell
+from open_set_fer.benchmark.planning.keys import Recipe, digest
+from open_set_fer.benchmark.planning.settings import settings_of
+from open_set_fer.benchmark.protocols.task import split_faces
+from open_set_fer.benchmark.storage.provenance import host_tags
+from open_set_fer.benchmark.storage.reevaluate import measured
+from open_set_fer.benchmark.storage.results_dir import Record, write_result
+from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.errors import SuiteError, some, summary
+from open_set_fer.methods.contract import Context, Detection, OpenSetTask
+from open_set_fer.plugins import nearest
+
+FORMATS = (".csv", ".parquet")
+LOW = 0.4
+"""Upper end of AUROC's interval below which the sign of a file's scores is suspected to be wrong."""
+
+
+@dataclass(frozen=True)
+class External:
+    """Scores that another program computed: nothing is trained for them. sha256: of their file."""
+
+    name, version = "external", 1
+    sha256: str
+    score: Literal["unknown_score", "logits"]
+    """The file's own column, or the maximum softmax probability of its logits."""
+
+    def detect(self, task: OpenSetTask, context: Context) -> Detection:
+        """Refuse: the runner has no file to read the scores from."""
+        raise SuiteError("these scores are from a file", "give it again: osfer evaluate --scores FILE")
+
+
+@dataclass(frozen=True)
+class _NoModel(Recipe):
+    """The recipe of a cell without a closed-set model."""
+
+    def content(self) -> dict[str, Any]:
+        """Part of keys: nothing."""
+        return {"backbone": {}, "closed_set": {}, "version": 0}
+
+
+def external_cell(place: Cell, label: str, method: External) -> Cell:
+    """The cell of a file's scores on the protocol and seed of `place`; its key has the file's digest."""
+    recipe = _NoModel(place.recipe.backbone, place.recipe.closed_set)
+    model = place.content["closed_set"]
+    facts = {name: model[name] for name in ("fingerprint", "closed_classes", "seed")}
+    content = {name: place.content[name] for name in ("dataset", "protocol")}
+    content |= {"closed_set": recipe.content() | facts, "method": method.name, "method_version": method.version}
+    content |= {"settings": settings_of(method)}
+    return replace(
+        place,
+        label=label,
+        method=method,
+        recipe=recipe,
+        closed_set_key=digest(content["closed_set"]),
+        key=digest(content),
+        content=content,
+    )
+
+
+def read_scores(path: Path, ids: NDArray[np.str_], closed: tuple[str, ...]) -> tuple[External, Detection]:
+    """Scores of a CSV or Parquet file for the faces `ids` (N,), in their order.
+
+    The file has a column `id`, and either `unknown_score` and `predicted_class` (a closed class's name or its number),
+    or one column of logits for each of the closed classes. SuiteError says what does not fit, all of one kind at once.
+    """
+    table = _read(path)
+    table = _matched(path, table, ids)
+    logits = [name for name in closed if name in table.columns]
+    if {"unknown_score", "predicted_class"} <= set(table.columns):
+        kind: Literal["unknown_score", "logits"] = "unknown_score"
+        score = _numbers(path, table[["unknown_score"]])[:, 0]
+        predicted = _classes(path, table["predicted_class"], closed)
+    elif len(logits) == len(closed):
+        kind, values = "logits", _numbers(path, table[list(closed)])
+        if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+            fix = "write the logits, or their logarithm; or a column unknown_score, higher = more likely unknown"
+            raise SuiteError(f"{path}: the columns of classes are probabilities (each row sums to 1), not logits", fix)
+        score, predicted = -softmax(values, axis=1).max(axis=1), values.argmax(axis=1)
+    else:
+        lacking = [name for name in closed if name not in logits] if logits else ["unknown_score", "predicted_class"]
+        lacking = [name for name in lacking if name not in table.columns]
+        hints = "".join(nearest(name, list(table.columns)) for name in lacking[:1])
+        fix = f"its columns: id with unknown_score and predicted_class, or id with logits {', '.join(closed)}"
+        raise SuiteError(f"{path}: no column {', '.join(lacking)}{hints}", fix)
+    if np.ptp(score) == 0:
+        raise SuiteError(f"{path}: every face has the same unknown_score {score[0]:g}", "write a score for each face")
+    with path.open("rb") as file:
+        return External(hashlib.file_digest(file, "sha256").hexdigest(), kind), Detection(score, predicted)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() not in FORMATS:
+        raise SuiteError(f"{path}: scores are read from {' or '.join(FORMATS)} files", "write one of these")
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype={"id": str, "predicted_class": str}, keep_default_na=False, na_values=[""])
+    except Exception as error:  # what pandas and pyarrow raise for a damaged file
+        raise SuiteError(f"{path} cannot be read: {summary(error)}", "write it as CSV or Parquet") from error
+
+
+def _matched(path: Path, table: pd.DataFrame, ids: NDArray[np.str_]) -> pd.DataFrame:
+    """The file's rows in the order of `ids`; SuiteError for missing, doubled and unknown ids."""
+    if "id" not in table.columns:
+        raise SuiteError(f"{path}: no column id{nearest('id', list(table.columns))}", _FACES)
+    own = table["id"].astype(str)
+    known = set(ids.tolist())
+    faults = {
+        "has no row for": [name for name in ids.tolist() if name not in set(own)],
+        "has several rows for": own[own.duplicated()].unique().tolist(),
+        "has rows for faces that the pool does not hold:": [name for name in own if name not in known],
+    }
+    texts = [f"{words} {len(names):,} ({some(names, 3)})" for words, names in faults.items() if names]
+    if texts:
+        raise SuiteError(f"{path}: of {len(ids):,} faces in the pool it {'; it '.join(texts)}", _FACES)
+    return table.set_index(own).loc[ids.tolist()]
+
+
+_FACES = "`osfer plan --faces FILE` lists the ids of each protocol's faces"
+
+
+def _numbers(path: Path, columns: pd.DataFrame) -> NDArray[np.float64]:
+    """Finite numbers; SuiteError names the first faces without one."""
+    values = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    wrong = columns.index[~np.isfinite(values).all(axis=1)]
+    if len(wrong):
+        fault = f"{path}: {len(wrong):,} faces have no finite {'unknown_score' if values.shape[1] == 1 else 'logits'}"
+        raise SuiteError(f"{fault} ({some(list(wrong), 3)})", "write a number for every face")
+    return values
+
+
+def _classes(path: Path, column: pd.Series[Any], closed: tuple[str, ...]) -> NDArray[np.int64]:
+    """Predicted classes 0..K-1 from names of closed classes or from their numbers."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().all() and (numbers == numbers.round()).all() and numbers.between(0, len(closed) - 1).all():
+        return numbers.to_numpy(dtype=np.int64)
+    places = pd.Index(closed).get_indexer(column.astype(str))
+    if (places < 0).any():
+        odd = list(dict.fromkeys(column[places < 0].astype(str)))
+        fix = f"write one of {', '.join(closed)}, or its number 0 to {len(closed) - 1}"
+        raise SuiteError(f"{path}: predicted_class {some(odd, 3)} is no closed class of the protocol", fix)
+    return np.asarray(places, dtype=np.int64)
+
+
+def write_external(cell: Cell, faces: FaceSet, detection: Detection, record: Record, folder: Path) -> CellResult:
+    """Measure a file's scores and write them as the complete result of their cell."""
+    split = split_faces(faces, cell.protocol, cell.seed)
+    scores = score_table(faces, split, cell.protocol.closed, detection)
+    result = CellResult({}, {}, record.tags | host_tags("cpu"), params=record.params, data=record.data)
+    result = replace(result, started=time.time(), ended=time.time())
+    result = replace(measured(result, scores), notes=["scores of another program, from a file"])
+    if result.metrics.get("auroc_high", 1.0) < LOW:
+        text = (
+            f"AUROC {result.metrics['auroc']:.3f} lies clearly below chance: a HIGHER unknown_score must mean unknown"
+        )
+        result = replace(result, notes=[*result.notes, text])
+    write_result(folder, result, scores, record)
+    return result
