@@ -56,7 +56,7 @@ class BackboneSettings:
         """Raise SuiteError for a backbone or weights that there cannot be, before a cell is computed."""
         if self.name not in BUILT_IN and not re.fullmatch(r"timm:[\w.]+|[\w.]+:\w+", self.name):
             fix = f"one of {', '.join(BUILT_IN)}, timm:NAME, or package.module:function"
-            raise SuiteError(f"unknown backbone {self.name!r}{nearest(self.name, BUILT_IN)}", fix)
+            raise SuiteError(f"backbone.name: unknown backbone {self.name!r}{nearest(self.name, BUILT_IN)}", fix)
         if self.weights and self.name in ("small", "shallow"):
             fix = "remove `weights` or use backbone resnet18 or resnet50"
             raise SuiteError(f"backbone {self.name!r} has no pretrained weights", fix)
