@@ -22,7 +22,7 @@ CLASSES = tuple(map(str, range(10)))
 class Digits(PreparedDataSet):
     """scikit-learn's handwritten digits: 1,797 images of ten classes, enlarged from 8x8."""
 
-    name = "digits"
+    name, channels = "digits", 1
     title = "Digits"
     guide = """scikit-learn's bundled handwritten digits, ten classes with a large distance between them, in contrast
 to faces: needs no files."""

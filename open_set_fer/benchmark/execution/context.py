@@ -22,6 +22,7 @@ from open_set_fer.benchmark.storage.checkpoints import ModelStore, read_state, s
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network
+from open_set_fer.methods.shared.trained import trained_state
 from open_set_fer.methods.shared.training import evaluate, pooled_features, train_closed_set
 
 T = TypeVar("T")
@@ -157,7 +158,10 @@ class TaskContext:
             if state is None and self._store and self._store.fetch(self._path):
                 state = read_state(self._path)  # a damaged one is None, and replaced by a newly trained one
             is_new = state is None
-            if state is None:
+            if state is None and self._recipe.closed_set.model:
+                write_state(self._path, self._given_state(task), {})
+                state = read_state(self._path)
+            elif state is None:
                 generator = torch.Generator().manual_seed(self._seed)
                 curves = train_closed_set(
                     network,
@@ -177,6 +181,13 @@ class TaskContext:
                 self._store.share(self._path, replace=is_new)
         network.load_state_dict(state)
         return network
+
+    def _given_state(self, task: OpenSetTask) -> dict[str, torch.Tensor]:
+        """The state of the closed-set model that the profile names, for the task's classes."""
+        settings = self._recipe.closed_set
+        return trained_state(
+            settings.model, self._recipe.backbone, settings.classes, task.closed_classes, task.train_images.shape[1]
+        )
 
     def _output(self, name: str, task: OpenSetTask) -> NDArray[np.float32]:
         """An output of the model on the task: from memory, from the file that its cells share, or computed now."""

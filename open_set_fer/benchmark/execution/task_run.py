@@ -80,8 +80,8 @@ class TaskRun:
         metrics = self._metrics(detection, total)  # checks what the method returned
         features = self._features(detection.network) if options.keep_features else None
         kept = self._kept(detection) if options.keep_models else None
-        notes = checked_notes(detection.notes)
-        if notes:
+        notes = [*checked_notes(detection.notes), *self._origin_of_model()]
+        if detection.notes:
             log.warning("%s: %s", self.cell, "; ".join(notes))
         scores = self._scores(detection).assign(**columns_of(reading.kept))
         asked = {FEATURES_TAG: features} if options.keep_features else {}
@@ -109,6 +109,12 @@ class TaskRun:
 
         write_result(folder, result, scores, record, features, write_more)
         return result
+
+    def _origin_of_model(self) -> list[str]:
+        """A note on a closed-set model that was trained elsewhere."""
+        model = self.cell.recipe.closed_set.model
+        digest = self.cell.content["closed_set"]["closed_set"].get("model", "")
+        return [f"closed-set model trained elsewhere: {Path(model).name}, SHA-256 {digest[:12]}"] if model else []
 
     def _metrics(self, detection: Detection, total: float) -> dict[str, float]:
         """Every metric of the cell, with the seconds and memory that it took."""

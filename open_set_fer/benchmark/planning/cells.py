@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from open_set_fer.benchmark.planning.keys import Recipe, digest, settings_key
+from open_set_fer.benchmark.planning.keys import Recipe, content_digest, digest, settings_key
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, Family, Protocol, enumerate_protocols, opening
@@ -162,6 +162,9 @@ def _cells(
     chosen = _chosen(profile, selection, families, face_sets)
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
+    for recipe in {recipe.closed_set: recipe for recipe in recipes.values() if recipe.closed_set.model}.values():
+        for name, protocols in chosen.items():
+            _check_model(recipe, protocols, getattr(profile.dataset(name), "channels", 3))
     is_controlled = listed(profile.protocols.control_classes, face_sets)
     planned: list[tuple[str, Protocol, dict[str, Method]]] = []
     for name in face_sets:
@@ -187,19 +190,37 @@ def _cells(
     return cells, face_sets
 
 
+def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> None:
+    """Raise SuiteError where the closed-set model that a profile names does not fit, before anything is computed."""
+    from open_set_fer.methods.shared.trained import trained_state  # takes torch
+
+    closed = tuple(dict.fromkeys(name for protocol in protocols for name in protocol.closed))
+    settings = recipe.closed_set
+    trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
+
+
+def _files(settings: dict[str, Any]) -> dict[str, str]:
+    """Digests of the files that settings name: another content is another cell."""
+    texts = {name: value for name, value in settings.items() if isinstance(value, str)}
+    paths = {name: text for name, text in texts.items() if ("." in text or "/" in text) and Path(text).is_file()}
+    return {name: content_digest(path, name) for name, path in paths.items()}
+
+
 def _cell(
     read_at: list[int], fingerprint: str, place: tuple[str, Protocol, str, int], method: Method, recipe: Recipe
 ) -> Cell:
     """The cell at `place`: data set, protocol, method label, seed."""
     dataset, protocol, label, seed = place
     model = recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
+    settings = settings_of(method)
     content = {
         "dataset": dataset,
         "protocol": protocol.content(),
         "closed_set": model,
         "method": method.name,
         "method_version": method.version,
-        "settings": settings_of(method),
+        "settings": settings,
+        **({"files": files} if (files := _files(settings)) else {}),
         **recipe.own_content(),
         **({"read_at": read_at} if read_at else {}),
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
+from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings, Input
 
 VERSION = 1
 """Raised whenever closed-set training changes its numbers; part of every closed-set and cell key."""
@@ -37,7 +37,7 @@ def settings_key(content: dict[str, Any]) -> str:
     model, own = content["closed_set"], content.get("own_backbone")
     recipe = {name: model[name] for name in ("backbone", "closed_set", "version")}
     settings = [content["method"], content["method_version"], content["settings"], recipe]
-    return digest([*settings, own] if own else settings)[:16]
+    return digest([*settings, *(part for part in (own, content.get("files")) if part)])[:16]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,12 @@ class Recipe:
 
     def content(self) -> dict[str, Any]:
         """Part of keys on the closed-set model; SuiteError for a missing checkpoint."""
-        training = _without_later(asdict(self.closed_set), {"augmentation": "flip_or_noise", "targets": "labels"})
+        recipe = self.closed_set
+        if recipe.model:  # nothing is trained: its content counts, not its path
+            training: dict[str, Any] = {"model": content_digest(recipe.model, "model"), "classes": list(recipe.classes)}
+        else:
+            later = {"augmentation": "flip_or_noise", "targets": "labels", "model": "", "classes": ()}
+            training = _without_later(asdict(recipe), later | {"input": asdict(recipe.input)})
         return {"backbone": _network_content(self.backbone), "closed_set": training, "version": VERSION}
 
     def own_content(self) -> dict[str, Any]:
@@ -66,14 +71,20 @@ def _without_later(settings: dict[str, Any], later: dict[str, Any]) -> dict[str,
 
 def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
     """Settings with their version; a checkpoint counts by its content, not its path."""
-    network = _without_later(asdict(backbone), {"precision": "full"}) | {"version": BACKBONE_VERSION}
+    later = {"precision": "full", "input": asdict(Input())}
+    network = _without_later(asdict(backbone), later) | {"version": BACKBONE_VERSION}
     if (backbone.name, backbone.stem) == ("resnet50", "face"):
         network["version"] = 3  # the stride moved to where the face checkpoints have it
-    if weights := backbone.weights:
-        if not Path(weights).is_file():
-            raise SuiteError(f"no checkpoint {weights}", "check the path given as `weights`")
-        network["weights"] = _file_digest(weights, Path(weights).stat().st_mtime_ns)
+    if backbone.weights:
+        network["weights"] = content_digest(backbone.weights, "weights")
     return network
+
+
+def content_digest(path: str, setting: str) -> str:
+    """SHA-256 of the file that a setting names; SuiteError for no such file."""
+    if not Path(path).is_file():
+        raise SuiteError(f"no checkpoint {path}", f"check the path given as `{setting}`")
+    return _file_digest(path, Path(path).stat().st_mtime_ns)
 
 
 @cache

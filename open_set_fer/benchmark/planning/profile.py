@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -73,8 +73,13 @@ class Profile(Strict):
         return self
 
     def backbone_settings(self) -> BackboneSettings:
-        """The validated [backbone] table."""
-        return build_settings(BackboneSettings, self.backbone, "backbone")
+        """The validated [backbone] table, with the input of [closed_set]."""
+        return self._backbone(self.backbone, "backbone")
+
+    def _backbone(self, values: dict[str, Any], where: str) -> BackboneSettings:
+        if "input" in values:
+            raise SuiteError(f"unknown key {where}.input", "write it as `input` under [closed_set]")
+        return replace(build_settings(BackboneSettings, values, where), input=self.closed_set_settings().input)
 
     def closed_set_settings(self, label: str = "") -> ClosedSetSettings:
         """The validated [closed_set] table, with the label's changes."""
@@ -95,7 +100,7 @@ class Profile(Strict):
         given = dict(self.backbone)
         if changes.get("name", given.get("name")) != given.get("name"):
             given.pop("weights", None)
-        own = build_settings(BackboneSettings, {**given, **changes}, f"methods.{label}.backbone")
+        own = self._backbone({**given, **changes}, f"methods.{label}.backbone")
         return None if own == self.backbone_settings() else own
 
     def fresh_starts(self, labels: Iterable[str]) -> list[str]:

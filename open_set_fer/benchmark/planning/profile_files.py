@@ -8,13 +8,11 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from open_set_fer import plugins
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.shared.recipe import BackboneSettings
-
-NETWORKS = get_args(get_type_hints(BackboneSettings)["name"])
+from open_set_fer.methods.shared.recipe import BUILT_IN
 
 
 @cache
@@ -55,9 +53,9 @@ def give_weights(values: dict[str, Any], weights: str) -> None:
     """Write the checkpoints of --weights into the profile's tables."""
     main = values.setdefault("backbone", {})
     own = [entry["backbone"] for entry in values.get("methods", {}).values() if isinstance(entry.get("backbone"), dict)]
-    for part in re.split(rf",(?=(?:{'|'.join(NETWORKS)})=)", weights):
+    for part in re.split(rf",(?=(?:{'|'.join(BUILT_IN)})=)", weights):
         name, _, path = part.partition("=")
-        if name not in NETWORKS:
+        if name not in BUILT_IN:
             main["weights"] = part
             continue
         tables = [table for table in (main, *own) if table.get("name", main.get("name")) == name]

@@ -25,7 +25,7 @@ class Synthetic(PreparedDataSet):
     title = "Rendered faces"
     guide = """Rendered faces of the seven basic expressions, the eleven compound ones and contempt, drawn by the suite:
 needs no files. For demonstrations and tests; results on them say nothing about real faces."""
-    classes = EXPRESSIONS
+    classes, channels = EXPRESSIONS, 1
 
     train_per_class: CountOrZero = 300
     """Train images of each basic expression."""

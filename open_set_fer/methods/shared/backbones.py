@@ -1,4 +1,4 @@
-"""Networks behind one interface: torchvision's ResNet-18/50 and two small ones for CPUs.
+"""Networks behind one interface: two small ones for CPUs, torchvision's ResNet-18/50, models of timm and of users.
 
 Every network is stem -> stages -> global average pool -> one linear layer, so that a method can enter or leave at a
 stage (PROSER mixes after the second, EOW samples the input of the last) and compute attention maps from the last
@@ -7,7 +7,7 @@ feature map.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.shared.recipe import BackboneSettings
+from open_set_fer.methods.shared.recipe import BUILT_IN, BackboneSettings
 from open_set_fer.methods.shared.weights import load_weights
 
 
@@ -29,6 +29,8 @@ class Network(nn.Module):
         self.stem, self.stages, self.widths, self.channels = stem, stages, widths, channels
         self.fc = nn.Linear(widths[-1], classes)
         self.settings: BackboneSettings | None = None  # set by `build_network`
+        self.source_names: dict[str, str] = {}
+        """Names of the tensors in the model that the network was cut from, with the network's own."""
         # ImageNet statistics for colour (the authors' code); a plain centre and scale for grey faces.
         mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.5], [0.25])
         self.mean: Tensor
@@ -41,12 +43,24 @@ class Network(nn.Module):
         if self.mean.is_cuda and not images.is_cuda:
             images = images.pin_memory()  # or the copy would wait for the GPU; bytes are a quarter of the floats' size
         x = images.to(self.mean.device, non_blocking=True).to(torch.float32).div_(255)
+        size = self.settings.input.size if self.settings else 0
+        if size and x.shape[-1] != size:
+            x = F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True).clamp_(0, 1)
         if x.shape[1] == 1 and self.channels == 3:
             x = x.expand(-1, 3, -1, -1)
         elif x.shape[1] != self.channels:
             fix = "set the data set's `channels` to 1 or 3, as the network takes them"
             raise SuiteError(f"images have {x.shape[1]} channels, the network takes {self.channels}", fix)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def normalise_by(self, mean: Sequence[float], sd: Sequence[float]) -> None:
+        """Normalise by another mean and sd of the channels, where they are given; SuiteError for another number."""
+        for name, values in (("mean", mean), ("sd", sd)):
+            if values and len(values) not in (1, self.channels):
+                fault = f"closed_set.input.{name} has {len(values)} numbers, the network takes {self.channels} channels"
+                raise SuiteError(fault, "give one number a channel")
+            if values:
+                getattr(self, "std" if name == "sd" else name).copy_(torch.tensor(values).view(1, -1, 1, 1))
 
     def to_stage(self, x: Tensor, stage: int) -> Tensor:
         """Hidden feature after `stage` stages (0: after the stem)."""
@@ -131,8 +145,10 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     classes: outputs of the linear layer. channels: of the images (1 or 3).
     """
     with seeded(seed):
-        network = (_resnet if settings.name.startswith("resnet") else _small)(settings, classes, channels)
+        build = _small if settings.name in ("small", "shallow") else _resnet
+        network = (build if settings.name in BUILT_IN else _foreign)(settings, classes, channels)
     network.settings = settings
+    network.normalise_by(settings.input.mean, settings.input.sd)
     if settings.weights:
         load_weights(network, settings.weights)
     return network.to(memory_format=torch.channels_last)
@@ -160,18 +176,48 @@ def _pointwise(convolution: nn.Conv2d, stride: int) -> StridedPointwise:
     return pointwise
 
 
+def _without_strided_pointwise(model: nn.Module) -> None:
+    """Replace strided 1x1 convolutions (see `StridedPointwise`)."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is not nn.Conv2d or child.groups > 1 or child.bias is not None or child.padding != (0, 0):
+                continue
+            if child.kernel_size == (1, 1) and child.stride != (1, 1):
+                setattr(module, name, _pointwise(child, int(child.stride[0])))
+
+
+def _named(network: Network, model: nn.Module) -> Network:
+    """The network with the names that its tensors have in the model."""
+    own = {id(tensor): str(name) for name, tensor in network.state_dict(keep_vars=True).items()}
+    source = {str(name): own.get(id(tensor), "") for name, tensor in model.state_dict(keep_vars=True).items()}
+    network.source_names = {name: at for name, at in source.items() if at}
+    network.source_names |= {name: name for name in ("fc.weight", "fc.bias")}
+    return network
+
+
+def _foreign(settings: BackboneSettings, classes: int, channels: int) -> Network:
+    from open_set_fer.methods.shared.foreign import Cut
+
+    cut = Cut(settings.name, classes, channels, settings.input.size)
+    network = Network(cut.stem, cut.stages, cut.widths, classes, cut.channels)
+    network.fc = cut.head
+    network.normalise_by(cut.mean, cut.sd)
+    _named(network, cut.model)
+    _without_strided_pointwise(network)
+    return network
+
+
 def _resnet(settings: BackboneSettings, classes: int, _channels: int) -> Network:
     import torchvision  # over a second, and the small network does not need it
 
     model = getattr(torchvision.models, settings.name)(weights=None)
     for block in model.modules():
-        if getattr(block, "downsample", None) is not None:
-            strided = block.downsample[0]
-            block.downsample[0] = _pointwise(strided, strided.stride[0])
-            if settings.stem == "face" and settings.name == "resnet50":
-                block.conv1, block.conv2.stride = _pointwise(block.conv1, block.conv2.stride[0]), (1, 1)
+        if getattr(block, "downsample", None) is not None and settings.stem == "face" and settings.name == "resnet50":
+            block.conv1, block.conv2.stride = _pointwise(block.conv1, block.conv2.stride[0]), (1, 1)
+    _without_strided_pointwise(model)
     pool = nn.MaxPool2d(3, 2, padding=0, ceil_mode=True) if settings.stem == "face" else model.maxpool
     stem = nn.Sequential(model.conv1, model.bn1, model.relu, pool)
     stages = nn.ModuleList([model.layer1, model.layer2, model.layer3, model.layer4])
     expansion = 4 if settings.name == "resnet50" else 1
-    return Network(stem, stages, [w * expansion for w in (64, 128, 256, 512)], classes, channels=3)
+    network = Network(stem, stages, [w * expansion for w in (64, 128, 256, 512)], classes, channels=3)
+    return _named(network, model)

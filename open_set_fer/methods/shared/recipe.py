@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from open_set_fer.errors import SuiteError
+from open_set_fer.plugins import nearest
 from open_set_fer.ranges import BatchSize, Count, Epochs, NotNegative, Positive, Share
+
+BUILT_IN = ("small", "shallow", "resnet18", "resnet50")
+"""Backbones of the suite."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """Images as a network was trained on them; for one that was trained elsewhere."""
+
+    size: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Pixels a side, to which images are scaled; 0: as the data set has them."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, from 0 to 1; (): the network's usual ones."""
+    sd: tuple[Positive, ...] = ()
+    """Standard deviation of each channel."""
 
 
 @dataclass(frozen=True)
 class BackboneSettings:
     """Backbone of all methods."""
 
-    name: Literal["small", "shallow", "resnet18", "resnet50"] = "small"
-    """'small' and 'shallow' are for CPUs: at 48 px their last map is 6x6."""
+    name: str = "small"
+    """'small' and 'shallow' are for CPUs: at 48 px their last map is 6x6. 'resnet18', 'resnet50': torchvision's.
+    'timm:NAME': a convolutional model of timm. 'package.module:function': your own, called as function(classes=,
+    channels=); `methods/shared/foreign.py` has its contract, `testing.check_backbone` tests it."""
     width: Count = 16
     """Channels of the stem. 'small': 1, 2 and 4 times as many in its three stages; 'shallow': 1.5 and 3 times in its
     two; at twice the width it costs 1.4 times as much as 'small' and learns FERPlus better."""
@@ -28,9 +49,14 @@ class BackboneSettings:
     """Of the stem and the stages: 'full' is float32; 'mixed' is bfloat16 where PyTorch's autocast considers it safe,
     for GPUs that support it (many CPUs are far slower). Weights, feature maps, logits and losses are float32 either
     way."""
+    input: Input = Input()
+    """Set under [closed_set]: images as the closed-set model was trained on them."""
 
     def __post_init__(self) -> None:
-        """Raise SuiteError for weights the network cannot have, before a cell is computed."""
+        """Raise SuiteError for a backbone or weights that there cannot be, before a cell is computed."""
+        if self.name not in BUILT_IN and not re.fullmatch(r"timm:[\w.]+|[\w.]+:\w+", self.name):
+            fix = f"one of {', '.join(BUILT_IN)}, timm:NAME, or package.module:function"
+            raise SuiteError(f"backbone.name: unknown backbone {self.name!r}{nearest(self.name, BUILT_IN)}", fix)
         if self.weights and self.name in ("small", "shallow"):
             fix = "remove `weights` or use backbone resnet18 or resnet50"
             raise SuiteError(f"backbone {self.name!r} has no pretrained weights", fix)
@@ -56,3 +82,17 @@ class ClosedSetSettings:
     targets: Literal["labels", "votes"] = "labels"
     """'votes': distribution of the annotators' votes for the closed classes (Barsoum et al. 2016), for data sets with
     votes."""
+    model: str = ""
+    """Path of a trained model, used as it is, without training: a state dict of the backbone with its linear head."""
+    classes: tuple[str, ...] = ()
+    """The model's classes in the order of its outputs; those of the closed classes are picked."""
+    input: Input = Input()
+    """Images as the model was trained on them; every network of the profile gets them so."""
+
+    def __post_init__(self) -> None:
+        """Raise SuiteError for a model without the names of its outputs."""
+        if bool(self.model) != bool(self.classes):
+            fix = (
+                'write both: model = "mine.pth" and classes = ["neutral", "happiness", ...] in the order of its outputs'
+            )
+            raise SuiteError("closed_set: a model needs its classes, and classes a model", fix)

@@ -47,6 +47,13 @@ class NetworkPlan(pydantic.BaseModel):
     outputs: int = pydantic.Field(gt=0)
     channels: int
 
+    @pydantic.field_validator("backbone")
+    @classmethod
+    def _imports_nothing(cls, backbone: BackboneSettings) -> BackboneSettings:
+        if ":" in backbone.name and not backbone.name.startswith("timm:"):
+            raise SuiteError(f"backbone {backbone.name!r} is code, which a file must not name", "keep no models")
+        return backbone
+
 
 def plans(scorer: Scorer) -> dict[str, NetworkPlan]:
     """Architectures of a scorer's networks; SuiteError for a network not made by the suite."""

@@ -8,16 +8,19 @@ to NumPy arrays. Keys are torchvision's, with or without a `module.` prefix.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.safe_pickle import read_numpy_pickle
+
+if TYPE_CHECKING:
+    from open_set_fer.methods.shared.backbones import Network
 
 LEAST_MATCHED = 0.8
 """Smallest fraction of the network's tensors (without the classifier) that a checkpoint must fill."""
@@ -74,20 +77,15 @@ def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
     )
 
 
-def _torchvision_name(name: str) -> str:
-    part, index, rest = name.split(".", 2)
-    return f"{('conv1', 'bn1')[int(index)]}.{rest}" if part == "stem" else f"layer{int(index) + 1}.{rest}"
-
-
-def load_weights(network: nn.Module, path: str | Path) -> dict[str, list[str]]:
-    """Fill a ResNet (`backbones.Network`) from a checkpoint, its classifier excepted.
+def load_weights(network: Network, path: str | Path) -> dict[str, list[str]]:
+    """Fill a network from a checkpoint of the model it was cut from, the classifier excepted.
 
     Returns the matched, missing, misshapen and unexpected keys. Raises SuiteError if less than LEAST_MATCHED of the
     network's tensors match in name and shape.
     """
     tensors = read_checkpoint(path)
     state = network.state_dict()
-    names = {_torchvision_name(name): name for name in state if not name.startswith("fc.")}
+    names = {source: name for source, name in network.source_names.items() if not name.startswith("fc.")}
     report: dict[str, list[str]] = {
         "matched": [k for k in names if k in tensors and tensors[k].shape == state[names[k]].shape],
         "missing": [k for k in names if k not in tensors],

@@ -1,0 +1,86 @@
+"""A closed-set model that was trained elsewhere: used as it is by every method, and part of the cells' keys."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from open_set_fer.datasets.faceset import BASIC
+from open_set_fer.errors import SuiteError
+from open_set_fer.methods.shared.backbones import seeded
+from tests.cli.test_cli import osfer
+
+PROFILE = """base = "smoke"
+description = "an own model"
+selection = "nothing was selected"
+default_methods = ["baseline", "ours"]
+[protocols]
+families = ["single"]
+open_classes = ["surprise"]
+[backbone]
+name = "tests.benchmark.execution.test_own_model:network"
+[closed_set]
+model = "{model}"
+classes = {classes}
+input = {{ size = 32, mean = [0.4], sd = [0.3] }}
+"""
+
+
+def network(classes: int, channels: int) -> nn.Module:
+    body = [nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU()]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes))
+
+
+def written(tmp_path, seed: int, classes=BASIC[::-1], outputs: int = len(BASIC)):
+    with seeded(seed):
+        torch.save({"state_dict": network(outputs, 1).state_dict()}, tmp_path / "mine.pth")
+    path = tmp_path / "mine.toml"
+    path.write_text(PROFILE.format(model=tmp_path / "mine.pth", classes=json.dumps(list(classes))))
+    return path
+
+
+def keys(path, home) -> list[str]:
+    done = osfer("plan", "-p", str(path), "--home", str(home), "--json")
+    assert done.exit_code == 0, done.output
+    return [cell["cell_key"] for cell in json.loads(done.stdout)["cells"]]
+
+
+def test_an_own_model_is_the_closed_set_model_without_training(tmp_path):
+    profile, home = written(tmp_path, seed=0), tmp_path / "home"
+    done = osfer("run", "-p", str(profile), "--home", str(home), "--json")
+    assert done.exit_code == 0, done.output
+    results = {cell["method"]: cell for cell in json.loads(done.stdout)["results"]}
+    folder = home / "results" / results["baseline"]["cell_key"]
+    result = json.loads((folder / "result.json").read_text())
+    assert any("trained elsewhere: mine.pth" in note for note in result["notes"])
+    assert result["params"]["closed_set.classes"] == str(list(reversed(BASIC)))
+    assert "closed_set.epochs" not in result["params"]
+    assert set(results) == {"baseline", "ours"}
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert set(scores["predicted_class"]) <= set(BASIC) - {"surprise"}
+    assert np.ptp(scores["unknown_score"]) > 0
+    before = keys(profile, home)
+    written(tmp_path, seed=1)
+    assert not set(before) & set(keys(profile, home)), "another model's content is another cell"
+
+
+def test_the_plan_says_what_does_not_fit_before_anything_is_computed(tmp_path):
+    def fault(**changes) -> str:
+        done = osfer("plan", "-p", str(written(tmp_path, 0, **changes)), "--home", str(tmp_path / "home"))
+        assert isinstance(done.exception, SuiteError)
+        return str(done.exception)
+
+    assert "its head has 8 outputs, closed_set.classes names 7" in fault(outputs=8)
+    assert "no fear among" in fault(classes=[name.replace("fear", "afraid") for name in BASIC])
+    path = written(tmp_path, 0)
+    path.write_text(path.read_text().replace(":network", ":absent"))
+    done = osfer("plan", "-p", str(path), "--home", str(tmp_path / "home"))
+    assert "cannot be imported" in str(done.exception)
+    path.write_text(path.read_text().replace("\nclasses =", "\n# classes ="))
+    with pytest.raises(SuiteError, match="a model needs its classes"):
+        raise osfer("plan", "-p", str(path), "--home", str(tmp_path / "home")).exception
