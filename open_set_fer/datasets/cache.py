@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.console import log, track
-from open_set_fer.datasets.faceset import FaceSet, Outline, block_fingerprint, content_fingerprint
+from open_set_fer.datasets.faceset import FaceSet, Outline, block_fingerprint, content_fingerprint, twin_indices
 from open_set_fer.datasets.listing import CHUNK_BYTES, Listing, Rows, chunk_length
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import write_whole
@@ -85,10 +85,11 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
         _verify(folder, images, rows, fingerprint)
+        twins = _twins(folder / "twins.npy", images)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, error) from error
     content = listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint
-    return FaceSet(*content, listing.demonstration, listing.notes, rows.votes)
+    return FaceSet(*content, listing.demonstration, listing.notes, rows.votes, twins)
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -101,6 +102,16 @@ def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArra
         np.save(file, numbers)
     os.replace(file.name, path)
     return numbers
+
+
+def _twins(path: Path, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """`FaceSet.twins` of an entry, from its file, or found in its pixels and kept there."""
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False))
+    twins = twin_indices(images)
+    with contextlib.suppress(OSError):  # in a read-only cache they are found every time
+        cached_array(path, lambda: twins)
+    return twins
 
 
 def _fingerprint(folder: Path) -> str:
