@@ -85,7 +85,7 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
         _verify(folder, images, rows, fingerprint)
-        twins = _twins(folder / "twins.npy", images)
+        twins = _twins(folder, images)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, error) from error
     content = listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint
@@ -104,13 +104,15 @@ def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArra
     return numbers
 
 
-def _twins(path: Path, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _twins(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """`FaceSet.twins` of an entry, from its file, or found in its pixels and kept there."""
+    path = folder / "twins.npy"
     if path.is_file():
         return np.asarray(np.load(path, allow_pickle=False))
-    twins = twin_indices(images)
-    with contextlib.suppress(OSError):  # in a read-only cache they are found every time
-        cached_array(path, lambda: twins)
+    twins, file = twin_indices(images), io.BytesIO()
+    np.save(file, twins)
+    with contextlib.suppress(OSError), filelock.FileLock(f"{folder}.lock"):
+        write_whole(path, file.getvalue())  # fails in a read-only cache, where they are found every time
     return twins
 
 

@@ -16,6 +16,7 @@ def test_columns_from_plans_tags_and_display_text_are_the_same() -> None:
             "choice": protocol.choice,
             "open_from": protocol.open_from,
             "pool": protocol.pool.text if protocol.pool else "",
+            "twins": "keep",
             "labels": protocol.regime.labels,
             "label_share": protocol.regime.share,
         }
