@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -109,11 +109,22 @@ def _twins(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.int64]:
     path = folder / "twins.npy"
     if path.is_file():
         return np.asarray(np.load(path, allow_pickle=False))
-    twins, file = twin_indices(images), io.BytesIO()
+    each = track(_one_by_one(folder / "images.npy", images.shape), "finding repeated images", total=len(images))
+    twins, file = twin_indices(each), io.BytesIO()
     np.save(file, twins)
     with contextlib.suppress(OSError), filelock.FileLock(f"{folder}.lock"):
         write_whole(path, file.getvalue())  # fails in a read-only cache, where they are found every time
     return twins
+
+
+def _one_by_one(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """Images of an entry, read as a file: the pages of a memory map would count as this process's memory."""
+    bytes_each = int(np.prod(shape[1:]))
+    size = bytes_each * chunk_length(bytes_each)
+    with path.open("rb") as file:
+        file.seek(len(_header(shape)))
+        for block in iter(lambda: file.read(size), b""):
+            yield from np.frombuffer(block, dtype=np.uint8).reshape(-1, *shape[1:])
 
 
 def _fingerprint(folder: Path) -> str:

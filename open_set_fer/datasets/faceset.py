@@ -204,8 +204,8 @@ def data_root(name: str, configured: str) -> Path:
     return root
 
 
-def twin_indices(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """`FaceSet.twins` of images uint8 (N, C, H, W), by the hashes of their pixels."""
+def twin_indices(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """`FaceSet.twins` of images uint8 (C, H, W), by the hashes of their pixels."""
     first: dict[bytes, int] = {}
 
     def key(image: NDArray[np.uint8]) -> bytes:
