@@ -171,7 +171,7 @@ def _cells(
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         planned += [(name, protocol, _able(protocol, methods)) for protocol in protocols]
         planned += [
-            (name, protocol.under(control), controlled)
+            (name, protocol.counting(profile.protocols.twins).under(control), controlled)
             for protocol in chosen[name]
             if controlled and is_controlled(protocol)
             for control in profile.protocols.control_regimes

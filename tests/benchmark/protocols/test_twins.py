@@ -35,7 +35,7 @@ def repeated(faces: FaceSet, copies: np.ndarray, mirrored: np.ndarray) -> FaceSe
 @st.composite
 def faces_with_twins(draw) -> FaceSet:
     """Faces of all classes, two of each unrepeated in train and test, the others often copies of each other."""
-    n = draw(st.integers(40, 200))
+    n = draw(st.integers(20, 80))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     labels = np.concatenate([np.tile(np.arange(19), 2), rng.integers(0, 19, n)])
     split = np.concatenate([np.repeat(["train", "test"], 19), rng.choice(["train", "valid", "test"], n)])
@@ -54,7 +54,7 @@ def contents(faces: FaceSet) -> np.ndarray:
     return np.array(first)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(faces_with_twins(), st.sampled_from(PROTOCOLS), st.integers(0, 2**31))
 def test_each_face_once(faces: FaceSet, protocol: Protocol, seed: int) -> None:
     content = contents(faces)
@@ -74,20 +74,18 @@ def test_each_face_once(faces: FaceSet, protocol: Protocol, seed: int) -> None:
         assert has_twin(faces.twins, made).tolist() == by_hand
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(faces_with_twins(), st.integers(0, 2**31))
 def test_pools_controls_and_released_pairing_have_each_face_once(faces: FaceSet, seed: int) -> None:
-    single = next(protocol for protocol in PROTOCOLS if protocol.open == ("compound",) or protocol.choice == "compound")
-    single = single.counting("once")
-    whole = split_faces(faces, single, seed)
-    others = Pool(size=4, open_share=0.25, scored="others")
+    compound = enumerate_protocols(ALL, ("compound",))[0].counting("once")
+    whole = split_faces(faces, compound, seed)
     for protocol in (
-        single.on(Pool(size=4, open_share=0.25)),
-        single.on(others),
-        single.under(Regime("released", 1.0)),
-        single.under(Regime("concentrated", 1.0)),
-        single.under(Regime("flipped-true", 0.5)),
-        single.on_test_split(),
+        compound.on(Pool(size=4, open_share=0.25)),
+        compound.on(Pool(size=4, open_share=0.25, scored="others")),
+        compound.under(Regime("released", 1.0)),
+        compound.under(Regime("concentrated", 1.0)),
+        compound.under(Regime("flipped-true", 0.5)),
+        compound.on_test_split(),
     ):
         split = split_faces(faces, protocol, seed)
         used = np.concatenate([split.test, [] if split.pool is None else split.pool]).astype(int)
@@ -120,8 +118,7 @@ def test_the_table_of_twins_counts_by_open_class(few: FaceSet) -> None:
     assert [rows["disgust"][name] for name in counts] == [4, 2, 12, 0, 2, 13]
     assert [rows["anger"][name] for name in counts] == [4, 0, 12, 2, 2, 13]
     assert twin_table(face_set(few.labels, few.split, BASIC)) == []
-    no_fear = replace(few, labels=np.where(few.labels == 1, 2, few.labels))
-    assert [row.open_classes for row in twin_table(no_fear)] == ["fear"] * 0
+    assert twin_table(replace(few, labels=np.where(few.labels == 1, 2, few.labels))) == []  # no face of fear
 
 
 def test_data_check_prints_the_table_of_twins(few: FaceSet, monkeypatch, capsys) -> None:
