@@ -3,8 +3,8 @@
 The authors' notebook (repository zyh-uaiaaaa/Open-Set-FER, commit 02efdb0, predict_pseudo_labels.ipynb) collects the
 closed-set model's outputs of the train split in a shuffled order and picks the open faces' by data-set order. An open
 face of the train split so has the output of a training image drawn at random, of any class. `released_labels.csv` is
-predicted_labels_open0.txt (surprise open), counted; `class_counts.csv` has RAF-DB's faces as published and FERPlus' as
-this suite reads the majority of votes.
+predicted_labels_open0.txt (surprise open), counted; `class_counts.csv` has RAF-DB's faces as published and FERPlus' by
+the plurality of votes (`labels = "plurality"`).
 """
 
 from __future__ import annotations
