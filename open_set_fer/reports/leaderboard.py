@@ -89,6 +89,7 @@ def _row(cell: CellResult) -> dict[str, object]:
     labels, share = tags.get("labels", "own"), tags.get("label_share", "")
     fields = protocol_fields(tags)
     pool = "".join(f", {text}" for text in qualifiers(fields["open_from"], fields["pool"], NO_CHANGE))
+    pool += ", each face once" if fields["twins"] == "once" else ""
     return {
         "source": tags.get(IMPORTED_FROM, OWN),
         "result": cell,

@@ -25,6 +25,8 @@ COLUMNS = (
     "closed_set_class",
     "given_class",
     "origin",
+    "twin",
+    "has_twin",
 )
 """What scores.parquet has; a method's extras come after and cannot take these names."""
 
@@ -88,33 +90,34 @@ def checked_notes(notes: Any) -> list[str]:
 
 
 def score_table(
-    ids: NDArray[np.str_],
+    faces: Mapping[str, NDArray[Any]],
     truth: NDArray[np.int64],
-    true_class: NDArray[np.str_],
     closed_classes: tuple[str, ...],
     detection: Detection,
     predictions: NDArray[np.int64],
     assigned_labels: NDArray[np.int64],
-    origin: NDArray[np.str_],
 ) -> pd.DataFrame:
     """Table of scores: one row a test image, in the order of the task; `attrs` name the closed classes.
 
-    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names.
+    faces: (N,) each: `id`; `true_class`, by name; `origin`, the split that a face is from; `twin`, equal for faces with
+    the same or mirrored pixels; `has_twin`, whether it occurs elsewhere in the pool or among the training images.
+    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels).
     predictions: (N,) 0..K-1, of the closed-set model. assigned_labels: (N,) 0..K-1, of the pseudo-label setting.
-    origin: (N,) the split that a face is from.
     """
     names = np.array(closed_classes)
     table = pd.DataFrame(
         {
-            "id": ids,
+            "id": faces["id"],
             "truth": np.where(truth < 0, "open", names[truth]),
-            "true_class": true_class,
+            "true_class": faces["true_class"],
             "is_open": truth < 0,
             "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
             "predicted_class": names[np.asarray(detection.predicted_class)],
             "closed_set_class": names[predictions],
             "given_class": names[assigned_labels],
-            "origin": origin,
+            "origin": faces["origin"],
+            "twin": faces["twin"],
+            "has_twin": faces["has_twin"],
             **checked_extras(detection.extras, len(truth)),
         }
     )

@@ -20,7 +20,7 @@ from open_set_fer.benchmark.execution.context import Progress, TaskContext
 from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
-from open_set_fer.benchmark.protocols.task import Split, make_task, split_faces
+from open_set_fer.benchmark.protocols.task import Split, has_twin, make_task, split_faces
 from open_set_fer.benchmark.storage.checkpoints import ModelStore, closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
 from open_set_fer.benchmark.storage.kept import FEATURES_TAG, MODEL, MODELS_TAG
@@ -134,15 +134,20 @@ class TaskRun:
     def _scores(self, detection: Detection) -> pd.DataFrame:
         """The table of scores, one row a test image."""
         test = self.split.test
+        faces = {
+            "id": self.faces.ids[test],
+            "true_class": np.array(self.faces.classes)[self.faces.labels[test]],
+            "origin": self.faces.split[test],
+            "twin": self.faces.twins[test],
+            "has_twin": has_twin(self.faces.twins, self.split),
+        }
         return score_table(
-            self.faces.ids[test],
+            faces,
             self.split.truth,
-            np.array(self.faces.classes)[self.faces.labels[test]],
             self.task.closed_classes,
             detection,
             self.context.predictions(self.task),
             self.context.assigned_labels(self.task),
-            self.faces.split[test],
         )
 
     def _kept(self, detection: Detection) -> tuple[Description, Scorer] | None:

@@ -119,8 +119,8 @@ def make_plan(
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
     """Cells in the order they run, controls last, and the prepared data sets (through `view`, where given).
 
-    protocols: in place of those that profile and selection choose; pools, open_from and pseudo-label setting are the
-        profile's, its controls are left out.
+    protocols: in place of those that profile and selection choose; pools, open_from, twins and pseudo-label setting
+        are the profile's, its controls are left out.
     """
 
     def load(name: str) -> FaceSet:
@@ -174,7 +174,7 @@ def _cells(
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         planned += [(name, protocol, _able(protocol, methods)) for protocol in protocols]
         planned += [
-            (name, protocol.under(control), controlled)
+            (name, protocol.counting(profile.protocols.twins).under(control), controlled)
             for protocol in chosen[name]
             if controlled and is_controlled(protocol)
             for control in profile.protocols.control_regimes
@@ -237,7 +237,8 @@ def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
 
 
 def _settled(profile: Profile, selection: Selection, protocols: list[Protocol]) -> list[Protocol]:
-    """These protocols on the profile's pools, under the pseudo-label setting of selection or profile."""
+    """These protocols with the profile's twins and pools, under the pseudo-label setting of selection or profile."""
+    protocols = [protocol.counting(profile.protocols.twins) for protocol in protocols]
     if profile.protocols.open_from == "test":
         protocols = [protocol.on_test_split() for protocol in protocols]
     if profile.protocols.pools:

@@ -8,7 +8,7 @@ import pydantic
 from pydantic import Field
 
 from open_set_fer.benchmark.protocols.pool import OpenFrom, Pool
-from open_set_fer.benchmark.protocols.protocol import Family
+from open_set_fer.benchmark.protocols.protocol import Family, Twins
 from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, OWN, SHARES, Control, Labels, Regime
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
@@ -27,6 +27,8 @@ class Protocols(Strict):
     open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
     pools: each protocol once for every entry, on this part of the test pool (see `Pool`); empty: on the whole pool.
     open_from: 'test' leaves the open faces of the train split out of the pool.
+    twins: 'once' for one face of each group with the same or mirrored pixels in the pool, and no closed face that has a
+        twin among the training images; 'keep' for all faces, as the paper's protocol.
     labels: the pseudo-label setting, with label_share where labels are not the image's own (see `Regime`).
     controls: positive controls of the plan, for its label-based methods and `label-loss`.
     control_classes: controls only on the protocols that open these; empty: on all of the plan's.
@@ -38,6 +40,7 @@ class Protocols(Strict):
     all_pairs: bool = False
     all_triples: bool = False
     open_from: OpenFrom = "both"
+    twins: Twins = "once"
     labels: Labels = "own"
     label_share: Annotated[float, Field(gt=0, le=1)] | None = None
     controls: list[Control] = []

@@ -1,7 +1,8 @@
 """Tasks of protocols: the images of training and test, and their truth, drawn from a FaceSet with a seed.
 
 Train: closed-class images of the train split, labels re-indexed 0..K-1 in the data set's class order. Test: the closed
-images of the test split and every open image of both splits, shuffled with the seed. Images of classes that a protocol
+images of the test split and every open image of both splits, shuffled with the seed; with twins = "once" without faces
+that repeat another one. Images of classes that a protocol
 leaves out are not used; those of split 'valid' in one control only (`Pool.against`). A pseudo-label setting changes the
 outputs of the closed-set model for the test images, a positive control also the test images: see `pseudo_labels.py`.
 """
@@ -52,6 +53,8 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     train = np.flatnonzero(in_train & (truth >= 0))
     is_open = (in_test if protocol.open_from == "test" else in_train | in_test) & (truth == -1)
     test = np.flatnonzero((in_test & (truth >= 0)) | (is_open & protocol.has_open))
+    if protocol.twins == "once":
+        test = _without_twins(test, truth[test] < 0, faces.twins, train)
     _check_images(faces, protocol, truth[train], truth[test])
     # A method knows the seed but not the fingerprint, so it cannot undo the shuffle and find the appended open faces.
     # Without the pseudo-label setting, so that one pool is shown in one order under all of them.
@@ -71,6 +74,26 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
         rows, sources = np.flatnonzero(rows), np.flatnonzero(sources)
         return replace(split, change=draw_pairing(rows, sources, regime.share, generator))
     return split
+
+
+def _without_twins(
+    test: NDArray[np.int64], is_open: NDArray[np.bool_], twins: NDArray[np.int64], train: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Each open face once, and each closed face once that has no twin among the open and training faces.
+
+    test: (N,) indices of the pool in the data set's order, of which the first of each group stays.
+    twins: as FaceSet has them.
+    """
+    seen = np.isin(twins[test], twins[train]) & ~is_open
+    test = np.concatenate([test[is_open], test[~is_open & ~seen]])
+    _, first = np.unique(twins[test], return_index=True)
+    return np.sort(test[first])
+
+
+def has_twin(twins: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
+    """(N,) whether a test face occurs elsewhere in the pool or among the training images; `twins` of the FaceSet."""
+    groups = [twins[rows] for rows in (split.test, split.train, split.pool) if rows is not None]
+    return np.asarray(np.bincount(np.concatenate(groups))[groups[0]] > 1)
 
 
 def _truth(faces: FaceSet, protocol: Protocol) -> NDArray[np.int64]:

@@ -88,7 +88,16 @@ def test_texts_and_key_contents_of_every_protocol_stay() -> None:
 
 def test_every_protocol_is_made_again_from_its_key_content() -> None:
     for protocol in matrix():
-        assert Protocol.of_content(protocol.content(), protocol.closed) == protocol
+        for made in (protocol, protocol.counting("once")):
+            assert Protocol.of_content(made.content(), made.closed) == made
+
+
+def test_twins_are_a_field_that_neither_texts_nor_the_key_contents_of_older_cells_have() -> None:
+    for protocol in matrix():
+        once = protocol.counting("once")
+        assert (once.label, once.place) == (protocol.label, protocol.place)
+        assert once.content() == [*protocol.content(), "twins", "once"]
+        assert (once.fields().get("twins"), protocol.fields().get("twins")) == ("once", None)
 
 
 def test_a_class_may_be_named_like_a_pseudo_label_setting() -> None:

@@ -279,8 +279,9 @@ def test_label_loss_ranks_as_msp_under_own_labels_and_finds_those_that_are_not(c
 def test_regime_and_share_are_in_label_and_tags_and_the_control_is_named(cells):
     cell = cells["flipped", "label-loss"][0]
     assert cell.coordinates()["open_classes"] == "surprise (20% of labels flipped)"
-    assert cell.protocol.tags() == {"choice": "surprise", "labels": "flipped", "label_share": "0.2"}
-    assert cells["own", "baseline"][0].protocol.tags() == {"choice": "surprise", "labels": "own"}
+    assert cell.protocol.tags() == {"choice": "surprise", "twins": "once", "labels": "flipped", "label_share": "0.2"}
+    own = cells["own", "baseline"][0].protocol.tags()
+    assert own == {"choice": "surprise", "twins": "once", "labels": "own"}
     result = replace(cells["flipped", "label-loss"][1], tags={**cell.coordinates(), **cell.protocol.tags()})
     assert "control AUROC" in result.title()
 
