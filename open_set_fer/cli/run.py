@@ -64,7 +64,11 @@ def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = Fa
     try:
         ran = run_cells(profile, cells.selection(), home, options, command_line())
     except KeyboardInterrupt as stop:
-        exit_stopped(stop, "finished cells are kept, the same command goes on from here")
+        exit_stopped(
+            stop,
+            "finished cells are kept, and a closed-set model in training up to its last kept epoch; the same command "
+            "goes on from there and begins the other cells that were being computed again",
+        )
     runner, plan, outcome = ran.runner, ran.cells, ran.outcome
     measured = f", {outcome.measured} re-evaluated" * bool(outcome.measured)
     log.info(

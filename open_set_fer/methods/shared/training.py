@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from open_set_fer.methods.shared.augmentation import degrade, flip_or_noise, move, random_erase
 from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.methods.shared.recipe import ClosedSetSettings
+from open_set_fer.methods.shared.unfinished import Unfinished
 
 
 def batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -97,10 +99,12 @@ def train_closed_set(
     generator: torch.Generator,
     progress: Callable[[Iterable[int], str], Iterable[int]],
     votes: NDArray[np.uint8] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> dict[str, list[float]]:
     """Train in place on uint8 (N, C, H, W), labels 0..K-1; returns loss and accuracy curves.
 
-    votes: (N, K), used with the settings' targets 'votes'.
+    votes: (N, K), used with the settings' targets 'votes'. unfinished: keeps the state after epochs; where it has one,
+    the training goes on from it.
     """
     data, targets = as_tensor(images), as_tensor(labels)
     shares = None
@@ -112,7 +116,11 @@ def train_closed_set(
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps)
     curves: dict[str, list[float]] = {"loss": [], "train_accuracy": []}
     device = next(network.parameters()).device
-    for epoch in progress(range(settings.epochs), "closed-set model"):
+    kept = unfinished.read(network.state_dict()) if unfinished else None
+    if kept is not None:
+        _go_on(kept, network, optimizer, one_cycle, generator)
+        curves = kept["curves"]
+    for epoch in progress(range(len(curves["loss"]), settings.epochs), "closed-set model"):
         if settings.schedule == "exponential":
             set_learning_rate(optimizer, epoch_learning_rate(settings.learning_rate, settings.lr_decay, epoch))
         network.train()
@@ -130,7 +138,39 @@ def train_closed_set(
             seen += len(batch)
         curves["loss"].append(total / seen)
         curves["train_accuracy"].append(right / seen)
+        if unfinished:
+            unfinished.after_epoch(lambda: _state(network, optimizer, one_cycle, generator) | {"curves": curves})
     return curves
+
+
+def _state(
+    network: Network, optimizer: torch.optim.Optimizer, schedule: LRScheduler, generator: torch.Generator
+) -> dict[str, Any]:
+    """All that the next epoch depends on: `_go_on` puts it back."""
+    return {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "generator": generator.get_state(),
+        "global": torch.get_rng_state(),  # of networks with dropout
+        "gpus": torch.cuda.get_rng_state_all() if next(network.parameters()).is_cuda else [],
+    }
+
+
+def _go_on(
+    kept: dict[str, Any],
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    generator: torch.Generator,
+) -> None:
+    network.load_state_dict(kept["network"])
+    optimizer.load_state_dict(kept["optimizer"])
+    schedule.load_state_dict(kept["schedule"])
+    generator.set_state(kept["generator"])
+    torch.set_rng_state(kept["global"])
+    if next(network.parameters()).is_cuda and len(kept["gpus"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(kept["gpus"])
 
 
 def augmented(
