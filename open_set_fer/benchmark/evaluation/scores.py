@@ -27,6 +27,8 @@ COLUMNS = (
     "origin",
 )
 """What scores.parquet has; a method's extras come after and cannot take these names."""
+LATER_COLUMNS = ("closed_set_loss", "twin", "has_twin")
+"""What it has too, unless it was written before evaluation 3; no names of extras either."""
 
 
 def checked_curves(curves: Any) -> dict[str, list[float]]:
@@ -65,7 +67,7 @@ def checked_extras(extras: Any, count: int) -> dict[str, Any]:
         raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
     checked: dict[str, Any] = {}
     for name, values in extras.items():
-        if not isinstance(name, str) or not name or name in COLUMNS or name.startswith(PREFIX):
+        if not isinstance(name, str) or not name or name in (*COLUMNS, *LATER_COLUMNS) or name.startswith(PREFIX):
             raise SuiteError(f"extra {name!r} cannot be a column beside {', '.join(COLUMNS)}", "give it another name")
         try:
             array = np.asarray(values)
@@ -87,6 +89,23 @@ def checked_notes(notes: Any) -> list[str]:
     return [str(note) for note in listed]
 
 
+def check_detection(unknown_score: Any, predicted_class: Any, count: int, classes: int) -> None:
+    """Raise SuiteError for what a method must not return for `count` test images of `classes` closed classes."""
+    scores, predicted = np.asarray(unknown_score, dtype=np.float64), np.asarray(predicted_class)
+    if scores.shape != (count,) or predicted.shape != (count,):
+        raise SuiteError(
+            f"the method returned {scores.shape} scores and {predicted.shape} classes for {(count,)} test images",
+            "return one of each per test image, in the order of task.test_images",
+        )
+    if not np.isfinite(scores).all():
+        raise SuiteError(
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} unknown scores are NaN or infinite",
+            "fix the method (often a diverged training: lower its learning rate)",
+        )
+    if not np.issubdtype(predicted.dtype, np.integer) or predicted.min() < 0 or predicted.max() >= classes:
+        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "fix the method")
+
+
 def score_table(
     ids: NDArray[np.str_],
     truth: NDArray[np.int64],
@@ -102,7 +121,11 @@ def score_table(
     truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names.
     predictions: (N,) 0..K-1, of the closed-set model. assigned_labels: (N,) 0..K-1, of the pseudo-label setting.
     origin: (N,) the split that a face is from.
+
+    Raises:
+        SuiteError: non-finite scores, wrong lengths or classes; the cell fails, nothing is dropped.
     """
+    check_detection(detection.unknown_score, detection.predicted_class, len(truth), len(closed_classes))
     names = np.array(closed_classes)
     table = pd.DataFrame(
         {

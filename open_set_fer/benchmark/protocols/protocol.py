@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from open_set_fer.benchmark.protocols.pool import SHIFT, OpenFrom, Pool
-from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import KEPT, LABELS, OWN, Regime
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
@@ -105,7 +105,7 @@ class Protocol:
         """Part of a cell's key."""
         content: list[Any] = [self.family, *self.open, *(self.pool.content() if self.pool else [])]
         content += ["open_from", self.open_from] * (self.open_from != "both")
-        return content + ["labels", self.regime.labels, self.regime.share] * (self.regime != OWN)
+        return content + self.regime.content()
 
     @classmethod
     def of_content(cls, content: list[Any], closed: tuple[str, ...]) -> Protocol:
@@ -118,8 +118,9 @@ class Protocol:
         family, *rest = content
         regime, pool = OWN, None
         open_from: OpenFrom = "both"
-        if rest[-3:-2] == ["labels"] and isinstance(rest[-1], float):
-            regime, rest = Regime(rest[-2], rest[-1]), rest[:-3]
+        parts = rest[:-1] if rest[-1:] == [KEPT] else rest
+        if parts[-3:-2] == ["labels"] and parts[-2] in LABELS and isinstance(parts[-1], float):
+            regime, rest = Regime(parts[-2], parts[-1]), parts[:-3]
         if rest[-2:] == ["open_from", "test"]:
             open_from, rest = "test", rest[:-2]
         if numbers := [place for place, part in enumerate(rest) if not isinstance(part, str)]:
