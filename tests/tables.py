@@ -12,7 +12,9 @@ from open_set_fer.methods.contract import Detection
 CLASSES = ("fear", "anger", "neutral", "sadness", "surprise")
 
 
-def made_table(truth, scores, predicted, predictions=None, classes=3, given=None, origin=None, **columns) -> pd.DataFrame:
+def made_table(
+    truth, scores, predicted, predictions=None, classes=3, given=None, origin=None, **columns
+) -> pd.DataFrame:
     """The table of a cell. predictions: the closed-set model's (default: those of the method, as given labels are)."""
     predictions = np.asarray(predicted if predictions is None else predictions)
     closed = CLASSES[:classes]

@@ -60,9 +60,7 @@ def made_scores(seed=0):
     origin = np.where(np.arange(30) < 25, "test", "train")
     given = np.where(origin == "test", pseudo_labels, 1 - pseudo_labels)
     scores = score_table(ids, truth, ids, CLASSES, detection, pseudo_labels, given, origin)
-    return scores, metrics.cell_metrics(
-        truth, detection.unknown_score, predicted, pseudo_labels, len(CLASSES), given, origin
-    )
+    return scores, metrics.cell_metrics(scores, CLASSES)
 
 
 @pytest.fixture
