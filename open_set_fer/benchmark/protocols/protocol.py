@@ -119,7 +119,7 @@ class Protocol:
         regime, pool = OWN, None
         open_from: OpenFrom = "both"
         parts = rest[:-1] if rest[-1:] == [KEPT] else rest
-        if parts[-3:-2] == ["labels"] and parts[-2] in LABELS and isinstance(parts[-1], float):
+        if parts[-3:-2] == ["labels"] and isinstance(parts[-1], float):
             regime, rest = Regime(parts[-2], parts[-1]), parts[:-3]
         if rest[-2:] == ["open_from", "test"]:
             open_from, rest = "test", rest[:-2]
@@ -127,7 +127,7 @@ class Protocol:
             pool, rest = Pool.of_content(rest[numbers[0] :]), rest[: numbers[0]]
         protocol = cls(family, closed, tuple(rest)) if rest else without_open_class(closed)
         protocol = replace(protocol.on(pool) if pool else protocol, open_from=open_from, regime=regime)
-        if protocol.content() != content:
+        if protocol.content() != content or regime.labels not in LABELS:
             raise ValueError(f"no protocol has {content}")
         return protocol
 

@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned, Reading, epoch_metrics, listened
-from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.evaluation.metrics import auroc
+from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker

@@ -76,8 +76,8 @@ def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_
     home = tmp_path / "home"
     plan(profile="paper", home=home)
     shown = capsys.readouterr().out
-    assert shown.count("to do │") == 95 + 3 * 2 * 2  # choices, controls, methods
-    assert "107 of 107 cells to do" in shown
+    assert shown.count("to do │") == 95 + 3 * 2 * 3  # choices, controls, methods
+    assert "113 of 113 cells to do" in shown
     assert f"ferplus: `osfer run` will decode 48 images into 8 MB under {home / 'cache'}" in shown
     assert not home.exists()
 
@@ -88,7 +88,7 @@ def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, cap
     shown = capsys.readouterr().out
     (line,) = (line for line in shown.splitlines() if line.startswith("ferplus cannot"))
     assert line.startswith(f"ferplus cannot be read yet: no folder {tmp_path / 'ferplus'} (unpack the data set there")
-    assert "107 of 107 cells to do" in shown
+    assert "113 of 113 cells to do" in shown
     assert not (tmp_path / "home").exists()
 
 
