@@ -716,7 +716,7 @@ def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, 
     def tuned(plan, *_):
         if plan.label == "baseline":
             raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
-        return study_of(trial(0, 0.5))
+        return study_of(trial(0, 0.6))
 
     monkeypatch.setattr(tuning, "tune", tuned)
     path = write(tmp_path, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n' + SEARCH)

@@ -96,7 +96,7 @@ def test_the_page_has_controls_curve_seeds_and_what_is_missing_of_any_label(tmp_
         "surprise",
         "surprise (50% of labels as released)",
         "surprise (labels as released)",
-        "surprise (20% of labels flipped)",
+        "surprise (5% of labels flipped in the pool)",
     ]
     planned = [
         ("ferplus", "single", opened, method, seed)
@@ -114,7 +114,7 @@ def test_the_page_has_controls_curve_seeds_and_what_is_missing_of_any_label(tmp_
     assert re.search(rf"\| surprise \| ours-best \| {own:.3f} \| 0\.\d+ ± 0\.\d+ \| — \| 1 of 2 \+ 2 \|", text)
     (control,) = controls_of(load(made.tracker), "ferplus", "ours-best")
     shown = f"| {control.value:.3f} ± {control.std:.3f} | {control.reference:.3f} | 2 cells | not informative |"
-    assert f"| 20% of labels flipped | ours-best {shown}" in text
+    assert f"| 5% of labels flipped in the pool | ours-best {shown}" in text
     assert "| ours-best | 0.50 |" in text
     assert "Baseline" not in text[text.index("## The positive control") :], "it scores no label"
     assert (tmp_path / "docs" / "replication_share.png").exists()
