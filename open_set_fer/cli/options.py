@@ -69,7 +69,7 @@ LabelsOption = Annotated[
     str,
     typer.Option(
         "--labels",
-        help="Which labels of the closed-set model methods get: own, released, concentrated, flipped, flipped-true "
+        help="Which labels of the closed-set model methods get: own, released, concentrated, spiked, flipped-true "
         "(default: profile's).",
     ),
 ]

@@ -23,7 +23,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network
 from open_set_fer.methods.shared.trained import trained_state
-from open_set_fer.methods.shared.training import evaluate, pooled_features, train_closed_set
+from open_set_fer.methods.shared.training import evaluate, pooled_features, sample_losses, train_closed_set
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[Any], str], Iterator[Any]]
@@ -135,6 +135,10 @@ class TaskContext:
             return self.predictions(task)
         labels: NDArray[np.int64] = self._lent_logits.argmax(axis=1)
         return labels
+
+    def closed_set_loss(self, task: OpenSetTask) -> NDArray[np.float64]:
+        """(N,) cross-entropy of the model's own logits against the assigned labels."""
+        return sample_losses(self._output("test_logits", task), self.assigned_labels(task))
 
     def make_closed_set_model(self, task: OpenSetTask) -> None:
         """Have the closed-set model on disk, as a cell would."""

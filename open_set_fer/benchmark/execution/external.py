@@ -18,7 +18,7 @@ from open_set_fer.benchmark.evaluation.scores import score_table
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.keys import Recipe, digest
 from open_set_fer.benchmark.planning.settings import settings_of
-from open_set_fer.benchmark.protocols.task import split_faces
+from open_set_fer.benchmark.protocols.task import face_columns, split_faces
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import Record, write_result
@@ -162,7 +162,7 @@ def _classes(path: Path, column: pd.Series[Any], closed: tuple[str, ...]) -> NDA
 def write_external(cell: Cell, faces: FaceSet, detection: Detection, record: Record, folder: Path) -> CellResult:
     """Measure a file's scores and write them as the complete result of their cell."""
     split = split_faces(faces, cell.protocol, cell.seed)
-    scores = score_table(faces, split, cell.protocol.closed, detection)
+    scores = score_table(face_columns(faces, split), split.truth, cell.protocol.closed, detection)
     result = CellResult({}, {}, record.tags | host_tags("cpu"), params=record.params, data=record.data)
     result = replace(result, started=time.time(), ended=time.time())
     result = replace(measured(result, scores), notes=["scores of another program, from a file"])

@@ -12,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.protocols.pool import Pool, shifted
 from open_set_fer.benchmark.protocols.protocol import Protocol
-from open_set_fer.benchmark.protocols.pseudo_labels import Change, draw_concentration, draw_flips, draw_pairing
+from open_set_fer.benchmark.protocols.pseudo_labels import Change, Flips, draw_concentration, draw_flips, draw_pairing
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -32,7 +33,8 @@ IN_MEMORY = 4 << 30
 class Split:
     """Indices into a FaceSet: train (M,), test (N,) in shuffled order, truth (N,) with -1 for open faces.
 
-    In a control truth is -1 for flipped labels, in a pool with a shift for shifted faces.
+    In a pool with a shift truth is -1 for shifted faces, under 'flipped-true' for flipped labels. Under 'spiked' they
+    are known with the closed-set model's outputs only: see `scored`.
     change: change of the closed-set model's outputs by the pseudo-label setting.
     pool: (P,) faces that a method may learn from, where the test faces are others.
     against: (Q,) faces to compare the pool with in place of the training images.
@@ -45,6 +47,20 @@ class Split:
     pool: NDArray[np.int64] | None = None
     against: NDArray[np.int64] | None = None
 
+    def scored(
+        self, predictions: NDArray[np.int64], assigned: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places (n,) of the test images that are scored, and their truth (n,).
+
+        predictions, assigned: (N,) labels of the test images, by the closed-set model and by the pseudo-label setting.
+        Under 'spiked' the closed faces are scored, with -1 for flipped labels; else all of them.
+        """
+        rows = np.arange(len(self.truth))
+        if not isinstance(self.change, Flips) or self.change.clean is not None:
+            return rows, self.truth
+        rows = np.flatnonzero(self.truth >= 0)
+        return rows, np.where(assigned == predictions, self.truth, -1)[rows]
+
 
 def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     """Indices of the train and test images of a protocol; raises SuiteError for a class that is unknown or empty."""
@@ -52,7 +68,8 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     in_train, in_test = faces.split == "train", faces.split == "test"
     train = np.flatnonzero(in_train & (truth >= 0))
     is_open = (in_test if protocol.open_from == "test" else in_train | in_test) & (truth == -1)
-    test = np.flatnonzero((in_test & (truth >= 0)) | (is_open & protocol.has_open))
+    has_open = protocol.has_open or protocol.regime.labels == "spiked"
+    test = np.flatnonzero((in_test & (truth >= 0)) | (is_open & has_open))
     if protocol.twins == "once":
         test = _without_twins(test, truth[test] < 0, faces.twins, train)
     _check_images(faces, protocol, truth[train], truth[test])
@@ -90,6 +107,18 @@ def _without_twins(
     return np.sort(test[first])
 
 
+def face_columns(faces: FaceSet, split: Split) -> dict[str, NDArray[Any]]:
+    """What is known of the test faces, (N,) each, for the table of scores."""
+    test = split.test
+    return {
+        "id": faces.ids[test],
+        "true_class": np.array(faces.classes)[faces.labels[test]],
+        "origin": faces.split[test],
+        "twin": faces.twins[test],
+        "has_twin": has_twin(faces.twins, split),
+    }
+
+
 def has_twin(twins: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
     """(N,) whether a test face occurs elsewhere in the pool or among the training images; `twins` of the FaceSet."""
     groups = [twins[rows] for rows in (split.test, split.train, split.pool) if rows is not None]
@@ -124,17 +153,16 @@ def _generator(words: str) -> np.random.Generator:
 
 
 def _flipped(split: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
-    """The control: a pool of closed faces, some with flipped labels, which are its truth; SuiteError for none."""
-    flips = draw_flips(len(split.test), len(protocol.closed), protocol.regime.share, rng)
-    if not 0 < len(flips.rows) < len(split.test):
+    """The control: some labels of closed faces are to be flipped; SuiteError for too few."""
+    flips = draw_flips(np.flatnonzero(split.truth >= 0), protocol.regime.share, rng)
+    if not 1 < flips.count < len(flips.order):
         raise SuiteError(
-            f"{protocol.label}: {len(flips.rows)} of {len(split.test)} labels would be flipped", "change label_share"
+            f"{protocol.label}: {flips.count} of {len(flips.order)} labels would be flipped", "change label_share"
         )
-    if protocol.regime.labels == "flipped-true":
-        flips = replace(flips, clean=split.truth)
-    truth = split.truth.copy()
-    truth[flips.rows] = -1
-    return replace(split, truth=truth, change=flips)
+    if protocol.regime.labels == "spiked":
+        return replace(split, change=flips)
+    flips = replace(flips, clean=split.truth)
+    return replace(split, truth=np.where(flips.assigned(split.truth) == split.truth, split.truth, -1), change=flips)
 
 
 def _on_pool(

@@ -59,7 +59,7 @@ def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
 _LABELS: dict[str, Labels] = {
     "labels as released": "released",
     "labels concentrated": "concentrated",
-    "labels flipped": "flipped",
+    "labels flipped in the pool": "spiked",
     "true labels flipped": "flipped-true",
 }
 _DISPLAY = re.compile(
