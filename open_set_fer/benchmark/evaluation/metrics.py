@@ -17,7 +17,7 @@ from sklearn.metrics import auc, average_precision_score, roc_curve
 
 from open_set_fer.errors import SuiteError
 
-OF_THE_RUN = ("seconds.", "peak_mib.")
+OF_THE_RUN = ("seconds.", "peak_mib.", "threshold")
 """What the names of metrics begin with that no scores can give."""
 
 
@@ -61,6 +61,8 @@ SIDE_METRICS = (
     Metric("auroc_right", "AUROC right class", higher_is_better=True),
     Metric("closed_set_accuracy", "model accuracy", higher_is_better=True),
     Metric("closed_accuracy", "closed accuracy", higher_is_better=True),
+    Metric("open_set_accuracy", "open-set accuracy", higher_is_better=True),
+    Metric("open_set_f1", "open-set F1", higher_is_better=True),
     Metric("oscr", "OSCR", higher_is_better=True),
     Metric("aupr_open", "AUPR open", higher_is_better=True),
     Metric("aupr_closed", "AUPR closed", higher_is_better=True),

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import result as cell_result
+from open_set_fer.benchmark.evaluation.decisions import open_set_metrics, threshold_for
 from open_set_fer.benchmark.evaluation.intermediate_scores import Listener, Reading, columns_of, epoch_metrics, listened
 from open_set_fer.benchmark.evaluation.metrics import cell_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
@@ -121,9 +122,29 @@ class TaskRun:
             self.context.assigned_labels(self.task),
             self.faces.split[self.split.test],
         )
+        metrics |= self._decision_metrics(detection)
         metrics["seconds.total"] = total
         metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
         return metrics | {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
+
+    def _decision_metrics(self, detection: Detection) -> dict[str, float]:
+        """Threshold on the held-out closed faces and what it decides; nothing where the method cannot score them."""
+        cell, images = self.cell, self.task.held_out_images
+        if images is None or cell.protocol.regime != OWN or not cell.protocol.has_open:
+            return {}
+        scorer, held_out = detection.scorer, detection.held_out_score
+        if held_out is None:
+            if scorer is None or not scorer.repeats:
+                return {}
+            held_out = scorer.score(images).unknown_score
+        known = np.asarray(held_out, dtype=np.float64)
+        if known.shape != images.shape[:1] or not np.isfinite(known).all():
+            fault = f"the scores of {len(images)} held-out faces have the shape {known.shape}, or are not finite"
+            raise SuiteError(fault, "fix the method: Detection.held_out_score, or the scorer")
+        threshold = threshold_for(known)
+        scores, predicted = np.asarray(detection.unknown_score), np.asarray(detection.predicted_class)
+        classes = len(self.task.closed_classes)
+        return {"threshold": threshold} | open_set_metrics(self.split.truth, scores, predicted, classes, threshold)
 
     def _scores(self, detection: Detection) -> pd.DataFrame:
         """The table of scores, one row a test image."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
+from open_set_fer.benchmark.evaluation.decisions import open_set_metrics
 from open_set_fer.benchmark.evaluation.intermediate_scores import epoch_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.storage.kept import FEATURES_TAG
@@ -43,6 +44,13 @@ def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
         len(classes),
         indices("given_class"),
         scores["origin"].to_numpy(dtype=np.str_),
+    )
+    values |= open_set_metrics(
+        np.where(is_open, -1, indices("truth")),
+        scores["unknown_score"].to_numpy(dtype=np.float64),
+        indices("predicted_class"),
+        len(classes),
+        result.metrics.get("threshold"),
     )
     values |= epoch_metrics(scores)
     values |= {name: value for name, value in result.metrics.items() if name.startswith(metrics.OF_THE_RUN)}
