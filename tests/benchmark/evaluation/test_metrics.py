@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from open_set_fer.benchmark.evaluation.decisions import open_set_metrics
 from open_set_fer.benchmark.evaluation.metrics import (
     METRICS,
     auroc,
@@ -112,6 +113,8 @@ def test_every_metric_of_a_cell_is_described_once_and_the_better_one_is_the_orac
     wrong = np.where(truth == 2, predicted, (predicted + 1) % 3)
     oracle = cell_metrics(truth, (truth < 0).astype(float), predicted, predicted, 3, predicted, origin)
     worse = cell_metrics(truth, (truth >= 0).astype(float), wrong, wrong, 3, wrong, origin)
+    oracle |= open_set_metrics(truth, (truth < 0).astype(float), predicted, 3, 0.5)
+    worse |= open_set_metrics(truth, (truth >= 0).astype(float), wrong, 3, 0.5)
     described = {metric.name: metric for metric in METRICS}
     assert len(described) == len(METRICS)
     assert set(oracle) == set(described) - {"seconds.total"}
