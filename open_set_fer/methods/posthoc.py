@@ -125,7 +125,8 @@ class PostHoc:
                 # Read the logits only if needed: they follow the pseudo-label setting, features do not.
                 score = self._predict(fitted, model.test_logits if entry.fed == "logits" else context.features(task)[1])
                 if (features := context.held_out_features(task)) is not None:
-                    inputs = self._logits(model.network, features) if entry.fed == "logits" else features
+                    is_fed_logits = entry.fed == "logits"
+                    inputs = training.head_logits(model.network, features) if is_fed_logits else features
                     held_out = self._predict(fitted, inputs)
         if not np.isfinite(score).all():
             raise self._error(f"{np.sum(~np.isfinite(score))} of {len(score)} scores are not finite")
@@ -199,10 +200,6 @@ class PostHoc:
     def _head(self, network: backbones.Network) -> nn.Linear:
         """Copy of the linear layer on the CPU, in the detector's type."""
         return deepcopy(network.fc).to("cpu", self._type).requires_grad_(False)
-
-    def _logits(self, network: backbones.Network, features: NDArray[np.float32]) -> NDArray[Any]:
-        """Logits (N, K) of features."""
-        return np.asarray(self._head(network)(training.as_tensor(features).to(self._type)))
 
     @contextmanager
     def _default_type(self) -> Iterator[None]:

@@ -12,6 +12,6 @@ from open_set_fer.benchmark.execution import devices, task_run
 from open_set_fer.methods.shared import learners
 
 with contextlib.suppress(ImportError):  # optional; over a second for each cell of a post-hoc detector otherwise
-    import pytorch_ood.detector
+    pass
 
 __all__ = ["devices", "learners", "matplotlib", "pyarrow", "scipy", "sklearn", "task_run", "torch"]
