@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
 import typing
 
@@ -372,7 +373,7 @@ def weibull_tail(distances, size):
 
     shape = brentq(slope, 1e2, 1e9)
     scale = x.max() * np.mean(relative**shape) ** (1 / shape)
-    return lambda d: -np.expm1(-(((d - tail[0] + 10_000) / scale) ** shape))
+    return lambda d: -np.expm1(-np.exp(np.minimum(shape * np.log((d - tail[0] + 10_000) / scale), 700)))
 
 
 def test_openmax_against_the_formulas_of_osdn():
@@ -475,6 +476,11 @@ def test_unknown_detector_and_published_defaults():
     s = PostHoc()
     assert (s.detector, s.energy_temperature, s.openmax_tail, s.openmax_alpha, s.knn_k) == ("energy", 1.0, 20, 10, 50)
     assert (s.react_percentile, s.dice_p, s.odin_temperature, s.odin_epsilon) == (0.9, 0.9, 1000.0, 0.0014)
+
+
+def test_the_server_of_processes_has_imported_the_library():
+    imports = "import sys, open_set_fer.benchmark.execution.preloaded"
+    subprocess.run([sys.executable, "-c", f"{imports}; assert 'pytorch_ood.detector' in sys.modules"], check=True)
 
 
 def test_missing_pytorch_ood_says_what_to_install(monkeypatch):
