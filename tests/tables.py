@@ -27,7 +27,7 @@ def made_table(
     return score_table(faces, truth, closed, detection, predictions, given).assign(**columns)
 
 
-def made_metrics(*values, **more) -> dict[str, float]:
+def made_metrics(*values, threshold=None, **more) -> dict[str, float]:
     """The metrics of such a cell."""
     table = made_table(*values, **more)
-    return cell_metrics(table, table.attrs["closed_classes"])
+    return cell_metrics(table, table.attrs["closed_classes"], threshold)

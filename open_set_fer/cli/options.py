@@ -58,8 +58,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         "-m",
-        help="Method labels, comma-separated (see `osfer list`); `all`: those of the suite, of installed packages and "
-        "of the profile.",
+        help="Method labels or OpenOOD's names, comma-separated (see `osfer list`); `all`: those of the suite, of "
+        "installed packages and of the profile.",
     ),
 ]
 SeedOption = Annotated[str, typer.Option("--seed", help="Seeds, comma-separated (default: profile's).")]

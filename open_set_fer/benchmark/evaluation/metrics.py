@@ -17,9 +17,10 @@ from scipy.stats import entropy
 from sklearn import config_context
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
+from open_set_fer.benchmark.evaluation.decisions import open_set_metrics
 from open_set_fer.benchmark.evaluation.delong import Area, area
 
-OF_THE_RUN = ("seconds.", "peak_mib.")
+OF_THE_RUN = ("seconds.", "peak_mib.", "threshold")
 """What the names of metrics begin with that no scores can give."""
 
 
@@ -74,6 +75,8 @@ SIDE_METRICS = (
     Metric("auroc_right", "AUROC right class", higher_is_better=True),
     Metric("closed_set_accuracy", "model accuracy", higher_is_better=True),
     Metric("closed_accuracy", "closed accuracy", higher_is_better=True),
+    Metric("open_set_accuracy", "open-set accuracy", higher_is_better=True),
+    Metric("open_set_f1", "open-set F1", higher_is_better=True),
     Metric("oscr", "OSCR", higher_is_better=True),
     Metric("fpr_at_tpr95_open", "FPR@TPR95, open positive", higher_is_better=False),
     Metric("aupr_open", "AUPR open", higher_is_better=True),
@@ -165,8 +168,12 @@ def has_open_classes(scores: pd.DataFrame, closed_classes: Sequence[str]) -> boo
     return not scores.loc[scores["is_open"], "true_class"].isin(closed_classes).any()
 
 
-def cell_metrics(scores: pd.DataFrame, closed_classes: Sequence[str]) -> dict[str, float]:
+def cell_metrics(
+    scores: pd.DataFrame, closed_classes: Sequence[str], threshold: float | None = None
+) -> dict[str, float]:
     """Metrics of a cell by name, from its table of scores: those of METRICS, as far as it has faces for them.
+
+    threshold: scores above it are decided to be unknown; None: nothing is decided.
 
     `seconds.total` is the runner's. Metrics of a column that an older table lacks are left out.
     """
@@ -198,6 +205,10 @@ def cell_metrics(scores: pd.DataFrame, closed_classes: Sequence[str]) -> dict[st
         metrics["closed_set_accuracy"] = float((scores["closed_set_class"] == scores["truth"])[~is_open].mean())
         metrics["pseudo_label_entropy_open"] = normalised_entropy(given[is_open], len(closed_classes))
         metrics["pseudo_label_entropy_closed"] = normalised_entropy(given[~is_open], len(closed_classes))
+    if threshold is not None:
+        classes = pd.Index(closed_classes)
+        truth, predicted = (classes.get_indexer(pd.Index(scores[name])) for name in ("truth", "predicted_class"))
+        metrics |= open_set_metrics(truth, values, predicted, len(classes), threshold)
     return metrics | _areas(scores, closed_classes)
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import result as cell_result
+from open_set_fer.benchmark.evaluation.decisions import threshold_for
 from open_set_fer.benchmark.evaluation.delong import area
 from open_set_fer.benchmark.evaluation.intermediate_scores import Listener, Reading, columns_of, epoch_metrics, listened
 from open_set_fer.benchmark.evaluation.metrics import auroc, cell_metrics
@@ -86,7 +87,7 @@ class TaskRun:
             log.warning("%s: %s", self.cell, "; ".join(notes))
         asked = {FEATURES_TAG: features} if options.keep_features else {}
         result = CellResult(
-            metrics=self._metrics(scores, total),
+            metrics=self._metrics(scores, self._threshold(detection), total),
             curves=checked_curves(detection.curves),
             tags=record.tags
             | host_tags(str(self.context.device))
@@ -117,11 +118,28 @@ class TaskRun:
         digest = self.cell.content["closed_set"]["closed_set"].get("model", "")
         return [f"closed-set model trained elsewhere: {Path(model).name}, SHA-256 {digest[:12]}"] if model else []
 
-    def _metrics(self, scores: pd.DataFrame, total: float) -> dict[str, float]:
+    def _metrics(self, scores: pd.DataFrame, threshold: float | None, total: float) -> dict[str, float]:
         """Every metric of the cell, with the seconds and memory that it took."""
-        metrics = cell_metrics(scores, self.task.closed_classes) | epoch_metrics(scores) | {"seconds.total": total}
+        metrics = cell_metrics(scores, self.task.closed_classes, threshold) | epoch_metrics(scores)
+        metrics |= {"seconds.total": total} | ({} if threshold is None else {"threshold": threshold})
         metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
         return metrics | {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
+
+    def _threshold(self, detection: Detection) -> float | None:
+        """The threshold that held-out closed faces set; None where the method cannot score them."""
+        cell, images = self.cell, self.task.held_out_images
+        if images is None or cell.protocol.regime != OWN or not cell.protocol.has_open:
+            return None
+        scorer, held_out = detection.scorer, detection.held_out_score
+        if held_out is None:
+            if scorer is None or not scorer.repeats:
+                return None
+            held_out = scorer.score(images).unknown_score
+        known = np.asarray(held_out, dtype=np.float64)
+        if known.shape != images.shape[:1] or not np.isfinite(known).all():
+            fault = f"the scores of {len(images)} held-out faces have the shape {known.shape}, or are not finite"
+            raise SuiteError(fault, "fix the method: Detection.held_out_score, or the scorer")
+        return threshold_for(known)
 
     def _scored(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places of the test images that are scored, and their truth; known once the method was lent its outputs."""

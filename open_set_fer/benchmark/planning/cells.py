@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from open_set_fer.benchmark.planning.aliases import label_of
 from open_set_fer.benchmark.planning.keys import Recipe, content_digest, digest, settings_key
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
@@ -298,7 +299,7 @@ def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) 
 
 def method_labels(profile: Profile, names: Iterable[str]) -> list[str]:
     """Labels to run: the profile's defaults, those named, or every label for 'all'."""
-    chosen = list(names) or profile.default_methods
+    chosen = [label_of(name) for name in names] or profile.default_methods
     return list(dict.fromkeys(x for name in chosen for x in (profile.method_labels() if name == "all" else [name])))
 
 

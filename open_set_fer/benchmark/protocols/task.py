@@ -2,8 +2,8 @@
 
 Train: closed-class images of the train split, labels re-indexed 0..K-1 in the data set's class order. Test: the closed
 images of the test split and every open image of both splits, shuffled with the seed; with twins = "once" without faces
-that repeat another one. Images of classes that a protocol
-leaves out are not used; those of split 'valid' in one control only (`Pool.against`). A pseudo-label setting changes the
+that repeat another one. Images of classes that a protocol leaves out are not used; the closed ones of split 'valid' are
+lent as held-out faces. A pseudo-label setting changes the
 outputs of the closed-set model for the test images, a positive control also the test images: see `pseudo_labels.py`.
 """
 
@@ -38,6 +38,7 @@ class Split:
     change: change of the closed-set model's outputs by the pseudo-label setting.
     pool: (P,) faces that a method may learn from, where the test faces are others.
     against: (Q,) faces to compare the pool with in place of the training images.
+    held_out: (R,) closed faces of split 'valid', on which nothing is trained; None for a data set without them.
     """
 
     train: NDArray[np.int64]
@@ -46,6 +47,7 @@ class Split:
     change: Change | None = None
     pool: NDArray[np.int64] | None = None
     against: NDArray[np.int64] | None = None
+    held_out: NDArray[np.int64] | None = None
 
     def scored(
         self, predictions: NDArray[np.int64], assigned: NDArray[np.int64]
@@ -77,7 +79,8 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     # Without the pseudo-label setting, so that one pool is shown in one order under all of them.
     place = f"{faces.fingerprint}/{protocol.place}/{seed}"
     test = _generator(place).permutation(test)
-    split = Split(train, test, truth[test])
+    held_out = np.flatnonzero((faces.split == "valid") & (truth >= 0))
+    split = Split(train, test, truth[test], held_out=held_out if len(held_out) else None)
     if protocol.pool is not None:
         split = _on_pool(split, faces, truth, protocol, _generator(f"{place}/pool"))
     regime = protocol.regime
@@ -218,14 +221,19 @@ def _against(
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:
     """The task of a protocol: read-only copies without references to the data set's files or labels."""
     new_label = {faces.classes.index(name): index for index, name in enumerate(protocol.closed)}
-    labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
+
+    def labels_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([new_label[int(label)] for label in faces.labels[rows]], dtype=np.int64)
+
     train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)
     votes = None if faces.votes is None else faces.votes[split.train][:, list(new_label)]
     if protocol.pool and protocol.pool.shift:
         rows = np.flatnonzero(split.truth < 0)
         test[rows] = shifted(test[rows], protocol.pool.shift)
     pool, against = (None if rows is None else _gather(faces.images, rows) for rows in (split.pool, split.against))
-    task = OpenSetTask(train, labels, test, protocol.closed, seed, votes, pool, against)
+    held_out = () if split.held_out is None else (_gather(faces.images, split.held_out), labels_of(split.held_out))
+    labels = labels_of(split.train)
+    task = OpenSetTask(train, labels, test, protocol.closed, seed, votes, pool, against, *held_out)
     for array in task.arrays:
         array.flags.writeable = False  # every method of the task gets the same ones
     return task

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
     """The result with the metrics of the present evaluation; times and memory stay."""
-    values = metrics.cell_metrics(scores, scores.attrs["closed_classes"])
+    values = metrics.cell_metrics(scores, scores.attrs["closed_classes"], result.metrics.get("threshold"))
     values |= epoch_metrics(scores)
     values |= {name: value for name, value in result.metrics.items() if name.startswith(metrics.OF_THE_RUN)}
     return replace(result, metrics=values, evaluation=cell_result.EVALUATION)

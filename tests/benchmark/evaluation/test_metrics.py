@@ -111,8 +111,8 @@ def test_every_metric_of_a_cell_is_described_once_and_the_better_one_is_the_orac
     origin = np.array(["test", "test", "train", "test", "test", "test", "test", "test"])
     wrong = np.where(truth == 2, predicted, (predicted + 1) % 3)
     columns = {"closed_set_loss": np.ones(8), "twin": np.arange(8), "has_twin": np.arange(8) > 5, "origin": origin}
-    oracle = made_metrics(truth, truth < 0, predicted, **columns)
-    worse = made_metrics(truth, truth >= 0, wrong, wrong, given=predicted, **columns)
+    oracle = made_metrics(truth, truth < 0, predicted, threshold=0.5, **columns)
+    worse = made_metrics(truth, truth >= 0, wrong, wrong, given=predicted, threshold=0.5, **columns)
     described = {metric.name: metric for metric in METRICS}
     assert len(described) == len(METRICS)
     assert set(oracle) == set(described) - {"seconds.total"}
