@@ -16,7 +16,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.paper import paper_value
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order, protocol_order
-from open_set_fer.reports.tables.controls import control_notes, controls_of
+from open_set_fer.reports.tables.controls import controls_of, readings
 from open_set_fer.studies.replication import pairing
 from open_set_fer.studies.writing import write_page
 
@@ -45,7 +45,7 @@ def write(home: Path, out: Path, profile: str = PROFILE) -> Path:
         "regimes": regime_rows(cells),
         "unmeasured": [name for name in BASIC if name not in set(done["open"])],
         "controls": [row for name in datasets if results for m in everyone for row in controls_of(results, name, m)],
-        "control_notes": [note for name in datasets if results for note in control_notes(results, name, methods)],
+        "control_notes": [note for name in datasets if results for note in readings(results, name, methods)],
         "curve": curve.to_dict("records"),
         "seeds": sorted(map(int, set(done["seed"]))),
         "warnings": [w.about(methods) for name in datasets if results for w in results.warnings_for(name, methods)],
