@@ -12,8 +12,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from open_set_fer.benchmark.planning.cells import Cell
 
-HEAD_LETTERS = 9
-"""Letters of a line of a heading: those of `happiness`, so that a method and seven classes fit into 80 columns."""
+LETTERS, HEAD_LETTERS, NUMBER_LETTERS, FEWEST = 80, 9, 5, 12
+"""Letters of a line of a table, of a heading (those of `happiness`), of a number, and of a method at least."""
 MOST_CLASSES = 7
 Values = Mapping[str, float]
 """A metric's values by the key of a cell."""
@@ -50,7 +50,7 @@ def _main_table(title: str, cells: list[Cell], auroc: Values, accuracy: Values) 
         own = [cell for cell in cells if cell.label == label]
         parts = [[c for c in own if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]
         texts = [_mean(part, auroc) for part in [*parts, *[own] * has_mean]]
-        table.add_row(label, *texts, *[_mean(own, accuracy)] * bool(accuracy))
+        table.add_row(_label(label, table), *texts, *[_mean(own, accuracy)] * bool(accuracy))
     return table
 
 
@@ -64,17 +64,23 @@ def _apart_table(title: str, cells: list[Cell], auroc: Values, within: Values) -
         own = [cell for cell in cells if cell.label == label]
         parts = [_mean([c for c in own if c.protocol.regime == regime], within or auroc) for regime in regimes]
         parts += [_mean([c for c in own if c.protocol.pool and c.protocol.pool.shift == s], auroc) for s in shifts]
-        table.add_row(label, *parts)
+        table.add_row(_label(label, table), *parts)
     return table
 
 
 def _table(title: str, heads: list[str], letters: int = HEAD_LETTERS) -> Table:
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("method", overflow="fold")
+    table = Table("method", title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
     for head in heads:
         lines = textwrap.wrap(head.replace("+", "+ "), letters, break_long_words=False)
-        table.add_column("\n".join(line.replace("+ ", "+") for line in lines), no_wrap=True, overflow="fold")
+        table.add_column("\n".join(line.replace("+ ", "+") for line in lines), no_wrap=True)
     return table
+
+
+def _label(label: str, table: Table) -> str:
+    """A method's label on lines that leave room for the columns, broken at hyphens."""
+    heads = [str(column.header).splitlines() for column in table.columns[1:]]
+    taken = sum(1 + max(NUMBER_LETTERS, *map(len, lines)) for lines in heads)
+    return "\n".join(textwrap.wrap(label, max(FEWEST, LETTERS - taken)))
 
 
 def _mean(cells: list[Cell], values: Values) -> str:

@@ -102,7 +102,7 @@ def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = Fa
         print_json(about | counts | {"failed": failed, "results": results, "retry": retry or None, "report": report})
     else:
         for table in result_tables(plan, *metrics.values()):
-            out.print(table)
+            out.print(table, "")
     if retry:
         say(f"retry only these with: {retry}")
         sys.exit(1)

@@ -322,5 +322,5 @@ def test_the_tables_that_end_a_run_are_whole_at_80_columns(tmp_path):
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    for word in ("baseline", "happiness", "sadness", "neutral", "mean", "acc.", "label-loss", "(6/7)"):
+    for word in ("baseline", "relative-", "mahalanobis", "happiness", "sadness", "neutral", "mean", "acc.", "label-loss", "(6/7)"):
         assert word in text, word
