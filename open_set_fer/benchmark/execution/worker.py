@@ -49,6 +49,9 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+WAITING = "OMP_WAIT_POLICY", "PASSIVE"
+"""Threads of torch sleep while they wait for each other. By default they spin: on cores that other processes use, an
+epoch of two threads took ten times as long. torch reads it when it is loaded."""
 WATCHED_EVERY = 0.1
 """Seconds between two looks at the process."""
 SHOWN_EVERY = 0.2
@@ -223,6 +226,7 @@ _starting = threading.Lock()
 
 
 def _context() -> multiprocessing.context.BaseContext:
+    os.environ.setdefault(*WAITING)  # the new process, or the server that forks it, loads torch
     if sys.platform in ("win32", "darwin"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

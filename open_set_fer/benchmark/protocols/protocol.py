@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from open_set_fer.benchmark.protocols.pool import SHIFT, OpenFrom, Pool
-from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import KEPT, LABELS, OWN, Regime
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
@@ -113,7 +113,7 @@ class Protocol:
         """Part of a cell's key."""
         content: list[Any] = [self.family, *self.open, *(self.pool.content() if self.pool else [])]
         content += ["open_from", self.open_from] * (self.open_from != "both")
-        content += ["labels", self.regime.labels, self.regime.share] * (self.regime != OWN)
+        content += self.regime.content()
         return content + ["twins", self.twins] * (self.twins != "keep")
 
     @classmethod
@@ -130,15 +130,16 @@ class Protocol:
         twins: Twins = "keep"
         if rest[-2:] == ["twins", "once"]:
             twins, rest = "once", rest[:-2]
-        if rest[-3:-2] == ["labels"] and isinstance(rest[-1], float):
-            regime, rest = Regime(rest[-2], rest[-1]), rest[:-3]
+        parts = rest[:-1] if rest[-1:] == [KEPT] else rest
+        if parts[-3:-2] == ["labels"] and isinstance(parts[-1], float):
+            regime, rest = Regime(parts[-2], parts[-1]), parts[:-3]
         if rest[-2:] == ["open_from", "test"]:
             open_from, rest = "test", rest[:-2]
         if numbers := [place for place, part in enumerate(rest) if not isinstance(part, str)]:
             pool, rest = Pool.of_content(rest[numbers[0] :]), rest[: numbers[0]]
         protocol = cls(family, closed, tuple(rest)) if rest else without_open_class(closed)
         protocol = replace(protocol.on(pool) if pool else protocol, open_from=open_from, regime=regime, twins=twins)
-        if protocol.content() != content:
+        if protocol.content() != content or regime.labels not in LABELS:
             raise ValueError(f"no protocol has {content}")
         return protocol
 

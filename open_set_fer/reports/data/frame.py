@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.protocols.pseudo_labels import Labels
 from open_set_fer.benchmark.storage.kept import FEATURES_TAG
 from open_set_fer.benchmark.storage.mlflow_reader import IMPORTED_FROM, read_notes
 from open_set_fer.datasets.faceset import BASIC
@@ -56,10 +55,11 @@ def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
     return texts | {"label_share": float(fields.get("label_share", 0))}
 
 
-_LABELS: dict[str, Labels] = {
+_LABELS = {
+    "labels flipped": "flipped",  # of older versions; in no table
     "labels as released": "released",
     "labels concentrated": "concentrated",
-    "labels flipped": "flipped",
+    "labels flipped in the pool": "spiked",
     "true labels flipped": "flipped-true",
 }
 _DISPLAY = re.compile(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -53,7 +53,8 @@ class Results:
 
     cells: one row a planned or logged cell, with the columns of `COLUMNS` and its metrics by MLflow name.
     params: settings by run id. labels: the pseudo-label setting of all cells; None before `under`. left_out: methods
-    that `under` left out, by data set. whole: the cells of every pseudo-label setting, after `under`.
+    that `under` left out, by data set. whole: the cells of every pseudo-label setting, after `under`. areas: computed
+    from scores once a run.
     """
 
     profile: str
@@ -65,6 +66,7 @@ class Results:
     labels: Labels | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
     whole: pd.DataFrame | None = None
+    areas: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def results(self) -> pd.DataFrame:

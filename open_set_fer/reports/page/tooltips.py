@@ -14,6 +14,7 @@ from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.build import Table
 from open_set_fer.reports.tables.means import PRINTED, Entry, group_cells
 from open_set_fer.reports.tables.text import printed_value
+from open_set_fer.reports.tables.wording import ABOUT
 
 MOST_RUNS = 24  # runs that a link names; beyond it the link searches by data set and method
 Cells = list[dict[Any, Any]]
@@ -72,6 +73,10 @@ class Tooltips:
 
 def _text(entry: Entry, cells: Cells) -> str:
     lines = [f"{method_name(entry.method)}, {entry.open_classes}: {entry.metric.title} {entry.text}"]
+    if entry.metric.name in ABOUT and entry.metric != AUROC:
+        lines.append(ABOUT[entry.metric.name])
+    if not entry.by_seed:
+        return "\n".join(lines)
     if len(entry.by_seed) == len(cells):
         return "\n".join([*lines, *(_seed(entry, int(cell["seed"]), cell) for cell in cells)])
     over = f"{len(entry.coverage)} choices of open classes, " * (entry.open_classes == "mean")

@@ -7,19 +7,47 @@ import pandas as pd
 from open_set_fer.benchmark.protocols.pseudo_labels import Labels
 from open_set_fer.reports.data.names import limit_notes, method_name
 from open_set_fer.reports.data.results import FAILED, MISSING, Results
-from open_set_fer.reports.tables.controls import control_notes
+from open_set_fer.reports.tables.controls import readings
 from open_set_fer.reports.tables.means import PARTIAL, Block, Entry, Row
 
 BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says "
     "nothing of significance"
 )
+FPR_POSITIVE = (
+    "FPR@TPR95: closed faces are positive; the share of open faces accepted where 95 % of the closed ones are."
+)
+AVERAGE_PRECISION = "average precision (no trapezoids)"
+ABOUT = {
+    "auroc": "open against closed faces; the same whichever is positive",
+    "fpr_at_tpr95": "closed faces are positive: share of open faces accepted where 95 % of the closed ones are",
+    "fpr_at_tpr95_open": "open faces are positive, as in papers on OOD detection: share of closed faces rejected where "
+    "95 % of the open ones are",
+    "aupr_open": f"open faces are positive: {AVERAGE_PRECISION}",
+    "aupr_closed": f"closed faces are positive: {AVERAGE_PRECISION}",
+    "auroc_within_label": "pairs of faces with one assigned label alone, so that the labels' histogram tells nothing",
+    "added_information": "pairs of faces with one assigned label and decile of the closed-set model's own loss alone: "
+    "above 0.5 the score adds to the model's",
+    "auroc_no_twins": "without faces whose content occurs elsewhere in the pool or in the training images",
+    "open_set_accuracy": "over the closed classes and unknown, at the threshold that accepts 95 % of held-out closed "
+    "faces",
+    "open_set_f1": "macro F1 over the closed classes and unknown, at the same threshold as open-set accuracy",
+    "closed_accuracy": "of the method's own classes on closed test faces",
+    "closed_set_accuracy": "of the shared closed-set model on closed test faces",
+    "auroc_low": "lower end of the 95 % interval over faces (DeLong), not over seeds",
+    "auroc_high": "upper end of the 95 % interval over faces (DeLong), not over seeds",
+}
+"""What a metric is, for tooltips, by its name."""
 SIDE_NOTE = (
     "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
     "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
-    "classes. AUROC from, to: 95 % bootstrap interval over faces, not over seeds. AUROC test split, train split: open "
-    "faces of that split alone; AUROC right class: correctly classified closed faces alone. Share open: the AUPR open "
-    "of chance. Seconds: of one cell."
+    "classes. From, to: 95 % interval over faces (DeLong, twins as one), not over seeds. AUROC within label: pairs of "
+    "faces with one assigned label; added information: also with one decile of the closed-set model's own loss. AUROC "
+    "without twins: without faces whose content occurs again. AUROC test split, train split: open faces of that split "
+    "alone; AUROC right class: correctly classified closed faces alone. Positive: closed faces in FPR@TPR95 and AUPR "
+    f"closed, open ones in FPR@TPR95, open positive, and AUPR open. AUPR: {AVERAGE_PRECISION}; share open: the AUPR "
+    "open of chance. Open-set accuracy, macro F1: over the closed classes and unknown, at the threshold that accepts "
+    "95 % of held-out closed faces. Seconds: of one cell."
 )
 SHIFT_NOTE = (
     "No face is unknown. A method that is robust to the shift has an AUROC of 0.5, shifted over unshifted faces, and "
@@ -35,9 +63,9 @@ SETTINGS: dict[Labels, tuple[str, str]] = {
         "Open faces all have the closed class that most of them got from the closed-set model (the comparison group of "
         "Figure 6)",
     ),
-    "flipped": (
-        "positive control: labels flipped",
-        "Closed faces alone: what is to be found are labels flipped at random, not open faces",
+    "spiked": (
+        "positive control: labels flipped in the pool",
+        "Closed faces of the pool alone: what is to be found are flipped labels, not open faces",
     ),
     "flipped-true": (
         "positive control: true labels flipped",
@@ -70,7 +98,7 @@ def coverage_notes(block: Block, methods: list[str]) -> list[str]:
     if means := [entry for entry in last.entries if last.is_mean and entry.mark]:
         over = "; ".join(_coverage(entry, rows, methods.index(entry.method)) for entry in means)
         notes.append(f"† mean over {over}.")
-    marked = [entry for row in rows for entry in row.entries if entry.mark]
+    marked = [entry for row in rows for entry in row.entries if entry.status == PARTIAL]
     if partial := [f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}" for e in marked]:
         notes.append(f"‡ fewer seeds than planned: {'; '.join(partial)}.")
     return notes
@@ -101,7 +129,7 @@ def sees_notes(results: Results, methods: list[str]) -> list[str]:
 
 def method_notes(results: Results, dataset: str, methods: list[str]) -> list[str]:
     """Settings, limits and controls of the methods, and the methods without numbers in this pseudo-label setting."""
-    notes = [*sees_notes(results, methods), *limit_notes(methods), *control_notes(results, dataset, methods)]
+    notes = [*sees_notes(results, methods), *limit_notes(methods), *readings(results, dataset, methods)]
     if left_out := results.left_out.get(dataset):
         names = ", ".join(map(method_name, left_out))
         notes.append(f"Left out: {names}: their scores do not use the labels that these cells change.")

@@ -15,7 +15,7 @@ from open_set_fer.benchmark.protocols.pool import Pool
 from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.benchmark.storage.verify import faults_of
-from open_set_fer.cli.overview import auroc_table
+from open_set_fer.cli.overview import result_tables
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.tables.build import all_tables
@@ -37,7 +37,7 @@ shift = "blur"
 
 @pytest.fixture
 def profile(tmp_path):
-    text = load_profile("smoke").text.replace('controls = ["flipped"]\ncontrol_classes = ["surprise"]\n', "")
+    text = load_profile("smoke").text.replace('controls = ["flipped-true"]\ncontrol_classes = ["surprise"]\n', "")
     path = tmp_path / "pools.toml"
     path.write_text(text.replace('open_classes = ["surprise"]\n', 'open_classes = ["surprise"]\n' + POOLS), "utf-8")
     return load_profile(str(path))
@@ -119,7 +119,8 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     alone = [table.name for table in all_tables(replace(own, cells=own.cells[:0]))]
     assert alone == ["shift_synthetic"]  # a profile of nothing else
     console = Console(width=200, file=StringIO())
-    console.print(auroc_table(cells, runner.auroc(cells)))
+    for table in result_tables(cells, runner.auroc(cells)):
+        console.print(table)
     assert "shift: blur" in console.file.getvalue()
     assert sorted(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].data.metrics) == [
         f"{what}.{shift}{method}"

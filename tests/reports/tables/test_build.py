@@ -12,8 +12,8 @@ from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.means import Entry
 from tests.reports.conftest import ODD, Store
 
-PAPER = 3
-"""Index of the first block with the paper's numbers in a table with two measured blocks and one of the control."""
+PAPER = 4
+"""Index of the first block with the paper's numbers in a table with three measured blocks and one of the control."""
 
 
 def entry(table: Table, block: int, label: str, method: str) -> Entry:
