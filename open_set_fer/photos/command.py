@@ -40,7 +40,7 @@ class DetectorOptions:
     open_classes: Annotated[str, typer.Option("--open", help=OPEN_HELP)] = ""
     seed: Annotated[int, typer.Option(help="Seed.")] = 0
     share: Annotated[
-        float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
+        float, typer.Option(help="Fraction of known faces, of split `valid` or held out of `train`, that the threshold accepts.")
     ] = 0.95
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")
@@ -82,9 +82,9 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
     target = made.to or home / "detectors" / f"{name}-{label}"
     if target.exists() and not (target / DESCRIPTION).exists():
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
-    cell, faces = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
+    cell, faces, split = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
     writable(options.folder(target).parent)
-    description = build_detector(cell, faces, target, home, device, made.share, made.store)
+    description = build_detector(cell, faces, split, target, home, device, made.share, made.store)
     if made.as_json:
         options.print_json(description.model_dump(mode="json") | {"folder": str(target)})
     else:

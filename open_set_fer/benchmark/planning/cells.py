@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -181,6 +181,7 @@ def _cells(
             if controlled and is_controlled(protocol)
             for control in profile.protocols.control_regimes
         ]
+    _say_controls(planned, label_based)
     cells = [
         _cell(profile.read_at, face_sets[name].fingerprint, (name, protocol, label, seed), method, recipes[label])
         for name, protocol, able in planned
@@ -188,8 +189,34 @@ def _cells(
         for label, method in able.items()
     ]
     if not cells:
-        raise SuiteError("nothing to run: no protocol of the chosen data sets fits", "see `osfer list`")
+        raise _nothing_to_run(profile, selection, face_sets)
     return cells, face_sets
+
+
+def _say_controls(planned: list[tuple[str, Protocol, dict[str, Method]]], label_based: Mapping[str, Method]) -> None:
+    """Say which cells are planned though nothing asked for them by name, and why."""
+    controls = [(protocol, methods) for _, protocol, methods in planned if protocol.regime.is_control]
+    if label_based and controls:
+        kinds = dict.fromkeys(protocol.regime.labels for protocol, _ in controls)
+        log.info(
+            "%d cells a seed besides are positive controls (%s labels; %s): they measure whether %s can find wrong "
+            "labels at all; --labels own leaves them out",
+            sum(len(methods) for _, methods in controls),
+            " and ".join(kinds),
+            ", ".join(dict.fromkeys(label for _, methods in controls for label in methods)),
+            ", ".join(label_based),
+        )
+
+
+def _nothing_to_run(profile: Profile, selection: Selection, face_sets: Mapping[str, FaceSet | Outline]) -> SuiteError:
+    """The fault that no protocol is left, with the choices that left none."""
+    families = ", ".join(selection.families or profile.protocols.families)
+    opened = selection.open_classes or tuple(profile.protocols.open_classes)
+    fault = f"nothing to run: no protocol of family {families}" + f" opens {', '.join(opened)}" * bool(opened)
+    classes = "; ".join(f"{name} has the classes {', '.join(faces.classes)}" for name, faces in face_sets.items())
+    source = "--open" if selection.open_classes else "open_classes under [protocols], the base's too,"
+    fix = f"change {source} or the families: {classes}" if opened else f"choose other families: {classes}"
+    return SuiteError(fault, fix)
 
 
 def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> None:
@@ -201,9 +228,19 @@ def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> No
     trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
 
 
+def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """The texts among settings, in lists and tables too, by name."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, part in inner:
+            yield from _texts(part, f"{name}.{key}" if name else str(key))
+
+
 def _files(settings: dict[str, Any]) -> dict[str, str]:
     """Digests of the files that settings name: another content is another cell."""
-    texts = {name: value for name, value in settings.items() if isinstance(value, str)}
+    texts = dict(_texts(settings, ""))
     paths = {name: text for name, text in texts.items() if ("." in text or "/" in text) and Path(text).is_file()}
     return {name: content_digest(path, name) for name, path in paths.items()}
 
