@@ -91,7 +91,7 @@ class OursPlus:
     """Maximum of the one-cycle schedule."""
     weight_decay: NotNegative = 1e-4
     erase_probability: Share = 0.5
-    energy_weight: NotNegative = 1.0
+    energy_weight: NotNegative = 0.5
     """Of the standardised energy -logsumexp(logits) relative to the standardised logit (0: logit alone)."""
     level: Share = 0.2
     """Level of the test whether pool and training images differ; for p-values above it the energy alone is the score
