@@ -19,9 +19,9 @@ METHODS = {
     "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
 }  # fmt: skip
 LIMITS = {
-    "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool; with "
-    "too few, or where a shift of the pictures (blur, light, noise, crop) explains the difference, it is the energy, and "
-    "a shift that it does not recognise looks unknown: docs/ours_plus.md has it measured",
+    "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool; "
+    "with too few, or where a shift of the pictures (blur, light, noise, crop) explains the difference, it is the "
+    "energy, and a shift that it does not recognise looks unknown: docs/ours_plus.md has it measured",
     "two-sample": "takes whatever sets the pool apart from the training faces for unknown, shifts of the pictures too",
 }
 """Footnotes on a method and its variants, by the method's label."""

@@ -20,5 +20,5 @@ def test_smokes_cells_have_the_keys_that_they_always_had(tmp_path, monkeypatch):
     monkeypatch.setattr(Synthetic, "outline", lambda self, cache: outline)
     cells, _ = dry_plan(load_profile("smoke"), Selection(methods=("all",)), tmp_path)
     stored = json.loads(STORED.read_text("utf-8"))
-    assert len(stored) == 28
+    assert len(stored) == 29
     assert {cell.label: [cell.key, cell.settings_key()] for cell in cells if cell.protocol.regime == OWN} == stored
