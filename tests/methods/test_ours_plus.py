@@ -84,7 +84,7 @@ def test_a_pool_that_does_not_differ_leaves_the_energy_alone():
     context.generator.manual_seed(0)
     other = OursPlus(epochs=1, level=1.0, shift_ratio=NEVER).detect(task, context)
     assert not other.notes
-    np.testing.assert_allclose(other.unknown_score, other.extras["pool_logit"] + detection.unknown_score, rtol=1e-9)
+    np.testing.assert_allclose(other.unknown_score, other.extras["pool_logit"] + 0.5 * detection.unknown_score, rtol=1e-9)
 
 
 @pytest.mark.parametrize("ratio", [0.75, NEVER])
@@ -102,7 +102,7 @@ def test_shifted_pictures_leave_the_energy_alone(ratio):
     assert detection.curves["low_level_auroc"][0] > 0.6
     if ratio == NEVER:
         assert not detection.notes
-        np.testing.assert_allclose(detection.unknown_score, detection.extras["pool_logit"] + energy, rtol=1e-9)
+        np.testing.assert_allclose(detection.unknown_score, detection.extras["pool_logit"] + 0.5 * energy, rtol=1e-9)
     else:
         assert "differ by more than expressions" in detection.notes[0]
         np.testing.assert_allclose(detection.unknown_score, energy, rtol=1e-9)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
+from scipy.stats import kstest, mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -46,12 +47,22 @@ def test_matched_classes():
 
 def test_separability():
     rng = np.random.default_rng(0)
-    pool, known = rng.normal(0.5, 1, 90), rng.normal(0, 1, 90)
+    pool, known = rng.normal(1, 1, 90), rng.normal(0, 1, 90)
     area, p_value = separability(pool, known)
     assert area == pytest.approx(roc_auc_score(np.repeat([1, 0], 90), np.concatenate([pool, known])))
     assert p_value < 0.01
-    assert separability(known, pool)[1] > 0.95
+    assert separability(known, pool)[1] > 0.9
     assert separability(pool, np.zeros(0)) == (1.0, 0.0)
+
+
+def test_p_values_without_a_difference_are_uniform_and_a_twentieth_of_open_faces_is_found():
+    rng = np.random.default_rng(0)
+    known = [rng.normal(size=4000) for _ in range(200)]
+    none = np.array([separability(rng.normal(size=1000), other)[1] for other in known])
+    assert kstest(none, "uniform").pvalue > 0.01
+    few = [separability(rng.normal(np.repeat([0, 2], [950, 50])), other)[1] for other in known]
+    whole = [mannwhitneyu(rng.normal(np.repeat([0, 2], [950, 50])), x, alternative="greater").pvalue for x in known]
+    assert np.mean(np.array(few) < 0.05) > 0.85 > np.mean(np.array(whole) < 0.05)
 
 
 def samples(rng) -> tuple[Sample, Sample, np.ndarray, np.ndarray]:
