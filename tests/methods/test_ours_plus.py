@@ -84,7 +84,7 @@ def test_a_pool_that_does_not_differ_leaves_the_energy_alone():
     context.generator.manual_seed(0)
     other = OursPlus(epochs=1, level=1.0, shift_ratio=NEVER).detect(task, context)
     assert not other.notes
-    np.testing.assert_allclose(other.unknown_score, other.extras["pool_logit"] + 0.5 * detection.unknown_score, rtol=1e-9)
+    np.testing.assert_allclose(other.unknown_score, other.extras["pool_logit"] + detection.unknown_score / 2, rtol=1e-9)
 
 
 @pytest.mark.parametrize("ratio", [0.75, NEVER])
