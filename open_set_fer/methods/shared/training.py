@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from open_set_fer.methods.shared.augmentation import degrade, flip_or_noise, move, random_erase
+from open_set_fer.methods.shared.augmentation import flip_or_noise, move, random_erase
 from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.methods.shared.recipe import ClosedSetSettings
 
@@ -141,22 +141,13 @@ def train_closed_set(
 
 
 def augmented(
-    network: Network,
-    images: Tensor,
-    generator: torch.Generator,
-    erase_probability: float,
-    kind: str = "flip_or_noise",
-    degraded: Tensor | None = None,
+    network: Network, images: Tensor, generator: torch.Generator, erase_probability: float, kind: str = "flip_or_noise"
 ) -> Tensor:
     """Prepare and augment a training batch, uint8 (N, C, H, W), as the closed-set recipe does.
 
-    kind: 'flip_or_noise', or 'geometry' for flip, shift, rotation and scale; random erasing follows. degraded: mask
-    (N,) of the images to degrade first.
+    kind: 'flip_or_noise', or 'geometry' for flip, shift, rotation and scale; random erasing follows.
     """
     x = network.prepare(images)
-    if degraded is not None:
-        worse = degrade(x, network.mean, network.std, generator)
-        x = torch.where(degraded[:, None, None, None].to(x.device), worse, x)
     x = move(x, generator) if kind == "geometry" else flip_or_noise(x, network.std, generator)
     return random_erase(x, generator, erase_probability)
 

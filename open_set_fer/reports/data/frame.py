@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from open_set_fer import plugins
+from open_set_fer.benchmark.protocols.pool import SHIFT
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.storage.kept import FEATURES_TAG
 from open_set_fer.benchmark.storage.mlflow_reader import IMPORTED_FROM, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.data.names import origin_differs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -93,7 +96,21 @@ def typed_frame(rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -
     frame = frame.reindex(columns=[*COLUMNS, *metrics])
     frame["demonstration"] = frame["demonstration"].eq(True)
     frame["logged"] = pd.to_datetime(frame["logged"], utc=True)
-    return frame.astype(COLUMNS | dict.fromkeys(metrics, "float64"))
+    return _by_origin(frame.astype(COLUMNS | dict.fromkeys(metrics, "float64")))
+
+
+def _by_origin(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells; where origin gives open faces away to transductive methods, their AUROC is of the test split's.
+
+    The interval is of all open faces, so it is left out.
+    """
+    is_open = (cells["protocol"] != SHIFT) & ~cells["labels"].isin(CONTROLS)
+    concerned = is_open & cells["sees_pool"] & cells["dataset"].map(origin_differs).astype(bool)
+    if concerned.any() and "auroc" in cells:
+        named = cells.reindex(columns=["auroc_open_test"])
+        cells.loc[concerned, "auroc"] = named.loc[concerned, "auroc_open_test"]
+        cells.loc[concerned, [name for name in ("auroc_low", "auroc_high") if name in cells]] = float("nan")
+    return cells
 
 
 def _states(label: str, fact: str, rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -> bool:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, MAIN_METRICS, SIDE_METRICS
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, Regime
-from open_set_fer.reports.data.names import dataset_name, limit_notes, method_name
+from open_set_fer.reports.data.names import dataset_name, limit_notes, method_name, origin_differs
 from open_set_fer.reports.data.paper import unreadable_note
 from open_set_fer.reports.data.results import Results, method_order, protocol_order
 from open_set_fer.reports.data.statistics import Comparison, compare, sentences
@@ -222,9 +222,10 @@ def setting_of(results: Results, method: str) -> str:
 
 
 def demonstration(results: Results, dataset: str) -> str:
-    """The last sentences of a caption on synthetic data or on another pseudo-label setting than own labels, else ''."""
+    """The last sentences of a caption: synthetic data, AUROC by origin, another pseudo-label setting; else ''."""
     sentence = f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}."
-    return _setting(results, " {2}.") + sentence * (dataset in results.demonstrations)
+    by_origin = f" {wording.BY_ORIGIN}" * (origin_differs(dataset) and bool(results.of(dataset)["sees_pool"].any()))
+    return _setting(results, " {2}.") + by_origin + sentence * (dataset in results.demonstrations)
 
 
 def _setting(results: Results, form: str) -> str:

@@ -53,6 +53,10 @@ SHIFT_NOTE = (
     "No face is unknown. A method that is robust to the shift has an AUROC of 0.5, shifted over unshifted faces, and "
     "accepts 0.95 of the shifted faces at the threshold that accepts 95 % of the unshifted ones."
 )
+BY_ORIGIN = (
+    "AUROC of transductive methods: open faces of the test split alone, as those of the train split differ from the "
+    "closed test faces by origin too; the other measures are of all open faces."
+)
 SETTINGS: dict[Labels, tuple[str, str]] = {
     "released": (
         "labels as released",
