@@ -95,6 +95,11 @@ def move(
     return moved.contiguous(memory_format=torch.channels_last)
 
 
+def vary(x: Tensor, std: Tensor, generator: torch.Generator, kind: str) -> Tensor:
+    """Change a batch (N, C, H, W) as the closed-set recipe's `augmentation` says, before erasing."""
+    return move(x, generator) if kind == "geometry" else flip_or_noise(x, std, generator)
+
+
 def degrade(x: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator, probability: float = 0.5) -> Tensor:
     """Change brightness, blur and coarsen images (N, C, H, W), each with the probability.
 
