@@ -116,7 +116,7 @@ class StudyOptions:
     epilog=examples(
         "osfer tune -p ferplus-cpu --method ours --trials 6",
         "osfer tune -p ferplus-cpu -m baseline,ours --open contempt --seed 0,1,2 --trials 20",
-        "osfer tune -p ferplus-cpu -m ours-warm --sampler grid --timeout 3600",
+        "osfer tune -p ferplus-cpu -m ours --sampler grid --timeout 3600",
         "osfer tune -p paper -m ours --storage journal:/shared/studies.log --trials 100",
     )
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, Metric
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
 from open_set_fer.reports.tables.build import demonstration, setting_of
 from open_set_fer.reports.tables.controls import MARK, control_notes, controls_of, heading_mark
@@ -47,7 +47,7 @@ class Mean:
 class SummaryRow:
     """One method: its means by column of the summary.
 
-    setting: inductive or transductive. mark: behind its name. controls: its control AUROC and label-loss's by
+    setting: inductive or transductive. mark: behind its title. controls: its control AUROC and label-loss's by
     control; empty for a method without a control.
     """
 
@@ -56,10 +56,11 @@ class SummaryRow:
     setting: str
     mark: str
     controls: tuple[str, ...]
+    title: str
 
     @property
     def name(self) -> str:
-        return method_name(self.method) + self.mark
+        return self.title + self.mark
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def _summary(results: Results, dataset: str) -> Summary:
     marks = {method: heading_mark(results, dataset, method) for method in methods}
     controls = {method: _controls(results, dataset, method) for method in methods}
     means = {method: [column[method] for column in columns.values()] for method in methods}
-    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], controls[m]) for m in methods]
+    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], controls[m], results.title(m)) for m in methods]
     values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
     rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
-    low = ", ".join(map(method_name, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
+    low = ", ".join(map(results.title, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
     basis, notes = _basis(rows) + demonstration(results, dataset), control_notes(results, dataset, methods)
     return Summary(dataset, list(columns), rows, _finding(rows, dataset), basis, low, _below(results, cells), notes)
 
@@ -146,8 +147,9 @@ def _finding(rows: list[SummaryRow], dataset: str) -> str:
     gap = ours.value - baseline.value
     weak = f"; by its control it is not informative ({MARK})" * any(row.method == "ours" and row.mark for row in rows)
     relation = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
-    other = f"{method_name('baseline')} ({baseline.text})"
-    return f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} {other}{weak}."
+    names = {row.method: row.title for row in rows}
+    other = f"{names['baseline']} ({baseline.text})"
+    return f"{text}. {names['ours']}, the paper's method, has {ours.text}, {relation} {other}{weak}."
 
 
 def _basis(rows: list[SummaryRow]) -> str:
@@ -171,7 +173,7 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         return ""
     by_method = low.groupby("method", sort=False)[AUROC.name].agg(["size", "min"])
     counts = [
-        f"{method_name(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
+        f"{results.title(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
         for method, size, lowest in by_method.itertuples()
     ]
     text = (
@@ -179,12 +181,12 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         "closed ones: the method ranked them in reverse. Close to 0.5 it is chance; far below, the order is reversed."
     )
     label_based = [str(method) for method in by_method.index if results.states(str(method), "label_based")]
-    return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
+    return text + (_why_labels(results, label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 
-def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
+def _why_labels(results: Results, methods: list[str], done: pd.DataFrame) -> str:
     text = (
-        f" {', '.join(map(method_name, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
+        f" {', '.join(map(results.title, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
         "pseudo label, the closed-set model's prediction, is to learn. This needs predictions on open faces that "
         "scatter; where they agree, or those on closed faces are often wrong, open faces are the easier ones and the "
         "order is reversed."

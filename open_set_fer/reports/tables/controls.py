@@ -13,7 +13,6 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, Metric
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, REFERENCE, SHARES, Regime
-from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
 
@@ -134,14 +133,14 @@ def control_notes(results: Results, dataset: str, methods: Iterable[str]) -> lis
     has_values = any(control.value is not None for controls in by_method.values() for control in controls)
     notes = [HOW_TO_READ] if has_values else []
     below = [
-        f"{method_name(method)} ({'; '.join(_compared(c) for c in controls if c.is_informative is not None)})"
+        f"{results.title(method)} ({'; '.join(_compared(c) for c in controls if c.is_informative is not None)})"
         for method, controls in by_method.items()
         if verdict(controls) is False
     ]
     if below:
         notes.append(f"{MARK} Not informative, below label-loss in the control: {'; '.join(below)}.")
     if lacking := [method for method, controls in by_method.items() if verdict(controls) is None]:
-        names, command = ", ".join(map(method_name, lacking)), _command(results, dataset, lacking)
+        names, command = ", ".join(map(results.title, lacking)), _command(results, dataset, lacking)
         notes.append(f"Control not run: {names}; it comes from `{command}`.")
     return notes
 

@@ -243,7 +243,7 @@ def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_a
         "ours",
         "ours-online",
         "ours-balanced",
-        "ours-warm",
+        "ours-scratch",
         "ours-attention-only",
         "ours-attention-resets",
         "o2u",
