@@ -93,3 +93,8 @@ def move(
     grid = F.affine_grid(torch.stack(rows, dim=1).to(x), list(x.shape), align_corners=False)
     moved = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def vary(x: Tensor, std: Tensor, generator: torch.Generator, kind: str) -> Tensor:
+    """Change a batch (N, C, H, W) as the closed-set recipe's `augmentation` says, before erasing."""
+    return move(x, generator) if kind == "geometry" else flip_or_noise(x, std, generator)

@@ -16,7 +16,7 @@ from open_set_fer.benchmark.storage.kept import FEATURES_TAG
 from open_set_fer.benchmark.storage.mlflow_reader import IMPORTED_FROM, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
-from open_set_fer.reports.data.names import origin_differs
+from open_set_fer.reports.data.names import method_name, origin_differs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -37,7 +37,8 @@ COLUMNS = {
     # its protocol: open classes, splits of the open faces, part of the test pool, twins in it, pseudo-label setting
     **dict.fromkeys(("choice", "open_from", "pool", "twins", "labels"), "str"),
     "label_share": "float64",
-    # its method
+    # its method; title is the display name of its label
+    "title": "str",
     **dict.fromkeys(FACTS, "bool"),
     # its run; texts are missing values where the status is `missing`
     **dict.fromkeys(("status", "error", "run_id", "source", "cell_key", "settings_key", "selection"), "str"),
@@ -92,6 +93,8 @@ def typed_frame(rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -
     }
     rows = [row | protocol_fields(row) | {fact: facts[row["method"], fact] for fact in FACTS} for row in rows]
     frame = pd.DataFrame(rows)
+    settings = {row["method"]: params[row["run_id"]] for row in rows if row.get("run_id") in params}
+    frame["title"] = [method_name(method, settings.get(method)) for method in frame["method"]]
     metrics = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *metrics])
     frame["demonstration"] = frame["demonstration"].eq(True)
