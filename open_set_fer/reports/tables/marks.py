@@ -80,6 +80,6 @@ def accuracy_reading(results: Results, dataset: str, method: str) -> str:
     if both is None or not is_inaccurate(results, dataset, method):
         return ""
     return (
-        f"{results.title(method)}: its own network is less accurate ({both[0]:.3f}, shared model {both[1]:.3f}), so its "
-        "AUROC compares closed-set models as much as detectors."
+        f"{results.title(method)}: its own network is less accurate ({both[0]:.3f}, shared model {both[1]:.3f}), so "
+        "its AUROC compares closed-set models as much as detectors."
     )
