@@ -20,7 +20,7 @@ from open_set_fer.benchmark.protocols.protocol import display_text
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.errors import SuiteError, some
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results, method_order
 from open_set_fer.reports.data.statistics import holm
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table
@@ -42,15 +42,16 @@ NOTE = (
 class Difference:
     """Difference of one method on one family of protocols, over the cells that both experiments have.
 
-    protocol: the family, with pool and pseudo-label setting where they differ from the paper's. first, second: means.
-    low, high: interval of second - first; None for too few choices. better, equal, worse: number of choices in which
-    the second is. p_value: of the sign test; `differences` adjusts it for their number. same: number of shared cells
-    with equal settings (one cell key).
+    protocol: the family, with pool and pseudo-label setting where they differ from the paper's. title: of the method,
+    both if they differ. first, second: means. low, high: interval of second - first; None for too few choices. better,
+    equal, worse: number of choices in which the second is. p_value: of the sign test; `differences` adjusts it for
+    their number. same: number of shared cells with equal settings (one cell key).
     """
 
     dataset: str
     protocol: str
     method: str
+    title: str
     metric: Metric
     first: float
     second: float
@@ -74,8 +75,7 @@ class Difference:
     def row(self) -> list[str]:
         """Texts under HEADS."""
         means = [f"{value:.{self.metric.decimals}f}" for value in (self.first, self.second)]
-        name = method_name(self.method)
-        return [self.protocol, name, *means, self.text, self.signs, f"{self.p_value:.2f}", str(self.cells)]
+        return [self.protocol, self.title, *means, self.text, self.signs, f"{self.p_value:.2f}", str(self.cells)]
 
     @property
     def signs(self) -> str:
@@ -189,7 +189,8 @@ def _difference(dataset: str, family: str, method: str, metric: Metric, cells: p
     first, second, gap = float(means[:, 0].mean()), float(means[:, 1].mean()), float(gaps.mean())
     (low, high), same = _interval(gaps), int((cells["cell_key_a"] == cells["cell_key_b"]).sum())
     counts = (wins, ties, losses, p_value, len(gaps), len(cells), same)
-    return Difference(dataset, family, method, metric, first, second, gap, low, high, *counts)
+    title = " / ".join(dict.fromkeys(cells[["title_a", "title_b"]].iloc[0]))
+    return Difference(dataset, family, method, title, metric, first, second, gap, low, high, *counts)
 
 
 def _interval(gaps: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float | None, float | None]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from open_set_fer.console import log
 from open_set_fer.files import write_whole
@@ -67,3 +68,34 @@ class Unfinished:
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
+
+
+def state_of(
+    network: nn.Module, optimizer: torch.optim.Optimizer, schedule: LRScheduler, generator: torch.Generator
+) -> dict[str, Any]:
+    """All that the next epoch depends on: `go_on` puts it back."""
+    return {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "generator": generator.get_state(),
+        "global": torch.get_rng_state(),  # of networks with dropout
+        "gpus": torch.cuda.get_rng_state_all() if next(network.parameters()).is_cuda else [],
+    }
+
+
+def go_on(
+    kept: dict[str, Any],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    generator: torch.Generator,
+) -> None:
+    """Put everything of `state_of` back."""
+    network.load_state_dict(kept["network"])
+    optimizer.load_state_dict(kept["optimizer"])
+    schedule.load_state_dict(kept["schedule"])
+    generator.set_state(kept["generator"])
+    torch.set_rng_state(kept["global"])
+    if next(network.parameters()).is_cuda and len(kept["gpus"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(kept["gpus"])

@@ -36,6 +36,7 @@ from open_set_fer.reports.data.frame import (
     run_columns,
     typed_frame,
 )
+from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.run_warnings import Key, Warn, coordinates, warnings_on
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Results:
     def states(self, label: str, fact: str) -> bool:
         """Whether the method behind a label states one of `FACTS`."""
         return bool(self.every_cell.loc[self.every_cell["method"] == label, fact].any())
+
+    def title(self, label: str) -> str:
+        """Display name of a method's label."""
+        cells = self.every_cell
+        return str(next(iter(cells.loc[cells["method"] == label, "title"]), method_name(label)))
 
     @cached_property
     def datasets(self) -> list[str]:

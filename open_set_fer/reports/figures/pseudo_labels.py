@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from open_set_fer.benchmark.evaluation.metrics import AUROC, WITHIN_LABEL, normalised_entropy
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.datasets.faceset import BASIC
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.paper import figure6_value
 from open_set_fer.reports.data.results import FINISHED, Results, protocol_order
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, cell_scores, chance_line, styled
@@ -56,11 +56,11 @@ def _figure(results: Results, dataset: str, opened: str, by_group: list[pd.DataF
     figure, name = Figure(figsize=(PAGE_WIDTH, 2.7), layout="constrained"), dataset_name(dataset)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     sentences = _label_bars(left, [_assigned_labels(results, cells) for cells in by_group], by_group)
-    has_published = _auroc_bars(right, by_group, opened)
+    has_published = _auroc_bars(right, by_group, opened, results.title(METHOD))
     values = {group.name: figure6_value(group.regime.labels) for group in GROUPS}
     published = [f"{value:.3f} ({group})" for group, value in values.items() if value is not None]
     caption = (
-        f"{name}, {opened} open: the labels that the open faces are assigned, and AUROC of {method_name(METHOD)} on "
+        f"{name}, {opened} open: the labels that the open faces are assigned, and AUROC of {results.title(METHOD)} on "
         "each (the paper's Figure 6). Own: the closed-set model's predictions. Concentrated: all open faces have the "
         "class that most of them got. As released: open faces of the train split have the predictions for random "
         f"training images, as the released code pairs them. The paper prints {' and '.join(published)}, with RAF-DB "
@@ -115,7 +115,7 @@ def _label_bars(axes: Axes, labels: list[dict[str, int] | str], by_group: list[p
     return sentences
 
 
-def _auroc_bars(axes: Axes, by_group: list[pd.DataFrame], opened: str) -> bool:
+def _auroc_bars(axes: Axes, by_group: list[pd.DataFrame], opened: str, title: str) -> bool:
     """Draw AUROC, also within the label, of each group; returns whether a published number stands beside."""
     has_published = False
     for place, (group, cells) in enumerate(zip(GROUPS, by_group, strict=True)):
@@ -142,7 +142,7 @@ def _auroc_bars(axes: Axes, by_group: list[pd.DataFrame], opened: str) -> bool:
     chance_line(axes)
     axes.set_yticks(range(len(GROUPS)), [group.name for group in GROUPS], fontsize=8)
     axes.set(xlim=(0, 1), ylim=(len(GROUPS) - 0.4, -0.6))
-    axes.set_title(f"{AUROC.title} of {method_name(METHOD)}", loc="left", fontweight="bold")
+    axes.set_title(f"{AUROC.title} of {title}", loc="left", fontweight="bold")
     if has_published:
         axes.set_xlabel("diamond: as published, on RAF-DB")
     return has_published

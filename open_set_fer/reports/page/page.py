@@ -15,7 +15,7 @@ import pandas as pd
 from open_set_fer.benchmark.evaluation.metrics import AUROC, METRICS
 from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_link
 from open_set_fer.errors import SuiteError
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
 from open_set_fer.reports.figures.base import ReportFigure
 from open_set_fer.reports.page.picture import NAME as PICTURE
@@ -68,13 +68,13 @@ def build_page(
         where={title: values for title, values in counts.items() if values},
         summaries=summaries(results.under(results.regimes[0])),
         picture_of=lambda dataset: pictures.get(f"{PICTURE}_{slug(dataset)}"),
-        below={table.name: _below(table) for table in tables},
+        below={table.name: _below(results, table) for table in tables},
         numbered=_numbered(tables),
         about={metric.title: ABOUT[metric.name] for metric in METRICS if metric.name in ABOUT},
         latex={table.name: to_latex(table) for table in [*tables, *forms]},
         form_of={table.name: form for table in tables for form in forms if _is_form(form, table)},
         dataset_name=dataset_name,
-        method_name=method_name,
+        method_name=results.title,
         tooltips=Tooltips(results, ui),
         forms=forms,
         library=table_library(),
@@ -88,7 +88,7 @@ def build_page(
         not_drawn=list(not_drawn),
         failures=ran[ran["status"] == FAILED].to_dict("records"),
         missing=_by_method(results.cells[results.cells["status"] == MISSING]),
-        notes=_notes(ran),
+        notes=_notes(results, ran),
         studies=studies or {},
         leaderboard=list(leaderboard),
         settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
@@ -133,11 +133,11 @@ def _is_form(form: Table, table: Table) -> bool:
     return table.name == f"{form.name.removeprefix('printed_')}_{slug(table.dataset)}"
 
 
-def _below(table: Table) -> str:
+def _below(results: Results, table: Table) -> str:
     rows: dict[str, list[str]] = {}
     for entry in table.entries():
         if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:
-            rows.setdefault(method_name(entry.method), []).append(entry.open_classes)
+            rows.setdefault(results.title(entry.method), []).append(entry.open_classes)
     return "; ".join(f"{method} ({', '.join(dict.fromkeys(labels))})" for method, labels in rows.items())
 
 
@@ -157,19 +157,19 @@ def _card(results: Results, dataset: str) -> dict[str, Any]:
     }
 
 
-def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
+def _notes(results: Results, ran: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Data set and methods, note, number of cells, most frequent first; selections that lost a class are one note."""
     cells = ran[["dataset", "method", "notes"]].reset_index(drop=True)
     notes = cells.explode("notes").dropna().reset_index().drop_duplicates()
     is_lost = notes["notes"].map(lambda note: LOST_CLASS.fullmatch(note) is not None).astype(bool)
     notes.loc[is_lost, "notes"] = _lost_classes(notes.loc[is_lost, "notes"])
-    listed = [(_sources(rows), str(note), len(rows)) for note, rows in notes.groupby("notes", sort=False)]
+    listed = [(_sources(results, rows), str(note), len(rows)) for note, rows in notes.groupby("notes", sort=False)]
     return sorted(listed, key=lambda item: -item[2])
 
 
-def _sources(rows: pd.DataFrame) -> str:
+def _sources(results: Results, rows: pd.DataFrame) -> str:
     return "; ".join(
-        f"{dataset_name(str(dataset))}: {', '.join(dict.fromkeys(map(method_name, methods)))}"
+        f"{dataset_name(str(dataset))}: {', '.join(dict.fromkeys(map(results.title, methods)))}"
         for dataset, methods in rows.groupby("dataset", sort=False)["method"]
     )
 
@@ -188,7 +188,7 @@ def _settings(results: Results, dataset: str) -> dict[str, list[tuple[str, str]]
     cells = results.of(dataset)
     cells = cells[cells["status"] == FINISHED]
     runs = {method: cells.loc[cells["method"] == method, "run_id"] for method in method_order(cells["method"])}
-    groups = {method_name(method): _distinct(results, run_ids, of_method=True) for method, run_ids in runs.items()}
+    groups = {results.title(method): _distinct(results, run_ids, of_method=True) for method, run_ids in runs.items()}
     groups["shared: closed-set model, backbone, data set"] = _distinct(results, cells["run_id"], of_method=False)
     return {title: rows for title, rows in groups.items() if rows}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, Metric
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
 from open_set_fer.reports.tables.build import demonstration, setting_of
 from open_set_fer.reports.tables.controls import reading
@@ -48,7 +48,7 @@ class Mean:
 class SummaryRow:
     """One method: its means by column of the summary.
 
-    setting: inductive or transductive. mark: behind its name. reading: how to read its numbers, in a sentence.
+    setting: inductive or transductive. mark: behind its title. reading: how to read its numbers, in a sentence.
     """
 
     method: str
@@ -56,10 +56,11 @@ class SummaryRow:
     setting: str
     mark: str
     reading: str
+    title: str
 
     @property
     def name(self) -> str:
-        return method_name(self.method) + self.mark
+        return self.title + self.mark
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ def _summary(results: Results, dataset: str) -> Summary:
     marks = {method: heading_mark(results, dataset, method) for method in methods}
     reads = {method: _reading(results, dataset, method) for method in methods}
     means = {method: [column[method] for column in columns.values()] for method in methods}
-    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], reads[m]) for m in methods]
+    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], reads[m], results.title(m)) for m in methods]
     values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
     rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
-    low = ", ".join(map(method_name, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
+    low = ", ".join(map(results.title, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
     basis = _basis(rows) + demonstration(results, dataset)
     return Summary(dataset, list(columns), rows, _finding(rows, dataset), basis, low, _below(results, cells))
 
@@ -131,7 +132,7 @@ def _reading(results: Results, dataset: str, method: str) -> str:
         return text
     cells = results.of(dataset)
     groups = group_cells(cells[(cells["method"] == method) & (cells["status"] == FINISHED)])
-    low, name = [place[1] for place, own in groups.items() if is_no_detector(own)], method_name(method)
+    low, name = [place[1] for place, own in groups.items() if is_no_detector(own)], results.title(method)
     if low:
         return f"{name}: no detector where {', '.join(low)} is open: the interval of AUROC lies below 0.5."
     if results.states(method, "sees_pool"):
@@ -155,8 +156,9 @@ def _finding(rows: list[SummaryRow], dataset: str) -> str:
     is_blind = any(row.method == "ours" and BLIND in row.mark for row in rows)
     weak = f"; by its control it is blind ({BLIND}), so this is no evidence on the method" * is_blind
     relation = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
-    other = f"{method_name('baseline')} ({baseline.text})"
-    return f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} {other}{weak}."
+    names = {row.method: row.title for row in rows}
+    other = f"{names['baseline']} ({baseline.text})"
+    return f"{text}. {names['ours']}, the paper's method, has {ours.text}, {relation} {other}{weak}."
 
 
 def _basis(rows: list[SummaryRow]) -> str:
@@ -180,7 +182,7 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         return ""
     by_method = low.groupby("method", sort=False)[AUROC.name].agg(["size", "min"])
     counts = [
-        f"{method_name(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
+        f"{results.title(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
         for method, size, lowest in by_method.itertuples()
     ]
     text = (
@@ -188,12 +190,12 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         "closed ones: the method ranked them in reverse. Close to 0.5 it is chance; far below, the order is reversed."
     )
     label_based = [str(method) for method in by_method.index if results.states(str(method), "label_based")]
-    return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
+    return text + (_why_labels(results, label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 
-def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
+def _why_labels(results: Results, methods: list[str], done: pd.DataFrame) -> str:
     text = (
-        f" {', '.join(map(method_name, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
+        f" {', '.join(map(results.title, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
         "pseudo label, the closed-set model's prediction, is to learn. This needs predictions on open faces that "
         "scatter; where they agree, or those on closed faces are often wrong, open faces are the easier ones and the "
         "order is reversed."

@@ -14,7 +14,7 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, MAIN_METRICS, SIDE_METRICS
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, Regime
-from open_set_fer.reports.data.names import dataset_name, limit_notes, method_name
+from open_set_fer.reports.data.names import dataset_name, limit_notes, origin_differs
 from open_set_fer.reports.data.paper import unreadable_note
 from open_set_fer.reports.data.results import Results, method_order, protocol_order
 from open_set_fer.reports.data.statistics import Comparison, compare, sentences
@@ -113,7 +113,7 @@ def _table(
     name, title = f"{spec.name}_{slug(dataset)}{_setting(results, '_{0}')}", spec.title + _setting(results, ", {1}")
     text = wording.state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
     text += demonstration(results, dataset)
-    headings = {method: method_name(method) + marks.get(method, "") for method in methods}
+    headings = {method: results.title(method) + marks.get(method, "") for method in methods}
     notes, provenance = (make(results, dataset, methods) for make in (wording.method_notes, wording.warnings))
     settings = {method: setting_of(results, method) for method in methods}
     verdicts = {method: given for method in methods if (given := verdict(results, dataset, method))}
@@ -134,7 +134,7 @@ def _stacked_table(
     blocks = [means.metric_block(metric, groups, rows, methods, spec.has_mean) for metric in metrics]
     table = _table(results, spec, dataset, methods, cells, blocks)
     table.state += f" {wording.FPR_POSITIVE}"
-    notes = [note for block in blocks for note in wording.coverage_notes(block, methods)]
+    notes = [note for block in blocks for note in wording.coverage_notes(results, block, methods)]
     notes += wording.bold_notes(blocks, has_groups=len(set(table.groups_of.values())) > 1)
     mark_no_detectors(blocks[0], groups)
     notes += mark_notes(results, dataset, methods, blocks[0].entries)
@@ -186,7 +186,7 @@ def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
     blocks = [means.metric_rows(metric, groups, rows, methods) for metric in (SHIFT_AUROC, SHIFT_ACCEPTED)]
     notes = [wording.SHIFT_NOTE, *wording.sees_notes(results, methods), *limit_notes(methods)]
     table = _table(results, SHIFTED, dataset, methods, cells, blocks)
-    return replace(table, headings={method: method_name(method) for method in methods}, notes=notes, marks={})
+    return replace(table, headings={method: results.title(method) for method in methods}, notes=notes, marks={})
 
 
 def _side_table(results: Results, dataset: str, family: str, groups: means.Groups) -> Table:
@@ -222,9 +222,10 @@ def setting_of(results: Results, method: str) -> str:
 
 
 def demonstration(results: Results, dataset: str) -> str:
-    """The last sentences of a caption on synthetic data or on another pseudo-label setting than own labels, else ''."""
+    """The last sentences of a caption: synthetic data, AUROC by origin, another pseudo-label setting; else ''."""
     sentence = f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}."
-    return _setting(results, " {2}.") + sentence * (dataset in results.demonstrations)
+    by_origin = f" {wording.BY_ORIGIN}" * (origin_differs(dataset) and bool(results.of(dataset)["sees_pool"].any()))
+    return _setting(results, " {2}.") + by_origin + sentence * (dataset in results.demonstrations)
 
 
 def _setting(results: Results, form: str) -> str:

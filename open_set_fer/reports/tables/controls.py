@@ -19,7 +19,6 @@ from open_set_fer.benchmark.evaluation.delong import Estimate, difference
 from open_set_fer.benchmark.evaluation.metrics import ADDED_INFORMATION, WITHIN_LABEL, Metric
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, PLAIN, REFERENCE, SHARES
 from open_set_fer.benchmark.protocols.pseudo_labels import Control as Setting
-from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.paired import CellArea, cell_areas, mean_area
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, group_cells, row_mean, seed_mean
@@ -192,7 +191,7 @@ def reading(results: Results, dataset: str, method: str) -> str:
     """What S and I mean for a label-based method, in one sentence; '' for any other."""
     if not results.states(method, "label_based"):
         return ""
-    name, controls = method_name(method), controls_of(results, dataset, method)
+    name, controls = results.title(method), controls_of(results, dataset, method)
     if method == COUNTER:
         return f"{name}: looks at no face; its AUROC is what the histogram of assigned labels gives by itself."
     control = next((control for control in controls if control.value is not None), None)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import INTERVAL, SIDE_METRICS
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
-from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.controls import verdict
 from open_set_fer.reports.tables.means import Block, Entry, Groups
@@ -59,13 +58,13 @@ def mark_no_detectors(block: Block, groups: Groups) -> None:
 
 def mark_notes(results: Results, dataset: str, methods: list[str], entries: Iterable[Entry] = ()) -> list[str]:
     """The footnotes of the marks that are in use."""
-    blind = [method_name(m) for m in methods if verdict(results, dataset, m) == "blind"]
+    blind = [results.title(m) for m in methods if verdict(results, dataset, m) == "blind"]
     notes = [f"{BLIND} Blind by the control, does not find wrong labels: {', '.join(blind)}."] * bool(blind)
     low = []
     for method in methods:
         both = accuracies(results, dataset, method)
         if both and is_inaccurate(results, dataset, method):
-            low.append(f"{method_name(method)} ({both[0]:.3f}, shared model {both[1]:.3f})")
+            low.append(f"{results.title(method)} ({both[0]:.3f}, shared model {both[1]:.3f})")
     if low:
         text = "its AUROC compares closed-set models as much as detectors"
         notes.append(f"{LOW_ACCURACY} Closed accuracy more than {TOLERANCE} below the shared model's, so {text}: ")
@@ -81,6 +80,6 @@ def accuracy_reading(results: Results, dataset: str, method: str) -> str:
     if both is None or not is_inaccurate(results, dataset, method):
         return ""
     return (
-        f"{method_name(method)}: its own network is less accurate ({both[0]:.3f}, shared model {both[1]:.3f}), so its "
-        "AUROC compares closed-set models as much as detectors."
+        f"{results.title(method)}: its own network is less accurate ({both[0]:.3f}, shared model {both[1]:.3f}), so "
+        "its AUROC compares closed-set models as much as detectors."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, MAIN_METRICS
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.paper import PRINTED_AS, USUAL_DATASET, paper_rows, paper_value, unreadable_note
 from open_set_fer.reports.data.results import MISSING, Results, method_order, protocol_order
 from open_set_fer.reports.tables.build import Table, demonstration
@@ -69,7 +69,7 @@ def _table(results: Results, spec: TableSpec) -> Table | None:
     sections = [_section(results, spec, dataset, own, methods) for dataset, own in rows.items()]
     states = list(dict.fromkeys(section.state for section in sections))
     by_dataset = [f"{dataset_name(section.dataset)}: {section.state}" for section in sections]
-    headings, groups = _headings(spec, methods)
+    headings, groups = _headings(results, spec, methods)
     names = " and ".join(dataset_name(section.dataset) for section in sections)
     text = f"{states[0] if len(states) == 1 else ' '.join(by_dataset)} {FPR_POSITIVE}"
     blocks, notes = [block for section in sections for block in section.blocks], _notes(spec, sections, present)
@@ -101,7 +101,9 @@ def _section(
     metrics = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in MAIN_METRICS]
     for entry in (entry for block in metrics for entry in block.entries):
         entry.show_std, entry.mark = False, "†" * bool(entry.mark)
-    notes = [f"{name}: {note.replace('‡', '†')}" for block in metrics for note in coverage_notes(block, methods)]
+    notes = [
+        f"{name}: {note.replace('‡', '†')}" for block in metrics for note in coverage_notes(results, block, methods)
+    ]
     spreads = [entry.std for entry in metrics[0].entries if entry.std is not None]
     mark_no_detectors(metrics[0], groups)
     for entry in metrics[0].rows[-1].entries if spec.has_mean else ():
@@ -156,14 +158,14 @@ def _published(spec: TableSpec, methods: list[str], family: str, open_classes: s
     return entries
 
 
-def _headings(spec: TableSpec, methods: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _headings(results: Results, spec: TableSpec, methods: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     titles = {metric.short: metric.short for metric in MAIN_METRICS}
     if spec.published == "column":
         titles[PAPER] = f"{PAPER} {AUROC.short}"
     if spec.methods_in_rows:
         return titles, {}
     columns = {f"{group}/{method}": (group, method) for group in titles for method in methods}
-    headings = {column: spec.method_names.get(m, method_name(m)) for column, (_, m) in columns.items()}
+    headings = {column: spec.method_names.get(m, results.title(m)) for column, (_, m) in columns.items()}
     return headings, {column: titles[group] for column, (group, _) in columns.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from open_set_fer.benchmark.protocols.pseudo_labels import Labels
-from open_set_fer.reports.data.names import limit_notes, method_name
+from open_set_fer.reports.data.names import limit_notes
 from open_set_fer.reports.data.results import FAILED, MISSING, Results
 from open_set_fer.reports.tables.controls import readings
 from open_set_fer.reports.tables.means import PARTIAL, Block, Entry, Row
@@ -53,6 +53,10 @@ SHIFT_NOTE = (
     "No face is unknown. A method that is robust to the shift has an AUROC of 0.5, shifted over unshifted faces, and "
     "accepts 0.95 of the shifted faces at the threshold that accepts 95 % of the unshifted ones."
 )
+BY_ORIGIN = (
+    "AUROC of transductive methods: open faces of the test split alone, as those of the train split differ from the "
+    "closed test faces by origin too; the other measures are of all open faces."
+)
 SETTINGS: dict[Labels, tuple[str, str]] = {
     "released": (
         "labels as released",
@@ -91,23 +95,23 @@ def state(cells: pd.DataFrame, over_seeds: str) -> str:
     return f"{seeds} {', '.join(parts)}."
 
 
-def coverage_notes(block: Block, methods: list[str]) -> list[str]:
+def coverage_notes(results: Results, block: Block, methods: list[str]) -> list[str]:
     """Explanations of † and ‡ in a block."""
     rows, last = [row for row in block.rows if not row.is_mean], block.rows[-1]
     notes = []
     if means := [entry for entry in last.entries if last.is_mean and entry.mark]:
-        over = "; ".join(_coverage(entry, rows, methods.index(entry.method)) for entry in means)
+        over = "; ".join(_coverage(results, entry, rows, methods.index(entry.method)) for entry in means)
         notes.append(f"† mean over {over}.")
     marked = [entry for row in rows for entry in row.entries if entry.status == PARTIAL]
-    if partial := [f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}" for e in marked]:
+    if partial := [f"{results.title(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}" for e in marked]:
         notes.append(f"‡ fewer seeds than planned: {'; '.join(partial)}.")
     return notes
 
 
-def _coverage(mean: Entry, rows: list[Row], column: int) -> str:
+def _coverage(results: Results, mean: Entry, rows: list[Row], column: int) -> str:
     present = [row.entries[column] for row in rows if row.entries[column].value is not None]
     partial = f" ({mean.n_cells} of {mean.n_planned} cells)" if any(e.status == PARTIAL for e in present) else ""
-    return f"{len(present)} of {len(rows)} rows{partial} for {method_name(mean.method)}"
+    return f"{len(present)} of {len(rows)} rows{partial} for {results.title(mean.method)}"
 
 
 def bold_notes(blocks: list[Block], has_groups: bool) -> list[str]:
@@ -120,7 +124,7 @@ def bold_notes(blocks: list[Block], has_groups: bool) -> list[str]:
 
 def sees_notes(results: Results, methods: list[str]) -> list[str]:
     """Which methods need the pool as a whole."""
-    pool = [method_name(method) for method in methods if results.states(method, "sees_pool")]
+    pool = [results.title(method) for method in methods if results.states(method, "sees_pool")]
     if not pool:
         return []
     verb = "is" if len(pool) == 1 else "are"
@@ -131,7 +135,7 @@ def method_notes(results: Results, dataset: str, methods: list[str]) -> list[str
     """Settings, limits and controls of the methods, and the methods without numbers in this pseudo-label setting."""
     notes = [*sees_notes(results, methods), *limit_notes(methods), *readings(results, dataset, methods)]
     if left_out := results.left_out.get(dataset):
-        names = ", ".join(map(method_name, left_out))
+        names = ", ".join(map(results.title, left_out))
         notes.append(f"Left out: {names}: their scores do not use the labels that these cells change.")
     return notes
 

@@ -115,7 +115,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     assert [entry.value for entry in shift.blocks[0].rows[0].entries] == list(logged["auroc"])
     assert [entry.value for entry in shift.blocks[1].rows[0].entries] == list(logged["fpr_at_tpr95"])
     assert not any(entry.best for entry in shift.entries())
-    assert any("looks unknown to it as well" in note for note in tables["table1_synthetic"].footnotes)
+    assert any("does not recognise looks unknown" in note for note in tables["table1_synthetic"].footnotes)
     alone = [table.name for table in all_tables(replace(own, cells=own.cells[:0]))]
     assert alone == ["shift_synthetic"]  # a profile of nothing else
     console = Console(width=200, file=StringIO())
