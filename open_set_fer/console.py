@@ -1,7 +1,8 @@
 """One console for log lines and progress bars, so that neither overwrites the other.
 
 Bars appear on stderr and only on a terminal, elsewhere a line every half minute; log lines pass through the same rich
-console, which prints them above the bars. Labels, classes and errors may contain `[...]` or `:M:`, so no console interprets markup or emoji codes.
+console, which prints them above the bars. Labels, classes and errors may contain `[...]` or `:M:`, so no console
+interprets markup or emoji codes.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def print_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Live area of progress bars, or a line every LINE_EVERY seconds off a terminal; nested calls share the outer one."""
+    """Live area of progress bars, or off a terminal a line every LINE_EVERY seconds; nested calls share the outer."""
     if _live:
         yield _live[-1]
         return

@@ -40,7 +40,10 @@ class DetectorOptions:
     open_classes: Annotated[str, typer.Option("--open", help=OPEN_HELP)] = ""
     seed: Annotated[int, typer.Option(help="Seed.")] = 0
     share: Annotated[
-        float, typer.Option(help="Fraction of known faces, of split `valid` or held out of `train`, that the threshold accepts.")
+        float,
+        typer.Option(
+            help="Fraction of known faces, of split `valid` or held out of `train`, that the threshold accepts."
+        ),
     ] = 0.95
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")

@@ -204,7 +204,9 @@ def in_child(
             printed = Path(place, "printed.txt")
             pipe, process = _started(job, str(printed), folder or os.getcwd())
             try:
-                result = _watched(pipe, process, timeout, stopping or threading.Event(), listener, getattr(job, "title", "job"))
+                result = _watched(
+                    pipe, process, timeout, stopping or threading.Event(), listener, getattr(job, "title", "job")
+                )
             finally:
                 pipe.close()
                 number = process.pid

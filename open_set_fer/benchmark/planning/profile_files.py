@@ -96,8 +96,8 @@ def profile_values(text: str) -> dict[str, Any]:
     """The values of a profile's TOML on top of those of the built-in profile that it names as `base`.
 
     Settings (backbone, closed_set, each entry of methods) and protocols are laid over the base's key by key; an entry
-    with `like` or `method`, and every other key or table, replaces the base's. description, selection and search are not inherited:
-    what the base says of its hyperparameters need not be true here.
+    with `like` or `method`, and every other key or table, replaces the base's. description, selection and search are
+    not inherited: what the base says of its hyperparameters need not be true here.
     """
     values = _parse(text)
     if "base" not in values:

@@ -49,7 +49,6 @@ class Job:
         return JobResult("done", text=" ".join(os.environ.get(name, "-") for name in self.place.split()))
 
     def at_start(self):
-        """The environment in which the process that loaded torch was started."""
         return JobResult("done", text=Path("/proc/self/environ").read_bytes().decode().replace(chr(0), " "))
 
     def inherited(self):

@@ -45,7 +45,9 @@ def until_stopped(epochs):
         yield epoch
 
 
-@pytest.mark.parametrize("settings", [{"schedule": "exponential"}, {"schedule": "one_cycle", "augmentation": "geometry"}])
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "exponential"}, {"schedule": "one_cycle", "augmentation": "geometry"}]
+)
 def test_a_stopped_training_goes_on_to_the_same_numbers(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(unfinished, "COST", 1e9)  # every epoch
     state, curves, _ = trained(list, **settings)
