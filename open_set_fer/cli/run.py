@@ -181,7 +181,7 @@ def plan(
         if known.is_current and known.seconds is not None:
             seconds.setdefault((known.dataset, known.method), []).append(known.seconds)
     to_compute = [cell for cell, state in zip(planned, states, strict=True) if state == "to do"]
-    time = estimate(to_compute, seconds) if to_compute else ""
+    time = estimate(to_compute, seconds, outlines, home / "closed_set") if to_compute else ""
     to_do = sum(state != "done" for state in states)
     if as_json:
         rows = [
@@ -199,7 +199,7 @@ def plan(
         for line in _not_prepared(name, outline, home / "cache"):
             out.print(line, soft_wrap=True, highlight=False, markup=False)
     if to_do:
-        out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time))
+        out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time), soft_wrap=True)
     else:
         out.print(f"nothing to do: all {len(planned)} cells are done")
 
