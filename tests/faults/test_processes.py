@@ -175,7 +175,8 @@ def trained(place):
 
 def suspend_cells(process):
     """Stop the processes of a run that compute: each leads a group of its own."""
-    for number in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+    children = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]  # a line a thread
+    for number in " ".join(children).split():
         if os.getpgid(int(number)) == int(number):
             os.kill(int(number), signal.SIGSTOP)
         suspend_cells(number)

@@ -161,12 +161,12 @@ def _reported(faces: FaceSet, profile: Profile) -> list[Protocol]:
 def _nothing_unreported(faces: FaceSet, every: list[Protocol], open_in_tables: set[str]) -> SuiteError:
     """The fault that a study has no open class by default."""
     usual = [protocol for protocol in every if protocol.family in ("compound", "contempt")]
-    fault = "is open in the profile's tables" if usual else "is not among its classes"
+    fault = "those that it has are open in the profile's tables" if usual else "it has none of them"
     unreported = [name for name in rules.base_classes(faces.classes) if name not in open_in_tables]
     fix = "name one with --open; the suggested `selection` will say that it is a reported one"
     if unreported:
         fix = f"name a class with --open; those that the tables do not open: {', '.join(unreported)}"
-    return SuiteError(f"{faces.name}: a study opens contempt or the compound expressions, and neither {fault}", fix)
+    return SuiteError(f"{faces.name}: a study opens contempt or the compound expressions, and {fault}", fix)
 
 
 def _labels(protocols: list[Protocol]) -> str:
