@@ -87,7 +87,11 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
     cell, faces, split = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
     writable(options.folder(target).parent)
-    description = build_detector(cell, faces, split, target, home, device, made.share, made.store)
+    try:
+        description = build_detector(cell, faces, split, target, home, device, made.share, made.store)
+    except KeyboardInterrupt as stop:
+        kept = "a closed-set model in training is kept up to its last kept epoch, from which the same command goes on"
+        options.exit_stopped(stop, kept)
     if made.as_json:
         options.print_json(description.model_dump(mode="json") | {"folder": str(target)})
     else:
