@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from open_set_fer.datasets.faceset import Outline
 
 app = typer.Typer()
+LONG = 500
+"""Rows of a table that is drawn."""
 RunJsonOption = Annotated[
     bool,
     typer.Option(
@@ -191,10 +193,9 @@ def plan(
         about = {"profile": profile.name, "home": str(home), "cells": rows}
         print_json(about | {"to_do": to_do, "estimate": time or None})
         return
-    table = Table("data set", "protocol", "open", "method", "seed", "state", title=f"profile {profile.name}")
-    for cell, state in zip(planned, states, strict=True):
-        table.add_row(*_row(cell), state)
-    out.print(table)
+    _print_states(
+        f"profile {profile.name}", [(*_row(cell), state) for cell, state in zip(planned, states, strict=True)]
+    )
     for name, outline in outlines.items():
         for line in _not_prepared(name, outline, home / "cache"):
             out.print(line, soft_wrap=True, highlight=False, markup=False)
@@ -202,6 +203,20 @@ def plan(
         out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time), soft_wrap=True)
     else:
         out.print(f"nothing to do: all {len(planned)} cells are done")
+
+
+def _print_states(title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table of the cells; of more than LONG as plain lines, for a table of 10,000 takes seconds to draw."""
+    head = ("data set", "protocol", "open", "method", "seed", "state")
+    if len(rows) <= LONG:
+        table = Table(*head, title=title)
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    print("\n".join([title, *lines]))
 
 
 def _print_failed(failed: list[tuple[Cell, str]]) -> None:

@@ -195,7 +195,7 @@ def test_a_closed_set_training_that_is_stopped_in_its_middle_goes_on_to_the_same
     run = place.start(*chosen, "first")
     wait_until(lambda: not unfinished(place) or epochs_kept(place) > killed_at)
     suspend_cells(run.pid)
-    run.send_signal(signal.SIGINT)
+    run.terminate()
     text, _ = run.communicate(timeout=600)
     assert "a closed-set model in training up to its last kept epoch" in text
     assert killed_at < epochs_kept(place) < 400

@@ -182,11 +182,13 @@ def _cells(
             for control in profile.protocols.control_regimes
         ]
     _say_controls(planned, label_based)
+    every = methods | controlled
+    columns = {label: _Column.of(method, recipes[label], profile.read_at) for label, method in every.items()}
     cells = [
-        _cell(profile.read_at, face_sets[name].fingerprint, (name, protocol, label, seed), method, recipes[label])
+        _cell(face_sets[name].fingerprint, (name, protocol, label, seed), columns[label])
         for name, protocol, able in planned
         for seed in seeds
-        for label, method in able.items()
+        for label in able
     ]
     if not cells:
         raise _nothing_to_run(profile, selection, face_sets)
@@ -245,26 +247,36 @@ def _files(settings: dict[str, Any]) -> dict[str, str]:
     return {name: content_digest(path, name) for name, path in paths.items()}
 
 
-def _cell(
-    read_at: list[int], fingerprint: str, place: tuple[str, Protocol, str, int], method: Method, recipe: Recipe
-) -> Cell:
+@dataclass(frozen=True)
+class _Column:
+    """What all cells of a label have in common: computed once a plan, not once a cell."""
+
+    method: Method
+    recipe: Recipe
+    model: dict[str, Any]
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, method: Method, recipe: Recipe, read_at: list[int]) -> _Column:
+        settings = settings_of(method)
+        content = {
+            "method": method.name,
+            "method_version": method.version,
+            "settings": settings,
+            **({"files": files} if (files := _files(settings)) else {}),
+            **recipe.own_content(),
+            **({"read_at": read_at} if read_at else {}),
+        }
+        return cls(method, recipe, recipe.content(), content)
+
+
+def _cell(fingerprint: str, place: tuple[str, Protocol, str, int], column: _Column) -> Cell:
     """The cell at `place`: data set, protocol, method label, seed."""
     dataset, protocol, label, seed = place
-    model = recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
-    settings = settings_of(method)
-    content = {
-        "dataset": dataset,
-        "protocol": protocol.content(),
-        "closed_set": model,
-        "method": method.name,
-        "method_version": method.version,
-        "settings": settings,
-        **({"files": files} if (files := _files(settings)) else {}),
-        **recipe.own_content(),
-        **({"read_at": read_at} if read_at else {}),
-    }
+    model = column.model | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
+    content = {"dataset": dataset, "protocol": protocol.content(), "closed_set": model, **column.content}
     key = fingerprint and digest(content)
-    return Cell(dataset, protocol, label, method, seed, recipe, digest(model), key, content)
+    return Cell(dataset, protocol, label, column.method, seed, column.recipe, digest(model), key, content)
 
 
 def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
