@@ -54,7 +54,7 @@ def repeat(table: pd.DataFrame) -> pd.DataFrame:
     ("change", "message"),
     [
         (lambda t: t.assign(label="joy"), r"labels \['joy'\] are not in .*vocabulary\.toml"),
-        (lambda t: t.assign(split="validation"), r"unknown splits \['validation'\]"),
+        (lambda t: t.assign(split="holdout"), r"unknown splits \['holdout'\]"),
         (lambda t: t.drop(columns="label"), r"lacks the columns \['label'\]"),
         (lambda t: t.assign(path="../" + t["path"]), r"leads out of"),
         (lambda t: t.assign(path="x" + t["path"]), r"no file .*x.*jpg"),

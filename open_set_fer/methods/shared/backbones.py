@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.shared.recipe import BackboneSettings
-from open_set_fer.methods.shared.weights import load_weights
+from open_set_fer.methods.shared.weights import check_checkpoint, load_weights
 
 
 class Network(nn.Module):
@@ -136,6 +138,21 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     if settings.weights:
         load_weights(network, settings.weights)
     return network.to(memory_format=torch.channels_last)
+
+
+def check_weights(settings: BackboneSettings) -> None:
+    """Raise SuiteError if the checkpoint that the settings name does not fit their network; quick if known to fit."""
+    if settings.weights:
+        path = Path(settings.weights)
+        _check_weights(settings, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@cache
+def _check_weights(settings: BackboneSettings, changed: int) -> None:
+    """`changed`, the checkpoint's modification time, is part of the cache's key."""
+    with torch.device("meta"):  # names and shapes alone
+        network = _resnet(settings, 2, 3)
+    check_checkpoint(network, settings.weights)
 
 
 def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:
