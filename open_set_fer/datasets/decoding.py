@@ -178,6 +178,8 @@ def opened(source: Source) -> Image.Image:
     Raises SuiteError naming a file that is missing, cut short, no image, of more than MAX_PIXELS, or of pixel values
     with an unclear white.
     """
+    if isinstance(source, Encoded) and not source.data:
+        raise SuiteError(f"{source} has no bytes of an image", "export the data set with its images, not their paths")
     try:
         with Image.open(source if isinstance(source, str) else BytesIO(source.data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
