@@ -206,7 +206,8 @@ def _read_manifest(path: Path) -> pd.DataFrame:
         raise SuiteError(f"affectnet: {path} lacks the columns {missing}", "copy the manifest again")
     outside = manifest[~manifest["expression"].isin(range(11))]
     if len(outside):
-        rows = [f"row {row + 2} has expression {value}" for row, value in outside["expression"].items()]
+        values = zip(outside.index.tolist(), outside["expression"], strict=True)
+        rows = [f"row {row + 2} has expression {value}" for row, value in values]
         raise SuiteError(f"affectnet: {path}: {some(rows)}, outside 0..10", "copy the manifest again")
     repeated = manifest["subDirectory_filePath"].duplicated()
     if repeated.any():

@@ -111,7 +111,7 @@ def vocabulary_faults(faces: FaceSet) -> list[str]:
 
 
 def odd_files(files: ImageFiles, side: int | None) -> list[str]:
-    """List image files that do not decode, are not `side` pixels square or do not hold their face box, as 'path: fault'.
+    """List image files with a fault, as 'path: fault': not decodable, not `side` pixels square, face box outside.
 
     side None: any size.
     """

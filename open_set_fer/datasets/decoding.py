@@ -98,9 +98,7 @@ class ImageFiles:
         yield from decode_pieces(pieces, self.size, self.channels, self.clip)
 
 
-def decode_pieces(
-    pieces: Iterable[Piece], size: int, channels: int, clip: bool = False
-) -> Iterator[NDArray[np.uint8]]:
+def decode_pieces(pieces: Iterable[Piece], size: int, channels: int, clip: bool = False) -> Iterator[NDArray[np.uint8]]:
     """Decode each piece to uint8 (n, C, size, size), in order, on all cores.
 
     After the first image with a fault the others are still looked through; then one SuiteError names all faults.
@@ -142,7 +140,7 @@ def decode_pieces(
 
 
 class Decoded(NamedTuple):
-    """Pixels uint8 (n, C, H, W) of the images without a fault, message and fix of each fault, number of clipped boxes."""
+    """Pixels uint8 (n, C, H, W) of images without a fault, message and fix of each fault, number of clipped boxes."""
 
     pixels: NDArray[np.uint8]
     faults: list[tuple[str, str]]
@@ -196,10 +194,12 @@ def opened(source: Source) -> Image.Image:
 
 def box_inside(source: Source, image: Image.Image, box: Box, clip: bool = False) -> Box:
     """Face box in a picture; SuiteError for one that reaches beyond it, or with `clip` has less than half in it."""
-    left, top, right, bottom = inside = max(box[0], 0), max(box[1], 0), min(box[2], image.width), min(box[3], image.height)
+    left, top = max(box[0], 0), max(box[1], 0)
+    right, bottom = min(box[2], image.width), min(box[3], image.height)
+    inside = left, top, right, bottom
     whole = (box[2] - box[0]) * (box[3] - box[1])
     is_part = left < right and top < bottom and 2 * (right - left) * (bottom - top) >= whole
-    if inside == box and left < right and top < bottom or clip and is_part:
+    if is_part and (clip or inside == box):
         return inside
     fix = "fix the manifest" + ("" if clip or not is_part else ", or set clip_boxes = true for this data set")
     raise SuiteError(f"{source}: face box {box} does not lie in its {image.width}x{image.height} pixels", fix)

@@ -60,8 +60,9 @@ class EmbeddedImages:
                     skipped = max(0, min(start - at, len(images)))
                     names = self.names[at + skipped : at + len(images)]
                     at += len(images)
-                    if names:
-                        yield [Encoded(*pair) for pair in zip(names, images[skipped:], strict=True)], [None] * len(names)
+                    sources = [Encoded(*pair) for pair in zip(names, images[skipped:], strict=True)]
+                    if sources:
+                        yield list(sources), [None] * len(sources)
 
 
 def parquet_files(source: Path) -> list[Path]:
@@ -118,7 +119,8 @@ def _read(path: Path, root: Path, column: str, vocabulary: Vocabulary) -> pd.Dat
     image = column.removesuffix(".bytes")
     others = [name for name in schema.names if name != image]
     named = [f"{image}.path"] if column != image and schema.field(image).type.get_field_index("path") >= 0 else []
-    table = pq.read_table(path, columns=[*others, *named])
+    with pq.ParquetFile(path) as parquet:
+        table = parquet.read(columns=[*others, *named])
     name = table.column(image).combine_chunks().field("path").to_pandas() if named else None
     rows = table.select(others).to_pandas()
     class_names = _class_names(schema)

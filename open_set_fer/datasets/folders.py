@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +25,8 @@ def read_tree(root: Path, vocabulary: Vocabulary) -> pd.DataFrame:
     if not deep:
         raise _no_split(root, found, vocabulary)
     first, second = ({parts[level] for parts in deep} for level in (0, 1))
-    at = 0 if any(vocabulary.split_of(word) for word in first) or not _all_splits(second, vocabulary) else 1
+    is_split = [vocabulary.split_of(word) is not None for word in first]
+    at = 1 if len(first) > 1 and not any(is_split) and all(vocabulary.split_of(word) for word in second) else 0
     if at == 1:
         log.info("manifest: %s is read as <class>/<split>/<image>", root)
     splits = first if at == 0 else second
@@ -53,10 +53,6 @@ def read_tree(root: Path, vocabulary: Vocabulary) -> pd.DataFrame:
             "split": [parts[at] for parts in deep],
         }
     )
-
-
-def _all_splits(words: Collection[str], vocabulary: Vocabulary) -> bool:
-    return all(vocabulary.split_of(word) for word in words)
 
 
 def _no_split(root: Path, found: list[Parts], vocabulary: Vocabulary) -> SuiteError:

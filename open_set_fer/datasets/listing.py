@@ -112,11 +112,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 
 
-def find_images(root: Path, name: str) -> list[tuple[str, ...]]:
+def find_images(root: Path, name: str, refuse: bool = True) -> list[tuple[str, ...]]:
     """Parts of the paths below a folder, however deep, of all images.
 
-    Hidden files and those that are no images are passed over, which a log line says with their number. Raises
-    SuiteError for pictures in a format that is not read.
+    Hidden files and those that are no images are passed over, which a log line says with their number. Pictures in a
+    format that is not read raise SuiteError, or are passed over too without `refuse`.
     """
     found: list[tuple[str, ...]] = []
     passed: list[str] = []
@@ -130,7 +130,7 @@ def find_images(root: Path, name: str) -> list[tuple[str, ...]]:
                 found.append((*parts, file))
             else:
                 passed.append("/".join((*parts, file)))
-    if unread := [file for file in passed if file.lower().endswith(NOT_READ) or _is_picture(root / file)]:
+    if refuse and (unread := [file for file in passed if file.lower().endswith(NOT_READ) or _is_picture(root / file)]):
         fault = f"{name}: {root} has pictures of a format or name that is not read: {by_ending(unread)}"
         fix = "save them as PNG or JPEG and let their names end so, or move them elsewhere"
         raise SuiteError(f"{fault} ({some(unread)})", fix)
@@ -162,7 +162,8 @@ def file_key(name: str, paths: Iterable[str]) -> str:
     by_folder: dict[str, dict[str, os.DirEntry[str]]] = {}
     missing: list[str] = []
     count = 0
-    for count, path in enumerate(paths, 1):
+    for path in paths:
+        count += 1
         folder, _, file = path.rpartition("/")
         if folder not in by_folder:
             by_folder[folder] = {}

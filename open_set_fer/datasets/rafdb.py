@@ -169,7 +169,8 @@ def _disagreements(name: str, root: Path, numbers: dict[str, int]) -> list[str]:
     """Faces whose label in train_labels.csv or test_labels.csv, if there, is not that of their folder."""
     other = []
     for split in ("train", "test"):
-        table = next((p for p in (root / f"{split}_labels.csv", root.parent / f"{split}_labels.csv") if p.is_file()), None)
+        tables = (place / f"{split}_labels.csv" for place in (root, root.parent))
+        table = next((path for path in tables if path.is_file()), None)
         if table is None:
             continue
         lines = [line.split(",") for line in read_lines(table)[1:] if line.strip()]

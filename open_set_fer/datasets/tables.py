@@ -57,7 +57,8 @@ def read_manifest(path: Path, vocabulary: Vocabulary, needed: Sequence[str] = tu
         is_missing = rows[column].map(vocabulary.is_missing if column == "label" else pd.isna).astype(bool)
         if is_missing.any():
             fix = "fill it in, or remove the row" + "; a word such as NA is a label if the vocabulary has it"
-            fault = f"manifest: {rows_of(is_missing)} of {path} {'has' if is_missing.sum() == 1 else 'have'} no {column}"
+            verb = "has" if is_missing.sum() == 1 else "have"
+            fault = f"manifest: {rows_of(is_missing)} of {path} {verb} no {column}"
             raise SuiteError(fault, fix if column == "label" else "fill it in, or remove the row")
     rows["label"] = rows["label"].map(_word)
     for column in set(needed) - {"label"}:

@@ -145,7 +145,8 @@ def split_names(name: str, words: pd.Series[str], vocabulary: Vocabulary) -> pd.
     if unknown := sorted(word for word, split in found.items() if split is None):
         raise SuiteError(f"{name} has unknown splits {unknown}", fix)
     if other := {word: split for word, split in found.items() if word != split}:
-        log.info("%s: %s", name, ", ".join(f"split {w!r} is taken for {s} ({counts[w]:,} rows)" for w, s in other.items()))
+        taken = [f"split {word!r} is taken for {split} ({counts[word]:,} rows)" for word, split in other.items()]
+        log.info("%s: %s", name, ", ".join(taken))
     for split in ("train", "test"):
         if split not in found.values():
             there = ", ".join(f"{word} ({count:,})" for word, count in counts.items())
@@ -169,7 +170,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     for name in content:
         spelled = next((expression for expression in EXPRESSIONS if fold(expression) == fold(name)), name)
         if spelled != name:
-            raise SuiteError(f"manifest: {path}: {name!r} is equal to the expression but for case", f"write {spelled!r}")
+            raise SuiteError(f"manifest: {path}: {name!r} is an expression's name but for case", f"write {spelled!r}")
     return Vocabulary(str(path), _aliases(path, content, fix), _aliases(path, splits, 'write test = ["fold1"]'))
 
 

@@ -14,6 +14,7 @@ from open_set_fer.cli import data as cli
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.checks import check, contact_sheet, odd_files
 from open_set_fer.datasets.cifar10 import Cifar10
+from open_set_fer.datasets.decoding import ImageFiles
 from open_set_fer.datasets.faceset import BASIC, facts
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.datasets.synthetic.dataset import Synthetic
@@ -62,12 +63,15 @@ def test_every_odd_file_is_listed(tmp_path):
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (side, side), dtype=np.uint8)).save(tmp_path / name)
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:300])
     (tmp_path / "deep" / "empty.jpg").write_bytes(b"")
-    (tmp_path / "label.csv").write_text("no image")
-    cut, empty, large = odd_files(tmp_path, 48)
+    files = ImageFiles(sorted(map(str, tmp_path.rglob("*.*"))), 8, 1)
+    cut, empty, large = odd_files(files, 48)
     assert cut.startswith(f"{tmp_path}/cut.png: ")
     assert empty.startswith(f"{tmp_path}/deep/empty.jpg: cannot identify")
     assert large == f"{tmp_path}/large.png: 64x64 pixels instead of 48x48"
-    assert len(odd_files(tmp_path, None)) == 2
+    assert len(odd_files(files, None)) == 2
+    boxed = ImageFiles([f"{tmp_path}/good.png"] * 2, 8, 1, [(0, 0, 48, 48), (0, 0, 49, 48)])
+    (outside,) = odd_files(boxed, 48)
+    assert "face box (0, 0, 49, 48) does not lie in its 48x48 pixels" in outside
 
 
 def test_check_counts_and_finds_the_same_pixels_twice(tmp_path):
