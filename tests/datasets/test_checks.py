@@ -22,7 +22,7 @@ from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
 from open_set_fer.datasets.synthetic.renderer import render_faces
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
-from tests.datasets.trees import rafdb_tree
+from tests.datasets.trees import face, rafdb_tree
 
 KNOWN = facts(Synthetic)  # nothing was published of it
 
@@ -162,3 +162,39 @@ def test_a_preview_on_a_place_that_admits_no_file(tmp_path):
     cli.preview("digits", to=tmp_path / "new" / "faces.JPG", home=tmp_path)
     with Image.open(tmp_path / "new" / "faces.JPG") as sheet:
         assert sheet.format == "JPEG"
+
+
+def own_profile(folder: Path, table: str, backbone: str = "") -> Path:
+    profile = folder / "my.toml"
+    text = f'base = "smoke"\ndescription = "d"\nselection = "s"\n[datasets.manifest]\nimage_size = 16\n{table}\n{backbone}'
+    profile.write_text(text)
+    return profile
+
+
+@pytest.mark.parametrize("is_tree", [True, False])
+def test_all_odd_files_of_own_data_are_listed(tmp_path, capsys, is_tree):
+    root = tmp_path / "own"
+    lines = ["path,label,split"]
+    for split in ("train", "test"):
+        for name in ("fear", "anger"):
+            place = f"{split}/{name}/0.png"
+            face(root / place)
+            lines.append(f"{place},{name},{split}")
+    for place in ("train/fear/0.png", "test/anger/0.png"):
+        (root / place).write_bytes(b"")
+    (root / "faces.csv").write_text("\n".join(lines))
+    profile = own_profile(tmp_path, f'path = "{root if is_tree else root / "faces.csv"}"')
+    with pytest.raises(SystemExit):
+        cli.check("manifest", files=True, profile=str(profile), home=tmp_path / "home")
+    shown = capsys.readouterr().out
+    assert "2 odd files" in shown
+    assert "train/fear/0.png: cannot identify" in shown
+
+
+def test_check_says_that_a_checkpoint_does_not_fit(tmp_path):
+    (tmp_path / "w.pth").write_text("<html>quota</html>")
+    profile = own_profile(tmp_path, 'path = "x"', f'[backbone]\nname = "resnet18"\nweights = "{tmp_path}/w.pth"\n')
+    with pytest.raises(SuiteError, match="is a text or a web page"):
+        cli.check("manifest", profile=str(profile), home=tmp_path / "home")
+    with pytest.raises(SuiteError, match="--weights without --profile"):
+        cli.check("manifest", weights="w.pth", home=tmp_path / "home")
