@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,18 +32,26 @@ COLUMNS = {
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table as it is: text in CSV, blanks around words removed; SuiteError if it cannot be read."""
     try:
-        is_parquet = path.suffix == ".parquet"
-        options = {"dtype": str, "skipinitialspace": True, "keep_default_na": False, "na_values": [""]}
-        rows = pd.read_parquet(path) if is_parquet else pd.read_csv(path, **options)  # type: ignore[call-overload]
-    except (ValueError, OSError) as error:
+        rows = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise SuiteError(f"manifest: cannot read {path}: {error}", "save it as UTF-8 CSV or as Parquet") from error
     rows = rows.rename(columns=lambda column: str(column).strip())
-    if repeated := sorted(set(rows.columns[rows.columns.duplicated()])):
-        raise SuiteError(f"manifest: {path} has two columns {repeated}", "keep one of them")
+    again = (re.sub(r"\.\d+$", "", column) for column in rows.columns)  # pandas numbers a repeated column of a CSV
+    if repeated := sorted({column for column, n in Counter(again).items() if n > 1 and column in rows.columns}):
+        raise SuiteError(f"manifest: {path} has the columns {repeated} twice", "keep one of them")
     for column in rows.columns:  # ' anger' of a row `x.png, anger` is no other class than 'anger'
         if not pd.api.types.is_numeric_dtype(rows[column]):
             rows[column] = rows[column].map(lambda word: (word.strip() or None) if isinstance(word, str) else word)
     return rows
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read CSV as text; a row with more words than columns is an error, as one with an unquoted comma in its path."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(
+            path, dtype=str, skipinitialspace=True, keep_default_na=False, na_values=[""], index_col=False
+        )
 
 
 def read_manifest(path: Path, vocabulary: Vocabulary, needed: Sequence[str] = tuple(COLUMNS)) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def _without_vocabulary(name: str, counts: Mapping[str, int]) -> dict[str, str]:
     listed = some([f"{word} ({count:,})" for word, count in counts.items()], 12)
     if all(as_number(word).lstrip("-").isdigit() for word in counts):
         lines = "\n    ".join(f"{expression} = [ ]" for expression in BASIC)
-        fix = f"name them in a TOML file under `vocabulary`, each number in the brackets of its class:\n    {lines}"
+        fix = f"name them in a TOML file, given as `vocabulary`, each number in the brackets of its class:\n    {lines}"
         raise SuiteError(f"{name}: the labels are numbers without names: {listed}", fix)
     alike: dict[str, list[str]] = {}
     for word, count in counts.items():
@@ -122,10 +122,8 @@ def _without_vocabulary(name: str, counts: Mapping[str, int]) -> dict[str, str]:
         for word in counts:
             by_name.setdefault(spelled.get(fold(word), meant.get(fold(word), word)), []).append(word)
         lines = "\n    ".join(f"{_key(key)} = {_list(key, words)}" for key, words in by_name.items())
-        raise SuiteError(
-            f"{name}: classes mean expressions but are not named so: {listed}",
-            f"name them in a TOML file under `vocabulary` (`angry = []` keeps a word as the class):\n    {lines}",
-        )
+        fix = "name them in a TOML file, given as `vocabulary` (`angry = []` in it keeps a word as the class)"
+        raise SuiteError(f"{name}: classes mean expressions but are not named so: {listed}", f"{fix}:\n    {lines}")
     return {word: spelled.get(fold(word), word) for word in counts}
 
 
@@ -141,7 +139,7 @@ def split_names(name: str, words: pd.Series[str], vocabulary: Vocabulary) -> pd.
     """Split of each word; raises SuiteError for unknown words and for a data set without a split train or test."""
     counts = {str(word): int(count) for word, count in words.value_counts().items()}
     found = {word: vocabulary.split_of(word) for word in counts}
-    fix = 'use train, valid, test, or say which is which in the vocabulary: [splits] then test = ["fold1"]'
+    fix = 'use train, valid, test, or name them in the file of `vocabulary`, in a table [splits]: test = ["fold1"]'
     if unknown := sorted(word for word, split in found.items() if split is None):
         raise SuiteError(f"{name} has unknown splits {unknown}", fix)
     if other := {word: split for word, split in found.items() if word != split}:
@@ -150,8 +148,9 @@ def split_names(name: str, words: pd.Series[str], vocabulary: Vocabulary) -> pd.
     for split in ("train", "test"):
         if split not in found.values():
             there = ", ".join(f"{word} ({count:,})" for word, count in counts.items())
-            rename = f"rename one to {split}, or write in the vocabulary: [splits] then {split} = [...]"
-            raise SuiteError(f"{name} has no split {split}, only {there}", f"{rename}; `osfer data split` makes splits")
+            alias = f'name it in the file of `vocabulary`, in a table [splits]: {split} = ["{next(iter(counts))}"]'
+            fix = f"rename a split to {split}, or {alias}; `osfer data split` draws splits"
+            raise SuiteError(f"{name} has no split {split}, only {there}", fix)
     return words.astype(str).map(found)
 
 

@@ -166,7 +166,9 @@ def test_a_preview_on_a_place_that_admits_no_file(tmp_path):
 
 def own_profile(folder: Path, table: str, backbone: str = "") -> Path:
     profile = folder / "my.toml"
-    text = f'base = "smoke"\ndescription = "d"\nselection = "s"\n[datasets.manifest]\nimage_size = 16\n{table}\n{backbone}'
+    text = (
+        f'base = "smoke"\ndescription = "d"\nselection = "s"\n[datasets.manifest]\nimage_size = 16\n{table}\n{backbone}'
+    )
     profile.write_text(text)
     return profile
 

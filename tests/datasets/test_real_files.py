@@ -1,4 +1,4 @@
-"""What users' files are like: every case is read, or refused with all faults of its kind; nothing is left out silently."""
+"""What users' files are like: each is read, or refused with all faults of a kind; nothing is left out silently."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_images_in_no_class_are_refused_and_those_in_no_split_are_said(tmp_path,
 def test_a_missing_split_is_named(tmp_path):
     root = tree(tmp_path / "own", splits=("train", "valid"))
     with pytest.raises(
-        SuiteError, match=r"has no split test, only train \(6\), valid \(6\)\n  fix: rename one to test"
+        SuiteError, match=r"has no split test, only train \(6\), valid \(6\)\n  fix: rename a split to test"
     ):
         load(root)
     faces = load(root, vocabulary=vocabulary(tmp_path, "anger=[]\nfear=[]\nneutral=[]\n[splits]\ntest = ['valid']\n"))
@@ -156,7 +156,7 @@ def test_class_words_in_any_case_are_the_expressions(tmp_path, caplog):
 
 def test_words_that_mean_expressions_get_a_vocabulary_that_works(tmp_path):
     root = tree(tmp_path / "own", ("angry", "Happy", "sad", "neutral", "bored"))
-    with pytest.raises(SuiteError, match="classes mean expressions but are not named so: .*angry") as raised:
+    with pytest.raises(SuiteError, match=r"classes mean expressions but are not named so: .*angry") as raised:
         load(root)
     text = raised.value.fix.partition(":\n")[2]
     assert tomllib.loads(text)["happiness"] == ["Happy"]
@@ -283,8 +283,27 @@ def test_empty_rows_are_passed_over_and_all_missing_values_named(tmp_path, caplo
     rows = table(root)
     rows.loc[[0, 5], "split"] = None
     rows.to_csv(root / "faces.csv", index=False)
-    with pytest.raises(SuiteError, match="rows 2, 7 of .* have no split"):
+    with pytest.raises(SuiteError, match=r"rows 2, 7 of .* have no split"):
         load(root / "faces.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("fear,", "fear,x,"), "cannot read .*faces.csv"),  # not only in the first row
+        (lambda text: text.replace(".png,", ",1.png,"), "cannot read .*Length of header"),
+        (lambda text: text.replace("path,label,split", "path,label,label"), r"has the columns \['label'\] twice"),
+    ],
+)
+def test_rows_of_another_length_and_columns_twice(tmp_path, change, message):
+    root = tree(tmp_path / "own")
+    table(root).to_csv(root / "faces.csv", index=False)
+    text = (root / "faces.csv").read_text()
+    (root / "faces.csv").write_text(change(text))
+    with pytest.raises(SuiteError, match=message):
+        load(root / "faces.csv")
+    (root / "faces.csv").write_text(text.replace("\n", ",\n").replace("split,", "split"))
+    assert counts(load(root / "faces.csv")) == {"train": 6, "test": 6}
 
 
 def test_every_missing_file_is_counted(tmp_path):

@@ -40,7 +40,8 @@ def test_groups_are_in_one_split_and_shares_are_about_met(shares, seed):
 def test_without_groups_the_shares_are_met_class_by_class():
     labels = np.repeat(["a", "b"], [100, 20])
     split = assign(labels, np.arange(120).astype(str), Shares(0.2, 0.1), 0)
-    assert {(label, name): int(((labels == label) & (split == name)).sum()) for label in "ab" for name in ("test", "valid")} == {
+    pairs = [(label, name) for label in "ab" for name in ("test", "valid")]
+    assert {(label, name): int(((labels == label) & (split == name)).sum()) for label, name in pairs} == {
         ("a", "test"): 20, ("a", "valid"): 10, ("b", "test"): 4, ("b", "valid"): 2,
     }  # fmt: skip
 
