@@ -81,8 +81,8 @@ of the folder, no picture is left out."""
 
     def _rows(self, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Rows]:
         """Classes, expressions first, and the rows of a table with path, label and split."""
-        splits = split_names(f"manifest: {self.path}", table["split"], vocabulary)
         names = class_names(self.name, table["label"], vocabulary)
+        splits = split_names(f"manifest: {self.path}", table["split"], vocabulary)
         expressions = [name for name in EXPRESSIONS if name in set(names)]
         classes = (*expressions, *sorted(set(names) - set(expressions)))
         labels = names.map({name: index for index, name in enumerate(classes)})
