@@ -158,7 +158,7 @@ def read_boxes(path: Path, rows: pd.DataFrame) -> list[Box | None] | None:
 
 def portable(rows: pd.DataFrame, root: Path) -> pd.DataFrame:
     """The rows with `/` in paths that Windows wrote with `\\`, where no file has that name."""
-    other = rows["path"].str.contains("\\", regex=False) & ~rows["path"].map(lambda path: os.path.lexists(root / path))
+    other = rows["path"].map(lambda path: "\\" in path and not os.path.lexists(root / path))
     if not other.any():
         return rows
     if drives := [path for path in rows.loc[other, "path"] if re.match(r"[A-Za-z]:\\|\\\\", path)]:
