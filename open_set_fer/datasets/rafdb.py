@@ -102,7 +102,7 @@ def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tu
         files, numbers = _read_copies(name, copies, len(classes))
         root = copies
     else:
-        numbers = _read_list(name, root / LABELS, len(classes))
+        numbers = {stem: label + 1 for stem, (_, label) in read_labels(name, root / LABELS, len(classes)).items()}
         files = {stem: f"Image/aligned/{stem}_aligned.jpg" for stem in numbers}
     labels = [first + numbers[stem] - 1 for stem in files]
     splits = [stem.partition("_")[0] for stem in files]
@@ -110,11 +110,14 @@ def read_tree(name: str, root: Path, classes: tuple[str, ...], first: int) -> tu
     return paths_inside(root, files.values(), name), Rows.of(labels, splits, ids)
 
 
-def _read_list(name: str, path: Path, classes: int) -> dict[str, int]:
-    """Number of the class of each face in the published list, by stem; SuiteError names all faulty lines."""
-    numbers: dict[str, int] = {}
+def read_labels(name: str, file: Path, classes: int) -> dict[str, tuple[str, int]]:
+    """Split and label (0..classes - 1) of each face of a label file, by its name such as `train_00001`.
+
+    Raises SuiteError naming all faulty lines.
+    """
+    faces: dict[str, tuple[str, int]] = {}
     faults = []
-    for number, line in enumerate(map(str.strip, read_lines(path)), 1):
+    for number, line in enumerate(map(str.strip, read_lines(file)), 1):
         match = LINE.fullmatch(line)
         if not line:
             continue
@@ -122,17 +125,17 @@ def _read_list(name: str, path: Path, classes: int) -> dict[str, int]:
             fault = f"is not of the form 'train_00001.jpg 5': {line!r}"
         elif not 1 <= int(match[3]) <= classes:
             fault = f"has class {match[3]}, outside 1..{classes}"
-        elif match[1] in numbers:
+        elif match[1] in faces:
             fault = f"repeats {match[1]}.jpg"
         else:
-            numbers[match[1]] = int(match[3])
+            faces[match[1]] = match[2], int(match[3]) - 1
             continue
-        faults.append(SuiteError(f"{name}: line {number} of {path} {fault}", "restore the published file"))
+        faults.append(SuiteError(f"{name}: line {number} of {file} {fault}", "restore the published file"))
     if faults:
         raise joined(faults, "lines")
-    if not numbers:
-        raise SuiteError(f"{name}: {path} is empty", "restore the published file")
-    return numbers
+    if not faces:
+        raise SuiteError(f"{name}: {file} is empty", "restore the published file")
+    return faces
 
 
 def _read_copies(name: str, root: Path, classes: int) -> tuple[dict[str, str], dict[str, int]]:
