@@ -231,7 +231,7 @@ def load_weights(network: nn.Module, path: str | Path) -> Place:
 
 
 def check_checkpoint(network: nn.Module, path: str | Path) -> tuple[Place, dict[str, Tensor]]:
-    """Place of the network, which may be on device `meta`, and its tensors by the names there; SuiteError if unfit."""
+    """Place of the network and its tensors by the names there; SuiteError if they do not fit."""
     tensors = read_checkpoint(path)
     place = find_network(network, path, tensors)
     return place, {name: _numbers(path, place.prefix + name, tensors[place.prefix + name]) for name in place.matched}
