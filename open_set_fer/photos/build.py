@@ -23,6 +23,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.photos.find import measure_rule
 
 HELD_OUT = 10  # every tenth training image of a class sets the threshold if the data set has no split `valid`
+HELD = f"every {HELD_OUT}th training image of a class, not trained on"
 FEWEST_KNOWN = 20  # known faces that a threshold needs at least
 
 
@@ -34,7 +35,8 @@ def with_valid_split(faces: FaceSet) -> FaceSet:
     for label in range(len(faces.classes)):
         split[np.flatnonzero((faces.split == "train") & (faces.labels == label))[::HELD_OUT]] = "valid"
     fingerprint = hashlib.sha256(f"one in {HELD_OUT} held out of {faces.fingerprint}".encode()).hexdigest()
-    return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
+    notes = faces.notes | {HELD: {"valid": int(np.sum(split == "valid"))}}
+    return dataclasses.replace(faces, split=split, fingerprint=fingerprint, notes=notes)
 
 
 def detector_protocol(classes: tuple[str, ...], open_classes: str) -> Protocol:
@@ -67,8 +69,10 @@ def build_detector(
     run = TaskRun.of(cell, faces, home, device, store=store)
     names = np.array(faces.classes)[faces.labels]
     known = np.flatnonzero((faces.split == "valid") & np.isin(names, cell.protocol.closed))
+    origin = HELD if HELD in faces.notes else "valid"
     if len(known) < FEWEST_KNOWN:
-        lack = f"{faces.name} has {len(known)} known faces in split `valid`, too few to set a threshold on"
+        where = f"split `valid` ({HELD})" if origin == HELD else "split `valid`"
+        lack = f"{faces.name} has {len(known)} known faces in {where}, too few to set a threshold on"
         raise SuiteError(lack, f"at least {FEWEST_KNOWN}")
     detection, _ = run.detect()
     try:
@@ -76,13 +80,13 @@ def build_detector(
     except SuiteError as error:
         fix = "choose an inductive method: baseline, knn, vim, eow, proser, ours-online, ours-plus, ..."
         raise SuiteError(f"method {cell.label!r} scores a pool of faces, not single ones", fix) from error
-    log.info("%s: setting the threshold on %d known faces of split valid", cell.label, len(known))
+    log.info("%s: setting the threshold on %d known faces (%s)", cell.label, len(known), origin)
     threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
     # Not by the scorer: its parts may have been trained on these faces.
     accepted = detection.unknown_score <= threshold
     is_open = run.split.truth < 0
     calibration = Calibration(
-        split="valid",
+        split=origin,
         share=share,
         faces=len(known),
         accepted_known=float(accepted[~is_open].mean()) if (~is_open).any() else None,
