@@ -110,6 +110,11 @@ class TaskRun:
         write_result(folder, result, scores, record, features, write_more)
         return result
 
+    def measure(self, detection: Detection) -> dict[str, float]:
+        """Every metric of a detection of the task's faces."""
+        with self.context.lent(self.cell.method.name, self.task, self._lent_logits, Reading(0, [], False)):
+            return {name: value for name, value in self._metrics(detection, 0).items() if "." not in name}
+
     def _origin_of_model(self) -> list[str]:
         """A note on a closed-set model that was trained elsewhere."""
         model = self.cell.recipe.closed_set.model
