@@ -47,8 +47,8 @@ lint: $(INSTALLED)
 
 ## the documentation as a site; warnings, broken links among them, are errors
 docs: $(INSTALLED)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/site
-	@echo docs/site/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/site
+	@echo build/site/index.html
 
 ## speed as ratios measured in one run
 perf: $(INSTALLED)
@@ -74,4 +74,4 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info docs/site docs/generated
+	rm -rf $(VENV) build *.egg-info docs/generated

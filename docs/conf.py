@@ -22,11 +22,8 @@ author = "the authors of open-set-fer"
 version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
-exclude_patterns = ["site"]
 highlight_language = "bash"
-suppress_warnings = ["toc.empty_glob"]  # a study's page is there once it is computed
 default_role = "code"  # single backticks in docstrings, as in Markdown
-toc_object_entries_show_parents = "hide"
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
