@@ -29,14 +29,14 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # the notebook is kept with its outputs; a test runs its code
 
+add_module_names = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 80
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"open-set-fer {__version__}"
-html_static_path = ["static"]
-html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_copyright = False

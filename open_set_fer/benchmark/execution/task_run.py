@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import result as cell_result
+from open_set_fer.benchmark.evaluation.decisions import threshold_for
+from open_set_fer.benchmark.evaluation.delong import area
 from open_set_fer.benchmark.evaluation.intermediate_scores import Listener, Reading, columns_of, epoch_metrics, listened
-from open_set_fer.benchmark.evaluation.metrics import cell_metrics
+from open_set_fer.benchmark.evaluation.metrics import auroc, cell_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_notes, score_table
 from open_set_fer.benchmark.execution.context import Progress, TaskContext
 from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
-from open_set_fer.benchmark.protocols.task import Split, make_task, split_faces
+from open_set_fer.benchmark.protocols.task import Split, face_columns, make_task, split_faces
 from open_set_fer.benchmark.storage.checkpoints import ModelStore, closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
 from open_set_fer.benchmark.storage.kept import FEATURES_TAG, MODEL, MODELS_TAG
@@ -61,7 +63,7 @@ class TaskRun:
         """Let the method score the task; the listener hears its intermediate scores and may stop it (Pruned)."""
         reading = Reading(len(self.split.truth), self.cell.read_at, listener is not None)
         with (
-            listened(reading, self.split.truth < 0, listener),
+            listened(reading, self._value, listener),
             self.context.lent(self.cell.method.name, self.task, self._lent_logits, reading),
         ):
             return self.cell.method.detect(self.task, self.context), reading
@@ -77,16 +79,15 @@ class TaskRun:
         started, start = time.time(), time.perf_counter()
         detection, reading = self.detect(listener)
         total = time.perf_counter() - start
-        metrics = self._metrics(detection, total)  # checks what the method returned
+        scores = self._scores(detection, reading)  # checks what the method returned
         features = self._features(detection.network) if options.keep_features else None
         kept = self._kept(detection) if options.keep_models else None
         notes = [*checked_notes(detection.notes), *self._origin_of_model()]
         if detection.notes:
             log.warning("%s: %s", self.cell, "; ".join(notes))
-        scores = self._scores(detection).assign(**columns_of(reading.kept))
         asked = {FEATURES_TAG: features} if options.keep_features else {}
         result = CellResult(
-            metrics=metrics | epoch_metrics(scores),
+            metrics=self._metrics(scores, self._threshold(detection), total),
             curves=checked_curves(detection.curves),
             tags=record.tags
             | host_tags(str(self.context.device))
@@ -105,15 +106,11 @@ class TaskRun:
             if kept:
                 write_detector(place / MODEL, *kept)
             if options.allow_face_artifacts or self.faces.is_rendered:
-                face_sheet(self.faces, self.split.test, scores, str(self.cell), names_of(result)).save(place / FACES)
+                shown = self.split.test[self._scored()[0]]
+                face_sheet(self.faces, shown, scores, str(self.cell), names_of(result)).save(place / FACES)
 
         write_result(folder, result, scores, record, features, write_more)
         return result
-
-    def measure(self, detection: Detection) -> dict[str, float]:
-        """Every metric of a detection of the task's faces."""
-        with self.context.lent(self.cell.method.name, self.task, self._lent_logits, Reading(0, [], False)):
-            return {name: value for name, value in self._metrics(detection, 0).items() if "." not in name}
 
     def _origin_of_model(self) -> list[str]:
         """A note on a closed-set model that was trained elsewhere."""
@@ -121,34 +118,56 @@ class TaskRun:
         digest = self.cell.content["closed_set"]["closed_set"].get("model", "")
         return [f"closed-set model trained elsewhere: {Path(model).name}, SHA-256 {digest[:12]}"] if model else []
 
-    def _metrics(self, detection: Detection, total: float) -> dict[str, float]:
+    def _metrics(self, scores: pd.DataFrame, threshold: float | None, total: float) -> dict[str, float]:
         """Every metric of the cell, with the seconds and memory that it took."""
-        metrics = cell_metrics(
-            self.split.truth,
-            detection.unknown_score,
-            detection.predicted_class,
-            self.context.predictions(self.task),
-            len(self.task.closed_classes),
-            self.context.assigned_labels(self.task),
-            self.faces.split[self.split.test],
-        )
-        metrics["seconds.total"] = total
+        metrics = cell_metrics(scores, self.task.closed_classes, threshold) | epoch_metrics(scores)
+        metrics |= {"seconds.total": total} | ({} if threshold is None else {"threshold": threshold})
         metrics |= {f"seconds.{name}": value for name, value in self.context.seconds.items()}
         return metrics | {f"peak_mib.{name}": value for name, value in self.context.peak_mib.items()}
 
-    def _scores(self, detection: Detection) -> pd.DataFrame:
-        """The table of scores, one row a test image."""
-        test = self.split.test
-        return score_table(
-            self.faces.ids[test],
-            self.split.truth,
-            np.array(self.faces.classes)[self.faces.labels[test]],
+    def _threshold(self, detection: Detection) -> float | None:
+        """The threshold that held-out closed faces set; None where the method cannot score them."""
+        cell, images = self.cell, self.task.held_out_images
+        if images is None or cell.protocol.regime != OWN or not cell.protocol.has_open:
+            return None
+        scorer, held_out = detection.scorer, detection.held_out_score
+        if held_out is None:
+            if scorer is None or not scorer.repeats:
+                return None
+            held_out = scorer.score(images).unknown_score
+        known = np.asarray(held_out, dtype=np.float64)
+        if known.shape != images.shape[:1] or not np.isfinite(known).all():
+            fault = f"the scores of {len(images)} held-out faces have the shape {known.shape}, or are not finite"
+            raise SuiteError(fault, "fix the method: Detection.held_out_score, or the scorer")
+        return threshold_for(known)
+
+    def _scored(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the test images that are scored, and their truth; known once the method was lent its outputs."""
+        return self.split.scored(self.context.predictions(self.task), self.context.assigned_labels(self.task))
+
+    def _value(self, scores: NDArray[np.float64]) -> float:
+        """What a study maximises, of intermediate scores (N,): AUROC, in a control within the assigned label."""
+        rows, truth = self._scored()
+        if not self.cell.protocol.regime.is_control:
+            return auroc(truth < 0, scores[rows])
+        within = area(truth < 0, scores[rows], self.context.assigned_labels(self.task)[rows])
+        return within.value if within else 0.5
+
+    def _scores(self, detection: Detection, reading: Reading) -> pd.DataFrame:
+        """The table of scores, one row a test image that is scored."""
+        rows, truth = self._scored()
+        of_all = np.full(len(self.split.test), -1)
+        of_all[rows] = truth
+        table = score_table(
+            face_columns(self.faces, self.split),
+            of_all,
             self.task.closed_classes,
             detection,
             self.context.predictions(self.task),
             self.context.assigned_labels(self.task),
-            self.faces.split[test],
         )
+        loss = {"closed_set_loss": self.context.closed_set_loss(self.task)}
+        return table.assign(**loss, **columns_of(reading.kept)).iloc[rows].reset_index(drop=True)
 
     def _kept(self, detection: Detection) -> tuple[Description, Scorer] | None:
         """Description and fitted scorer for a detector; None, with a log line, if the method scores no single face.
@@ -181,12 +200,12 @@ class TaskRun:
         return described, detection.scorer
 
     def _features(self, network: Network | None) -> NDArray[np.float32] | None:
-        """(N, D) pooled features of the test images by the network that the method named."""
+        """(n, D) pooled features of the scored test images by the network that the method named."""
         if network is None:
             log.info("%s: the method names no network, so no features are kept", self.cell)
             return None
         try:
-            return pooled_features(network, self.task.test_images)
+            return pooled_features(network, self.task.test_images[self._scored()[0]])
         except Exception as error:  # a figure is not worth the cell
             log.warning("%s: no features are kept: %s", self.cell, summary(error))
             return None
