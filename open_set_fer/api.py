@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from open_set_fer.benchmark.evaluation.scores import score_table
 from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
 from open_set_fer.benchmark.planning.profile import Profile, load_profile
 from open_set_fer.benchmark.planning.profile_files import default_profile
 from open_set_fer.benchmark.planning.profile_tables import regime_named
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN
-from open_set_fer.benchmark.protocols.task import split_faces
+from open_set_fer.benchmark.protocols.task import Split, face_columns, split_faces
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import writable
@@ -62,8 +63,13 @@ class Task:
         unknown_score: (N,), higher = more likely unknown. predicted_class: (N,), 0..K-1.
         Returns columns `value`, `low`, `high` and `better` ('higher', 'lower' or ''), with the metric's name as index.
         """
+        from open_set_fer.benchmark.evaluation.metrics import cell_metrics
+
+        faces, split, closed = self._source.faces, self._source.split, self.closed_classes
         detection = Detection(np.asarray(unknown_score), np.asarray(predicted_class))
-        return metric_table(self._source.run(self._source.cell).measure(detection))
+        return metric_table(
+            cell_metrics(score_table(face_columns(faces, split), split.truth, closed, detection), closed)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,10 @@ class _Source:
     profile: Profile
     selection: Selection
     home: Path
+
+    @property
+    def split(self) -> Split:
+        return split_faces(self.faces, self.cell.protocol, self.cell.seed)
 
     def run(self, cell: Cell) -> TaskRun:
         from open_set_fer.benchmark.execution.devices import choose_device
@@ -93,7 +103,7 @@ def metric_table(values: dict[str, float]) -> pd.DataFrame:
             "value": value,
             "low": values.get(f"{name}_low", np.nan),
             "high": values.get(f"{name}_high", np.nan),
-            "better": {True: "higher", False: "lower"}.get(better.get(name), ""),
+            "better": "" if better.get(name) is None else "higher" if better[name] else "lower",
         }
         for name, value in values.items()
         if not name.endswith(("_low", "_high"))
@@ -249,8 +259,8 @@ def write_faces(path: Path, profile: Profile, selection: Selection, home: Path) 
             label = labels[faces.labels[places]] if role == "train" else ""
             parts.append(pd.DataFrame({"id": faces.ids[places], "role": role, "label": label}))
             names = cell.dataset, cell.protocol.family, cell.protocol.label, cell.seed
-            for place, (name, value) in enumerate(zip(("dataset", "protocol", "open", "seed"), names, strict=True)):
-                parts[-1].insert(place, name, value)
+            of_task = dict(zip(("dataset", "protocol", "open", "seed"), names, strict=True))
+            parts[-1] = pd.concat([pd.DataFrame(of_task, index=parts[-1].index), parts[-1]], axis=1)
     table = pd.concat(parts, ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".csv":

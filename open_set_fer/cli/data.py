@@ -15,6 +15,7 @@ from open_set_fer.console import out
 from open_set_fer.files import writable
 
 if TYPE_CHECKING:
+    from open_set_fer.benchmark.protocols.twins import TwinCounts
     from open_set_fer.datasets.checks import DataCheck
     from open_set_fer.datasets.faceset import DataSet, FaceSet
 
@@ -65,6 +66,7 @@ def check(
     from dataclasses import asdict
 
     from open_set_fer.benchmark.planning.settings import settings_of
+    from open_set_fer.benchmark.protocols.twins import twin_table
     from open_set_fer.datasets.checks import check as examine
     from open_set_fer.datasets.checks import odd_files
     from open_set_fer.datasets.faceset import data_root, facts
@@ -76,14 +78,18 @@ def check(
         out.print(f"{len(odd)} odd files", highlight=False)
         if odd:
             sys.exit(1)
-    report = examine(_load_dataset(name, profile, home), published)
+    faces = _load_dataset(name, profile, home)
+    report, twins = examine(faces, published), twin_table(faces)
     if as_json:
-        print_json(asdict(report))
+        print_json(asdict(report) | {"twins": [asdict(row) for row in twins]})
         return
     out.print(_count_table(name, report))
-    count = len(report.duplicates)
-    out.print(f"same pixels: {count} groups, {report.across} across splits, {report.conflicting} across classes")
+    count, faces_in = len(report.duplicates), sum(map(len, report.duplicates))
+    spans = f"{report.across} across splits, {report.conflicting} across classes"
+    _print_lines([f"same pixels, mirrored or not: {count} groups of {faces_in} faces, {spans}"])
     _print_lines([f"  {', '.join(group)}" for group in report.duplicates[:5]])
+    if twins:
+        out.print(_twin_table(twins))
     out.print(f"near duplicates by perceptual hash: {len(report.near)} pairs, {report.near_across} across splits")
     _print_lines([f"  {', '.join(pair)}" for pair in report.near[:5]])
     _print_lines(report.vocabulary)
@@ -145,4 +151,17 @@ def _count_table(name: str, report: DataCheck) -> Table:
         )
     for note, by_split in report.notes.items():
         table.add_row(note, *(f"{by_split.get(split, 0):,}" for split in totals))
+    return table
+
+
+def _twin_table(twins: list[TwinCounts]) -> Table:
+    """Shares of the pool's faces that have a twin, by open classes, and its size with and without repeated faces."""
+    table = Table("open", title="faces with a twin: the same pixels, mirrored or not")
+    for head in ("open faces:\nin the pool", "closed faces:\nin the pool", "closed faces:\nin training"):
+        table.add_column(head, justify="right")
+    table.add_column("pool\nkeep / once", justify="right")
+    for row in twins:
+        shares = (row.open_in_pool / row.open, row.closed_in_pool / row.closed, row.closed_in_train / row.closed)
+        sizes = f"{row.open + row.closed:,} / {row.pool_once:,}"
+        table.add_row(row.open_classes, *(f"{100 * share:.1f} %" for share in shares), sizes)
     return table

@@ -98,10 +98,11 @@ class CellOptions:
 
     def selection(self) -> Selection:
         """The cells chosen; raises SuiteError for a seed that is no number and for an unknown pseudo-label setting."""
+        from open_set_fer.benchmark.planning.aliases import label_of
         from open_set_fer.benchmark.planning.cells import Selection
         from open_set_fer.benchmark.planning.profile_tables import regime_named
 
-        methods = parts(self.method)
+        methods = tuple(map(label_of, parts(self.method)))
         if "all" in methods:
             for fault in plugins.broken(plugins.METHODS).values():
                 log.warning("left out: %s", fault)

@@ -58,8 +58,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         "-m",
-        help="Method labels, comma-separated (see `osfer list`); `all`: those of the suite, of installed packages and "
-        "of the profile.",
+        help="Method labels or OpenOOD's names, comma-separated (see `osfer list`); `all`: those of the suite, of "
+        "installed packages and of the profile.",
     ),
 ]
 SeedOption = Annotated[str, typer.Option("--seed", help="Seeds, comma-separated (default: profile's).")]
@@ -69,7 +69,7 @@ LabelsOption = Annotated[
     str,
     typer.Option(
         "--labels",
-        help="Which labels of the closed-set model methods get: own, released, concentrated, flipped, flipped-true "
+        help="Which labels of the closed-set model methods get: own, released, concentrated, spiked, flipped-true "
         "(default: profile's).",
     ),
 ]

@@ -24,8 +24,8 @@ def list_(
         bool,
         typer.Option(
             "--json",
-            help="Print JSON on standard output: profiles, methods (labels, with the profiles that have them), "
-            "datasets, broken, families, pairs, triples.",
+            help="Print JSON on standard output: profiles, methods (labels, with the profiles that have them and "
+            "OpenOOD's names), datasets, broken, families, pairs, triples.",
         ),
     ] = False,
 ) -> None:
@@ -38,7 +38,7 @@ def list_(
         return
     for title, columns, rows in (
         ("profile", ("what for", "methods run by default"), installed["profiles"]),
-        ("method", ("what", "in profiles", "from"), installed["methods"]),
+        ("method", ("what", "in profiles", "from", "in OpenOOD"), installed["methods"]),
         ("data set", ("what", "from"), installed["datasets"]),
         ("broken", ("what is wrong",), installed["broken"]),
     ):

@@ -59,8 +59,9 @@ OpenOption = Annotated[
 ObjectiveOption = Annotated[
     str,
     typer.Option(
-        help="auroc: of open faces, outside the test split; control: of flipped labels of closed faces, without any "
-        "open face, for methods that learn from labels; test: on the tables' own faces, and every output says so."
+        help="auroc: of open faces, outside the test split; control: sensitivity S, how well flipped true labels of "
+        "closed faces are found among faces of one label, without any open face, for methods that learn from labels; "
+        "test: on the tables' own faces, and every output says so. A study without a trial above 0.5 chooses nothing."
     ),
 ]
 TrialsOption = Annotated[
@@ -79,7 +80,7 @@ SamplerOption = Annotated[
 PrunerOption = Annotated[
     str,
     typer.Option(
-        help="none, or hyperband: stop trials early by the AUROC of their first cell (for methods that report while "
+        help="none, or hyperband: stop trials early by the value of their first cell (for methods that report while "
         "they train: ours, o2u, co-teaching)."
     ),
 ]
@@ -115,7 +116,7 @@ class StudyOptions:
     epilog=examples(
         "osfer tune -p ferplus-cpu --method ours --trials 6",
         "osfer tune -p ferplus-cpu -m baseline,ours --open contempt --seed 0,1,2 --trials 20",
-        "osfer tune -p ferplus-cpu -m ours-warm --sampler grid --timeout 3600",
+        "osfer tune -p ferplus-cpu -m ours --sampler grid --timeout 3600",
         "osfer tune -p paper -m ours --storage journal:/shared/studies.log --trials 100",
     )
 )
@@ -242,8 +243,8 @@ def show(
 
 def _as_json(report: StudyReport) -> dict[str, Any]:
     study = report.study
-    best, own = (study.best() if study.finished else None), study.own_trial()
-    verdict = study.verdict() if best else None
+    best, own = (study.best() if study.chooses else None), study.own_trial()
+    verdict = study.verdict() if study.finished else None
     return {
         "name": study.name,
         "label": study.label,
@@ -277,9 +278,10 @@ def _print_study(study: Study) -> None:
     stamp = f"{STAMP} · " * (study.objective == "test")
     table = Table("trial", *keys, study.area, title=f"{stamp}{study.label}: {study.selection}")
     best = study.best() if study.finished else None
+    chosen = best if study.chooses else None
     for trial in study.trials:
         values = [_short(trial.values.get(key, "")) for key in keys]
-        mark = " best" * (trial is best) + " yours" * (trial.values == study.own)
+        mark = " best" * (trial is chosen) + " yours" * (trial.values == study.own)
         table.add_row(str(trial.number), *values, spread_of(trial) + mark)
     out.print(table)
     if best is None:
@@ -287,8 +289,10 @@ def _print_study(study: Study) -> None:
         return
     verdict = study.verdict()
     out.print(f"{study.label}: {verdict.words}", highlight=False, soft_wrap=True)
+    if chosen is None:
+        return
     out.print(f"best values of {study.label}{', for the profile' * (not verdict.keep)}:", highlight=False)
-    for key, value in best.values.items():
+    for key, value in chosen.values.items():
         out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
     out.print(f'  selection = "{study.selection}"', highlight=False, soft_wrap=True)
 

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.console import log, track
-from open_set_fer.datasets.faceset import FaceSet, Outline, block_fingerprint, content_fingerprint
+from open_set_fer.datasets.faceset import FaceSet, Outline, block_fingerprint, content_fingerprint, twin_indices
 from open_set_fer.datasets.listing import CHUNK_BYTES, Listing, Rows, chunk_length
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import write_whole
@@ -85,10 +85,11 @@ def cached_face_set(cache: Path, listing: Listing) -> FaceSet:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
         _verify(folder, images, rows, fingerprint)
+        twins = _twins(folder, images)
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(folder, error) from error
     content = listing.name, images, rows.labels, listing.classes, rows.split, rows.ids, fingerprint
-    return FaceSet(*content, listing.demonstration, listing.notes, rows.votes)
+    return FaceSet(*content, listing.demonstration, listing.notes, rows.votes, twins)
 
 
 def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -101,6 +102,29 @@ def cached_array(path: Path, compute: Callable[[], NDArray[np.int64]]) -> NDArra
         np.save(file, numbers)
     os.replace(file.name, path)
     return numbers
+
+
+def _twins(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """`FaceSet.twins` of an entry, from its file, or found in its pixels and kept there."""
+    path = folder / "twins.npy"
+    if path.is_file():
+        return np.asarray(np.load(path, allow_pickle=False))
+    each = track(_one_by_one(folder / "images.npy", images.shape), "finding repeated images", total=len(images))
+    twins, file = twin_indices(each), io.BytesIO()
+    np.save(file, twins)
+    with contextlib.suppress(OSError), filelock.FileLock(f"{folder}.lock"):
+        write_whole(path, file.getvalue())  # fails in a read-only cache, where they are found every time
+    return twins
+
+
+def _one_by_one(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """Images of an entry, read as a file: the pages of a memory map would count as this process's memory."""
+    bytes_each = int(np.prod(shape[1:]))
+    size = bytes_each * chunk_length(bytes_each)
+    with path.open("rb") as file:
+        file.seek(len(_header(shape)))
+        for block in iter(lambda: file.read(size), b""):
+            yield from np.frombuffer(block, dtype=np.uint8).reshape(-1, *shape[1:])
 
 
 def _fingerprint(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +30,8 @@ class DataCheck:
     """Result of `osfer data check`.
 
     counts: images by split and class. published: by split; published_classes: by split and class, as far as published.
-    notes: images that loading left out, by split. duplicates: groups of ids with the same pixels, as 'split/class/id';
-    across, conflicting: how many of these groups span splits, or classes. near: pairs of near duplicates, for a look;
+    notes: images that loading left out, by split. duplicates: groups of ids with the same or mirrored pixels, as
+    'split/class/id'; across, conflicting: how many groups span splits, or classes. near: pairs of near duplicates;
     near_across: how many of these pairs span splits. vocabulary: classes that are no expression, or have no image.
     """
 
@@ -52,14 +51,13 @@ class DataCheck:
 
 def check(faces: FaceSet, facts: Facts) -> DataCheck:
     """Compare a prepared data set, whose images all decode, with its published facts; search it for duplicates."""
-    digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in faces.images]
     labels = np.array(faces.classes)[faces.labels]
-    table = pd.DataFrame({"digest": digests, "split": faces.split, "label": labels, "id": faces.ids})
+    table = pd.DataFrame({"twin": faces.twins, "split": faces.split, "label": labels, "id": faces.ids})
     table["name"] = table["split"] + "/" + table["label"] + "/" + table["id"]
-    repeated = table[table.duplicated("digest", keep=False)].groupby("digest", sort=False)
+    repeated = table[table.duplicated("twin", keep=False)].groupby("twin", sort=False)
     spans = repeated.agg(splits=("split", "nunique"), labels=("label", "nunique"))
     near = near_pairs(faces)
-    near = near[[digests[a] != digests[b] for a, b in near]] if len(near) else near
+    near = near[faces.twins[near[:, 0]] != faces.twins[near[:, 1]]]
     return DataCheck(
         name=faces.name,
         fingerprint=faces.fingerprint,

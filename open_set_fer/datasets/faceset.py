@@ -74,6 +74,8 @@ class FaceSet:
     notes: counts by split that `osfer data check` prints.
     demonstration: True for synthetic data: results on it say nothing about real faces.
     votes: uint8 (N, len(classes)), annotators' votes for each class, never 0 for the label; None if not published.
+    twins: int64 (N,), for each image the index of the first one with the same or mirrored pixels, itself if there is
+    no other; found in `images` if not given.
     """
 
     name: str
@@ -86,6 +88,7 @@ class FaceSet:
     demonstration: bool = False
     notes: dict[str, dict[str, int]] = field(default_factory=dict)
     votes: NDArray[np.uint8] | None = None
+    twins: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def is_rendered(self) -> bool:
@@ -97,7 +100,10 @@ class FaceSet:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             fault = f"{self.name}: images must be uint8 (N, C, H, W), not {self.images.dtype} {self.images.shape}"
             raise SuiteError(fault, "return them in that layout from load()")
-        for column, array in (("labels", self.labels), ("split", self.split), ("ids", self.ids)):
+        if n and not len(self.twins):
+            object.__setattr__(self, "twins", twin_indices(self.images))
+        columns = {"labels": self.labels, "split": self.split, "ids": self.ids, "twins": self.twins}
+        for column, array in columns.items():
             if len(array) != n:
                 raise SuiteError(f"{self.name}: {len(array)} {column} for {n} images", "one entry an image")
         if n and not (self.labels.min() >= 0 and self.labels.max() < len(self.classes)):
@@ -196,6 +202,17 @@ def data_root(name: str, configured: str) -> Path:
             f"or set `root` under [datasets.{name}] in the profile",
         )
     return root
+
+
+def twin_indices(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """`FaceSet.twins` of images uint8 (C, H, W), by the hashes of their pixels."""
+    first: dict[bytes, int] = {}
+
+    def key(image: NDArray[np.uint8]) -> bytes:
+        pixels = min(image.tobytes(), image[..., ::-1].tobytes())
+        return hashlib.blake2b(pixels, digest_size=16).digest()
+
+    return np.array([first.setdefault(key(image), row) for row, image in enumerate(images)], dtype=np.int64)
 
 
 def content_fingerprint(images: NDArray[np.uint8], *columns: NDArray[Any]) -> str:

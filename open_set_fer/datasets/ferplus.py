@@ -3,10 +3,15 @@
 Layout: `fer2013new.csv` (votes) with either the folders FER2013Train, FER2013Valid, FER2013Test of PNG files or the
 original `fer2013.csv` pixel file, whose rows are in the votes' order.
 
-Label: the option with most votes among all ten; rows with a tied first place, with a majority for `unknown` or `NF`
-(not a face), or without an image name are dropped. The published file names four images twice: the first row counts,
-as in the published folders' label.csv, so that no image is used twice. Contempt is a class beside the seven basic
-ones.
+Labels, by setting `labels`:
+
+- majority, as the publishers' code (`src/ferplus.py`, mode 'majority'): options with a single vote are dropped; the
+  label is the option with more than half of the other votes, of all ten options.
+- plurality: the option with most votes, unless another one has as many.
+
+Faces without such an option, or with `unknown` or `NF` (not a face) as the option, are dropped, as are rows without an
+image name. The published file names four images twice: the first row counts, as in the published folders' label.csv, so
+that no image is used twice. Contempt is a class beside the seven basic ones.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -34,6 +40,7 @@ USAGES = {
     "PrivateTest": ("test", "FER2013Test"),
 }
 CLASSES = (*BASIC, CONTEMPT)
+Labels = Literal["majority", "plurality"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,11 @@ class FerPlus(PreparedDataSet):
 Images: FER2013 on Kaggle (fer2013.csv).
 Expected in data/ferplus (or $OSFER_DATA/ferplus): fer2013new.csv with the folders FER2013Train, FER2013Valid,
 FER2013Test of PNG files, or with the original fer2013.csv.
-Checked: columns, usages, votes are counts, every named image exists and decodes. Ties, unknown and NF are dropped."""
-    published = {"train": 28709, "valid": 3589, "test": 3589}
-    """Rows of the votes file, before dropping; counts by class are not published, only votes."""
+Checked: columns, usages, votes are counts, every named image exists and decodes.
+Labels: more than half of the votes after single votes are dropped, as published (labels = "majority"), or most votes
+(labels = "plurality"). Faces without such an expression are dropped: ties, unknown, NF."""
+    published = {"train": 25060, "valid": 3199, "test": 3153}
+    """Rows with a majority by the publishers' rule; three of the training rows name an image again."""
     face_side = 48
     classes = CLASSES
 
@@ -57,22 +66,28 @@ Checked: columns, usages, votes are counts, every named image exists and decodes
     image_size: Side = 48
     """Pixels a side; published: 48."""
     channels: Channels = 1
+    labels: Labels = "majority"
+    """'majority' (published): more than half of the votes, single votes dropped; 'plurality': most votes."""
 
     def listing(self, cache: Path) -> Listing:
         """List votes and images; raises SuiteError naming the first file with a fault."""
         root = data_root(self.name, self.root)
         votes_file, pixel_file = root / "fer2013new.csv", root / "fer2013.csv"
         votes = read_votes(votes_file)
-        named = votes.assign(label=majority(votes))[votes["Image name"] != ""].drop_duplicates("Image name")
-        labelled = named["label"] >= 0
+        counted = without_single_votes(votes) if self.labels == "majority" else votes
+        named = counted.assign(majority=majority(votes), plurality=plurality(votes))
+        named = named[votes["Image name"] != ""].drop_duplicates("Image name")
+        labelled = named[self.labels] >= 0
         notes = {
             "rows of the votes file": _by_split(votes),
             "images they name": _by_split(named),
-            "tie, unknown or not a face": _by_split(named[~labelled]),
+            "a majority of the votes": _by_split(named[named["majority"] >= 0]),
+            "a plurality of the votes": _by_split(named[named["plurality"] >= 0]),
+            f"no {self.labels}, unknown or not a face": _by_split(named[~labelled]),
         }
         faces = named[labelled]
         splits = faces["Usage"].map({usage: split for usage, (split, _) in USAGES.items()})
-        rows = Rows.of(faces["label"], splits, faces["Image name"])
+        rows = Rows.of(faces[self.labels], splits, faces["Image name"])
         rows = replace(rows, votes=faces[list(CLASSES)].to_numpy(np.uint8))
         if not (root / "FER2013Train").is_dir() and pixel_file.is_file():
             pixels = PixelFile(pixel_file, faces.index.to_numpy(), self.image_size, self.channels)
@@ -137,12 +152,31 @@ def read_votes(path: Path) -> pd.DataFrame:
     return votes
 
 
+def without_single_votes(votes: pd.DataFrame) -> pd.DataFrame:
+    """Votes with 0 for every option that a single annotator chose, as the publishers count them."""
+    counts = votes[list(VOTES)]
+    return votes.assign(**counts.where(counts > 1, 0))
+
+
 def majority(votes: pd.DataFrame) -> NDArray[np.int64]:
-    """Indices (rows,) into CLASSES by majority; -1 for a tie, `unknown` or `NF`."""
+    """Indices (rows,) into CLASSES of the option with more than half of the votes; -1 for none, `unknown` or `NF`.
+
+    Options with a single vote are dropped first.
+    """
+    counts = without_single_votes(votes)[list(VOTES)].to_numpy()
+    return _chosen(counts, 2 * counts.max(axis=1) > counts.sum(axis=1))
+
+
+def plurality(votes: pd.DataFrame) -> NDArray[np.int64]:
+    """Indices (rows,) into CLASSES of the option with most votes; -1 for a tie, `unknown` or `NF`."""
     counts = votes[list(VOTES)].to_numpy()
-    tied = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    return _chosen(counts, (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) == 1)
+
+
+def _chosen(counts: NDArray[np.int64], is_clear: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Indices (rows,) into CLASSES of the largest counts (rows, options); -1 where they are not clear or no class."""
     index = np.array([CLASSES.index(name) if name in CLASSES else -1 for name in VOTES], dtype=np.int64)
-    return np.asarray(np.where(tied, -1, index[counts.argmax(axis=1)]))
+    return np.asarray(np.where(is_clear, index[counts.argmax(axis=1)], -1))
 
 
 def _by_split(votes: pd.DataFrame) -> dict[str, int]:

@@ -28,4 +28,9 @@ class Baseline:
         model = context.closed_set_model(task)
         confidence = training.softmax(model.test_logits) if self.score == "msp" else model.test_logits
         scorer = ConfidenceScorer({"classifier": model.network}, settings={"score": self.score})
-        return Detection(-confidence.max(axis=1), model.pseudo_labels, network=model.network, scorer=scorer)
+        held_out = None
+        if (features := context.held_out_features(task)) is not None:
+            held_out = scorer.of_logits(training.head_logits(model.network, features)).unknown_score
+        return Detection(
+            -confidence.max(axis=1), model.pseudo_labels, network=model.network, scorer=scorer, held_out_score=held_out
+        )

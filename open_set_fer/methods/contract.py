@@ -37,6 +37,8 @@ class OpenSetTask:
     pool_images: uint8 (P, C, H, W), faces to learn from instead of the test images, disjoint from them; a transductive
         method must then score each test image independently of the others. None: learn from the test images.
     known_images: uint8 (Q, C, H, W), closed faces to compare the pool with instead of the training images, or None.
+    held_out_images, held_out_labels: uint8 (R, C, H, W) and int64 (R,), closed faces of the split `valid`, on which
+        nothing is trained: to fit or calibrate a score on; None for a data set without that split.
 
     >>> faces = np.zeros((4, 1, 48, 48), dtype=np.uint8)
     >>> task = OpenSetTask(faces, np.array([0, 1, 1, 0]), faces[:2], ("happy", "sad"), seed=0)
@@ -52,11 +54,13 @@ class OpenSetTask:
     train_votes: NDArray[np.uint8] | None = None
     pool_images: NDArray[np.uint8] | None = None
     known_images: NDArray[np.uint8] | None = None
+    held_out_images: NDArray[np.uint8] | None = None
+    held_out_labels: NDArray[np.int64] | None = None
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """All arrays that are not None."""
-        optional = self.train_votes, self.pool_images, self.known_images
+        optional = self.train_votes, self.pool_images, self.known_images, self.held_out_images, self.held_out_labels
         required = self.train_images, self.train_labels, self.test_images
         return (*required, *(array for array in optional if array is not None))
 
@@ -104,6 +108,8 @@ class Detection:
     notes: what a reader of the result must know, such as a guard that fell back.
     network: the network whose features of the test images figures show (`osfer run --keep-features`), if any.
     scorer: the fitted scorer; None if the method's score has no meaning outside the task.
+    held_out_score: float (R,), the same score of the task's held-out faces, if the method has it; the runner sets the
+        threshold on it. None: the runner lets the scorer score them.
 
     >>> logits = np.array([[4.0, 0.0], [0.1, 0.2]])
     >>> detection = Detection(-logits.max(axis=1), logits.argmax(axis=1), extras={"second": logits.min(axis=1)})
@@ -118,6 +124,7 @@ class Detection:
     notes: list[str] = field(default_factory=list)
     network: Network | None = None
     scorer: Scorer | None = field(default=None, compare=False, repr=False)
+    held_out_score: NDArray[np.floating[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,10 @@ class Context(Protocol):
 
         The input of the closed-set model's linear layer; computed once, shared by every method.
         """
+        ...
+
+    def held_out_features(self, task: OpenSetTask) -> NDArray[np.float32] | None:
+        """The same (R, D) of the held-out faces; None for a task without."""
         ...
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from open_set_fer.benchmark.evaluation.decisions import threshold_for
 from open_set_fer.benchmark.execution.task_run import TaskRun
 from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
 from open_set_fer.benchmark.planning.profile import Profile
@@ -58,12 +58,6 @@ def plan_detector(
     if len(cells) != 1:
         raise SuiteError(f"--method {label!r} is {len(cells)} methods", "name one")
     return cells[0], face_sets[dataset]
-
-
-def threshold_for(scores: NDArray[np.float64], share: float) -> float:
-    """Lowest threshold that accepts at least this fraction of known faces, those with scores up to it."""
-    ordered = np.sort(scores)
-    return float(ordered[max(0, int(np.ceil(share * len(ordered) - 1e-9)) - 1)])
 
 
 def build_detector(

@@ -65,6 +65,7 @@ class DetectorOptions:
 def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> None:
     """Train a method, set its threshold on held-out known faces, and write a folder for `osfer detect`."""
     from open_set_fer.benchmark.execution.devices import choose_device
+    from open_set_fer.benchmark.planning.aliases import label_of
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.planning.profile_files import default_profile
     from open_set_fer.benchmark.storage.detectors import DESCRIPTION
@@ -77,10 +78,11 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
     device = choose_device(made.device, made.threads)
     profile = load_profile(default_profile(made.profile, options.parts(made.dataset)), made.weights)
     name = made.dataset or (profile.default_datasets or list(profile.datasets))[0]
-    target = made.to or home / "detectors" / f"{name}-{made.method}"
+    label = label_of(made.method)
+    target = made.to or home / "detectors" / f"{name}-{label}"
     if target.exists() and not (target / DESCRIPTION).exists():
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
-    cell, faces = plan_detector(profile, name, made.method, made.open_classes, made.seed, writable(home) / "cache")
+    cell, faces = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
     writable(options.folder(target).parent)
     description = build_detector(cell, faces, target, home, device, made.share, made.store)
     if made.as_json:

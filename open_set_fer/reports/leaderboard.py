@@ -13,6 +13,7 @@ from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.agreement import largest_gap
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.protocols.protocol import qualifiers
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN as NO_CHANGE
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, Reader
 from open_set_fer.reports.data.names import dataset_name, method_name
@@ -89,6 +90,7 @@ def _row(cell: CellResult) -> dict[str, object]:
     labels, share = tags.get("labels", "own"), tags.get("label_share", "")
     fields = protocol_fields(tags)
     pool = "".join(f", {text}" for text in qualifiers(fields["open_from"], fields["pool"], NO_CHANGE))
+    pool += ", each face once" if fields["twins"] == "once" else ""
     return {
         "source": tags.get(IMPORTED_FROM, OWN),
         "result": cell,
@@ -196,7 +198,8 @@ def _title(board: pd.DataFrame) -> str:
     dataset, family, fingerprint, demonstration = board.iloc[0][["dataset", "family", "fingerprint", "demonstration"]]
     count = board["of_protocols"].iloc[0]
     notes = [f"{count} protocol{'s' if count > 1 else ''}", f"data {fingerprint[:12]}"]
-    notes += ["control: no face is open, AUROC is of flipped labels"] * (", labels flipped" in family)
+    is_control = any(f", labels {labels}" in family for labels in CONTROLS)
+    notes += ["control: no face is open, AUROC is of flipped labels"] * is_control
     notes += ["synthetic data: says nothing about real faces"] * bool(demonstration)
     return f"{dataset_name(dataset)}, {family} ({'; '.join(notes)})"
 

@@ -25,7 +25,7 @@ FIGURES = {
     "slice": "{area} against each setting of {label}",
     "importance": "share of each setting of {label} in what {area} varies by",
     "contour": "{area} over pairs of settings of {label}",
-    "epochs": "AUROC of each trial of {label} while it trained",
+    "epochs": "{area} of each trial of {label} while it trained",
 }
 """Alternative text of each figure."""
 
@@ -134,6 +134,7 @@ def _text(study: Study, importance: dict[str, float], figures: dict[str, str]) -
     if study.finished:
         best, words = study.best(), study.verdict().words
         lines.append(f"Trial {best.number}: {study.area} {spread_of(best)}. {words[0].upper()}{words[1:]}.\n")
+    if study.chooses:
         lines += ["| setting | best | yours | importance |", "|---|---|---|---|"]
         for key, own in study.own.items():
             share = f"{importance[key]:.2f}" if key in importance else "not known"
@@ -143,7 +144,7 @@ def _text(study: Study, importance: dict[str, float], figures: dict[str, str]) -
     for trial in study.trials:
         values = " | ".join(json.dumps(trial.values.get(key)) for key in study.own)
         lines.append(f"| {trial.number} | {values} | {spread_of(trial)} |")
-    basis = "standard deviation over seeds and protocols, [ ] the bootstrap interval over faces of a single cell"
+    basis = "standard deviation over seeds and protocols, [ ] the 95 % interval over faces of a single cell"
     lines += ["", f"± is the {basis}."]
     for name, figure in figures.items():
         lines += ["", f"## {name}", "", figure]

@@ -65,6 +65,12 @@ class PlainContext:
             self._features = _read_only(train), _read_only(test)
         return self._features
 
+    def held_out_features(self, task: OpenSetTask) -> NDArray[np.float32] | None:
+        """Pooled features (R, D) of the held-out faces; None for a task without."""
+        if task.held_out_images is None:
+            return None
+        return _read_only(pooled_features(self._model.network, task.held_out_images))
+
 
 def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Easily distinguished images uint8 (n, 1, size, size) and labels (n,). Class k has a bright bar at height k."""

@@ -296,7 +296,7 @@ def test_labels_on_the_command_line_take_the_place_of_the_profiles(tmp_path):
     home = ["-p", "smoke", "-m", "baseline", "--home", str(tmp_path / "home")]
     for arguments, label in (
         (["--labels", "released", "--label-share", "0.5"], "surprise (50% of labels as released)"),
-        (["--labels", "flipped"], "surprise (20% of labels flipped)"),
+        (["--labels", "spiked"], "surprise (5% of labels flipped in the pool)"),
         (["--labels", "own"], "surprise"),
     ):
         planned = json.loads(osfer("plan", *home, *arguments, "--json").stdout)
@@ -305,7 +305,7 @@ def test_labels_on_the_command_line_take_the_place_of_the_profiles(tmp_path):
         (["--labels", "relesed"], "--labels 'relesed', did you mean 'released'"),
         (["--label-share", "0.5"], "--label-share without --labels"),
         (["--labels", "released", "--label-share", "2"], "--label-share 2 is not above 0"),
-        (["--labels", "flipped", "--label-share", "1"], "label_share 1 leaves no label as it is"),
+        (["--labels", "spiked", "--label-share", "1"], "label_share 1 leaves no label as it is"),
     ):
         assert fault in str(osfer("plan", *home, *arguments).exception)
 

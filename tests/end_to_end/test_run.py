@@ -226,5 +226,5 @@ def test_the_paper_profile_on_a_handful_of_images(tmp_path):
     home = tmp_path / "home"
     done = osfer("run", "--profile", str(path), "--open", "surprise", "--method", methods, home=home)
     assert done.returncode == 0, done.stderr
-    assert len(cells(home)) == 8 + 2 * 3  # two controls, each of ours, ours-notebook and label-loss
+    assert len(cells(home)) == 8 + 2 * 4  # two controls, each of ours, ours-notebook, label-loss and small-loss
     assert "resnet50 starts from fresh weights" in " ".join(done.stderr.split())

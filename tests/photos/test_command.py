@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from open_set_fer.benchmark.evaluation.decisions import threshold_for
 from open_set_fer.benchmark.storage.detectors import Box, Detector, load_detector
 from open_set_fer.cli.main import app
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
@@ -22,7 +23,7 @@ from open_set_fer.datasets.synthetic.renderer import render_faces
 from open_set_fer.errors import SuiteError
 from open_set_fer.photos import detect as detecting
 from open_set_fer.photos import serve as detect_server
-from open_set_fer.photos.build import detector_protocol, threshold_for, with_valid_split
+from open_set_fer.photos.build import detector_protocol, with_valid_split
 from open_set_fer.photos.detect import annotated, detect_faces
 from tests.conftest import face_set
 from tests.detectors import untrained_detector

@@ -50,9 +50,12 @@ def test_few_choices_have_no_interval_and_equal_ones_a_point():
 
 
 def test_a_control_is_not_averaged_with_other_cells():
-    flipped = {("single", "fear (20% of labels flipped)", "baseline", 0): 0.9}
+    flipped = {("single", "fear (5% of labels flipped in the pool)", "baseline", 0): 0.9}
     rows = differences(made(of(FIRST) | flipped), made(of(FIRST) | flipped), ("A", "B"))
-    assert [row.protocol for row in rows if row.metric == AUROC] == ["single", "single (20% of labels flipped)"]
+    assert [row.protocol for row in rows if row.metric == AUROC] == [
+        "single",
+        "single (5% of labels flipped in the pool)",
+    ]
 
 
 def test_shifted_closed_faces_are_in_no_comparison():

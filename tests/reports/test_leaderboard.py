@@ -111,7 +111,7 @@ def test_families_and_pseudo_label_settings_have_separate_boards():
         cell(labels="released", label_share="1", settings="r"),
     ]
     assert families(cells) == ["single", "single, labels released 1", "pairs"]
-    (control,) = leaderboard([cell(labels="flipped", label_share="0.2")]).sections()
+    (control,) = leaderboard([cell(labels="spiked", label_share="0.05")]).sections()
     assert "control: no face is open" in control[0]
     assert not any("control" in title for title, _, _ in leaderboard(cells).sections())
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Listener = Callable[[int, float], bool]
-"""Gets epoch and AUROC; returns whether the training is to stop."""
+"""Gets epoch and the value of the scores after it; returns whether the training is to stop."""
 PREFIX = "unknown_score.epoch_"
 """Of a column of scores.parquet with the scores after an epoch; their AUROC is the metric `auroc.epoch_N`."""
 
@@ -67,8 +67,10 @@ class Reading:
 
 
 @contextmanager
-def listened(reading: Reading, is_open: NDArray[np.bool_], listener: Listener | None) -> Iterator[None]:
-    """Let a thread measure what is reported and ask the listener."""
+def listened(
+    reading: Reading, value: Callable[[NDArray[np.float64]], float], listener: Listener | None
+) -> Iterator[None]:
+    """Let a thread measure what is reported and ask the listener. value: of scores (N,) of the test images."""
     questions = reading.questions
     if questions is None or listener is None:
         yield
@@ -79,7 +81,7 @@ def listened(reading: Reading, is_open: NDArray[np.bool_], listener: Listener | 
         while (question := questions.get()) is not None:
             epoch, scores = question
             try:
-                reading.answers.put(listen(epoch, auroc(is_open, scores)))
+                reading.answers.put(listen(epoch, value(scores)))
             except BaseException as error:
                 reading.answers.put(error)
 

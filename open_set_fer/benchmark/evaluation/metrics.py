@@ -6,18 +6,21 @@ by the higher AUROC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, entropy, rankdata
+from scipy.stats import entropy
 from sklearn import config_context
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-from open_set_fer.errors import SuiteError
+from open_set_fer.benchmark.evaluation.decisions import open_set_metrics
+from open_set_fer.benchmark.evaluation.delong import Area, area
 
-OF_THE_RUN = ("seconds.", "peak_mib.")
+OF_THE_RUN = ("seconds.", "peak_mib.", "threshold")
 """What the names of metrics begin with that no scores can give."""
 
 
@@ -53,15 +56,29 @@ FPR_AT_TPR95 = Metric("fpr_at_tpr95", "FPR@TPR95", higher_is_better=False)
 MAIN_METRICS = (AUROC, FPR_AT_TPR95)
 """Those that the paper compares methods by."""
 INTERVAL = (Metric("auroc_low", "AUROC from"), Metric("auroc_high", "AUROC to"))
-"""The bootstrap interval of AUROC."""
+"""DeLong's interval of AUROC."""
+WITHIN_LABEL = Metric("auroc_within_label", "AUROC within label", higher_is_better=True)
+"""Among faces of one assigned label, so that the labels' histogram tells nothing; sensitivity S on a control."""
+ADDED_INFORMATION = Metric("added_information", "added information", higher_is_better=True)
+"""I: among faces of one assigned label and decile of the closed-set model's own loss; above 0.5 a score adds to it."""
 SIDE_METRICS = (
     *INTERVAL,
+    WITHIN_LABEL,
+    Metric("auroc_within_label_low", "AUROC within label from"),
+    Metric("auroc_within_label_high", "AUROC within label to"),
+    ADDED_INFORMATION,
+    Metric("added_information_low", "added information from"),
+    Metric("added_information_high", "added information to"),
+    Metric("auroc_no_twins", "AUROC without twins", higher_is_better=True),
     Metric("auroc_open_test", "AUROC test split", higher_is_better=True),
     Metric("auroc_open_train", "AUROC train split", higher_is_better=True),
     Metric("auroc_right", "AUROC right class", higher_is_better=True),
     Metric("closed_set_accuracy", "model accuracy", higher_is_better=True),
     Metric("closed_accuracy", "closed accuracy", higher_is_better=True),
+    Metric("open_set_accuracy", "open-set accuracy", higher_is_better=True),
+    Metric("open_set_f1", "open-set F1", higher_is_better=True),
     Metric("oscr", "OSCR", higher_is_better=True),
+    Metric("fpr_at_tpr95_open", "FPR@TPR95, open positive", higher_is_better=False),
     Metric("aupr_open", "AUPR open", higher_is_better=True),
     Metric("aupr_closed", "AUPR closed", higher_is_better=True),
     Metric("open_share", "share open"),
@@ -74,8 +91,7 @@ SIDE_METRICS = (
 METRICS = MAIN_METRICS + SIDE_METRICS
 ORIGINS = ("test", "train")
 """The splits that open faces are from."""
-RESAMPLES = 200
-"""Of the bootstrap: enough for two decimals of an interval's ends, in a fraction of a second."""
+DECILES = 10
 
 
 def auroc(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> float:
@@ -87,33 +103,11 @@ def auroc(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) 
     return float(auc(*roc_curve(is_open, unknown_score)[:2]))  # roc_auc_score does the same after 2 ms of checks
 
 
-def auroc_interval(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of AUROC, open and closed faces resampled apart; seeded.
-
-    Needs two faces of each. It covers other faces of the same kind under the same model, not another seed.
-    """
-
-    def area(positive: NDArray[np.float64], closed: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        ranks = rankdata(np.concatenate([positive, closed], axis=axis), axis=axis)  # Mann and Whitney's form
-        n, m = positive.shape[axis], closed.shape[axis]
-        of_open = np.take(ranks, np.arange(n), axis=axis).sum(axis=axis)
-        return np.asarray((of_open - n * (n + 1) / 2) / (n * m))
-
-    samples = unknown_score[is_open].astype(np.float64), unknown_score[~is_open].astype(np.float64)
-    drawn = bootstrap(
-        samples,
-        area,
-        n_resamples=RESAMPLES,
-        batch=20,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
-
-
 def fpr_at_tpr95(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> float:
     """Share of open faces still accepted at the threshold that accepts at least 95 % of closed faces.
+
+    Closed is positive, as in the authors' code. With both arguments negated, open is: the share of closed faces that
+    are rejected at the threshold that rejects at least 95 % of open ones, as papers on OOD detection have it.
 
     >>> fpr_at_tpr95(np.array([False, False, True, True]), np.array([0.1, 0.4, 0.3, 0.8]))  # accepts up to 0.4
     0.5
@@ -150,70 +144,81 @@ def normalised_entropy(labels: NDArray[np.integer[Any]], classes: int) -> float:
     return float(entropy(np.bincount(labels, minlength=classes)) / np.log(classes)) if len(labels) else float("nan")
 
 
-def _check(truth: NDArray[np.int64], unknown_score: Any, predicted_class: Any, classes: int) -> None:
-    """Raise SuiteError for what a method must not return."""
-    scores, predicted = np.asarray(unknown_score, dtype=np.float64), np.asarray(predicted_class)
-    if scores.shape != truth.shape or predicted.shape != truth.shape:
-        raise SuiteError(
-            f"the method returned {scores.shape} scores and {predicted.shape} classes for {truth.shape} test images",
-            "return one of each per test image, in the order of task.test_images",
-        )
-    if not np.isfinite(scores).all():
-        raise SuiteError(
-            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} unknown scores are NaN or infinite",
-            "fix the method (often a diverged training: lower its learning rate)",
-        )
-    if not np.issubdtype(predicted.dtype, np.integer) or predicted.min() < 0 or predicted.max() >= classes:
-        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "fix the method")
+def label_strata(scores: pd.DataFrame) -> NDArray[np.int64]:
+    """(N,) strata of the table of scores: the assigned label."""
+    return np.asarray(pd.factorize(scores["given_class"])[0], dtype=np.int64)
+
+
+def information_strata(scores: pd.DataFrame) -> NDArray[np.int64]:
+    """(N,) strata: assigned label and decile of the closed-set model's own loss, the deciles over all faces."""
+    loss = scores["closed_set_loss"].to_numpy(dtype=np.float64)
+    edges = np.quantile(loss, np.arange(1, DECILES) / DECILES)
+    return label_strata(scores) * DECILES + np.searchsorted(edges, loss, side="right")
+
+
+def area_of(scores: pd.DataFrame, strata: NDArray[np.int64] | None = None) -> Area | None:
+    """AUROC of a table of scores within strata; groups of twins are clusters, where the table knows them."""
+    twins = scores["twin"].to_numpy() if "twin" in scores else None
+    is_open, values = scores["is_open"].to_numpy(dtype=bool), scores["unknown_score"].to_numpy(dtype=np.float64)
+    return area(is_open, values, strata, twins)
+
+
+def has_open_classes(scores: pd.DataFrame, closed_classes: Sequence[str]) -> bool:
+    """Whether faces of open classes are to be found: not flipped labels nor shifted faces."""
+    return not scores.loc[scores["is_open"], "true_class"].isin(closed_classes).any()
 
 
 def cell_metrics(
-    truth: NDArray[np.int64],
-    unknown_score: NDArray[np.floating[Any]],
-    predicted_class: NDArray[np.integer[Any]],
-    predictions: NDArray[np.int64] | None,
-    classes: int,
-    assigned_labels: NDArray[np.int64] | None = None,
-    origin: NDArray[np.str_] | None = None,
+    scores: pd.DataFrame, closed_classes: Sequence[str], threshold: float | None = None
 ) -> dict[str, float]:
-    """Metrics of a cell by name: those of METRICS without `seconds.total`, as far as it has faces for them.
+    """Metrics of a cell by name, from its table of scores: those of METRICS, as far as it has faces for them.
 
-    truth: (N,) 0..K-1 for closed faces, -1 for open ones. predictions: (N,) of the closed-set model.
-    assigned_labels: (N,) of the pseudo-label setting, whose entropy is measured; None: the predictions.
-    origin: (N,) the split that a face is from.
+    threshold: scores above it are decided to be unknown; None: nothing is decided.
 
-    Raises:
-        SuiteError: non-finite scores, wrong lengths or classes; the cell fails, nothing is dropped.
+    `seconds.total` is the runner's. Metrics of a column that an older table lacks are left out.
     """
-    _check(truth, unknown_score, predicted_class, classes)
-    scores = np.asarray(unknown_score, dtype=np.float64)
-    predicted = np.asarray(predicted_class)
-    is_open = truth < 0
-    correct = predicted == truth
+    is_open = scores["is_open"].to_numpy(dtype=bool)
+    values = scores["unknown_score"].to_numpy(dtype=np.float64)
+    correct = (scores["predicted_class"] == scores["truth"]).to_numpy(dtype=bool) & ~is_open
     with config_context(skip_parameter_validation=True, assume_finite=True):  # both known here; half of the time
         metrics = {
-            "auroc": auroc(is_open, scores),
-            "fpr_at_tpr95": fpr_at_tpr95(is_open, scores),
-            "aupr_open": float(average_precision_score(is_open, scores)),
-            "aupr_closed": float(average_precision_score(~is_open, -scores)),
-            "oscr": oscr(is_open, scores, correct),
+            "auroc": auroc(is_open, values),
+            "fpr_at_tpr95": fpr_at_tpr95(is_open, values),
+            "fpr_at_tpr95_open": fpr_at_tpr95(~is_open, -values),
+            "aupr_open": float(average_precision_score(is_open, values)),
+            "aupr_closed": float(average_precision_score(~is_open, -values)),
+            "oscr": oscr(is_open, values, correct),
             "closed_accuracy": float(correct[~is_open].mean()),
             "open_share": float(is_open.mean()),
             "n_open": float(is_open.sum()),
             "n_closed": float((~is_open).sum()),
         }
-        if is_open.sum() > 1 and (~is_open).sum() > 1:
-            metrics["auroc_low"], metrics["auroc_high"] = auroc_interval(is_open, scores)
-        if correct.any():
-            right = is_open | correct
-            metrics["auroc_right"] = auroc(is_open[right], scores[right])
-        for split in ORIGINS if origin is not None else ():
-            of_split = is_open & (origin == split)
-            if of_split.any():
-                metrics[f"auroc_open_{split}"] = auroc(is_open[of_split | ~is_open], scores[of_split | ~is_open])
-    if predictions is not None:
-        assigned = predictions if assigned_labels is None else assigned_labels
-        metrics["closed_set_accuracy"] = float((predictions == truth)[~is_open].mean())
-        metrics["pseudo_label_entropy_open"] = normalised_entropy(assigned[is_open], classes)
-        metrics["pseudo_label_entropy_closed"] = normalised_entropy(assigned[~is_open], classes)
-    return metrics
+        parts = {"right": is_open | correct}
+        parts |= {f"open_{split}": ~is_open | (scores["origin"] == split).to_numpy() for split in ORIGINS}
+        if "has_twin" in scores:
+            parts["no_twins"] = ~scores["has_twin"].to_numpy(dtype=bool)
+        for name, part in parts.items():
+            if 0 < is_open[part].sum() < part.sum():
+                metrics[f"auroc_{name}"] = auroc(is_open[part], values[part])
+    if "closed_set_class" in scores:
+        given = pd.Index(closed_classes).get_indexer(pd.Index(scores["given_class"]))
+        metrics["closed_set_accuracy"] = float((scores["closed_set_class"] == scores["truth"])[~is_open].mean())
+        metrics["pseudo_label_entropy_open"] = normalised_entropy(given[is_open], len(closed_classes))
+        metrics["pseudo_label_entropy_closed"] = normalised_entropy(given[~is_open], len(closed_classes))
+    if threshold is not None:
+        classes = pd.Index(closed_classes)
+        truth, predicted = (classes.get_indexer(pd.Index(scores[name])) for name in ("truth", "predicted_class"))
+        metrics |= open_set_metrics(truth, values, predicted, len(classes), threshold)
+    return metrics | _areas(scores, closed_classes)
+
+
+def _areas(scores: pd.DataFrame, closed_classes: Sequence[str]) -> dict[str, float]:
+    """DeLong's interval of AUROC; AUROC within strata with its interval."""
+    areas = {"auroc_within_label": area_of(scores, label_strata(scores))} if "given_class" in scores else {}
+    if "closed_set_loss" in scores and has_open_classes(scores, closed_classes):
+        areas["added_information"] = area_of(scores, information_strata(scores))
+    found = {name: each.value for name, each in areas.items() if each}
+    for name, each in {"auroc": area_of(scores), **areas}.items():
+        if each and np.isfinite(each.error):
+            found[f"{name}_low"], found[f"{name}_high"] = each.interval()
+    return found

@@ -15,18 +15,10 @@ from open_set_fer.benchmark.evaluation.intermediate_scores import PREFIX
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import Detection
 
-COLUMNS = (
-    "id",
-    "truth",
-    "true_class",
-    "is_open",
-    "unknown_score",
-    "predicted_class",
-    "closed_set_class",
-    "given_class",
-    "origin",
-)
-"""What scores.parquet has; a method's extras come after and cannot take these names."""
+COLUMNS = ("id", "truth", "true_class", "is_open", "unknown_score", "predicted_class", "origin")
+"""What scores.parquet always has; a method's extras come after and cannot take these names."""
+OPTIONAL_COLUMNS = ("closed_set_class", "given_class", "closed_set_loss", "twin", "has_twin")
+"""Not in scores of another program, which have no closed-set model; the last three not before evaluation 3."""
 
 
 def checked_curves(curves: Any) -> dict[str, list[float]]:
@@ -65,7 +57,7 @@ def checked_extras(extras: Any, count: int) -> dict[str, Any]:
         raise SuiteError(f"extras are a {type(extras).__name__}, not arrays by name", "return a dict of arrays")
     checked: dict[str, Any] = {}
     for name, values in extras.items():
-        if not isinstance(name, str) or not name or name in COLUMNS or name.startswith(PREFIX):
+        if not isinstance(name, str) or not name or name in (*COLUMNS, *OPTIONAL_COLUMNS) or name.startswith(PREFIX):
             raise SuiteError(f"extra {name!r} cannot be a column beside {', '.join(COLUMNS)}", "give it another name")
         try:
             array = np.asarray(values)
@@ -87,34 +79,56 @@ def checked_notes(notes: Any) -> list[str]:
     return [str(note) for note in listed]
 
 
+def check_detection(unknown_score: Any, predicted_class: Any, count: int, classes: int) -> None:
+    """Raise SuiteError for what a method must not return for `count` test images of `classes` closed classes."""
+    scores, predicted = np.asarray(unknown_score, dtype=np.float64), np.asarray(predicted_class)
+    if scores.shape != (count,) or predicted.shape != (count,):
+        raise SuiteError(
+            f"the method returned {scores.shape} scores and {predicted.shape} classes for {(count,)} test images",
+            "return one of each per test image, in the order of task.test_images",
+        )
+    if not np.isfinite(scores).all():
+        raise SuiteError(
+            f"{int((~np.isfinite(scores)).sum())} of {len(scores)} unknown scores are NaN or infinite",
+            "fix the method (often a diverged training: lower its learning rate)",
+        )
+    if not np.issubdtype(predicted.dtype, np.integer) or predicted.min() < 0 or predicted.max() >= classes:
+        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "fix the method")
+
+
 def score_table(
-    ids: NDArray[np.str_],
+    faces: Mapping[str, NDArray[Any]],
     truth: NDArray[np.int64],
-    true_class: NDArray[np.str_],
     closed_classes: tuple[str, ...],
     detection: Detection,
-    predictions: NDArray[np.int64],
-    assigned_labels: NDArray[np.int64],
-    origin: NDArray[np.str_],
+    predictions: NDArray[np.int64] | None = None,
+    assigned_labels: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Table of scores: one row a test image, in the order of the task; `attrs` name the closed classes.
 
-    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels). true_class: (N,) names.
-    predictions: (N,) 0..K-1, of the closed-set model. assigned_labels: (N,) 0..K-1, of the pseudo-label setting.
-    origin: (N,) the split that a face is from.
+    faces: (N,) each: `id`; `true_class`, by name; `origin`, the split that a face is from; `twin`, equal for faces with
+    the same or mirrored pixels; `has_twin`, whether it occurs elsewhere in the pool or among the training images.
+    truth: (N,) 0..K-1, -1 for open faces (in a control: flipped labels).
+    predictions: (N,) 0..K-1, of the closed-set model. assigned_labels: (N,) 0..K-1, of the pseudo-label setting. None:
+    there is no closed-set model.
+
+    Raises:
+        SuiteError: non-finite scores, wrong lengths or classes; the cell fails, nothing is dropped.
     """
+    check_detection(detection.unknown_score, detection.predicted_class, len(truth), len(closed_classes))
     names = np.array(closed_classes)
     table = pd.DataFrame(
         {
-            "id": ids,
+            "id": faces["id"],
             "truth": np.where(truth < 0, "open", names[truth]),
-            "true_class": true_class,
+            "true_class": faces["true_class"],
             "is_open": truth < 0,
             "unknown_score": np.asarray(detection.unknown_score, dtype=np.float64),
             "predicted_class": names[np.asarray(detection.predicted_class)],
-            "closed_set_class": names[predictions],
-            "given_class": names[assigned_labels],
-            "origin": origin,
+            **({} if predictions is None else {"closed_set_class": names[predictions]}),
+            **({} if assigned_labels is None else {"given_class": names[assigned_labels]}),
+            "origin": faces["origin"],
+            **{name: faces[name] for name in ("twin", "has_twin") if name in faces},
             **checked_extras(detection.extras, len(truth)),
         }
     )

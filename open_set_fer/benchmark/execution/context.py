@@ -23,7 +23,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network
 from open_set_fer.methods.shared.trained import trained_state
-from open_set_fer.methods.shared.training import evaluate, pooled_features, train_closed_set
+from open_set_fer.methods.shared.training import evaluate, pooled_features, sample_losses, train_closed_set
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[Any], str], Iterator[Any]]
@@ -110,6 +110,10 @@ class TaskContext:
         """Pooled features (M, D) and (N, D) of training and test images by the closed-set model, read-only."""
         return self._output("train_features", task), self._output("test_features", task)
 
+    def held_out_features(self, task: OpenSetTask) -> NDArray[np.float32] | None:
+        """Pooled features (R, D) of the held-out faces, read-only; None for a task without."""
+        return None if task.held_out_images is None else self._output("held_out_features", task)
+
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
         """The closed-set model of the task, with the outputs of the cell's pseudo-label setting."""
         if self._lent is None:
@@ -135,6 +139,10 @@ class TaskContext:
             return self.predictions(task)
         labels: NDArray[np.int64] = self._lent_logits.argmax(axis=1)
         return labels
+
+    def closed_set_loss(self, task: OpenSetTask) -> NDArray[np.float64]:
+        """(N,) cross-entropy of the model's own logits against the assigned labels."""
+        return sample_losses(self._output("test_logits", task), self.assigned_labels(task))
 
     def make_closed_set_model(self, task: OpenSetTask) -> None:
         """Have the closed-set model on disk, as a cell would."""
@@ -197,7 +205,13 @@ class TaskContext:
             def compute() -> NDArray[np.float32]:
                 if name == "test_logits":
                     return evaluate(network, task.test_images)
-                return pooled_features(network, task.train_images if name == "train_features" else task.test_images)
+                images = {
+                    "train_features": task.train_images,
+                    "test_features": task.test_images,
+                    "held_out_features": task.held_out_images,
+                }[name]
+                assert images is not None
+                return pooled_features(network, images)
 
             with self.phase("closed_set"):
                 place = f"{self._content or content_digest(task)} {self.device.type} {torch.get_num_threads()}"

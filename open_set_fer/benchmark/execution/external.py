@@ -18,7 +18,7 @@ from open_set_fer.benchmark.evaluation.scores import score_table
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.keys import Recipe, digest
 from open_set_fer.benchmark.planning.settings import settings_of
-from open_set_fer.benchmark.protocols.task import split_faces
+from open_set_fer.benchmark.protocols.task import face_columns, split_faces
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import Record, write_result
@@ -130,7 +130,7 @@ def _matched(path: Path, table: pd.DataFrame, ids: NDArray[np.str_]) -> pd.DataF
     texts = [f"{words} {len(names):,} ({some(names, 3)})" for words, names in faults.items() if names]
     if texts:
         raise SuiteError(f"{path}: of {len(ids):,} faces in the pool it {'; it '.join(texts)}", _FACES)
-    return table.set_index(own).loc[ids.tolist()]
+    return table.set_index(own).reindex(ids.tolist())
 
 
 _FACES = "`osfer plan --faces FILE` lists the ids of each protocol's faces"
@@ -138,11 +138,11 @@ _FACES = "`osfer plan --faces FILE` lists the ids of each protocol's faces"
 
 def _numbers(path: Path, columns: pd.DataFrame) -> NDArray[np.float64]:
     """Finite numbers; SuiteError names the first faces without one."""
-    values = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    wrong = columns.index[~np.isfinite(values).all(axis=1)]
+    values: NDArray[np.float64] = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    wrong = [str(name) for name, ok in zip(columns.index, np.isfinite(values).all(axis=1), strict=True) if not ok]
     if len(wrong):
         fault = f"{path}: {len(wrong):,} faces have no finite {'unknown_score' if values.shape[1] == 1 else 'logits'}"
-        raise SuiteError(f"{fault} ({some(list(wrong), 3)})", "write a number for every face")
+        raise SuiteError(f"{fault} ({some(wrong, 3)})", "write a number for every face")
     return values
 
 
@@ -151,7 +151,7 @@ def _classes(path: Path, column: pd.Series[Any], closed: tuple[str, ...]) -> NDA
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.notna().all() and (numbers == numbers.round()).all() and numbers.between(0, len(closed) - 1).all():
         return numbers.to_numpy(dtype=np.int64)
-    places = pd.Index(closed).get_indexer(column.astype(str))
+    places = pd.Index(closed).get_indexer(pd.Index(column.astype(str)))
     if (places < 0).any():
         odd = list(dict.fromkeys(column[places < 0].astype(str)))
         fix = f"write one of {', '.join(closed)}, or its number 0 to {len(closed) - 1}"
@@ -162,7 +162,7 @@ def _classes(path: Path, column: pd.Series[Any], closed: tuple[str, ...]) -> NDA
 def write_external(cell: Cell, faces: FaceSet, detection: Detection, record: Record, folder: Path) -> CellResult:
     """Measure a file's scores and write them as the complete result of their cell."""
     split = split_faces(faces, cell.protocol, cell.seed)
-    scores = score_table(faces, split, cell.protocol.closed, detection)
+    scores = score_table(face_columns(faces, split), split.truth, cell.protocol.closed, detection)
     result = CellResult({}, {}, record.tags | host_tags("cpu"), params=record.params, data=record.data)
     result = replace(result, started=time.time(), ended=time.time())
     result = replace(measured(result, scores), notes=["scores of another program, from a file"])

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from open_set_fer.benchmark.planning.aliases import label_of
 from open_set_fer.benchmark.planning.keys import Recipe, content_digest, digest, settings_key
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, Family, Protocol, enumerate_protocols, opening
-from open_set_fer.benchmark.protocols.pseudo_labels import OWN, REFERENCE, Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import OWN, PLAIN, REFERENCE, Regime
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, DataSet, FaceSet, Outline
 from open_set_fer.errors import SuiteError
@@ -119,8 +120,8 @@ def make_plan(
 ) -> tuple[list[Cell], dict[str, FaceSet]]:
     """Cells in the order they run, controls last, and the prepared data sets (through `view`, where given).
 
-    protocols: in place of those that profile and selection choose; pools, open_from and pseudo-label setting are the
-        profile's, its controls are left out.
+    protocols: in place of those that profile and selection choose; pools, open_from, twins and pseudo-label setting
+        are the profile's, its controls are left out.
     """
 
     def load(name: str) -> FaceSet:
@@ -150,7 +151,8 @@ def _cells(
     methods = {label: profile.method(label) for label in method_labels(profile, selection.methods)}
     has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
     label_based = {label: method for label, method in methods.items() if has_controls and states(method, "label_based")}
-    controlled = label_based | {REFERENCE: profile.method(REFERENCE)} if label_based else {}
+    compared = {label: profile.method(label) for label in (REFERENCE, PLAIN)}
+    controlled = label_based | compared if label_based else {}
     for line in profile.fresh_starts(methods):
         log.warning(line)
     backbone = profile.backbone_settings()
@@ -174,7 +176,7 @@ def _cells(
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         planned += [(name, protocol, _able(protocol, methods)) for protocol in protocols]
         planned += [
-            (name, protocol.under(control), controlled)
+            (name, _controlled(profile, protocol, control), controlled)
             for protocol in chosen[name]
             if controlled and is_controlled(protocol)
             for control in profile.protocols.control_regimes
@@ -237,13 +239,21 @@ def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
 
 
 def _settled(profile: Profile, selection: Selection, protocols: list[Protocol]) -> list[Protocol]:
-    """These protocols on the profile's pools, under the pseudo-label setting of selection or profile."""
+    """These protocols with the profile's twins and pools, under the pseudo-label setting of selection or profile."""
+    protocols = [protocol.counting(profile.protocols.twins) for protocol in protocols]
     if profile.protocols.open_from == "test":
         protocols = [protocol.on_test_split() for protocol in protocols]
     if profile.protocols.pools:
         protocols = [protocol.on(pool) for protocol in protocols for pool in profile.protocols.pools]
     regime = selection.regime or profile.protocols.regime
     return [protocol.under(regime) for protocol in protocols]
+
+
+def _controlled(profile: Profile, protocol: Protocol, control: Regime) -> Protocol:
+    """The protocol under a control, on the splits of the profile's open faces where these are in its pool."""
+    on_test_split = control.labels == "spiked" and profile.protocols.open_from == "test"
+    protocol = protocol.counting(profile.protocols.twins)
+    return (protocol.on_test_split() if on_test_split else protocol).under(control)
 
 
 def _able(protocol: Protocol, methods: dict[str, Method]) -> dict[str, Method]:
@@ -289,7 +299,7 @@ def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) 
 
 def method_labels(profile: Profile, names: Iterable[str]) -> list[str]:
     """Labels to run: the profile's defaults, those named, or every label for 'all'."""
-    chosen = list(names) or profile.default_methods
+    chosen = [label_of(name) for name in names] or profile.default_methods
     return list(dict.fromkeys(x for name in chosen for x in (profile.method_labels() if name == "all" else [name])))
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from open_set_fer import plugins
+from open_set_fer.benchmark.planning.aliases import ALIASES
 from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile
 from open_set_fer.benchmark.planning.profile_files import profile_names
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, PAPER_PAIRS, PAPER_TRIPLES
@@ -31,6 +32,7 @@ def inventory() -> dict[str, list[Any]]:
                 "description": profiles[names[0]].about(label),
                 "profiles": ["all"] if len(names) == len(profiles) else names,
                 "package": _package(methods[label]) if label in methods else "open-set-fer",
+                "aliases": [name for name, of in ALIASES.items() if of == label],
             }
             for label, names in sorted(labels.items(), key=lambda item: item[0] not in built_in_labels())
         ],

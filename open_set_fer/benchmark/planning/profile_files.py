@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from open_set_fer import plugins
+from open_set_fer.benchmark.planning.aliases import with_labels
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.shared.recipe import BUILT_IN
 
@@ -85,9 +86,10 @@ def own_text(path: Path) -> str:
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SuiteError(f"not TOML: {error}", "fix the line it names") from error
+    return with_labels(values)
 
 
 def profile_values(text: str) -> dict[str, Any]:

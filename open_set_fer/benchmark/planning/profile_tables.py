@@ -8,8 +8,8 @@ import pydantic
 from pydantic import Field
 
 from open_set_fer.benchmark.protocols.pool import OpenFrom, Pool
-from open_set_fer.benchmark.protocols.protocol import Family
-from open_set_fer.benchmark.protocols.pseudo_labels import LABELS, OWN, SHARES, Control, Labels, Regime
+from open_set_fer.benchmark.protocols.protocol import Family, Twins
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, LABELS, OWN, SHARES, Control, Labels, Regime
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
 
@@ -27,8 +27,10 @@ class Protocols(Strict):
     open_classes: only protocols that open these ('surprise', 'surprise+fear'); empty: all.
     pools: each protocol once for every entry, on this part of the test pool (see `Pool`); empty: on the whole pool.
     open_from: 'test' leaves the open faces of the train split out of the pool.
+    twins: 'once' for one face of each group with the same or mirrored pixels in the pool, and no closed face that has a
+        twin among the training images; 'keep' for all faces, as the paper's protocol.
     labels: the pseudo-label setting, with label_share where labels are not the image's own (see `Regime`).
-    controls: positive controls of the plan, for its label-based methods and `label-loss`.
+    controls: positive controls of the plan, for its label-based methods, `label-loss` and `small-loss`.
     control_classes: controls only on the protocols that open these; empty: on all of the plan's.
     """
 
@@ -38,6 +40,7 @@ class Protocols(Strict):
     all_pairs: bool = False
     all_triples: bool = False
     open_from: OpenFrom = "both"
+    twins: Twins = "once"
     labels: Labels = "own"
     label_share: Annotated[float, Field(gt=0, le=1)] | None = None
     controls: list[Control] = []
@@ -56,11 +59,12 @@ class Protocols(Strict):
     def check(self, regime: Regime) -> None:
         """Raise SuiteError where a pseudo-label setting contradicts the other keys."""
         if regime.is_control and self.pools:
-            raise SuiteError(f"protocols: labels '{regime.labels}' have no open faces, pools need some", "take one out")
+            raise SuiteError(f"protocols: labels '{regime.labels}' go with no pools", "take one out")
         if regime != OWN and any(pool.shift or pool.scored == "others" for pool in self.pools):
             fault = f"protocols: labels '{regime.labels}' are of open faces in the pool, and of nothing else"
             raise SuiteError(fault, "take labels, or the pools with a shift or with others scored, out")
-        if regime != OWN and (self.open_from == "test" or any(pool.open_from == "test" for pool in self.pools)):
+        on_test_split = self.open_from == "test" or any(pool.open_from == "test" for pool in self.pools)
+        if regime.labels not in ("own", "spiked") and on_test_split:
             fault = f"protocols: labels '{regime.labels}' have nothing to do with open faces of the test split"
             raise SuiteError(fault, "take labels or open_from out")
 
@@ -70,7 +74,7 @@ class Protocols(Strict):
         if self.controls and self.regime.is_control:
             raise SuiteError(f"protocols: labels '{self.labels}' are a control themselves", "take controls out")
         if self.control_classes and not self.controls:
-            raise SuiteError("protocols: control_classes without controls", 'for example controls = ["flipped"]')
+            raise SuiteError("protocols: control_classes without controls", 'for example controls = ["spiked"]')
         return self
 
 
@@ -78,7 +82,7 @@ def regime_of(labels: Labels, share: float | None) -> Regime:
     """The pseudo-label setting, with the default share for None; SuiteError for an impossible share."""
     if labels == "own" and share is not None:
         raise SuiteError("label_share has no meaning for the images' own labels", "choose other labels, or no share")
-    if labels.startswith("flipped") and share == 1:
+    if labels in CONTROLS and share == 1:
         raise SuiteError("label_share 1 leaves no label as it is", "choose less")
     return OWN if labels == "own" else Regime(labels, SHARES[labels] if share is None else share)
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from open_set_fer.benchmark.protocols.pool import SHIFT, OpenFrom, Pool
-from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import KEPT, LABELS, OWN, Regime
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
 from open_set_fer.errors import SuiteError
 from open_set_fer.plugins import nearest
 
 Family = Literal["single", "pairs", "triples", "compound", "contempt"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+Twins = Literal["keep", "once"]
 
 PAPER_PAIRS = tuple(itertools.pairwise(BASIC))
 PAPER_TRIPLES = tuple(zip(BASIC, BASIC[1:], BASIC[2:], strict=False))
@@ -41,6 +42,7 @@ class Protocol:
     pool: None for the whole test pool, as in every table of the paper.
     open_from: the splits whose open faces are in the pool, 'both' as in the paper.
     regime: the pseudo-label setting.
+    twins: 'once' for a pool without repeated faces (`task.split_faces`); older results have 'keep'.
     """
 
     family: Family | Literal["shift"]
@@ -49,6 +51,7 @@ class Protocol:
     pool: Pool | None = None
     open_from: OpenFrom = "both"
     regime: Regime = OWN
+    twins: Twins = "keep"
 
     def on(self, pool: Pool) -> Protocol:
         """This protocol on a part of its test pool."""
@@ -63,6 +66,10 @@ class Protocol:
     def under(self, regime: Regime) -> Protocol:
         """This protocol under a pseudo-label setting."""
         return replace(self, regime=regime)
+
+    def counting(self, twins: Twins) -> Protocol:
+        """This protocol with repeated faces in its pool, or without."""
+        return replace(self, twins=twins)
 
     @property
     def choice(self) -> str:
@@ -91,10 +98,11 @@ class Protocol:
         return bool(self.open) and not self.regime.is_control and not (self.pool and self.pool.shift)
 
     def fields(self) -> dict[str, Any]:
-        """Coordinates beside family and label, as plan.json and tags keep them; defaults of pool and share left out."""
+        """Coordinates beside family and label, as plan.json and tags keep them; most defaults are left out."""
         fields: dict[str, Any] = {"choice": self.choice, "labels": self.regime.labels}
         fields |= {"open_from": self.open_from} if self.open_from != "both" else {}
         fields |= {"pool": self.pool.text} if self.pool else {}
+        fields |= {"twins": self.twins} if self.twins != "keep" else {}
         return fields | ({"label_share": self.regime.share} if self.regime != OWN else {})
 
     def tags(self) -> dict[str, str]:
@@ -105,7 +113,8 @@ class Protocol:
         """Part of a cell's key."""
         content: list[Any] = [self.family, *self.open, *(self.pool.content() if self.pool else [])]
         content += ["open_from", self.open_from] * (self.open_from != "both")
-        return content + ["labels", self.regime.labels, self.regime.share] * (self.regime != OWN)
+        content += self.regime.content()
+        return content + ["twins", self.twins] * (self.twins != "keep")
 
     @classmethod
     def of_content(cls, content: list[Any], closed: tuple[str, ...]) -> Protocol:
@@ -118,15 +127,19 @@ class Protocol:
         family, *rest = content
         regime, pool = OWN, None
         open_from: OpenFrom = "both"
-        if rest[-3:-2] == ["labels"] and isinstance(rest[-1], float):
-            regime, rest = Regime(rest[-2], rest[-1]), rest[:-3]
+        twins: Twins = "keep"
+        if rest[-2:] == ["twins", "once"]:
+            twins, rest = "once", rest[:-2]
+        parts = rest[:-1] if rest[-1:] == [KEPT] else rest
+        if parts[-3:-2] == ["labels"] and isinstance(parts[-1], float):
+            regime, rest = Regime(parts[-2], parts[-1]), parts[:-3]
         if rest[-2:] == ["open_from", "test"]:
             open_from, rest = "test", rest[:-2]
         if numbers := [place for place, part in enumerate(rest) if not isinstance(part, str)]:
             pool, rest = Pool.of_content(rest[numbers[0] :]), rest[: numbers[0]]
         protocol = cls(family, closed, tuple(rest)) if rest else without_open_class(closed)
-        protocol = replace(protocol.on(pool) if pool else protocol, open_from=open_from, regime=regime)
-        if protocol.content() != content:
+        protocol = replace(protocol.on(pool) if pool else protocol, open_from=open_from, regime=regime, twins=twins)
+        if protocol.content() != content or regime.labels not in LABELS:
             raise ValueError(f"no protocol has {content}")
         return protocol
 

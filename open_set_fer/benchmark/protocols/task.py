@@ -1,8 +1,9 @@
 """Tasks of protocols: the images of training and test, and their truth, drawn from a FaceSet with a seed.
 
 Train: closed-class images of the train split, labels re-indexed 0..K-1 in the data set's class order. Test: the closed
-images of the test split and every open image of both splits, shuffled with the seed. Images of classes that a protocol
-leaves out are not used; those of split 'valid' in one control only (`Pool.against`). A pseudo-label setting changes the
+images of the test split and every open image of both splits, shuffled with the seed; with twins = "once" without faces
+that repeat another one. Images of classes that a protocol leaves out are not used; the closed ones of split 'valid' are
+lent as held-out faces. A pseudo-label setting changes the
 outputs of the closed-set model for the test images, a positive control also the test images: see `pseudo_labels.py`.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.protocols.pool import Pool, shifted
 from open_set_fer.benchmark.protocols.protocol import Protocol
-from open_set_fer.benchmark.protocols.pseudo_labels import Change, draw_concentration, draw_flips, draw_pairing
+from open_set_fer.benchmark.protocols.pseudo_labels import Change, Flips, draw_concentration, draw_flips, draw_pairing
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
@@ -31,10 +33,12 @@ IN_MEMORY = 4 << 30
 class Split:
     """Indices into a FaceSet: train (M,), test (N,) in shuffled order, truth (N,) with -1 for open faces.
 
-    In a control truth is -1 for flipped labels, in a pool with a shift for shifted faces.
+    In a pool with a shift truth is -1 for shifted faces, under 'flipped-true' for flipped labels. Under 'spiked' they
+    are known with the closed-set model's outputs only: see `scored`.
     change: change of the closed-set model's outputs by the pseudo-label setting.
     pool: (P,) faces that a method may learn from, where the test faces are others.
     against: (Q,) faces to compare the pool with in place of the training images.
+    held_out: (R,) closed faces of split 'valid', on which nothing is trained; None for a data set without them.
     """
 
     train: NDArray[np.int64]
@@ -43,6 +47,21 @@ class Split:
     change: Change | None = None
     pool: NDArray[np.int64] | None = None
     against: NDArray[np.int64] | None = None
+    held_out: NDArray[np.int64] | None = None
+
+    def scored(
+        self, predictions: NDArray[np.int64], assigned: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places (n,) of the test images that are scored, and their truth (n,).
+
+        predictions, assigned: (N,) labels of the test images, by the closed-set model and by the pseudo-label setting.
+        Under 'spiked' the closed faces are scored, with -1 for flipped labels; else all of them.
+        """
+        rows = np.arange(len(self.truth))
+        if not isinstance(self.change, Flips) or self.change.clean is not None:
+            return rows, self.truth
+        rows = np.flatnonzero(self.truth >= 0)
+        return rows, np.where(assigned == predictions, self.truth, -1)[rows]
 
 
 def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
@@ -51,13 +70,17 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
     in_train, in_test = faces.split == "train", faces.split == "test"
     train = np.flatnonzero(in_train & (truth >= 0))
     is_open = (in_test if protocol.open_from == "test" else in_train | in_test) & (truth == -1)
-    test = np.flatnonzero((in_test & (truth >= 0)) | (is_open & protocol.has_open))
+    has_open = protocol.has_open or protocol.regime.labels == "spiked"
+    test = np.flatnonzero((in_test & (truth >= 0)) | (is_open & has_open))
+    if protocol.twins == "once":
+        test = _without_twins(test, truth[test] < 0, faces.twins, train)
     _check_images(faces, protocol, truth[train], truth[test])
     # A method knows the seed but not the fingerprint, so it cannot undo the shuffle and find the appended open faces.
     # Without the pseudo-label setting, so that one pool is shown in one order under all of them.
     place = f"{faces.fingerprint}/{protocol.place}/{seed}"
     test = _generator(place).permutation(test)
-    split = Split(train, test, truth[test])
+    held_out = np.flatnonzero((faces.split == "valid") & (truth >= 0))
+    split = Split(train, test, truth[test], held_out=held_out if len(held_out) else None)
     if protocol.pool is not None:
         split = _on_pool(split, faces, truth, protocol, _generator(f"{place}/pool"))
     regime = protocol.regime
@@ -71,6 +94,38 @@ def split_faces(faces: FaceSet, protocol: Protocol, seed: int) -> Split:
         rows, sources = np.flatnonzero(rows), np.flatnonzero(sources)
         return replace(split, change=draw_pairing(rows, sources, regime.share, generator))
     return split
+
+
+def _without_twins(
+    test: NDArray[np.int64], is_open: NDArray[np.bool_], twins: NDArray[np.int64], train: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Each open face once, and each closed face once that has no twin among the open and training faces.
+
+    test: (N,) indices of the pool in the data set's order, of which the first of each group stays.
+    twins: as FaceSet has them.
+    """
+    seen = np.isin(twins[test], twins[train]) & ~is_open
+    test = np.concatenate([test[is_open], test[~is_open & ~seen]])
+    _, first = np.unique(twins[test], return_index=True)
+    return np.sort(test[first])
+
+
+def face_columns(faces: FaceSet, split: Split) -> dict[str, NDArray[Any]]:
+    """What is known of the test faces, (N,) each, for the table of scores."""
+    test = split.test
+    return {
+        "id": faces.ids[test],
+        "true_class": np.array(faces.classes)[faces.labels[test]],
+        "origin": faces.split[test],
+        "twin": faces.twins[test],
+        "has_twin": has_twin(faces.twins, split),
+    }
+
+
+def has_twin(twins: NDArray[np.int64], split: Split) -> NDArray[np.bool_]:
+    """(N,) whether a test face occurs elsewhere in the pool or among the training images; `twins` of the FaceSet."""
+    groups = [twins[rows] for rows in (split.test, split.train, split.pool) if rows is not None]
+    return np.asarray(np.bincount(np.concatenate(groups))[groups[0]] > 1)
 
 
 def _truth(faces: FaceSet, protocol: Protocol) -> NDArray[np.int64]:
@@ -101,17 +156,16 @@ def _generator(words: str) -> np.random.Generator:
 
 
 def _flipped(split: Split, protocol: Protocol, rng: np.random.Generator) -> Split:
-    """The control: a pool of closed faces, some with flipped labels, which are its truth; SuiteError for none."""
-    flips = draw_flips(len(split.test), len(protocol.closed), protocol.regime.share, rng)
-    if not 0 < len(flips.rows) < len(split.test):
+    """The control: some labels of closed faces are to be flipped; SuiteError for too few."""
+    flips = draw_flips(np.flatnonzero(split.truth >= 0), protocol.regime.share, rng)
+    if not 1 < flips.count < len(flips.order):
         raise SuiteError(
-            f"{protocol.label}: {len(flips.rows)} of {len(split.test)} labels would be flipped", "change label_share"
+            f"{protocol.label}: {flips.count} of {len(flips.order)} labels would be flipped", "change label_share"
         )
-    if protocol.regime.labels == "flipped-true":
-        flips = replace(flips, clean=split.truth)
-    truth = split.truth.copy()
-    truth[flips.rows] = -1
-    return replace(split, truth=truth, change=flips)
+    if protocol.regime.labels == "spiked":
+        return replace(split, change=flips)
+    flips = replace(flips, clean=split.truth)
+    return replace(split, truth=np.where(flips.assigned(split.truth) == split.truth, split.truth, -1), change=flips)
 
 
 def _on_pool(
@@ -167,14 +221,19 @@ def _against(
 def make_task(faces: FaceSet, protocol: Protocol, split: Split, seed: int) -> OpenSetTask:
     """The task of a protocol: read-only copies without references to the data set's files or labels."""
     new_label = {faces.classes.index(name): index for index, name in enumerate(protocol.closed)}
-    labels = np.array([new_label[int(label)] for label in faces.labels[split.train]], dtype=np.int64)
+
+    def labels_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.array([new_label[int(label)] for label in faces.labels[rows]], dtype=np.int64)
+
     train, test = _gather(faces.images, split.train), _gather(faces.images, split.test)
     votes = None if faces.votes is None else faces.votes[split.train][:, list(new_label)]
     if protocol.pool and protocol.pool.shift:
         rows = np.flatnonzero(split.truth < 0)
         test[rows] = shifted(test[rows], protocol.pool.shift)
     pool, against = (None if rows is None else _gather(faces.images, rows) for rows in (split.pool, split.against))
-    task = OpenSetTask(train, labels, test, protocol.closed, seed, votes, pool, against)
+    held_out = () if split.held_out is None else (_gather(faces.images, split.held_out), labels_of(split.held_out))
+    labels = labels_of(split.train)
+    task = OpenSetTask(train, labels, test, protocol.closed, seed, votes, pool, against, *held_out)
     for array in task.arrays:
         array.flags.writeable = False  # every method of the task gets the same ones
     return task

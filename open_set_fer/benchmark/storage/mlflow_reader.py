@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 KIND = "osfer.kind"
 """Tag of every run: benchmark, cell, replicate (another person's computation of a finished cell) or study."""
-PROTOCOL_FIELDS = ("choice", "open_from", "pool", "labels", "label_share")
-"""Parts of a cell's protocol in plan.json and as tags, which its `open_classes` displays; defaults are left out."""
+PROTOCOL_FIELDS = ("choice", "open_from", "pool", "twins", "labels", "label_share")
+"""Parts of a cell's protocol in plan.json and as tags; defaults are left out. `open_classes` displays all but twins."""
 COORDINATES = ("dataset", "protocol", "open_classes", "method", "seed")
 """What names a cell in a plan and in a table; `cell_key` also covers its settings."""
 EVALUATION = "evaluation"

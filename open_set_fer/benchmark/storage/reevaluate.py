@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
@@ -29,21 +27,7 @@ if TYPE_CHECKING:
 
 def measured(result: CellResult, scores: pd.DataFrame) -> CellResult:
     """The result with the metrics of the present evaluation; times and memory stay."""
-    classes = pd.Index(scores.attrs["closed_classes"])
-    is_open = scores["is_open"].to_numpy(dtype=bool)
-
-    def indices(column: str) -> NDArray[np.int64]:
-        return np.asarray(classes.get_indexer(scores[column]), dtype=np.int64)
-
-    values = metrics.cell_metrics(
-        np.where(is_open, -1, indices("truth")),
-        scores["unknown_score"].to_numpy(dtype=np.float64),
-        indices("predicted_class"),
-        indices("closed_set_class"),
-        len(classes),
-        indices("given_class"),
-        scores["origin"].to_numpy(dtype=np.str_),
-    )
+    values = metrics.cell_metrics(scores, scores.attrs["closed_classes"], result.metrics.get("threshold"))
     values |= epoch_metrics(scores)
     values |= {name: value for name, value in result.metrics.items() if name.startswith(metrics.OF_THE_RUN)}
     return replace(result, metrics=values, evaluation=cell_result.EVALUATION)

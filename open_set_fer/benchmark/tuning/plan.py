@@ -29,7 +29,7 @@ HELD_OUT = 5
 class StudyPlan:
     """What a study is, and the cells of its trials.
 
-    profile: with flipped labels if the objective is 'control'. start: its own values of the searched settings.
+    profile: with flipped true labels if the objective is 'control'. start: its own values of the searched settings.
     selection: data set, label and seeds. chosen: how the best values are chosen, in words.
     """
 
@@ -134,13 +134,12 @@ def control_study(
     if open_classes:
         raise SuiteError(f"the control opens no class, --open names {', '.join(open_classes)}", "leave --open out")
     own = profile.protocols.regime
-    regime = own if own.is_control else Regime("flipped", SHARES["flipped"])
+    regime = own if own.labels == "flipped-true" else Regime("flipped-true", SHARES["flipped-true"])
     changes: dict[str, Any] = {"labels": regime.labels, "label_share": regime.share, "pools": [], "open_from": "both"}
     controlled = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=changes)})
-    flipped = "true labels" if regime.labels == "flipped-true" else "labels"
     words = (
-        f"chosen by the positive control ({100 * regime.share:g}% of the {flipped} flipped at random, the AUROC of "
-        "finding them) without any open face, on faces outside the test split"
+        f"chosen by the positive control ({100 * regime.share:g}% of the true labels flipped, sensitivity S: the AUROC "
+        "of finding them among faces of one label) without any open face, on faces outside the test split"
     )
     return controlled, [rules.without_open_class(faces.classes)], words
 

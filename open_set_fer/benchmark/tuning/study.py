@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from open_set_fer.benchmark.evaluation.metrics import AUROC, WITHIN_LABEL, Metric
 from open_set_fer.benchmark.tuning.storage import MAX_RETRY, Storage
 from open_set_fer.errors import SuiteError, masked
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
 Objective = Literal["auroc", "control", "test"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-AREAS: dict[Objective, str] = {"auroc": "AUROC", "control": "control AUROC", "test": "test AUROC"}
+AREAS: dict[Objective, str] = {"auroc": "AUROC", "control": "sensitivity S", "test": "test AUROC"}
 """Name of each objective's value."""
+METRICS: dict[Objective, Metric] = {"auroc": AUROC, "control": WITHIN_LABEL, "test": AUROC}
+"""The metric of a cell whose mean is each objective's value."""
+CHANCE = 0.5
 STAMP = "CHOSEN ON THE TEST SPLIT"
 """On every output of a study whose objective is 'test'."""
 
@@ -31,7 +35,7 @@ class Trial:
     """A trial, with Optuna's number.
 
     values: of the searched settings. state: 'finished', 'failed', 'pruned', 'running' or 'waiting'.
-    value: the objective. cells: each with cell_key, protocol, seed, auroc, auroc_low, auroc_high and run_id.
+    value: the objective. cells: each with cell_key, protocol, seed, run_id, value and its 95 % interval, low and high.
     """
 
     number: int
@@ -76,12 +80,18 @@ class Study:
     def selection(self) -> str:
         """Origin of the best values, as a profile's `selection` should state it."""
         stamp = f"{STAMP}, so not comparable: " * (self.objective == "test")
-        return f"{stamp}{self.chosen}, {len(self.finished)} trials"
+        nothing = ", nothing chosen: none above chance" * (bool(self.finished) and not self.chooses)
+        return f"{stamp}{self.chosen}, {len(self.finished)} trials{nothing}"
 
     @property
     def area(self) -> str:
         """Name of the objective."""
         return AREAS[self.objective]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a trial lies above chance; else its best values are no better than others, and none is chosen."""
+        return any(trial.value is not None and trial.value > CHANCE for trial in self.finished)
 
     def best(self) -> Trial:
         """The finished trial with the highest objective; the earliest among equals. SuiteError without any."""
@@ -95,15 +105,18 @@ class Study:
 
     def verdict(self) -> Verdict:
         """Whether the best values are to be taken."""
-        return Verdict.of(self.best(), self.own_trial())
+        best = self.best()
+        if not self.chooses:
+            return Verdict(True, None, None, f"nothing chosen: no trial lies above chance ({CHANCE}); keep yours")
+        return Verdict.of(best, self.own_trial())
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The best trial against the profile's own values, over the same seeds and protocols.
 
-    keep: whether the profile's own values should stay. gain: mean difference of AUROC. spread: its standard deviation
-    over seeds and protocols; of a single cell half the bootstrap interval of its AUROC; None if neither is known.
+    keep: whether the profile's own values should stay. gain: mean difference of the objective. spread: its standard
+    deviation over seeds and protocols; of a single cell half the 95 % interval of its value; None if neither is known.
     """
 
     keep: bool
@@ -121,27 +134,27 @@ class Verdict:
             return cls(True, 0.0, None, "keep yours: no trial was better")
         mine = {(cell["protocol"], cell["seed"]): cell for cell in own.cells}
         pairs = [(cell, mine[place]) for cell in best.cells if (place := (cell["protocol"], cell["seed"])) in mine]
-        gains = np.array([cell["auroc"] - base["auroc"] for cell, base in pairs])
+        gains = np.array([cell["value"] - base["value"] for cell, base in pairs])
         gain = float(gains.mean())
         if len(gains) > 1:
             spread = float(gains.std(ddof=1))
             basis = f"its standard deviation over {len(gains)} cells (seeds and protocols)"
         else:
-            low, high = pairs[0][0]["auroc_low"], pairs[0][0]["auroc_high"]
+            low, high = pairs[0][0]["low"], pairs[0][0]["high"]
             spread = float("nan") if low is None or high is None else (high - low) / 2
-            basis = "half the bootstrap interval over faces of its one cell; more seeds tell more: --seed"
+            basis = "half the 95 % interval over faces of its one cell; more seeds tell more: --seed"
         if not gain > spread:
             return cls(True, gain, spread, f"keep yours: the best is {gain:+.3f} from it, within {spread:.3f}, {basis}")
         return cls(False, gain, spread, f"better than yours by {gain:.3f}, beyond {spread:.3f}, {basis}")
 
 
 def spread_of(trial: Trial) -> str:
-    """A trial's AUROC with its sd over seeds and protocols, or the bootstrap interval of its single cell."""
+    """A trial's value with its sd over seeds and protocols, or the 95 % interval of its single cell."""
     if trial.value is None:
         return trial.state
     if len(trial.cells) > 1:
-        return f"{trial.value:.3f} ± {np.std([cell['auroc'] for cell in trial.cells], ddof=1):.3f}"
-    low, high = (trial.cells[0].get(f"auroc_{end}") if trial.cells else None for end in ("low", "high"))
+        return f"{trial.value:.3f} ± {np.std([cell['value'] for cell in trial.cells], ddof=1):.3f}"
+    low, high = (trial.cells[0].get(end) if trial.cells else None for end in ("low", "high"))
     return f"{trial.value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
 
 
@@ -181,4 +194,7 @@ def _read(trial: FrozenTrial, choices: dict[str, list[Any]]) -> Trial:
     if state == "failed" and retries >= MAX_RETRY:
         note = note or f"{retries + 1} workers died in it"
     value = trial.value if state == "finished" else None
-    return Trial(trial.number, values, state, value, trial.user_attrs.get("cells", []), note)
+    # Studies of earlier versions name the value of a cell after their only metric.
+    earlier = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
+    cells = [{earlier.get(key, key): part for key, part in cell.items()} for cell in trial.user_attrs.get("cells", [])]
+    return Trial(trial.number, values, state, value, cells, note)

@@ -13,7 +13,7 @@ from open_set_fer.benchmark.evaluation.intermediate_scores import Listener
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile_tables import Range
 from open_set_fer.benchmark.tuning.plan import StudyPlan
-from open_set_fer.benchmark.tuning.study import choice
+from open_set_fer.benchmark.tuning.study import AREAS, METRICS, choice
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, summary
 
@@ -57,7 +57,7 @@ class Trials:
     """Whether the present trial's first cell was computed and has reported no scores."""
 
     def measure(self, trial: optuna.Trial) -> float:
-        """Compute a trial's cells; returns their mean AUROC."""
+        """Compute a trial's cells; returns the mean of the objective."""
         from open_set_fer.benchmark.execution.runner import Runner
 
         values = {key: suggest(trial, key, space) for key, space in self.plan.space.items()}
@@ -91,9 +91,12 @@ class Trials:
             )
             trial.set_user_attr("error", summary(error))
             raise error
-        names = ("auroc", "auroc_low", "auroc_high")
+        metric = METRICS[self.plan.objective].name
+        names = {"value": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
         measured = [
-            _place(cell) | {"run_id": run.info.run_id} | {name: run.data.metrics.get(name) for name in names}
+            _place(cell)
+            | {"run_id": run.info.run_id}
+            | {name: run.data.metrics.get(metric) for name, metric in names.items()}
             for cell in cells
             if (run := runs.get(cell.key))
         ]
@@ -107,7 +110,7 @@ class Trials:
         if not outcome.pruned:
             trial.set_user_attr("cells", cells)
         if len(cells) == planned:
-            value = float(np.mean([cell["auroc"] for cell in cells]))
+            value = float(np.mean([cell["value"] for cell in cells]))
         self.tracker.log_trial(self.parent, outcome.run_id, self.study.study_name, trial.number, value, cells)
         if outcome.pruned:
             epoch = outcome.pruned[0][1]
@@ -123,7 +126,7 @@ class Trials:
             text = "%s reports no scores while it trains: --pruner %s stops none of its trials"
             log.warning(text, label, self.pruner)
             self.pruner, self.is_silent = "none", False  # said once
-        log.info("%s trial %d: AUROC %.3f, %s", label, trial.number, value, values)
+        log.info("%s trial %d: %s %.3f, %s", label, trial.number, AREAS[self.plan.objective], value, values)
         return value
 
     def _listener(self, trial: optuna.Trial, values: dict[str, Any]) -> Listener | None:
@@ -132,9 +135,9 @@ class Trials:
             return None
         self.is_silent = True
 
-        def listen(epoch: int, auroc: float) -> bool:
+        def listen(epoch: int, value: float) -> bool:
             self.is_silent = False
-            trial.report(auroc, epoch)
+            trial.report(value, epoch)
             return values != self.plan.start and bool(trial.should_prune())
 
         return listen

@@ -47,7 +47,7 @@ class Search:
     """How a study goes on.
 
     trials: of each label, in all; None: TRIALS, or the whole grid. timeout: seconds, between trials.
-    pruner: 'hyperband' stops trials by the AUROC of their first cell while it trains.
+    pruner: 'hyperband' stops trials by the value of their first cell while it trains.
     """
 
     trials: int | None = None
@@ -61,8 +61,9 @@ def tune(
 ) -> Study:
     """Work on a study of one label until it has its trials; the first one has the profile's own settings.
 
-    The objective is the mean over the chosen protocols and seeds of AUROC: of open faces, or with 'control' of flipped
-    labels of closed faces, for methods that learn from labels; with 'test' on the profile's protocols and test split.
+    The objective is the mean over the chosen protocols and seeds of AUROC of open faces; with 'control' of sensitivity
+    S, for methods that learn from labels: the AUROC, within the assigned label, of flipped true labels of closed faces;
+    with 'test' of AUROC on the profile's protocols and test split.
     Other processes may work on the same study; a trial of a process that died is tried again.
     """
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
@@ -129,8 +130,8 @@ def _tags(plan: StudyPlan, name: str, command: str) -> dict[str, str]:
         "command": command,
         **plan.stamp,
         "mlflow.note.content": f"{stamp}Settings of `{plan.label}`, {plan.chosen}.\n\nEach child run is a trial, and "
-        "its child runs are the cells of which `objective` is the mean AUROC; here the step of `objective` is the "
-        f"trial's number. Optuna calls the study `{name}`.\n\nStarted with `{masked(command)}`.",
+        f"its child runs are the cells of which `objective` is the mean {AREAS[plan.objective]}; here the step of "
+        f"`objective` is the trial's number. Optuna calls the study `{name}`.\n\nStarted with `{masked(command)}`.",
     }
 
 

@@ -28,7 +28,10 @@ class ConfidenceScorer(Scorer):
 
     def score(self, images: NDArray[np.uint8]) -> Scores:
         """Score by the classifier's logits alone."""
-        logits = training.evaluate(self.networks["classifier"], images)
+        return self.of_logits(training.evaluate(self.networks["classifier"], images))
+
+    def of_logits(self, logits: NDArray[Any]) -> Scores:
+        """Score by logits (N, K)."""
         probabilities = training.softmax(logits)
         if self.settings["score"] == "max_logit":
             score = -logits.max(axis=1).astype(np.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,12 @@ def evaluate(
 def pooled_features(network: Network, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Pooled last feature maps (N, D) of uint8 (N, C, H, W): the input of the linear layer."""
     return evaluate(network, images, lambda x: network.feature_map(x).mean(dim=(2, 3)))
+
+
+def head_logits(network: Network, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logits (N, K) of pooled features (N, D), in float64."""
+    head = deepcopy(network.fc).double().cpu().requires_grad_(False)
+    return np.asarray(head(as_tensor(features).double()))
 
 
 def sample_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:

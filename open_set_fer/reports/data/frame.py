@@ -32,8 +32,8 @@ COLUMNS = {
     # the cell; open_classes is the display text of its protocol
     **dict.fromkeys(("dataset", "protocol", "open_classes", "method"), "str"),
     "seed": "int64",
-    # its protocol: open classes, splits of the open faces, part of the test pool, pseudo-label setting
-    **dict.fromkeys(("choice", "open_from", "pool", "labels"), "str"),
+    # its protocol: open classes, splits of the open faces, part of the test pool, twins in it, pseudo-label setting
+    **dict.fromkeys(("choice", "open_from", "pool", "twins", "labels"), "str"),
     "label_share": "float64",
     # its method
     **dict.fromkeys(FACTS, "bool"),
@@ -51,7 +51,7 @@ COLUMNS = {
 def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a protocol, from a cell of plan.json or from tags."""
     fields = cell if "choice" in cell else _parsed(cell["open_classes"])
-    defaults = {"choice": "", "open_from": "both", "pool": "", "labels": "own"}
+    defaults = {"choice": "", "open_from": "both", "pool": "", "twins": "keep", "labels": "own"}
     texts = {name: fields.get(name, default) for name, default in defaults.items()}
     return texts | {"label_share": float(fields.get("label_share", 0))}
 
@@ -59,7 +59,7 @@ def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
 _LABELS: dict[str, Labels] = {
     "labels as released": "released",
     "labels concentrated": "concentrated",
-    "labels flipped": "flipped",
+    "labels flipped in the pool": "spiked",
     "true labels flipped": "flipped-true",
 }
 _DISPLAY = re.compile(

@@ -17,7 +17,7 @@ BOLD = (
 SIDE_NOTE = (
     "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
     "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
-    "classes. AUROC from, to: 95 % bootstrap interval over faces, not over seeds. AUROC test split, train split: open "
+    "classes. AUROC from, to: DeLong's 95 % interval over faces, not over seeds. AUROC test split, train split: open "
     "faces of that split alone; AUROC right class: correctly classified closed faces alone. Share open: the AUPR open "
     "of chance. Seconds: of one cell."
 )
@@ -35,9 +35,9 @@ SETTINGS: dict[Labels, tuple[str, str]] = {
         "Open faces all have the closed class that most of them got from the closed-set model (the comparison group of "
         "Figure 6)",
     ),
-    "flipped": (
-        "positive control: labels flipped",
-        "Closed faces alone: what is to be found are labels flipped at random, not open faces",
+    "spiked": (
+        "positive control: labels flipped in the pool",
+        "Closed faces of the pool alone: what is to be found are flipped labels, not open faces",
     ),
     "flipped-true": (
         "positive control: true labels flipped",

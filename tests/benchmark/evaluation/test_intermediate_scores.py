@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned, Reading, epoch_metrics, listened
+from open_set_fer.benchmark.evaluation.metrics import auroc
 from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
@@ -84,9 +85,13 @@ def test_scores_are_asked_for_only_where_somebody_reads_them_and_faults_are_name
 
 def test_a_listener_hears_auroc_and_stops_and_the_truth_is_out_of_reach():
     is_open = np.array([False, True, False, True])
+
+    def value(scores):
+        return auroc(is_open, scores)
+
     heard = []
     reading = Reading(4, asks=True)
-    with listened(reading, is_open, lambda epoch, auroc: heard.append((epoch, auroc)) or epoch == 3):
+    with listened(reading, value, lambda epoch, auroc: heard.append((epoch, auroc)) or epoch == 3):
         assert not any(item is is_open for item in reachable(reading, depth=12))
         reading(1, lambda: [0.0, 1.0, 0.5, 0.4])
         with pytest.raises(Pruned) as stopped:
@@ -96,7 +101,7 @@ def test_a_listener_hears_auroc_and_stops_and_the_truth_is_out_of_reach():
     assert not isinstance(stopped.value, Exception), "`except Exception` in a method does not swallow it"
     with (
         pytest.raises(ZeroDivisionError),
-        listened(again := Reading(4, asks=True), is_open, lambda epoch, auroc: epoch / 0),
+        listened(again := Reading(4, asks=True), value, lambda epoch, auroc: epoch / 0),
     ):
         again(1, lambda: [0.0, 1.0, 0.5, 0.4])
 

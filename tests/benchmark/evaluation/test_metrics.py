@@ -11,13 +11,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from open_set_fer.benchmark.evaluation.metrics import (
     METRICS,
     auroc,
-    auroc_interval,
     cell_metrics,
     fpr_at_tpr95,
     normalised_entropy,
     oscr,
 )
 from open_set_fer.errors import SuiteError
+from tests.tables import made_metrics, made_table
 
 
 @st.composite
@@ -79,10 +79,10 @@ def test_oscr_by_definition(case):
 def test_an_oracle_scores_one_and_its_reverse_zero():
     truth = np.array([0, 1, -1, 2, -1])
     oracle = (truth < 0).astype(float)
-    good = cell_metrics(truth, oracle, np.array([0, 1, 0, 2, 1]), np.array([0, 1, 1, 0, 2]), 3)
+    good = made_metrics(truth, oracle, np.array([0, 1, 0, 2, 1]), np.array([0, 1, 1, 0, 2]))
     assert (good["auroc"], good["fpr_at_tpr95"], good["oscr"], good["closed_accuracy"]) == (1, 0, 1, 1)
     assert good["closed_set_accuracy"] == pytest.approx(2 / 3)
-    assert cell_metrics(truth, -oracle, np.zeros(5, int), None, 3)["auroc"] == 0
+    assert made_metrics(truth, -oracle, np.zeros(5, int))["auroc"] == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_an_oracle_scores_one_and_its_reverse_zero():
 )
 def test_a_broken_detection_fails_its_cell(scores, classes, match):
     with pytest.raises(SuiteError, match=match):
-        cell_metrics(np.array([0, 1, -1]), np.array(scores), np.array(classes), None, 2)
+        made_table(np.array([0, 1, -1]), scores, np.array(classes), np.array([0, 0, 0]), classes=2)
 
 
 def test_normalised_entropy_of_the_papers_pseudo_labels():
@@ -106,12 +106,13 @@ def test_normalised_entropy_of_the_papers_pseudo_labels():
 
 
 def test_every_metric_of_a_cell_is_described_once_and_the_better_one_is_the_oracles():
-    truth = np.array([0, 1, -1, 2, -1, 0])
-    predicted = np.array([0, 1, 0, 2, 1, 0])
-    origin = np.array(["test", "test", "train", "test", "test", "test"])
+    truth = np.array([0, 1, -1, 2, -1, 0, 1, 2])
+    predicted = np.array([0, 1, 0, 2, 1, 0, 1, 2])
+    origin = np.array(["test", "test", "train", "test", "test", "test", "test", "test"])
     wrong = np.where(truth == 2, predicted, (predicted + 1) % 3)
-    oracle = cell_metrics(truth, (truth < 0).astype(float), predicted, predicted, 3, predicted, origin)
-    worse = cell_metrics(truth, (truth >= 0).astype(float), wrong, wrong, 3, wrong, origin)
+    columns = {"closed_set_loss": np.ones(8), "twin": np.arange(8), "has_twin": np.arange(8) > 5, "origin": origin}
+    oracle = made_metrics(truth, truth < 0, predicted, threshold=0.5, **columns)
+    worse = made_metrics(truth, truth >= 0, wrong, wrong, given=predicted, threshold=0.5, **columns)
     described = {metric.name: metric for metric in METRICS}
     assert len(described) == len(METRICS)
     assert set(oracle) == set(described) - {"seconds.total"}
@@ -124,13 +125,13 @@ def test_auroc_by_origin_and_over_rightly_classified_closed_faces():
     truth = np.array([0, 1, 0, -1, -1, -1])
     scores = np.array([0.1, 0.5, 0.9, 0.2, 0.6, 1.0])
     origin = np.array(["test", "test", "test", "test", "train", "train"])
-    found = cell_metrics(truth, scores, np.array([0, 1, 1, 0, 0, 0]), None, 2, None, origin)
+    found = made_metrics(truth, scores, np.array([0, 1, 1, 0, 0, 0]), classes=2, origin=origin)
     assert found["auroc_open_test"] == pytest.approx(1 / 3)
     assert found["auroc_open_train"] == pytest.approx(5 / 6)
     assert found["auroc"] == pytest.approx((1 + 2 + 3) / 9)
     assert found["auroc_right"] == pytest.approx(5 / 6)  # without the closed face of score 0.9
     assert found["open_share"] == 0.5
-    alone = cell_metrics(truth, scores, np.array([1, 0, 1, 0, 0, 0]), None, 2, None, np.array(["test"] * 6))
+    alone = made_metrics(truth, scores, np.array([1, 0, 1, 0, 0, 0]), classes=2)
     assert "auroc_open_train" not in alone
     assert "auroc_right" not in alone, "no closed face is classified rightly"
     assert alone["auroc_open_test"] == alone["auroc"]
@@ -138,18 +139,101 @@ def test_auroc_by_origin_and_over_rightly_classified_closed_faces():
 
 def test_the_entropy_is_that_of_the_given_labels_and_the_accuracy_that_of_the_answers():
     truth, answers, given = np.array([0, 1, -1, -1]), np.array([0, 1, 0, 0]), np.array([0, 1, 0, 1])
-    found = cell_metrics(truth, np.arange(4.0), answers, answers, 2, given)
+    found = made_metrics(truth, np.arange(4.0), answers, classes=2, given=given)
     assert (found["pseudo_label_entropy_open"], found["closed_set_accuracy"]) == (1, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(scored())
+def test_fpr_with_open_as_positive_is_a_count(case):
+    """The share of closed faces at or above the largest threshold that rejects 95 % of the open ones."""
+    is_open, s, _ = case
+    opened = np.sort(s[is_open])[::-1]
+    threshold = next(t for t in opened if np.mean(opened >= t) >= 0.95)
+    found = made_metrics(np.where(is_open, -1, 0), s, np.zeros(len(s), int))["fpr_at_tpr95_open"]
+    assert found == pytest.approx(np.mean(s[~is_open] >= threshold), abs=1e-12)
 
 
 def test_the_interval_of_auroc_is_that_of_a_plain_bootstrap():
     rng = np.random.default_rng(3)
     is_open = np.arange(300) < 100
     scores = rng.normal(size=300) + is_open
-    low, high = auroc_interval(is_open, scores)
+    found = made_metrics(np.where(is_open, -1, 0), scores, np.zeros(300, int))
     plain = [auroc(is_open, np.r_[rng.choice(scores[:100], 100), rng.choice(scores[100:], 200)]) for _ in range(1000)]
-    assert (low, high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.015)
-    assert low < auroc(is_open, scores) < high
-    assert auroc_interval(is_open, scores) == (low, high), "seeded"
-    assert auroc_interval(is_open, is_open.astype(float)) == (1, 1)
-    assert auroc_interval(is_open, np.zeros(300)) == (0.5, 0.5), "ties count half"
+    interval = found["auroc_low"], found["auroc_high"]
+    assert interval == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.015)
+
+
+def test_what_twins_change():
+    """Copies of each open face: the interval is that of the faces without copies, AUROC without twins has none."""
+    rng = np.random.default_rng(4)
+    truth = np.r_[np.full(40, -1), np.zeros(100, int)]
+    scores = rng.normal(size=140) + (truth < 0)
+    plain = made_metrics(truth, scores, np.zeros(140, int))
+    rows = np.r_[np.arange(40), np.arange(140)]
+    has_twin = np.r_[np.ones(40, bool), np.arange(140) < 30]
+    found = made_metrics(truth[rows], scores[rows], np.zeros(180, int), twin=rows, has_twin=has_twin)
+    assert found["auroc"] == pytest.approx(plain["auroc"])
+    assert (found["auroc_low"], found["auroc_high"]) == pytest.approx((plain["auroc_low"], plain["auroc_high"]))
+    alone = made_metrics(truth[30:], scores[30:], np.zeros(110, int))
+    assert found["auroc_no_twins"] == alone["auroc"]
+    assert "auroc_no_twins" not in plain
+
+
+def by_hand(is_open, scores, strata):
+    """Review fidelity.md, B2: sum n_o n_c A / sum n_o n_c over strata."""
+    ordered = pairs = 0.0
+    for stratum in set(strata):
+        part = [place for place, other in enumerate(strata) if other == stratum]
+        for a in part:
+            for b in part:
+                if is_open[a] and not is_open[b]:
+                    ordered += (scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b])
+                    pairs += 1
+    return ordered / pairs
+
+
+def test_auroc_within_the_label_and_added_information_by_hand():
+    rng = np.random.default_rng(5)
+    truth, given = rng.integers(-1, 3, 200), rng.integers(0, 3, 200)
+    loss = rng.permutation(200) / 7
+    scores = np.round(rng.normal(size=200) + given + loss / 9, 1)
+    found = made_metrics(truth, scores, given, closed_set_loss=loss)
+    assert found["auroc_within_label"] == pytest.approx(by_hand(truth < 0, scores, given.tolist()), abs=1e-12)
+    decile = np.argsort(np.argsort(loss)) // 20
+    strata = list(zip(given.tolist(), decile.tolist(), strict=True))
+    assert found["added_information"] == pytest.approx(by_hand(truth < 0, scores, strata), abs=1e-12)
+    assert found["added_information_low"] < found["added_information"] < found["added_information_high"]
+    assert "added_information" not in made_metrics(truth, scores, given), "a table of before"
+
+
+def test_the_labels_frequency_says_nothing_within_a_label_nor_does_the_models_own_loss_in_its_deciles():
+    rng = np.random.default_rng(6)
+    truth, given = rng.integers(-1, 3, 3000), np.minimum(rng.integers(0, 6, 3000), 2)
+    frequency = -np.log(np.bincount(given) / 3000)[given]
+    loss = rng.normal(size=3000) + (truth < 0)
+    found = made_metrics(truth, frequency, given, closed_set_loss=loss)
+    assert (found["auroc_within_label"], found["added_information"]) == (0.5, 0.5)
+    own = made_metrics(truth, loss, given, closed_set_loss=loss)
+    assert own["auroc_within_label"] > 0.7
+    assert 0.5 <= own["added_information"] < 0.58
+    assert made_metrics(truth, loss + (truth < 0), given, closed_set_loss=loss)["added_information_low"] > 0.6
+
+
+def test_flipped_labels_and_shifted_faces_have_no_added_information():
+    """Their `open` faces are of closed classes."""
+    truth = np.array([0, 1, 2, -1, -1, 0])
+    table = made_table(truth, np.arange(6.0), np.zeros(6, int), closed_set_loss=np.ones(6))
+    assert "added_information" in cell_metrics(table, table.attrs["closed_classes"])
+    found = cell_metrics(table.assign(true_class="fear"), table.attrs["closed_classes"])
+    assert "added_information" not in found
+    assert "auroc_within_label" in found
+
+
+def test_a_closed_class_named_open_is_no_open_face():
+    table = made_table(np.array([0, 1, -1, -1]), np.arange(4.0), np.array([0, 1, 0, 0]), classes=2)
+    renamed = table.replace("fear", "open")
+    plain, found = (
+        cell_metrics(t, classes) for t, classes in ((table, ["fear", "anger"]), (renamed, ["open", "anger"]))
+    )
+    assert found == plain

@@ -11,6 +11,7 @@ from open_set_fer.benchmark.evaluation.result import EVALUATION
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.planning.profile import Profile, load_profile
 from open_set_fer.benchmark.planning.settings import settings_of
+from open_set_fer.benchmark.protocols.protocol import Protocol, enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.overview import auroc_table
@@ -75,8 +76,8 @@ def test_a_plan_of_ferplus_decodes_nothing_and_leaves_nothing(tmp_path, ferplus_
     home = tmp_path / "home"
     plan(profile="paper", home=home)
     shown = capsys.readouterr().out
-    assert shown.count("to do │") == 95 + 3 * 2 * 2  # choices, controls, methods
-    assert "107 of 107 cells to do" in shown
+    assert shown.count("to do │") == 95 + 3 * 2 * 3  # choices, controls, methods
+    assert "113 of 113 cells to do" in shown
     assert f"ferplus: `osfer run` will decode 48 images into 8 MB under {home / 'cache'}" in shown
     assert not home.exists()
 
@@ -87,7 +88,7 @@ def test_a_plan_without_the_data_says_what_is_missing(tmp_path, monkeypatch, cap
     shown = capsys.readouterr().out
     (line,) = (line for line in shown.splitlines() if line.startswith("ferplus cannot"))
     assert line.startswith(f"ferplus cannot be read yet: no folder {tmp_path / 'ferplus'} (unpack the data set there")
-    assert "107 of 107 cells to do" in shown
+    assert "113 of 113 cells to do" in shown
     assert not (tmp_path / "home").exists()
 
 
@@ -143,8 +144,8 @@ def test_table_4_has_ours_offline_and_online_with_one_set_of_settings(tmp_path, 
     offline, online = (settings_of(cell.method) for cell in reported[:2])
     assert {key for key in offline if offline[key] != online[key]} == {"variant"}
     controls = [cell for cell in cells if cell.protocol.regime.is_control]
-    assert {cell.protocol.regime.labels for cell in controls} == {"flipped", "flipped-true"}
-    assert {cell.label for cell in controls} == {"ours", "ours-online", "label-loss"}
+    assert {cell.protocol.regime.labels for cell in controls} == {"spiked", "flipped-true"}
+    assert {cell.label for cell in controls} == {"ours", "ours-online", "label-loss", "small-loss"}
     assert {cell.seed for cell in cells} == {0}
 
 
@@ -192,7 +193,7 @@ def test_a_store_is_read_without_a_new_experiment(tmp_path, capsys):
     home = tmp_path / "home"
     tracker = Tracker(home, "other")
     plan(profile="smoke", home=home)
-    assert "4 of 4 cells to do" in capsys.readouterr().out
+    assert "5 of 5 cells to do" in capsys.readouterr().out
     assert [e.name for e in tracker.client.search_experiments()] == ["open-set-fer/other", "Default"]
     assert sorted(path.name for path in home.iterdir()) == ["mlflow.db", "tracking.lock"]
 
@@ -221,7 +222,7 @@ def test_a_plan_shows_what_is_done(tmp_path, capsys):
     plan(profile="smoke", home=home)
     shown = capsys.readouterr().out
     assert "done" in shown
-    assert "3 of 4 cells to do" in shown
+    assert "4 of 5 cells to do" in shown
     assert "will decode" not in shown
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*.npy")} == changed
 
@@ -232,15 +233,22 @@ def places(cells):
 
 def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_and_label_loss(tmp_path):
     profile, cache = load_profile("smoke"), tmp_path / "cache"
-    flipped = "surprise (20% of labels flipped)"
+    flipped = "surprise (20% of true labels flipped)"
     cells, _ = make_plan(profile, Selection(), cache)
-    assert places(cells) == [("baseline", "surprise"), ("ours", "surprise"), ("ours", flipped), ("label-loss", flipped)]
-    typed, _ = make_plan(profile, Selection(methods=("ours", "label-loss"), regime=Regime("flipped", 0.2)), cache)
-    assert [cell.key for cell in cells[2:]] == [cell.key for cell in typed], "the cells that --labels flipped makes"
+    methods = ("ours", "label-loss", "small-loss")
+    assert places(cells[:2]) == [("baseline", "surprise"), ("ours", "surprise")]
+    assert places(cells[2:]) == [(method, flipped) for method in methods]
+    typed, _ = make_plan(profile, Selection(methods=methods, regime=Regime("flipped-true", 0.2)), cache)
+    assert [cell.key for cell in cells[2:]] == [cell.key for cell in typed], (
+        "the cells that --labels flipped-true makes"
+    )
     everyone = make_plan(profile, Selection(methods=("all",)), cache)[0]
     assert {cell.label for cell in everyone if cell.protocol.regime.is_control} == {
         "label-loss",
+        "label-frequency",
+        "small-loss",
         "ours",
+        "ours-scratch",
         "ours-online",
         "ours-balanced",
         "ours-warm",
@@ -267,13 +275,13 @@ def test_controls_are_left_out_where_nothing_is_asked_of_the_methods_or_somethin
 @pytest.mark.parametrize(
     ("lines", "match"),
     [
-        ('controls = ["fliped"]', r"protocols\.controls\.0.*'flipped' or 'flipped-true'"),
+        ('controls = ["fliped"]', r"protocols\.controls\.0.*'spiked' or 'flipped-true'"),
         (
-            'controls = ["flipped"]\ncontrol_classes = ["suprise"]',
+            'controls = ["spiked"]\ncontrol_classes = ["suprise"]',
             "no protocol opens 'suprise', did you mean 'surprise'",
         ),
         ('control_classes = ["surprise"]', "control_classes without controls"),
-        ('controls = ["flipped"]\nlabels = "flipped"', "labels 'flipped' are a control themselves"),
+        ('controls = ["spiked"]\nlabels = "spiked"', "labels 'spiked' are a control themselves"),
     ],
 )
 def test_a_wrong_control_is_named(tmp_path, lines, match):
@@ -291,7 +299,7 @@ def test_a_control_that_failed_is_retried_alone(tmp_path):
         "--open",
         "surprise",
         "--labels",
-        "flipped",
+        "flipped-true",
         "--label-share",
         "0.2",
     ]
@@ -302,6 +310,37 @@ def test_controls_have_a_column_of_their_own_and_are_in_no_mean(tmp_path):
     cells, _ = make_plan(load_profile("smoke"), Selection(seeds=(0, 1)), tmp_path / "cache")
     auroc = {cell.key: 1.0 if cell.protocol.regime.is_control else 0.5 for cell in cells}
     table = auroc_table(cells, auroc)
-    assert [column.header for column in table.columns] == ["method", "surprise", "control: (20% of labels flipped)"]
+    assert [column.header for column in table.columns] == [
+        "method",
+        "surprise",
+        "control: (20% of true labels flipped)",
+    ]
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    assert rows == [("baseline", "0.500", "-"), ("ours", "0.500", "1.000"), ("label-loss", "-", "1.000")]
+    references = [(name, "-", "1.000") for name in ("label-loss", "small-loss")]
+    assert rows == [("baseline", "0.500", "-"), ("ours", "0.500", "1.000"), *references]
+
+
+def test_keys_of_controls_are_not_those_of_flips_to_classes_at_random():
+    cat = enumerate_protocols(("cat", "dog", "car"), ("single",))[0]
+    content = cat.under(Regime("flipped-true", 0.2)).content()
+    assert content == ["single", "cat", "labels", "flipped-true", 0.2, "histogram kept"]
+    for old in (content[:-1], ["single", "cat", "labels", "flipped", 0.2]):
+        with pytest.raises(ValueError, match="no protocol has"):
+            Protocol.of_content(old, cat.closed)
+
+
+def test_spiked_controls_are_in_the_cells_own_pool(tmp_path):
+    path, last = tmp_path / "own.toml", 'open_classes = ["surprise"]'
+    lines = 'open_from = "test"\ncontrols = ["spiked", "flipped-true"]'
+    path.write_text(without_controls(load_profile("smoke").text).replace(last, f"{last}\n{lines}"), "utf-8")
+    cells, _ = make_plan(load_profile(str(path)), Selection(methods=("ours",)), tmp_path / "cache")
+    places = {cell.protocol.regime.labels: cell.protocol.open_from for cell in cells}
+    assert places == {"own": "test", "spiked": "test", "flipped-true": "both"}
+
+
+def test_small_loss_is_ours_without_its_parts_and_ours_scratch_ours_from_fresh_weights():
+    profile = load_profile("ferplus-cpu")
+    ours, plain, fresh = (settings_of(profile.method(label)) for label in ("ours", "small-loss", "ours-scratch"))
+    parts = {"attention": False, "cycle_lr": False, "cycle_training": False}
+    assert plain == ours | parts
+    assert fresh == ours | {"pretrained_stages": 0}

@@ -37,7 +37,7 @@ shift = "blur"
 
 @pytest.fixture
 def profile(tmp_path):
-    text = load_profile("smoke").text.replace('controls = ["flipped"]\ncontrol_classes = ["surprise"]\n', "")
+    text = load_profile("smoke").text.replace('controls = ["flipped-true"]\ncontrol_classes = ["surprise"]\n', "")
     path = tmp_path / "pools.toml"
     path.write_text(text.replace('open_classes = ["surprise"]\n', 'open_classes = ["surprise"]\n' + POOLS), "utf-8")
     return load_profile(str(path))

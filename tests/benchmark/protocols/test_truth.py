@@ -75,6 +75,8 @@ def test_a_hunter_finds_no_labels(shared):
         "train_votes",
         "pool_images",
         "known_images",
+        "held_out_images",
+        "held_out_labels",
     }
 
 

@@ -41,9 +41,9 @@ def test_a_written_detector_scores_the_same(written):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda d: d["method"].update(version=99), "version 99, installed is version 1"),
+        (lambda d: d["method"].update(version=99), "version 99, installed is version 2"),
         (lambda d: d["method"].update(name="posthock"), "unknown method 'posthock', did you mean 'posthoc'"),
-        (lambda d: d["method"].update(name="noisy-label"), "has no scorer"),
+        (lambda d: d["method"].update(name="noisy-label", version=1), "has no scorer"),
         (lambda d: d.update(threshold="high"), r"detector\.json\.threshold"),
         (lambda d: d.update(sha256="0"), "is not the file that"),
         (lambda d: d["networks"]["classifier"]["backbone"].update(width=8), "do not fit"),

@@ -96,7 +96,7 @@ def test_whose_results_they_are_is_the_name_of_their_home(ada):
 
 def test_a_synced_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, monkeypatch):
     source = Path(shutil.copytree(ran, tmp_path / "control"))
-    run_smoke(source, source, methods=("label-loss",), regime=Regime("flipped", 0.2))
+    run_smoke(source, source, methods=("label-loss",), regime=Regime("flipped-true", 0.2))
     drawn = {}
     draw = exchange.score_histogram
     monkeypatch.setattr(

@@ -59,10 +59,9 @@ def made_scores(seed=0):
     ids = np.array([f"face-{i}" for i in range(30)])
     origin = np.where(np.arange(30) < 25, "test", "train")
     given = np.where(origin == "test", pseudo_labels, 1 - pseudo_labels)
-    scores = score_table(ids, truth, ids, CLASSES, detection, pseudo_labels, given, origin)
-    return scores, metrics.cell_metrics(
-        truth, detection.unknown_score, predicted, pseudo_labels, len(CLASSES), given, origin
-    )
+    faces = {"id": ids, "true_class": ids, "origin": origin, "twin": np.arange(30), "has_twin": np.zeros(30, bool)}
+    scores = score_table(faces, truth, CLASSES, detection, pseudo_labels, given)
+    return scores, metrics.cell_metrics(scores, CLASSES)
 
 
 @pytest.fixture

@@ -80,14 +80,12 @@ def test_an_extra_that_is_no_column_of_its_own_is_named(extras):
     truth = np.array([0, -1, 1])
     with pytest.raises(SuiteError, match="extra"):
         score_table(
-            np.arange(3),
-            truth,
+            dict.fromkeys(("id", "true_class", "origin", "twin", "has_twin"), truth),
             truth,
             ("a", "b"),
             Detection(np.zeros(3), np.zeros(3, int), extras=extras),
             np.zeros(3, int),
             np.zeros(3, int),
-            np.array(["test"] * 3),
         )
 
 

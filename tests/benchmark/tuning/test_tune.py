@@ -31,10 +31,11 @@ from open_set_fer.benchmark.tuning.study import STAMP, Study, Trial, Verdict, ch
 from open_set_fer.benchmark.tuning.trials import Trials
 from open_set_fer.benchmark.tuning.tune import Search, grid_of, sampler_of, trials_to_begin, tune, work
 from open_set_fer.cli.main import app
-from open_set_fer.cli.tune import _dashboard
+from open_set_fer.cli.tune import _as_json, _dashboard, _print_study
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.study import StudyReport, _text
 from tests.conftest import face_set, without_controls
 
 SEARCH = """
@@ -94,9 +95,9 @@ def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_cl
 
 
 def trial(number, *aurocs, state="finished", values=None, interval=None):
-    cells = [{"protocol": "fear", "seed": seed, "auroc": auroc} for seed, auroc in enumerate(aurocs)]
+    cells = [{"protocol": "fear", "seed": seed, "value": auroc} for seed, auroc in enumerate(aurocs)]
     if interval:
-        cells[0] |= {"auroc_low": interval[0], "auroc_high": interval[1]}
+        cells[0] |= {"low": interval[0], "high": interval[1]}
     value = float(np.mean(aurocs)) if state == "finished" else None
     return Trial(number, values or {"a": number}, state, value, cells)
 
@@ -128,6 +129,30 @@ def test_best_values_are_taken_where_they_are_better_than_seeds_and_protocols_di
     assert not Verdict.of(one, trial(0, 0.49)).keep
     assert "nothing to compare with" in Verdict.of(one, None).words
     assert study_of(trial(0, 0.5, 0.6), trial(1, 0.7, 0.8)).verdict().keep is False
+
+
+def test_a_study_whose_trials_all_lie_at_or_below_chance_chooses_nothing():
+    """Review fidelity.md, B6: the best of six AUROCs below 0.5 moved the paper's λ."""
+    study = study_of(trial(0, 0.394), trial(1, 0.406), trial(2, 0.5), trial(3, 0.9, state="failed"))
+    assert not study.chooses
+    verdict = study.verdict()
+    assert (verdict.keep, verdict.gain) == (True, None)
+    assert verdict.words == "nothing chosen: no trial lies above chance (0.5); keep yours"
+    assert study.selection == "chosen, 3 trials, nothing chosen: none above chance"
+    better = study_of(trial(0, 0.394), trial(1, 0.501, interval=(0.4, 0.6)))
+    assert better.chooses
+    assert "nothing" not in better.selection + better.verdict().words
+
+
+def test_no_best_values_are_printed_or_written_where_nothing_is_chosen(capsys):
+    for study, is_written in (
+        (study_of(trial(0, 0.3), trial(1, 0.4)), False),
+        (study_of(trial(0, 0.3, 0.4), trial(1, 0.8, 0.9)), True),
+    ):
+        _print_study(study)
+        assert ("best values of ours" in capsys.readouterr().out) == is_written
+        assert (_as_json(StudyReport(study, Path(), [], {}))["best"] is not None) == is_written
+        assert ("| setting | best |" in _text(study, {}, {})) == is_written
 
 
 @pytest.mark.parametrize(
@@ -510,14 +535,14 @@ def test_no_trial_is_begun_after_the_timeout(backend, caplog):
 
 def test_a_method_that_reports_nothing_is_said_once_to_be_no_matter_for_the_pruner(caplog):
     log_trial = SimpleNamespace(log_trial=lambda *_: None)
-    plan, study = SimpleNamespace(label="proser", start={}), SimpleNamespace(study_name="s")
+    plan, study = SimpleNamespace(label="proser", start={}, objective="auroc"), SimpleNamespace(study_name="s")
     trial = SimpleNamespace(number=0, set_user_attr=lambda *_: None, report=lambda *_: None, should_prune=lambda: False)
 
     def trials():
         return Trials(plan, "hyperband", study, log_trial, "", Path(), RunOptions(), "osfer tune")
 
     def finish(worker):
-        assert worker._value(trial, {}, Outcome(), [{"auroc": 0.5}], 1) == 0.5
+        assert worker._value(trial, {}, Outcome(), [{"value": 0.5}], 1) == 0.5
 
     worker = trials()
     finish(worker)
@@ -586,16 +611,16 @@ def control(tmp_path, label, search, opened=()):
 
 def test_the_control_is_tuned_without_an_open_face_and_outside_the_test_split(tmp_path):
     study = control(tmp_path, "ours", "[search.ours]\nepochs = { low = 1, high = 2 }\n")
-    assert study.selection == (
-        "chosen by the positive control (20% of the labels flipped at random, the AUROC of finding them) without any "
-        "open face, on faces outside the test split, 1 trials"
+    assert study.selection.removesuffix(", nothing chosen: none above chance") == (
+        "chosen by the positive control (20% of the true labels flipped, sensitivity S: the AUROC of finding them "
+        "among faces of one label) without any open face, on faces outside the test split, 1 trials"
     )
     (folder,) = (tmp_path / "home" / "results").glob("*/")
     scores = pd.read_parquet(folder / "scores.parquet")
-    assert study.trials[0].value == json.loads((folder / "result.json").read_text())["metrics"]["auroc"]
+    assert study.trials[0].value == json.loads((folder / "result.json").read_text())["metrics"]["auroc_within_label"]
     assert scores["is_open"].mean() == pytest.approx(0.2, abs=0.01)
     assert set(scores["true_class"]) == set(BASIC), "every class is closed, none left out"
-    assert np.array_equal(scores["closed_set_class"] != scores["given_class"], scores["is_open"])
+    assert np.array_equal(scores["true_class"] != scores["given_class"], scores["is_open"])
     faces = load_profile("smoke").dataset("synthetic").load(tmp_path / "home" / "cache")
     assert set(faces.split[np.isin(faces.ids, scores["id"])]) == {"train"}, "no split valid: held-out training images"
 
@@ -608,7 +633,8 @@ def test_what_the_control_cannot_tune_is_said(tmp_path):
         control(tmp_path, "proser", search)
     path, last = tmp_path / "flipped.toml", 'open_classes = ["surprise"]'
     path.write_text(
-        (without_controls(load_profile("smoke").text) + SEARCH).replace(last, f'{last}\nlabels = "flipped"'), "utf-8"
+        (without_controls(load_profile("smoke").text) + SEARCH).replace(last, f'{last}\nlabels = "flipped-true"'),
+        "utf-8",
     )
     with pytest.raises(SuiteError, match="tune with --objective control"):
         tuned(tmp_path, 1, profile=str(path))
@@ -690,7 +716,7 @@ def test_a_label_that_cannot_be_tuned_so_leaves_the_others_their_turn(tmp_path, 
     def tuned(plan, *_):
         if plan.label == "baseline":
             raise SuiteError("baseline reads no label of the closed-set model", "tune it with --objective auroc")
-        return study_of(trial(0, 0.5))
+        return study_of(trial(0, 0.6))
 
     monkeypatch.setattr(tuning, "tune", tuned)
     path = write(tmp_path, '[search.baseline]\n"closed_set.epochs" = [1, 2]\n' + SEARCH)

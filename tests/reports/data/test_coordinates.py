@@ -16,9 +16,11 @@ def test_columns_from_plans_tags_and_display_text_are_the_same() -> None:
             "choice": protocol.choice,
             "open_from": protocol.open_from,
             "pool": protocol.pool.text if protocol.pool else "",
+            "twins": "keep",
             "labels": protocol.regime.labels,
             "label_share": protocol.regime.share,
         }
+        assert protocol_fields(protocol.counting("once").tags()) == expected | {"twins": "once"}
         assert protocol_fields(protocol.fields()) == expected
         assert protocol_fields(protocol.tags()) == expected
         assert protocol_fields({"open_classes": protocol.label}) == pytest.approx(expected)

@@ -60,7 +60,9 @@ def drawn_scores(closed: tuple[str, ...], rng: np.random.Generator) -> tuple[pd.
             "predicted_class": names[predicted],
         }
     )
-    return frame, cell_metrics(truth, scores, predicted, predicted, len(closed))
+    columns = {"true_class": np.where(truth < 0, "new", names[truth]), "origin": "test"}
+    classes = {name: frame["predicted_class"] for name in ("closed_set_class", "given_class")}
+    return frame, cell_metrics(frame.assign(**columns, **classes), closed)
 
 
 def make(

@@ -20,8 +20,8 @@ from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.text import to_frame, to_markdown
 from tests.reports.conftest import Store
 
-FLIPPED, TRUE = (f"surprise (20% of {what}labels flipped)" for what in ("", "true "))
-OTHER = "fear (20% of labels flipped)"
+FLIPPED, TRUE = "surprise (5% of labels flipped in the pool)", "surprise (20% of true labels flipped)"
+OTHER = "fear (5% of labels flipped in the pool)"
 STATED = dict.fromkeys(("ours-best", "their method", "cleanlab"), "true")
 """Labels that are no method's name; what their runs are tagged with."""
 
@@ -125,7 +125,7 @@ def test_the_mark_goes_by_answers_flipped(results):
 
 def test_a_table_has_the_control_beside_its_numbers(made, results, table):
     control, true, other = table.blocks[2:5]
-    assert control.heading == "Positive control, 20% of labels flipped: AUROC (higher is better)"
+    assert control.heading == "Positive control, 5% of labels flipped in the pool: AUROC (higher is better)"
     texts = {
         row.label: dict(zip(table.headings, (e.text + e.mark for e in row.entries), strict=True))
         for row in control.rows
@@ -151,7 +151,7 @@ def test_a_table_has_the_control_beside_its_numbers(made, results, table):
     (lacking,) = (note for note in table.footnotes if note.startswith("Control not run"))
     assert lacking == (
         "Control not run: Cleanlab; it comes from `osfer run --profile made --dataset ferplus --open surprise --method "
-        "cleanlab,label-loss --labels flipped`."
+        "cleanlab,label-loss --labels spiked`."
     )
 
 
@@ -173,9 +173,9 @@ def test_every_format_has_marks_and_blocks(results, table):
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-7}" in latex
     assert r"Ours\textsuperscript{\S}" in latex
     control = frame[frame["metric"] == "control_auroc"].set_index(["open_classes", "method"])
-    assert set(control.loc["20% of labels flipped"].index) == {"ours", "their method", "cleanlab"}
-    assert control.loc[("20% of labels flipped", "ours"), "n_cells"] == 2
-    assert control.loc[("20% of labels flipped", "cleanlab"), "status"] == "not run"
+    assert set(control.loc["5% of labels flipped in the pool"].index) == {"ours", "their method", "cleanlab"}
+    assert control.loc[("5% of labels flipped in the pool", "ours"), "n_cells"] == 2
+    assert control.loc[("5% of labels flipped in the pool", "cleanlab"), "status"] == "not run"
     assert set(frame.loc[frame["not_informative"], "method"]) == {"ours"}
     assert set(frame.loc[frame["setting"] == TRANSDUCTIVE, "method"]) == {
         "ours",

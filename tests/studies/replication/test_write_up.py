@@ -148,7 +148,12 @@ def test_the_page_has_what_was_logged_and_what_is_missing_of_any_label(tmp_path,
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = Marked(Tracker(tmp_path, "ferplus-cpu"), tmp_path)
     (tmp_path / "profile.toml").write_text("seeds = [0, 1]\n")
-    regimes = ["surprise", "surprise (50% of labels as released)", "surprise (labels as released)"]
+    regimes = [
+        "surprise",
+        "surprise (50% of labels as released)",
+        "surprise (labels as released)",
+        "surprise (5% of labels flipped in the pool)",
+    ]
     planned = [
         ("ferplus", "single", opened, method, seed)
         for opened in regimes
