@@ -1,47 +1,90 @@
-"""The table of AUROC that ends a run."""
+"""The tables that end a run: AUROC and closed accuracy by method, then the controls; legible at 80 columns."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.planning.cells import Cell
 
+LETTERS, HEAD_LETTERS, NUMBER_LETTERS, FEWEST = 80, 9, 5, 12
+"""Letters of a line of a table, of a heading (those of `happiness`), of a number, and of a method at least."""
+MOST_CLASSES = 7
+Values = Mapping[str, float]
+"""A metric's values by the key of a cell."""
 
-def auroc_table(cells: list[Cell], auroc: dict[str, float]) -> Table:
-    """Mean AUROC by method; a column for each open class if they are few, else for each family of protocols.
 
-    Controls and shifts stand apart and are in no other mean. '(2/3)': the mean of two of three cells; '-': of none.
+def result_tables(
+    cells: list[Cell], auroc: Values, accuracy: Values | None = None, within: Values | None = None
+) -> Iterator[Table]:
+    """A table of mean AUROC for each data set, then one of its controls and shifts, if there are any.
+
+    A column for each open class if they are few, else for each family of protocols. accuracy: closed accuracy. within:
+    AUROC within the assigned label, which is a control's number, where it is measured. '(2/3)' below a number: the
+    mean of two of three cells; '-': of none.
     """
-    main = [cell for cell in cells if cell.protocol.has_open] or cells
-    shown = {(cell.protocol.regime, cell.protocol.has_open) for cell in main}
-    apart = [cell for cell in cells if (cell.protocol.regime, cell.protocol.has_open) not in shown]
-    regimes = list(dict.fromkeys(cell.protocol.regime for cell in apart if cell.protocol.regime.is_control))
-    shifts = list(dict.fromkeys(p.pool.shift for cell in apart if (p := cell.protocol).pool and p.pool.shift))
-    opens = list(dict.fromkeys(cell.protocol.label for cell in main))
-    by_class = len(opens) <= 7
-    columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in main))
-    several = len({cell.dataset for cell in cells}) > 1
-    mean = ["mean"] * (len(columns) > 1)
-    first = main[0].protocol
+    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+        of = [cell for cell in cells if cell.dataset == dataset]
+        title = f"{dataset}: " * (len({cell.dataset for cell in cells}) > 1)
+        main = [cell for cell in of if cell.protocol.has_open] or of
+        yield _main_table(title, main, auroc, accuracy or {})
+        apart = [cell for cell in of if cell not in main]
+        if apart:
+            yield _apart_table(title, apart, auroc, within or {})
+
+
+def _main_table(title: str, cells: list[Cell], auroc: Values, accuracy: Values) -> Table:
+    opens = list(dict.fromkeys(cell.protocol.label for cell in cells))
+    by_class = len(opens) <= MOST_CLASSES
+    columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in cells))
+    first, has_mean = cells[0].protocol, len(columns) > 1
     area = "control AUROC" if first.regime.is_control else "AUROC" if first.has_open else "AUROC of shifted faces"
-    controls = [*(f"control:{regime.suffix}" for regime in regimes), *(f"shift: {shift}" for shift in shifts)]
-    table = Table(*["data set"] * several, "method", *columns, *mean, *controls, title=f"mean {area}")
-    for dataset, label in dict.fromkeys((cell.dataset, cell.label) for cell in cells):
-        of = [cell for cell in cells if (cell.dataset, cell.label) == (dataset, label)]
-        row = [cell for cell in of if (cell.protocol.regime, cell.protocol.has_open) in shown]
-        parts = [[c for c in row if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]
-        parts += [row for _ in mean] + [[cell for cell in of if cell.protocol.regime == regime] for regime in regimes]
-        parts += [[c for c in of if c.protocol.pool and c.protocol.pool.shift == shift] for shift in shifts]
-        texts = [_mean_auroc(part, auroc) for part in parts]
-        table.add_row(*[dataset] * several, label, *texts)
+    heads = [*columns, *["mean"] * has_mean, *["closed acc."] * bool(accuracy)]
+    table = _table(f"{title}mean {area}", heads)
+    for label in dict.fromkeys(cell.label for cell in cells):
+        own = [cell for cell in cells if cell.label == label]
+        parts = [[c for c in own if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]
+        texts = [_mean(part, auroc) for part in [*parts, *[own] * has_mean]]
+        table.add_row(_label(label, table), *texts, *[_mean(own, accuracy)] * bool(accuracy))
     return table
 
 
-def _mean_auroc(cells: list[Cell], auroc: dict[str, float]) -> str:
-    known = [auroc[cell.key] for cell in cells if cell.key in auroc]
+def _apart_table(title: str, cells: list[Cell], auroc: Values, within: Values) -> Table:
+    regimes = list(dict.fromkeys(c.protocol.regime for c in cells if c.protocol.regime.is_control))
+    shifts = list(dict.fromkeys(p.pool.shift for c in cells if (p := c.protocol).pool and p.pool.shift))
+    kind = "sensitivity S" if within else "AUROC"
+    heads = [*(f"{kind}, {regime.text}" for regime in regimes), *(f"AUROC, shift: {shift}" for shift in shifts)]
+    table = _table(f"{title}controls" if regimes else f"{title}shifted faces", heads, 2 * HEAD_LETTERS)
+    for label in dict.fromkeys(cell.label for cell in cells):
+        own = [cell for cell in cells if cell.label == label]
+        parts = [_mean([c for c in own if c.protocol.regime == regime], within or auroc) for regime in regimes]
+        parts += [_mean([c for c in own if c.protocol.pool and c.protocol.pool.shift == s], auroc) for s in shifts]
+        table.add_row(_label(label, table), *parts)
+    return table
+
+
+def _table(title: str, heads: list[str], letters: int = HEAD_LETTERS) -> Table:
+    table = Table("method", title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for head in heads:
+        lines = textwrap.wrap(head.replace("+", "+ "), letters, break_long_words=False)
+        table.add_column("\n".join(line.replace("+ ", "+") for line in lines), no_wrap=True)
+    return table
+
+
+def _label(label: str, table: Table) -> str:
+    """A method's label on lines that leave room for the columns, broken at hyphens."""
+    heads = [str(column.header).splitlines() for column in table.columns[1:]]
+    taken = sum(1 + max(NUMBER_LETTERS, *map(len, lines)) for lines in heads)
+    return "\n".join(textwrap.wrap(label, max(FEWEST, LETTERS - taken)))
+
+
+def _mean(cells: list[Cell], values: Values) -> str:
+    known = [values[cell.key] for cell in cells if cell.key in values]
     if not known:
         return "-"
-    return f"{sum(known) / len(known):.3f}" + f" ({len(known)}/{len(cells)})" * (len(known) < len(cells))
+    return f"{sum(known) / len(known):.3f}" + f"\n({len(known)}/{len(cells)})" * (len(known) < len(cells))

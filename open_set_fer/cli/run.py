@@ -21,7 +21,7 @@ from open_set_fer.cli.options import (
     print_json,
     say,
 )
-from open_set_fer.cli.overview import auroc_table
+from open_set_fer.cli.overview import result_tables
 from open_set_fer.console import console, log, out
 from open_set_fer.errors import some
 
@@ -88,7 +88,8 @@ def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = Fa
         chosen = cells.selection().only([cell for cell, _ in outcome.failed]).arguments()
         weights = ["--weights", cells.weights] * bool(cells.weights)
         retry = shlex.join(["osfer", "run", *again[:2], *chosen, *weights, *compute.arguments(), *again[2:]])
-    auroc = runner.auroc(plan)
+    metrics = runner.measured(plan, "auroc", "closed_accuracy", "auroc_within_label")
+    auroc = metrics["auroc"]
     if as_json:
         counts = {name: getattr(outcome, name) for name in ("computed", "logged_from_disk", "measured", "already_done")}
         failed = [cell.coordinates() | {"error": error} for cell, error in outcome.failed]
@@ -96,7 +97,8 @@ def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = Fa
         about = {"profile": profile.name, "home": str(home), "cells": len(plan)}
         print_json(about | counts | {"failed": failed, "results": results, "retry": retry or None, "report": report})
     else:
-        out.print(auroc_table(plan, auroc))
+        for table in result_tables(plan, *metrics.values()):
+            out.print(table, "")
     if retry:
         say(f"retry only these with: {retry}")
         sys.exit(1)

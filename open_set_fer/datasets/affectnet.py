@@ -52,6 +52,8 @@ outside."""
         "test": dict.fromkeys(CLASSES, 500),
     }
     classes = CLASSES
+    origin_differs = True
+    """The validation set is curated: 500 faces a class."""
 
     root: str = ""
     """Published folder; '': $OSFER_DATA/affectnet or data/affectnet."""

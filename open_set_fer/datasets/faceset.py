@@ -166,7 +166,8 @@ class Facts:
 
     title: displayed name; default: `name`. guide: where to get it, where it is expected, what is checked; default:
     the class's docstring. published, published_classes: published number of images by split, and by split and class.
-    face_side: pixels a side of the published faces, if the same for all.
+    face_side: pixels a side of the published faces, if the same for all. origin_differs: whether train and test split
+    were collected differently, so that open faces of the train split differ from closed test faces by origin too.
     """
 
     title: str
@@ -174,6 +175,7 @@ class Facts:
     published: Mapping[str, int]
     published_classes: Mapping[str, Mapping[str, int]]
     face_side: int | None
+    origin_differs: bool = False
 
 
 def facts(dataset: DataSet | type[DataSet]) -> Facts:
@@ -189,6 +191,7 @@ def facts(dataset: DataSet | type[DataSet]) -> Facts:
         getattr(kind, "published", {}),
         getattr(kind, "published_classes", {}),
         getattr(kind, "face_side", None),
+        bool(getattr(kind, "origin_differs", False)),
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from open_set_fer.methods.shared.backbones import Network
-    from open_set_fer.methods.shared.recipe import BackboneSettings
+    from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
 
 T = TypeVar("T")
 
@@ -156,10 +156,15 @@ class ClosedSetModel:
 
 
 class Context(Protocol):
-    """Services of the runner to a method."""
+    """Services of the runner to a method.
+
+    closed_set: the recipe of the closed-set model. A classifier that a method trains on the training images takes its
+    targets and augmentation (`training.targets_of`, `training.augmented`), so that methods differ in the method alone.
+    """
 
     device: torch.device
     backbone: BackboneSettings
+    closed_set: ClosedSetSettings
     generator: torch.Generator
 
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:

@@ -34,7 +34,7 @@ class Dias:
     """
 
     name = "dias"
-    version = 2
+    version = 3
     scorer = ConfidenceScorer
 
     epochs: Epochs = 200
@@ -95,9 +95,12 @@ class Dias:
         return Detection(score, logits.argmax(axis=1), curves, network=simulator.classifier, scorer=scorer)
 
 
-def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, strength: float) -> torch.Tensor:
-    """Mean cross-entropy of logits (N, K) against (1 - strength) x one-hot labels (N,) + strength / K."""
-    return F.cross_entropy(logits, labels, label_smoothing=strength)
+def smoothed_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, strength: float) -> torch.Tensor:
+    """Mean cross-entropy of logits (N, K) against (1 - strength) x targets + strength / K.
+
+    targets: labels (N,), which are taken one-hot, or shares (N, K).
+    """
+    return F.cross_entropy(logits, targets, label_smoothing=strength)
 
 
 def pull_distance(features: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
@@ -180,7 +183,8 @@ class _Simulator:
         random, classifier, copycat, gan = (backbones.draw_seed(context.generator) for _ in range(4))
         self.dias = dias
         self.size = (height, width)
-        self.images, self.labels = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
+        self.images, self.augmentation = training.as_tensor(task.train_images), context.closed_set.augmentation
+        self.targets = training.targets_of(task.train_labels, task.train_votes, context.closed_set)
         self.random = torch.Generator().manual_seed(random)
         self.classifier = backbones.build_network(context.backbone, classes, channels, classifier).to(device)
         self.copycat = backbones.build_network(context.backbone, classes, channels, copycat).to(device)
@@ -208,7 +212,7 @@ class _Simulator:
 
     def batches(self) -> Iterator[torch.Tensor]:
         """Indices of one pass over the training images, or of its first `batches_per_pass` batches."""
-        pieces = training.batches(torch.arange(len(self.labels)), self.dias.batch_size, self.random)
+        pieces = training.batches(torch.arange(len(self.images)), self.dias.batch_size, self.random)
         return islice(pieces, self.dias.batches_per_pass or None)
 
     def generate(self, n: int) -> torch.Tensor:
@@ -223,21 +227,21 @@ class _Simulator:
         """Train discriminator, generator and classifier on a batch; returns the losses."""
         for network in (self.classifier, self.twin, self.generator, self.discriminator):
             network.train()
-        real, erased, labels = self._load(batch)
+        real, erased, targets = self._load(batch)
         fake = self.generate(len(batch))
         discriminator_loss = adversarial_loss(self.discriminator(real), True)
         discriminator_loss = discriminator_loss + adversarial_loss(self.discriminator(fake.detach()), False)
         training.step(self.discriminator_optimizer, discriminator_loss)
 
         # The generator fools the discriminator and avoids images whose outputs are already flat.
-        flatness = smoothed_cross_entropy(self.twin(fake), labels, self.dias.smoothing2)
+        flatness = smoothed_cross_entropy(self.twin(fake), targets, self.dias.smoothing2)
         generator_loss = adversarial_loss(self.discriminator(fake), True) - self.dias.beta * flatness
         training.step(self.generator_optimizer, generator_loss)
 
         with torch.no_grad():
             fake = self.generate(len(batch))
-        loss = smoothed_cross_entropy(self.classifier(erased), labels, 0.0)
-        loss = loss + self.dias.beta * smoothed_cross_entropy(self.twin(fake), labels, self.dias.smoothing2)
+        loss = smoothed_cross_entropy(self.classifier(erased), targets, 0.0)
+        loss = loss + self.dias.beta * smoothed_cross_entropy(self.twin(fake), targets, self.dias.smoothing2)
         training.step(self.classifier_optimizer, loss)
         losses = {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss, "gan_pass_loss": loss}
         return {name: value.item() for name, value in losses.items()}
@@ -245,36 +249,36 @@ class _Simulator:
     def copycat_step(self, batch: torch.Tensor) -> dict[str, float]:
         """Train the copycat, then the classifier, on a batch; returns losses and pull distance."""
         dias, classifier, copycat = self.dias, self.classifier, self.copycat
-        _, x, labels = self._load(batch)
+        _, x, targets = self._load(batch)
         copycat.train()
         classifier.eval()
         with torch.no_grad():
-            *targets, _ = features(classifier, x)
+            *imitated, _ = features(classifier, x)
         *hidden, last = features(copycat, x)
-        pull = pull_distance(hidden, targets)
-        copycat_loss = smoothed_cross_entropy(copycat.classify(last), labels, 0.0) + dias.pull_ratio * pull
+        pull = pull_distance(hidden, imitated)
+        copycat_loss = smoothed_cross_entropy(copycat.classify(last), targets, 0.0) + dias.pull_ratio * pull
         training.step(self.copycat_optimizer, copycat_loss)
 
         copycat.eval()
         classifier.train()
         with torch.no_grad():
             *hidden, last = features(copycat, x)
-        loss = smoothed_cross_entropy(classifier(x), labels, 0.0)
-        fakes = [smoothed_cross_entropy(classifier.classify(last), labels, dias.smoothing2)]
+        loss = smoothed_cross_entropy(classifier(x), targets, 0.0)
+        fakes = [smoothed_cross_entropy(classifier.classify(last), targets, dias.smoothing2)]
         with nullcontext() if dias.copycat_statistics else training.frozen_statistics(classifier):
             for depth, feature in zip(depths(classifier), hidden, strict=True):
                 logits = classifier.classify(classifier.from_stage(feature, depth))
-                fakes.append(smoothed_cross_entropy(logits, labels, dias.smoothing))
+                fakes.append(smoothed_cross_entropy(logits, targets, dias.smoothing))
         loss = loss + dias.fake_ratio * torch.stack(fakes).mean()
         training.step(self.classifier_optimizer, loss)
         return {"copycat_loss": copycat_loss.item(), "pull_distance": pull.item(), "copycat_pass_loss": loss.item()}
 
     def _load(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Augmented images for the discriminator, the same images erased for the classifiers, and labels."""
+        """Augmented images for the discriminator, the same images erased for the classifiers, and targets."""
         network = self.classifier
-        x = augmentation.flip_or_noise(network.prepare(self.images[batch]), network.std, self.random)
+        x = augmentation.vary(network.prepare(self.images[batch]), network.std, self.random, self.augmentation)
         erased = augmentation.random_erase(x, self.random, self.dias.erase_probability)
-        return x, erased, self.labels[batch].to(x.device)
+        return x, erased, self.targets[batch].to(x.device)
 
 
 def depths(network: backbones.Network) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask, Scorer, Scores
-from open_set_fer.methods.shared.lazy import F, backbones, torch, training
+from open_set_fer.methods.shared.lazy import backbones, torch, training
 from open_set_fer.ranges import BatchSize, Count, CountOrZero, Epochs, NotNegative, Positive, Share
 
 
@@ -43,7 +43,7 @@ class EOW:
     """
 
     name = "eow"
-    version = 2
+    version = 3
     scorer = OpenOutputScorer
 
     epochs: Epochs = 15
@@ -76,7 +76,7 @@ class EOW:
     """'away' goes against the gradient of log p(K+1), to features that the network still takes for known, as in the
     authors' code; 'towards' goes along it."""
     erase_probability: Share = 0.5
-    """Of random erasing, from the suite's closed-set recipe (the authors pad and crop instead)."""
+    """Of random erasing, which follows the closed-set recipe's augmentation (the authors pad and crop instead)."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Train K+1 outputs on the training images from fresh weights; score by p(K+1).
@@ -96,7 +96,9 @@ class EOW:
     def _train(
         self, network: backbones.Network, task: OpenSetTask, context: Context, generator: torch.Generator
     ) -> dict[str, list[float]]:
-        data, targets = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
+        data, labels = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
+        recipe = context.closed_set
+        targets = training.targets_of(task.train_labels, task.train_votes, recipe)
         optimizer = torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         buffer: ReplayBuffer | None = None
         curves: dict[str, list[float]] = {"loss": [], "negative_loss": [], "train_accuracy": []}
@@ -104,15 +106,15 @@ class EOW:
         for epoch in context.progress(range(self.epochs), "eow: epochs"):
             network.train()
             total, negative_total, right, seen = 0.0, 0.0, 0, 0
-            for batch in training.batches(torch.arange(len(targets)), self.batch_size, generator):
+            for batch in training.batches(torch.arange(len(labels)), self.batch_size, generator):
                 settings = self.learning_rate, iteration, self.warmup_iterations, epoch, self.decay_epochs
                 training.set_learning_rate(optimizer, learning_rate(*settings, self.decay_rate))
-                x = training.augmented(network, data[batch], generator, self.erase_probability)
+                x = training.augmented(network, data[batch], generator, self.erase_probability, recipe.augmentation)
                 hidden = network.to_stage(x + _noise_like(x, self.input_noise, generator), 1)
                 hidden = hidden + _noise_like(hidden, self.feature_noise, generator)
                 logits = network.classify(network.from_stage(hidden, 1))
-                y = targets[batch].to(context.device)
-                loss = known_loss(logits, y)
+                y = labels[batch].to(context.device)
+                loss = training.known_loss(logits, targets[batch].to(context.device))
                 if epoch >= self.ebm_start_epoch:
                     if buffer is None:
                         shape = _sampled_shape(network, data[:1])
@@ -215,11 +217,6 @@ def energy_gradient(
         return slope
 
     return gradient
-
-
-def known_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of logits (N, K+1) against labels 0..K-1: the objective's first term."""
-    return F.cross_entropy(logits, labels)
 
 
 def negative_loss(logits: torch.Tensor) -> torch.Tensor:

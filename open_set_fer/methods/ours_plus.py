@@ -5,27 +5,38 @@ scores what the test pool contains and the training set does not: closed faces o
 the pool only (semi-supervised novelty detection, Blanchard, Lee and Scott, JMLR 2010). A network that starts from the
 closed-set model learns to distinguish pool from training images, sampled so that every pseudo class weighs the same
 on either side, and scores only images it was not trained on. The score is its logit, on one scale for all folds, plus
-the closed-set model's energy. If held-out pool and training images cannot be distinguished, the energy alone is the
-score.
+the closed-set model's energy. The energy alone is the score if held-out pool and training images cannot be
+distinguished, or if the first layer's statistics distinguish them nearly as well: then the pictures differ, not the
+expressions.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-from scipy.stats import mannwhitneyu
 
 from open_set_fer.methods.contract import ClosedSetModel, Context, Detection, OpenSetTask, Scorer, Scores
 from open_set_fer.methods.shared.lazy import F, backbones, nn, torch, training
 from open_set_fer.methods.shared.scorers import on_scale, scale_of, standardise
+from open_set_fer.methods.shared.two_samples import (
+    MATCHES,
+    Sample,
+    linear_probe,
+    match_classes,
+    separability,
+    two_samples,
+)
 from open_set_fer.ranges import BatchSize, Epochs, Folds, NotNegative, Positive, Share
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from open_set_fer.methods.shared.backbones import Network
 
 
@@ -57,20 +68,8 @@ class DiscriminatorScorer(Scorer):
         return np.asarray(self.settings["logit_weight"] * pool_logit + energies)
 
 
-TWINS = 4
-"""Held-out training images per pool image: more of them let the test find smaller differences."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """Images uint8 (N, C, H, W) and their pseudo labels (N,)."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def part(self, where: NDArray[np.bool_] | NDArray[np.int64]) -> Side:
-        """The images at these places."""
-        return Side(self.images[where], self.labels[where])
+SHIFT_LEVEL = 0.01
+"""Level of the test for a shift: in small pools the probe's AUROC differs from 0.5 by chance."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class OursPlus:
     """Cross-fitted discriminator of pool and training images, plus the closed-set energy."""
 
     name = "ours-plus"
-    version = 3
+    version = 4
     sees_pool = True
     scores_others = True
     scorer = DiscriminatorScorer
@@ -92,44 +91,35 @@ class OursPlus:
     """Maximum of the one-cycle schedule."""
     weight_decay: NotNegative = 1e-4
     erase_probability: Share = 0.5
-    degrade: Literal["none", "both", "known"] = "known"
-    """Degrade (darken, brighten, blur, coarsen) images in training at random, so that image quality tells less: on both
-    sides, or the training set's ('known') only, so that low quality is no property of the pool alone."""
-    energy_weight: NotNegative = 1.0
+    energy_weight: NotNegative = 0.5
     """Of the standardised energy -logsumexp(logits) relative to the standardised logit (0: logit alone)."""
-    level: Share = 0.2
+    level: Share = 0.05
     """Level of the test whether pool and training images differ; for p-values above it the energy alone is the score
-    (1: never). High for a test: with a tenth of open faces in a pool of 1000, the AUROC rises by about two standard
-    errors."""
+    (1: never)."""
+    shift_ratio: Positive = 0.75
+    """The energy alone is the score, too, if a linear probe on the first layer's channel statistics separates pool and
+    training images by this fraction of the networks' AUROC above 0.5, or more: such a difference lies in the pictures
+    (blur, light, noise, crop), not in the expressions."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Score by how much an image looks like what only the pool contains, plus the energy."""
         model = context.closed_set_model(task)
-        faces = task.test_images if task.pool_images is None else task.pool_images
-        pool_logits = model.test_logits if task.pool_images is None else training.evaluate(model.network, faces)
-        pool = Side(faces, pool_logits.argmax(axis=1))
         generator = torch.Generator().manual_seed(backbones.draw_seed(context.generator))
         with context.phase("train"):
-            # Pseudo labels on both sides: a true label on one and a pseudo label on the other would give them away.
-            images = task.train_images if task.known_images is None else task.known_images
-            known = Side(images, training.evaluate(model.network, images).argmax(axis=1))
+            pool, known = two_samples(task, model, self.folds)
             steps = context.progress(range(self.folds), "ours-plus: folds")
             fitted = [self._fit(fold, pool, known, model, context, generator) for fold in steps]
-        folds = np.arange(len(faces)) % self.folds
-        logits = np.zeros(len(faces))
+        logits = np.zeros(len(pool.images))
         for fold, part in enumerate(fitted):
-            logits[folds == fold] = part.logits
-        pool_logit, energy = standardise(logits, folds), energy_of(pool_logits)
-        area, p_value = separability(pool_logit, [part.known for part in fitted if len(part.known)])
-        curves = {f"loss_{fold}": part.losses for fold, part in enumerate(fitted, 1)} | {"held_out_auroc": [area]}
-        notes = []
-        weights = {"logit_weight": 1.0, "energy_weight": self.energy_weight}
-        if p_value > self.level:
-            weights = {"logit_weight": 0.0, "energy_weight": 1.0}
-            notes.append(
-                f"held-out pool and training images cannot be told apart (AUROC {area:.3f}, p {p_value:.2g}): "
-                "the energy alone is the score"
-            )
+            logits[pool.held_out(fold)] = part.logits
+        pool_logit, energy = standardise(logits, pool.folds), energy_of(pool.logits)
+        area, p_value = separability(pool_logit, np.concatenate([part.known for part in fitted]))
+        low_area, low_p_value = self._low_level(model.network, pool, known, generator)
+        curves = {f"loss_{fold}": part.losses for fold, part in enumerate(fitted, 1)}
+        curves |= {"held_out_auroc": [area], "low_level_auroc": [low_area]}
+        reason = self._reason(area, p_value, low_area, low_p_value)
+        weights = {"logit_weight": 0.0 if reason else 1.0, "energy_weight": 1.0 if reason else self.energy_weight}
+        notes = [f"{reason}: the energy alone is the score"] if reason else []
         networks = {"closed_set": model.network} | {f"fold_{n}": part.network for n, part in enumerate(fitted, 1)}
         settings: dict[str, Any] = {"folds": [part.scale for part in fitted], "energy": scale_of(energy), **weights}
         scorer = DiscriminatorScorer(networks, settings=settings)
@@ -139,31 +129,58 @@ class OursPlus:
         extras = {"pool_logit": pool_logit, "energy": energy}
         return Detection(score, model.pseudo_labels, curves, extras, notes, scorer=scorer)
 
+    def _reason(self, area: float, p_value: float, low_area: float, low_p_value: float) -> str:
+        """Why the energy alone is the score, or ''; areas: AUROC by the networks, and by low-level statistics."""
+        if p_value > self.level:
+            return f"held-out pool and training images cannot be told apart (AUROC {area:.3f}, p {p_value:.2g})"
+        if low_p_value <= SHIFT_LEVEL and low_area - 0.5 >= self.shift_ratio * (area - 0.5):
+            return (
+                f"the pictures of pool and training images differ by more than expressions (AUROC {low_area:.3f} by "
+                f"statistics of the first layer, {area:.3f} by the networks)"
+            )
+        return ""
+
+    def _low_level(
+        self, network: Network, pool: Sample, known: Sample, generator: torch.Generator
+    ) -> tuple[float, float]:
+        """AUROC and p-value of pool over known images by a linear probe on the first layer's channel statistics."""
+        rng = np.random.default_rng(backbones.draw_seed(generator))
+        compute = partial(stem_statistics, network)
+        of_pool, of_known = (training.evaluate(network, side.images, compute) for side in (pool, known))
+        probe = linear_probe(pool, known, of_pool, of_known, rng)
+        return separability(probe.pool, probe.known)
+
     def _fit(
-        self, fold: int, pool: Side, known: Side, model: ClosedSetModel, context: Context, generator: torch.Generator
+        self,
+        fold: int,
+        pool: Sample,
+        known: Sample,
+        model: ClosedSetModel,
+        context: Context,
+        generator: torch.Generator,
     ) -> _Fold:
         """Train the network of a fold on the other folds, and score its own."""
-        # The runner has shuffled the order.
-        of_pool, of_known = (np.arange(len(side.labels)) % self.folds == fold for side in (pool, known))
         seed = backbones.draw_seed(generator)
         rng = np.random.default_rng(seed)
         network = copy.deepcopy(model.network).requires_grad_(True)
         with backbones.seeded(seed):
             network.fc = nn.Linear(network.widths[-1], 1).to(context.device)
-        losses = self._train(network, pool.part(~of_pool), known.part(~of_known), context, rng, generator)
-        logits = logits_of(network, pool.images[of_pool])
+        losses = self._train(
+            network, pool.part(pool.learnt(fold)), known.part(known.learnt(fold)), context, rng, generator
+        )
+        own, alike = pool.part(pool.held_out(fold)), known.part(known.held_out(fold))
+        logits = logits_of(network, own.images)
         # Each fold's network has its own scale: joined raw, the fold with the larger logits would rank first.
         scale = scale_of(logits)
-        twins = known.part(of_known)
-        twins = twins.part(match_classes(np.repeat(pool.labels[of_pool], TWINS), twins.labels, rng))
-        alike = on_scale(logits_of(network, twins.images), scale) if len(twins.labels) else np.zeros(0)
-        return _Fold(network, losses, logits, scale, alike)
+        alike = alike.part(match_classes(np.repeat(own.labels, MATCHES), alike.labels, rng))
+        known_logits = on_scale(logits_of(network, alike.images), scale) if len(alike.labels) else np.zeros(0)
+        return _Fold(network, losses, logits, scale, known_logits)
 
     def _train(
         self,
         network: Network,
-        pool: Side,
-        known: Side,
+        pool: Sample,
+        known: Sample,
         context: Context,
         rng: np.random.Generator,
         generator: torch.Generator,
@@ -181,10 +198,9 @@ class OursPlus:
             network.train()
             total = 0.0
             for batch in training.batches(rows, self.batch_size, generator):
-                from_pool = batch < count
-                worse = {"none": None, "both": torch.ones_like(from_pool), "known": ~from_pool}[self.degrade]
-                x = training.augmented(network, images[batch], generator, self.erase_probability, degraded=worse)
-                loss = F.binary_cross_entropy_with_logits(network(x)[:, 0], from_pool.float().to(context.device))
+                x = training.augmented(network, images[batch], generator, self.erase_probability, "geometry")
+                from_pool = (batch < count).float().to(context.device)
+                loss = F.binary_cross_entropy_with_logits(network(x)[:, 0], from_pool)
                 training.step(optimizer, loss)
                 schedule.step()
                 total += loss.item() * len(batch)
@@ -205,13 +221,10 @@ class _Fold(NamedTuple):
     known: NDArray[np.float64]
 
 
-def separability(pool: NDArray[np.float64], known: list[NDArray[np.float64]]) -> tuple[float, float]:
-    """AUROC of held-out pool over training images, and the one-sided Mann-Whitney p-value."""
-    alike = np.concatenate(known) if known else np.zeros(0)
-    if not len(alike):  # no training image of the pool's pseudo classes
-        return 1.0, 0.0
-    test = mannwhitneyu(pool, alike, alternative="greater")
-    return float(test.statistic) / (len(pool) * len(alike)), float(test.pvalue)
+def stem_statistics(network: Network, x: Tensor) -> Tensor:
+    """Mean and standard deviation (N, 2C) over places of the stem's C channels: of the picture, hardly of the face."""
+    hidden = network.to_stage(x, 0).flatten(2)
+    return torch.cat([hidden.mean(dim=2), hidden.std(dim=2)], dim=1)
 
 
 def logits_of(network: Network, faces: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -223,15 +236,3 @@ def logits_of(network: Network, faces: NDArray[np.uint8]) -> NDArray[np.float64]
 def energy_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Energies (N,): -logsumexp of the closed classes' logits."""
     return np.asarray(-logsumexp(logits.astype(np.float64), axis=1))
-
-
-def match_classes(
-    target: NDArray[np.int64], available: NDArray[np.int64], rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Indices into `available` with the class counts of `target`. Images repeat only if a class has too few."""
-    pieces = []
-    for label, count in zip(*np.unique(target, return_counts=True), strict=True):
-        candidates = np.flatnonzero(available == label)
-        if len(candidates):
-            pieces.append(rng.choice(candidates, count, replace=count > len(candidates)))
-    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)

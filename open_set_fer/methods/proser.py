@@ -44,7 +44,7 @@ class Proser:
     """
 
     name = "proser"
-    version = 1
+    version = 2
     scorer = PlaceholderScorer
 
     epochs: Epochs = 10
@@ -71,7 +71,7 @@ class Proser:
     temperature: Positive = 1024.0
     """Of the score's softmax."""
     erase_probability: Share = 0.5
-    """Of random erasing, from the suite's closed-set recipe."""
+    """Of random erasing, which follows the closed-set recipe's augmentation."""
 
     def detect(self, task: OpenSetTask, context: Context) -> Detection:
         """Fine-tune a copy of the closed-set model; score by p(dummy) - max p(known).
@@ -96,7 +96,9 @@ class Proser:
         self, network: backbones.Network, dummy: nn.Linear, task: OpenSetTask, context: Context, seed: int
     ) -> dict[str, list[float]]:
         generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-        data, targets = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
+        data, labels = training.as_tensor(task.train_images), training.as_tensor(task.train_labels)
+        recipe = context.closed_set
+        targets = training.targets_of(task.train_labels, task.train_votes, recipe)
         parameters = [*network.parameters(), *dummy.parameters()]
         optimizer = torch.optim.SGD(parameters, self.learning_rate, self.momentum, weight_decay=self.weight_decay)
         # One momentum over all epochs; the authors create a new SGD each epoch.
@@ -104,20 +106,21 @@ class Proser:
         for _ in context.progress(range(self.epochs), "proser: epochs"):
             network.train()
             total, mixed_total, right, seen = 0.0, 0.0, 0, 0
-            for batch in training.batches(torch.arange(len(targets)), self.batch_size, generator):
+            for batch in training.batches(torch.arange(len(labels)), self.batch_size, generator):
                 half = len(batch) // 2
                 if half < 2:
                     continue
-                x = training.augmented(network, data[batch], generator, self.erase_probability)
+                x = training.augmented(network, data[batch], generator, self.erase_probability, recipe.augmentation)
                 # Both halves in one pass, with common batch statistics; the authors pass them separately.
                 hidden = network.to_stage(x, self.mix_stage)
-                y = targets[batch]
+                y = labels[batch]
                 order = torch.randperm(half, generator=generator)
                 share = float(rng.beta(self.alpha, self.alpha))
                 mixed = mix(hidden[:half], y[:half], order, share, self.mix_different_only)
                 y = y[half:].to(context.device)
                 logits = open_logits(network, dummy, network.from_stage(hidden[half:], self.mix_stage))
-                loss = classifier_placeholder_loss(logits, y, self.lambda1, self.lambda2)
+                shares = targets[batch[half:]].to(context.device)
+                loss = classifier_placeholder_loss(logits, shares, y, self.lambda1, self.lambda2)
                 if len(mixed) > 1:  # batch norm needs two
                     mixed_logits = open_logits(network, dummy, network.from_stage(mixed, self.mix_stage))
                     mixed_loss = data_placeholder_loss(mixed_logits)
@@ -160,15 +163,16 @@ def data_placeholder_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 def classifier_placeholder_loss(
-    logits: torch.Tensor, labels: torch.Tensor, lambda1: float, lambda2: float
+    logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor, lambda1: float, lambda2: float
 ) -> torch.Tensor:
-    """lambda1 x cross-entropy against the label + lambda2 x masked cross-entropy against dummy.
+    """lambda1 x cross-entropy against the targets + lambda2 x masked cross-entropy against dummy.
 
-    logits: (N, K+1). labels: (N,), 0..K-1. The second term (the paper's classifier placeholders) pushes the dummy to
-    the second place after the true class, whose logit is set to -1e9 and so gets no gradient.
+    logits: (N, K+1). targets: labels (N,) or shares (N, K). labels: (N,), 0..K-1. The second term (the paper's
+    classifier placeholders) pushes the dummy to the second place after one class, the label also where the targets are
+    shares; its logit is set to -1e9 and so gets no gradient.
     """
     masked = logits.scatter(1, labels[:, None], -1e9)
-    return lambda1 * F.cross_entropy(logits, labels) - lambda2 * masked.log_softmax(dim=1)[:, -1].mean()
+    return lambda1 * training.known_loss(logits, targets) - lambda2 * masked.log_softmax(dim=1)[:, -1].mean()
 
 
 def delta_confidence(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:

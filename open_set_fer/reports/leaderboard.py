@@ -96,6 +96,7 @@ def _row(cell: CellResult) -> dict[str, object]:
         "result": cell,
         "title": f"{' '.join(tags[name] for name in COORDINATES[:-1])} seed {tags['seed']}",
         **{name: tags[name] for name in ("cell_key", "dataset", "open_classes", "method", "settings_key")},
+        "name": method_name(tags["method"], params),
         "seed": tags["seed"],
         "family": tags["protocol"] + pool + ("" if labels == "own" else f", labels {labels} {share}".rstrip()),
         "evaluation": cell.evaluation,
@@ -182,7 +183,7 @@ def _entry(cells: pd.DataFrame) -> dict[str, object]:
     by_protocol = cells.groupby("open_classes", sort=False)
     seeds = by_protocol["seed"].agg(frozenset)
     spread = cells.groupby("seed")["auroc"].mean().std() if seeds.nunique() == 1 and len(seeds.iloc[0]) > 1 else None
-    shared = ["dataset", "family", "fingerprint", "demonstration", "method", "settings_key", "method_version"]
+    shared = ["dataset", "family", "fingerprint", "demonstration", "name", "settings_key", "method_version"]
     return {
         **cells.iloc[0][shared],
         **{name: by_protocol[name].mean().mean() if cells[name].notna().all() else None for name in METRICS},
@@ -212,5 +213,5 @@ def _board_texts(board: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         values[0] += "" if pd.isna(row["auroc_std"]) else f" ± {row['auroc_std']:.3f}"
         counts = [str(row["seeds"]), str(row["cells"]), f"{row['protocols']} of {row['of_protocols']}"]
         rank = "–" if pd.isna(row["rank"]) else str(row["rank"])
-        rows.append([rank, method_name(row["method"]), *values, *counts, row["settings_key"][:8], row["source"]])
+        rows.append([rank, row["name"], *values, *counts, row["settings_key"][:8], row["source"]])
     return heads, rows

@@ -23,6 +23,7 @@ from open_set_fer.reports.figures.sweep import sweep_figures
 from open_set_fer.reports.figures.tsne import embedding_figures, lacking_features
 from open_set_fer.reports.leaderboard import stored_leaderboard
 from open_set_fer.reports.page.page import build_page
+from open_set_fer.reports.page.picture import result_figures
 from open_set_fer.reports.tables.build import Table, all_tables
 from open_set_fer.reports.tables.latex import latex_escape, to_latex
 from open_set_fer.reports.tables.text import cells_frame, to_frame, to_markdown
@@ -118,7 +119,7 @@ def _render(results: Results, folder: Path, ui: str, clip: pd.DataFrame | None, 
         board.to_frame().to_csv(tables_folder / "leaderboard.csv", index=False)
     first = results.under(results.regimes[0])
     paper = [*all_figures(first), *label_figures(results), *embedding_figures(first), *sweep_figures(first)]
-    figures = [*(clip_figures(first, clip) if clip is not None else ()), *paper]
+    figures = [*result_figures(first), *(clip_figures(first, clip) if clip is not None else ()), *paper]
     not_drawn = [*([] if clip is not None else lacking_clip(first)), *lacking_features(first)]
     for figure in figures:
         figure.save(figures_folder)

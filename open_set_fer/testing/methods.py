@@ -39,6 +39,7 @@ class PlainContext:
     def __init__(self, network: Network, test_logits: NDArray[np.float32], width: int = 4, seed: int = 0) -> None:
         """width: of the small network in `backbone`."""
         self.backbone = BackboneSettings("small", width=width)
+        self.closed_set = ClosedSetSettings()
         self.device = torch.device("cpu")
         self.generator = torch.Generator().manual_seed(seed)
         self.reported: dict[int, NDArray[np.float64]] = {}

@@ -71,10 +71,12 @@ def test_smoothed_cross_entropy_closed_form(strength):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(7, 4)) * 3, rng.integers(0, 4, 7)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    target = (1 - strength) * np.eye(4)[labels] + strength / 4
-    expected = -(target * log_p).sum(axis=1).mean()
-    value = smoothed_cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), strength)
-    np.testing.assert_allclose(value.item(), expected, rtol=1e-12)
+    shares = rng.dirichlet([1.0, 1.0, 1.0, 1.0], 7)
+    for given, weights in ((labels, np.eye(4)[labels]), (shares, shares)):
+        target = (1 - strength) * weights + strength / 4
+        expected = -(target * log_p).sum(axis=1).mean()
+        value = smoothed_cross_entropy(torch.from_numpy(logits), torch.from_numpy(given), strength)
+        np.testing.assert_allclose(value.item(), expected, rtol=1e-12)
 
 
 def test_at_full_strength_the_target_is_uniform():

@@ -13,7 +13,6 @@ from open_set_fer.methods.eow import (
     EOW,
     ReplayBuffer,
     energy_gradient,
-    known_loss,
     learning_rate,
     negative_loss,
     open_probability,
@@ -80,8 +79,13 @@ def test_losses_and_score_against_numpy():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(7, 4)) * 3, np.array([0, 1, 2, 0, 1, 2, 2])
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    known = known_loss(torch.from_numpy(logits), torch.from_numpy(labels)).item()
-    assert known == pytest.approx(-log_p[np.arange(7), labels].mean(), rel=1e-12)
+    shares = rng.dirichlet([1.0, 1.0, 1.0], 7)
+    for targets, expected in (
+        (labels, -log_p[np.arange(7), labels].mean()),
+        (shares, -(shares * log_p[:, :3]).sum(axis=1).mean()),
+    ):
+        known = training.known_loss(torch.from_numpy(logits), torch.from_numpy(targets)).item()
+        assert known == pytest.approx(expected, rel=1e-12)
     assert negative_loss(torch.from_numpy(logits)).item() == pytest.approx(-log_p[:, 3].mean(), rel=1e-12)
     np.testing.assert_allclose(open_probability(logits), np.exp(log_p[:, 3]), rtol=1e-12)
 

@@ -70,9 +70,13 @@ def test_losses_against_numpy():
     rows = np.arange(6)
     masked = logits.copy()
     masked[rows, labels] = -1e9
-    expected = -0.7 * log_softmax(logits)[rows, labels].mean() - 0.3 * log_softmax(masked)[:, 3].mean()
-    loss = classifier_placeholder_loss(torch.from_numpy(logits), torch.from_numpy(labels), 0.7, 0.3)
-    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    shares = rng.dirichlet([1.0, 1.0, 1.0], 6)
+    for targets, weights in ((labels, np.eye(3)[labels]), (shares, shares)):
+        known = -(weights * log_softmax(logits)[:, :3]).sum(axis=1).mean()
+        expected = 0.7 * known - 0.3 * log_softmax(masked)[:, 3].mean()
+        given = (torch.from_numpy(array) for array in (logits, targets, labels))
+        loss = classifier_placeholder_loss(*given, 0.7, 0.3)
+        assert loss.item() == pytest.approx(expected, rel=1e-12)
     assert data_placeholder_loss(torch.from_numpy(logits)).item() == pytest.approx(
         -log_softmax(logits)[:, 3].mean(), rel=1e-12
     )
@@ -83,14 +87,14 @@ def test_the_masked_label_has_no_say(size):
     """Zero gradient for the true logit and the same value whatever it is, finite in float32 at any scale."""
     logits = (torch.randn(5, 4, generator=torch.Generator().manual_seed(0)) * size).requires_grad_(True)
     labels = torch.tensor([0, 1, 2, 0, 1])
-    loss = classifier_placeholder_loss(logits, labels, 0.0, 1.0)
+    loss = classifier_placeholder_loss(logits, labels, labels, 0.0, 1.0)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert torch.isfinite(loss)
     assert torch.isfinite(gradient).all()
     assert (gradient.gather(1, labels[:, None]) == 0).all()
     assert (gradient[:, 3] <= 0).all()  # the dummy is only ever pushed up
     raised = logits.detach().scatter(1, labels[:, None], 1e6)
-    assert classifier_placeholder_loss(raised, labels, 0.0, 1.0) == loss
+    assert classifier_placeholder_loss(raised, labels, labels, 0.0, 1.0) == loss
 
 
 def test_mix_of_different_classes_only():

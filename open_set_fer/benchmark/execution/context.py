@@ -47,6 +47,7 @@ class TaskContext:
     ) -> None:
         """`path`: the file of the closed-set model, trained by `recipe` where neither it nor `store` has it."""
         self.backbone = recipe.own_backbone or recipe.backbone
+        self.closed_set = recipe.closed_set
         self.device = device
         self.generator = torch.Generator().manual_seed(seed)
         self.seconds: dict[str, float] = {}

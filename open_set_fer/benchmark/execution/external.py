@@ -139,7 +139,7 @@ _FACES = "`osfer plan --faces FILE` lists the ids of each protocol's faces"
 def _numbers(path: Path, columns: pd.DataFrame) -> NDArray[np.float64]:
     """Finite numbers; SuiteError names the first faces without one."""
     values: NDArray[np.float64] = columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
-    wrong = [str(name) for name, ok in zip(columns.index, np.isfinite(values).all(axis=1), strict=True) if not ok]
+    wrong = [str(name) for name, row in zip(columns.index, values, strict=True) if not np.isfinite(row).all()]
     if len(wrong):
         fault = f"{path}: {len(wrong):,} faces have no finite {'unknown_score' if values.shape[1] == 1 else 'logits'}"
         raise SuiteError(f"{fault} ({some(wrong, 3)})", "write a number for every face")

@@ -138,17 +138,23 @@ class Runner:
         return self.connection.ask(lambda tracker: tracker.finished(), nothing)
 
     def auroc(self, cells: list[Cell]) -> dict[str, float]:
-        """AUROC of these cells by key, as far as they are finished; from the disk if MLflow does not answer."""
-        values: dict[str, float] = {}
+        """AUROC of these cells by key, as far as they are finished."""
+        return self.measured(cells, "auroc")["auroc"]
+
+    def measured(self, cells: list[Cell], *names: str) -> dict[str, dict[str, float]]:
+        """Metrics of finished cells (fields of `Finished`) by name and key; from disk if MLflow does not answer."""
+        values: dict[str, dict[str, float | None]] = {}
         with suppress(SuiteError):
-            values = {cell.key: cell.auroc for cell in self._finished() if cell.is_current}
+            current = [cell for cell in self._finished() if cell.is_current]
+            values = {cell.key: {name: getattr(cell, name) for name in names} for cell in current}
         for cell in cells:
             if cell.key not in values and (self.results / cell.key).is_dir():
                 with suppress(SuiteError):  # a damaged result
                     result, _ = read_result(self.results / cell.key)
                     if result.is_current:
-                        values[cell.key] = result.metrics["auroc"]
-        return {cell.key: values[cell.key] for cell in cells if cell.key in values}
+                        values[cell.key] = {name: result.metrics.get(name) for name in names}
+        found = {cell.key: values[cell.key] for cell in cells if cell.key in values}
+        return {name: {key: x for key, own in found.items() if (x := own[name]) is not None} for name in names}
 
 
 class _Run:

@@ -53,6 +53,8 @@ class Finished:
     method: str
     auroc: float
     seconds: float | None
+    closed_accuracy: float | None = None
+    auroc_within_label: float | None = None
 
     @property
     def is_current(self) -> bool:
@@ -71,9 +73,9 @@ class Reader(Experiment):
             database = Path(self._copy.name) if self._copy else self.home.resolve()
             return [Finished(*row) for row in store.finished_cells(database / store.DATABASE, int(self.experiment_id))]
         names = ("cell_key", EVALUATION, "dataset", "method")
+        metrics = ("auroc", "seconds.total", "closed_accuracy", "auroc_within_label")
         rows: list[list[Any]] = [
-            [*(run.data.tags[name] for name in names), run.data.metrics["auroc"], run.data.metrics.get("seconds.total")]
-            for run in self._finished()
+            [*(run.data.tags[name] for name in names), *map(run.data.metrics.get, metrics)] for run in self._finished()
         ]
         return [Finished(*row) for row in rows]
 

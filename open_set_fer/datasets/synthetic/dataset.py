@@ -35,6 +35,8 @@ needs no files. For demonstrations and tests; results on them say nothing about 
     """Images of each compound expression; the first half, rounded down, is for training."""
     contempt_per_class: CountOrZero = 200
     """Images of contempt, split likewise."""
+    valid_per_class: CountOrZero = 50
+    """Images of split valid of each basic expression; the other faces are the same for every number."""
     seed: int = 0
     """Seed of the rendering."""
     image_size: Annotated[int, pydantic.Field(ge=16, le=1024)] = 48
@@ -46,6 +48,9 @@ needs no files. For demonstrations and tests; results on them say nothing about 
         counts = [basic] * 7 + [compound] * 11 + [contempt]
         labels = np.repeat(np.arange(len(EXPRESSIONS)), [train + test for train, test in counts])
         split = np.repeat(["train", "test"] * len(EXPRESSIONS), [count for pair in counts for count in pair])
+        # Last, as a face depends on its place.
+        labels = np.concatenate([labels, np.repeat(np.arange(7), self.valid_per_class)])
+        split = np.concatenate([split, np.repeat("valid", 7 * self.valid_per_class)])
         rows = Rows.of(labels, split, [f"synthetic-{i:06d}" for i in range(len(labels))])
 
         def rendered(part: slice) -> NDArray[np.uint8]:

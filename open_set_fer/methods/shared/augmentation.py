@@ -95,45 +95,6 @@ def move(
     return moved.contiguous(memory_format=torch.channels_last)
 
 
-def degrade(x: Tensor, mean: Tensor, std: Tensor, generator: torch.Generator, probability: float = 0.5) -> Tensor:
-    """Change brightness, blur and coarsen images (N, C, H, W), each with the probability.
-
-    mean, std: of the normalisation of pixels in 0 to 1. Brightness: by up to 1.8 or its inverse, log-uniform, clipped
-    at 1. Blur: Gaussian, up to 1/32 of a side. JPEG: 8 x 8 cosine coefficients rounded to steps that grow with the
-    frequency, up to 0.06 at the second.
-    """
-    draw = torch.rand((6, len(x)), generator=generator)
-    applied = (draw[:3] < probability)[:, :, None, None, None].to(x.device)
-    amount = draw[3:, :, None, None, None].to(x.device)
-    pixels = x * std + mean
-    pixels = torch.where(applied[0], pixels * torch.exp((2 * amount[0] - 1) * math.log(1.8)), pixels).clamp(0, 1)
-    pixels = torch.where(applied[1], _blurred(pixels, amount[1] * x.shape[-1] / 32), pixels)
-    pixels = torch.where(applied[2], _coarse(pixels, amount[2] * 0.03), pixels)
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur by a Gaussian of sigma (N, 1, 1, 1) pixels; outside pixels repeat the edge."""
-    n, channels, height, width = x.shape
-    reach = max(1, math.ceil(width / 16))
-    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(x) / sigma.flatten()[:, None].clamp(min=0.1)) ** 2)
-    taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None, :, None]
-    padded = F.pad(x, (reach, reach, reach, reach), mode="replicate").contiguous()
-    rows = padded.view(1, n * channels, height + 2 * reach, width + 2 * reach)
-    down = F.conv2d(rows, taps, groups=n * channels)
-    return F.conv2d(down, taps.transpose(2, 3), groups=n * channels).view(x.shape)
-
-
-def _coarse(x: Tensor, step: Tensor) -> Tensor:
-    """Round cosine coefficients of 8 x 8 blocks to multiples of step x (1 + row + column)."""
-    n, channels, height, width = x.shape
-    padded = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
-    place = torch.arange(8).to(x)
-    basis = torch.cos(math.pi / 8 * (place + 0.5) * place[:, None]) / 2
-    basis[0] /= math.sqrt(2)
-    rows, columns = padded.shape[2] // 8, padded.shape[3] // 8
-    blocks = padded.reshape(n, channels, rows, 8, columns, 8).transpose(3, 4)
-    steps = (step.view(n, 1, 1, 1, 1, 1) * (1 + place + place[:, None])).clamp(min=1e-6)
-    rounded = torch.round(basis @ blocks @ basis.T / steps) * steps
-    back = (basis.T @ rounded @ basis).transpose(3, 4).reshape(padded.shape)
-    return back[..., :height, :width]
+def vary(x: Tensor, std: Tensor, generator: torch.Generator, kind: str) -> Tensor:
+    """Change a batch (N, C, H, W) as the closed-set recipe's `augmentation` says, before erasing."""
+    return move(x, generator) if kind == "geometry" else flip_or_noise(x, std, generator)

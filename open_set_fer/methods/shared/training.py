@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from open_set_fer.methods.shared.augmentation import degrade, flip_or_noise, move, random_erase
+from open_set_fer.methods.shared.augmentation import random_erase, vary
 from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.methods.shared.recipe import ClosedSetSettings
 
@@ -109,13 +109,10 @@ def train_closed_set(
 
     votes: (N, K), used with the settings' targets 'votes'.
     """
-    data, targets = as_tensor(images), as_tensor(labels)
-    shares = None
-    if settings.targets == "votes" and votes is not None:
-        counts = as_tensor(votes).float()
-        shares = counts / counts.sum(dim=1, keepdim=True)
+    data, classes = as_tensor(images), as_tensor(labels)
+    targets = targets_of(labels, votes, settings)
     optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = settings.epochs * -(-len(targets) // settings.batch_size)
+    steps = settings.epochs * -(-len(classes) // settings.batch_size)
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps)
     curves: dict[str, list[float]] = {"loss": [], "train_accuracy": []}
     device = next(network.parameters()).device
@@ -124,40 +121,44 @@ def train_closed_set(
             set_learning_rate(optimizer, epoch_learning_rate(settings.learning_rate, settings.lr_decay, epoch))
         network.train()
         total, right, seen = 0.0, 0, 0
-        for batch in batches(torch.arange(len(targets)), settings.batch_size, generator):
+        for batch in batches(torch.arange(len(classes)), settings.batch_size, generator):
             x = augmented(network, data[batch], generator, settings.erase_probability, settings.augmentation)
-            y = targets[batch].to(device)
             logits = network(x)
-            loss = F.cross_entropy(logits, y if shares is None else shares[batch].to(device))
+            loss = F.cross_entropy(logits, targets[batch].to(device))
             step(optimizer, loss)
             if settings.schedule == "one_cycle":
                 one_cycle.step()
             total += loss.item() * len(batch)
-            right += int((logits.argmax(1) == y).sum())
+            right += int((logits.argmax(1) == classes[batch].to(device)).sum())
             seen += len(batch)
         curves["loss"].append(total / seen)
         curves["train_accuracy"].append(right / seen)
     return curves
 
 
+def targets_of(labels: NDArray[np.int64], votes: NDArray[np.uint8] | None, settings: ClosedSetSettings) -> Tensor:
+    """Targets of `cross_entropy`: the labels (N,), or under the settings' 'votes' the shares of the votes (N, K)."""
+    if settings.targets == "labels" or votes is None:
+        return as_tensor(labels)
+    counts = as_tensor(votes).float()
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+def known_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (N, K), or (N, K+1) with an output for unknowns, against `targets_of` K classes."""
+    return F.cross_entropy(
+        logits, targets if targets.ndim == 1 else F.pad(targets, (0, logits.shape[1] - targets.shape[1]))
+    )
+
+
 def augmented(
-    network: Network,
-    images: Tensor,
-    generator: torch.Generator,
-    erase_probability: float,
-    kind: str = "flip_or_noise",
-    degraded: Tensor | None = None,
+    network: Network, images: Tensor, generator: torch.Generator, erase_probability: float, kind: str = "flip_or_noise"
 ) -> Tensor:
     """Prepare and augment a training batch, uint8 (N, C, H, W), as the closed-set recipe does.
 
-    kind: 'flip_or_noise', or 'geometry' for flip, shift, rotation and scale; random erasing follows. degraded: mask
-    (N,) of the images to degrade first.
+    kind: of `augmentation.vary`; random erasing follows.
     """
-    x = network.prepare(images)
-    if degraded is not None:
-        worse = degrade(x, network.mean, network.std, generator)
-        x = torch.where(degraded[:, None, None, None].to(x.device), worse, x)
-    x = move(x, generator) if kind == "geometry" else flip_or_noise(x, network.std, generator)
+    x = vary(network.prepare(images), network.std, generator, kind)
     return random_erase(x, generator, erase_probability)
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.protocols.pseudo_labels import Labels
+from open_set_fer.benchmark.protocols.pool import SHIFT
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.storage.kept import FEATURES_TAG
 from open_set_fer.benchmark.storage.mlflow_reader import IMPORTED_FROM, read_notes
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
+from open_set_fer.reports.data.names import method_name, origin_differs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -35,7 +37,8 @@ COLUMNS = {
     # its protocol: open classes, splits of the open faces, part of the test pool, twins in it, pseudo-label setting
     **dict.fromkeys(("choice", "open_from", "pool", "twins", "labels"), "str"),
     "label_share": "float64",
-    # its method
+    # its method; title is the display name of its label
+    "title": "str",
     **dict.fromkeys(FACTS, "bool"),
     # its run; texts are missing values where the status is `missing`
     **dict.fromkeys(("status", "error", "run_id", "source", "cell_key", "settings_key", "selection"), "str"),
@@ -56,7 +59,8 @@ def protocol_fields(cell: Mapping[str, Any]) -> dict[str, Any]:
     return texts | {"label_share": float(fields.get("label_share", 0))}
 
 
-_LABELS: dict[str, Labels] = {
+_LABELS = {
+    "labels flipped": "flipped",  # of older versions; in no table
     "labels as released": "released",
     "labels concentrated": "concentrated",
     "labels flipped in the pool": "spiked",
@@ -89,11 +93,27 @@ def typed_frame(rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -
     }
     rows = [row | protocol_fields(row) | {fact: facts[row["method"], fact] for fact in FACTS} for row in rows]
     frame = pd.DataFrame(rows)
+    settings = {row["method"]: params[row["run_id"]] for row in rows if row.get("run_id") in params}
+    frame["title"] = [method_name(method, settings.get(method)) for method in frame["method"]]
     metrics = [name for name in frame.columns if name not in COLUMNS]
     frame = frame.reindex(columns=[*COLUMNS, *metrics])
     frame["demonstration"] = frame["demonstration"].eq(True)
     frame["logged"] = pd.to_datetime(frame["logged"], utc=True)
-    return frame.astype(COLUMNS | dict.fromkeys(metrics, "float64"))
+    return _by_origin(frame.astype(COLUMNS | dict.fromkeys(metrics, "float64")))
+
+
+def _by_origin(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells; where origin gives open faces away to transductive methods, their AUROC is of the test split's.
+
+    The interval is of all open faces, so it is left out.
+    """
+    is_open = (cells["protocol"] != SHIFT) & ~cells["labels"].isin(CONTROLS)
+    concerned = is_open & cells["sees_pool"] & cells["dataset"].map(origin_differs).astype(bool)
+    if concerned.any() and "auroc" in cells:
+        named = cells.reindex(columns=["auroc_open_test"])
+        cells.loc[concerned, "auroc"] = named.loc[concerned, "auroc_open_test"]
+        cells.loc[concerned, [name for name in ("auroc_low", "auroc_high") if name in cells]] = float("nan")
+    return cells
 
 
 def _states(label: str, fact: str, rows: list[dict[str, Any]], params: dict[str, dict[str, str]]) -> bool:

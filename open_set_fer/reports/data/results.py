@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -36,6 +36,7 @@ from open_set_fer.reports.data.frame import (
     run_columns,
     typed_frame,
 )
+from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.run_warnings import Key, Warn, coordinates, warnings_on
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Results:
 
     cells: one row a planned or logged cell, with the columns of `COLUMNS` and its metrics by MLflow name.
     params: settings by run id. labels: the pseudo-label setting of all cells; None before `under`. left_out: methods
-    that `under` left out, by data set. whole: the cells of every pseudo-label setting, after `under`.
+    that `under` left out, by data set. whole: the cells of every pseudo-label setting, after `under`. areas: computed
+    from scores once a run.
     """
 
     profile: str
@@ -65,6 +67,7 @@ class Results:
     labels: Labels | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
     whole: pd.DataFrame | None = None
+    areas: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def results(self) -> pd.DataFrame:
@@ -106,6 +109,11 @@ class Results:
     def states(self, label: str, fact: str) -> bool:
         """Whether the method behind a label states one of `FACTS`."""
         return bool(self.every_cell.loc[self.every_cell["method"] == label, fact].any())
+
+    def title(self, label: str) -> str:
+        """Display name of a method's label."""
+        cells = self.every_cell
+        return str(next(iter(cells.loc[cells["method"] == label, "title"]), method_name(label)))
 
     @cached_property
     def datasets(self) -> list[str]:

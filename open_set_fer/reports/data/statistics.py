@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
-from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED
 
 LEVEL, PERCENT = 0.05, "5 %"
@@ -66,7 +65,8 @@ class Comparison:
 
     blocks: labels of the choices. seeds, pools: how many each block averages. ranks: mean rank by method, best first.
     friedman (chi-square approximation), critical_difference (of mean ranks, at LEVEL), nemenyi (p-values, square): None
-    with two methods. left_out: methods that are not planned for every block and seed.
+    with two methods. titles: display names of all methods by label. left_out: methods that are not planned for every
+    block and seed.
     """
 
     blocks: list[str]
@@ -76,6 +76,7 @@ class Comparison:
     critical_difference: float | None
     nemenyi: pd.DataFrame | None
     pairs: list[Pair]
+    titles: dict[str, str]
     left_out: list[str] = field(default_factory=list)
     pools: int = 1
 
@@ -99,6 +100,7 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
         str(method): set(zip(rows["protocol"], rows["open_classes"], rows["seed"], strict=True))
         for method, rows in cells.groupby("method", sort=False)
     }
+    titles = dict(zip(cells["method"], cells["title"], strict=True))
     everywhere = set().union(*places.values())
     methods = [method for method, planned in places.items() if planned == everywhere]
     cells = cells[cells["method"].isin(methods)]
@@ -108,7 +110,7 @@ def compare(cells: pd.DataFrame) -> Comparison | str:
         return f"No test of differences between methods: {reason}."
     means = cells.groupby([*BLOCK, "method"], sort=False)[AUROC.name].mean().unstack("method")[methods]
     pools = int(cells.groupby(BLOCK)["open_classes"].nunique().max())
-    return _compared(means, cells["seed"].nunique(), left_out, pools)
+    return _compared(means, cells["seed"].nunique(), titles, left_out, pools)
 
 
 def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
@@ -120,13 +122,13 @@ def _refusal(cells: pd.DataFrame, methods: list[str], blocks: int) -> str:
     lacking = cells[(cells["status"] != FINISHED) | cells[AUROC.name].isna()]
     if lacking.empty:
         return ""
-    first = zip(*(lacking[name][:3] for name in ("method", "open_classes", "seed")), strict=True)
-    named = [f"{method_name(method)}, {open_classes} seed {seed}" for method, open_classes, seed in first]
+    first = zip(*(lacking[name][:3] for name in ("title", "open_classes", "seed")), strict=True)
+    named = [f"{title}, {open_classes} seed {seed}" for title, open_classes, seed in first]
     more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
     return f"it needs every cell, and {len(lacking)} of {len(cells)} have no result ({'; '.join(named)}{more})"
 
 
-def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) -> Comparison:
+def _compared(means: pd.DataFrame, seeds: int, titles: dict[str, str], left_out: list[str], pools: int) -> Comparison:
     import scikit_posthocs  # statsmodels and seaborn come with it: a second and a half
 
     values = means.to_numpy(dtype=np.float64)
@@ -139,7 +141,7 @@ def _compared(means: pd.DataFrame, seeds: int, left_out: list[str], pools: int) 
     blocks = [str(label) for label in means.index.get_level_values("choice")]
     test, gap = (_friedman(values), critical_difference(len(ranks), len(means))) if several else (None, None)
     pairs = _pairs(ordered, wilcoxon, nemenyi)
-    return Comparison(blocks, seeds, dict(ranks), test, gap, nemenyi, pairs, left_out, pools)
+    return Comparison(blocks, seeds, dict(ranks), test, gap, nemenyi, pairs, titles, left_out, pools)
 
 
 def _friedman(values: NDArray[np.float64]) -> Test:
@@ -165,6 +167,17 @@ def _pairs(ordered: pd.DataFrame, wilcoxon: pd.DataFrame, nemenyi: pd.DataFrame 
     return pairs
 
 
+def holm(p_values: list[float]) -> list[float]:
+    """P-values adjusted for their number, by Holm's step-down procedure.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    p, order = np.array(p_values, dtype=np.float64), np.argsort(p_values, kind="stable")
+    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    return [float(x) for x in np.minimum(steps, 1.0)[np.argsort(order, kind="stable")]]
+
+
 def p_text(p_value: float) -> str:
     """A p-value as displayed: '= 0.035', '< 0.001'."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
@@ -176,7 +189,7 @@ def sentences(comparison: Comparison) -> str:
     counts = (("seeds", comparison.seeds), ("pools", comparison.pools))
     if averaged := [f"{count} {name}" for name, count in counts if count > 1]:
         over += f" (each the mean over {' and '.join(averaged)})"
-    parts = [f"{over}: {', '.join(f'{method_name(m)} {rank:.1f}' for m, rank in comparison.ranks.items())}"]
+    parts = [f"{over}: {', '.join(f'{comparison.titles[m]} {rank:.1f}' for m, rank in comparison.ranks.items())}"]
     test = comparison.friedman
     if test is not None and comparison.critical_difference is not None:
         parts.append(f"Friedman: χ²({test.freedom}) = {test.statistic:.2f}, p {p_text(test.p_value)}")
@@ -187,9 +200,8 @@ def sentences(comparison: Comparison) -> str:
         )
     parts += [_wilcoxon_words(comparison), DEPENDENCE]
     if comparison.left_out:
-        parts.append(
-            f"Not compared, as not planned for every choice: {', '.join(map(method_name, comparison.left_out))}"
-        )
+        others = ", ".join(comparison.titles[method] for method in comparison.left_out)
+        parts.append(f"Not compared, as not planned for every choice: {others}")
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
@@ -200,7 +212,8 @@ def _wilcoxon_words(comparison: Comparison) -> str:
         return f"{test}: {pairs} cannot have p below {comparison.smallest:.3f}"
     if not comparison.different:
         return f"{test}: no pair differs at {PERCENT}"
-    named = [f"{method_name(pair.first)} and {method_name(pair.second)}" for pair in comparison.different]
+    titles = comparison.titles
+    named = [f"{titles[pair.first]} and {titles[pair.second]}" for pair in comparison.different]
     if len(named) == len(comparison.pairs) > 1:
         named = ["every pair"]
     sentence = f"{test}, p < {LEVEL} between {'; '.join(named[:8])}"

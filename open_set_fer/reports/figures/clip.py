@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.errors import SuiteError, summary
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.figures.base import PAGE_WIDTH, ReportFigure, captioned, panel_grid, styled, without_ticks
 from open_set_fer.reports.figures.contrast import CONTRAST
@@ -124,7 +124,7 @@ def _mean_aurocs(results: Results, dataset: str) -> str:
     cells, words = results.of(dataset), []
     for method in ("dias", "ours"):
         values = cells.loc[(cells["method"] == method) & (cells["status"] == FINISHED), AUROC.name]
-        words.append(f"{method_name(method)} " + (f"{values.mean():.3f} (n = {len(values)})" if len(values) else "—"))
+        words.append(f"{results.title(method)} " + (f"{values.mean():.3f} (n = {len(values)})" if len(values) else "—"))
     return f"{AUROC.title} {', '.join(words)}"
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, auroc
 from open_set_fer.benchmark.storage.pictures import OPEN_COLOUR, draw_histogram
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results, method_order, protocol_order
 from open_set_fer.reports.figures import base
 
@@ -83,9 +83,12 @@ def _score_contrast(pair: Pair, methods: list[str]) -> base.ReportFigure:
     def draw(axes: Axes, method: str, dataset: str) -> str:
         cells = pair.cells[dataset]
         words = _pooled_panel(axes, pair.results, cells[cells["method"] == method])
-        return f"{method_name(method)} on {dataset_name(dataset)} {words}"
+        return f"{pair.results.title(method)} on {dataset_name(dataset)} {words}"
 
-    rows, columns = {m: method_name(m) for m in methods}, {dataset: dataset_name(dataset) for dataset in pair.cells}
+    rows, columns = (
+        {m: pair.results.title(m) for m in methods},
+        {dataset: dataset_name(dataset) for dataset in pair.cells},
+    )
     figure, sentences = base.panel_grid(rows, columns, draw, (base.PAGE_WIDTH, 0.9 + 1.4 * len(methods)))
     figure.legend(handles=base.group_handles(), loc="outside upper right", ncols=2)
     figure.supxlabel("unknown score (higher = more likely open)")

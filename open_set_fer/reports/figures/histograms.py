@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.storage.pictures import draw_histogram, group_names
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results, method_order
 from open_set_fer.reports.data.statistics import LEVEL, Comparison, compare, sentences
 from open_set_fer.reports.figures import base
@@ -50,10 +50,10 @@ def _auroc_by_method(results: Results, dataset: str, cells: pd.DataFrame) -> bas
     for place, method in enumerate(methods):
         text = _method_line(axes, place, cells[cells["method"] == method], set(cells["protocol"]))
         axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), va="center")
-        sentences.append(f"{method_name(method)} {text}")
+        sentences.append(f"{results.title(method)} {text}")
     axes.set_xlim(min(0.45, float(np.nanmin(cells[AUROC.name])) - 0.03), 1.01)
     base.chance_line(axes)
-    axes.set_yticks(range(len(methods)), list(map(method_name, methods)), fontsize=8)
+    axes.set_yticks(range(len(methods)), list(map(results.title, methods)), fontsize=8)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.grid(axis="x", color="black", alpha=0.12)
     axes.set_axisbelow(True)
@@ -96,8 +96,8 @@ def rank_figure(dataset: str, comparison: Comparison, remark: str) -> base.Repor
     figure = Figure(figsize=(base.PAGE_WIDTH, 1.2 + 0.16 * len(ranks)), layout="constrained")
     axes = figure.subplots()
     scikit_posthocs.critical_difference_diagram(
-        ranks.rename(index=method_name),
-        comparison.nemenyi.rename(index=method_name, columns=method_name),
+        ranks.rename(index=comparison.titles),
+        comparison.nemenyi.rename(index=comparison.titles, columns=comparison.titles),
         alpha=LEVEL,
         ax=axes,
         label_fmt_left="{label} ({rank:.2f})",
@@ -114,7 +114,7 @@ def rank_figure(dataset: str, comparison: Comparison, remark: str) -> base.Repor
     axes.text(sum(ends) / 2, 2.5, text, ha="center", va="bottom", fontsize=7)
     caption = f"{name}: mean ranks, 1 the best; a bar joins methods that Nemenyi's test does not tell apart. "
     caption += f"{sentences(comparison)}{remark}"
-    by_name = ", ".join(f"{method_name(method)} {rank:.2f}" for method, rank in comparison.ranks.items())
+    by_name = ", ".join(f"{comparison.titles[method]} {rank:.2f}" for method, rank in comparison.ranks.items())
     alternative = f"Mean ranks on {name}: {by_name}."
     return base.ReportFigure(f"ranks_{slug(dataset)}", f"Mean ranks: {name}", caption, alternative, figure)
 
@@ -131,7 +131,7 @@ def _histograms(results: Results, dataset: str) -> Iterator[base.ReportFigure]:
             )
             alternative = (
                 f"Histograms of the unknown score on {name}: rows {', '.join(rows)}; columns "
-                f"{', '.join(map(method_name, methods))}. The AUROC over each panel is that of the tables."
+                f"{', '.join(map(results.title, methods))}. The AUROC over each panel is that of the tables."
             )
             figure = _grid(results, cells, rows, methods)
             stem, title = ("figure4", dataset, family, number), f"Figure 4: {name}, {family}{part}"
@@ -164,7 +164,7 @@ def _grid(results: Results, cells: pd.DataFrame, rows: Sequence[str], methods: S
         return ""
 
     labels = {label: textwrap.fill(label.replace("+", " + "), 20) for label in rows}
-    headings = {method: textwrap.fill(method_name(method), 14) for method in methods}
+    headings = {method: textwrap.fill(results.title(method), 14) for method in methods}
     width = base.PAGE_WIDTH if len(methods) > 2 else base.COLUMN_WIDTH
     figure, _ = base.panel_grid(labels, headings, draw, (width, 0.9 + 1.05 * len(rows)))
     names = group_names(results.labels in CONTROLS)

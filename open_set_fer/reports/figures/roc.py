@@ -15,7 +15,7 @@ from sklearn.metrics import roc_curve
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.figures import base
 
@@ -81,7 +81,7 @@ def _panel(results: Results, axes: Axes, cells: pd.DataFrame, methods: Sequence[
     axes.axhline(0.95, color="black", alpha=base.SOFT, linewidth=0.8, linestyle=":")
     words = []
     for (colour, dashes), method in zip(STYLES, methods, strict=False):
-        name, drawn = method_name(method), cells[cells["method"] == method]
+        name, drawn = results.title(method), cells[cells["method"] == method]
         scores = base.cell_scores(results, drawn)
         if isinstance(scores, str):
             words.append(f"{name} {scores}")

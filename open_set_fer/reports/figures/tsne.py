@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results, protocol_order
 from open_set_fer.reports.figures import base
 
@@ -95,9 +95,9 @@ def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[st
     colours = dict(zip(classes, COLOURS, strict=False)) if len(classes) <= len(COLOURS) else {}
 
     def draw(axes: Axes, _: str, method: str) -> str:
-        return f"{method_name(method)}: {_panel(axes, faces.get(method), colours)}"
+        return f"{results.title(method)}: {_panel(axes, faces.get(method), colours)}"
 
-    headings = {method: method_name(method) for method in METHODS}
+    headings = {method: results.title(method) for method in METHODS}
     figure, sentences = base.panel_grid({"": ""}, headings, draw, (base.PAGE_WIDTH, 3.6))
     marks = [("o", colour, name) for name, colour in (colours or {"closed": GREY}).items()]
     marks.append(("x", OPEN_RED, f"open: {opened}"))
@@ -106,11 +106,11 @@ def _figure(results: Results, dataset: str, cell: pd.Series[Any], faces: dict[st
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     total, name = max(given.total for given in faces.values()), dataset_name(dataset)
     count = f"{FACES} of {total} test faces, drawn at random" if total > FACES else f"All {total} test faces"
-    missing = ", ".join(method_name(method) for method in METHODS if method not in faces)
+    missing = ", ".join(results.title(method) for method in METHODS if method not in faces)
     remark = f" Without features: {missing}; {_command(results, dataset)}." if missing else ""
     caption = (
         f"{name}, {opened} open, seed {cell['seed']}: t-SNE of the features that each method's network has of "
-        f"the test faces (the paper's Figure 7); of {method_name('ours')} the network trained last. {count}; "
+        f"the test faces (the paper's Figure 7); of {results.title('ours')} the network trained last. {count}; "
         f"perplexity {_perplexity(min(FACES, total)):g}, seed {SEED}. Neighbourhoods mean something, sizes of clusters "
         f"and gaps between them do not. Over each panel: how many of the {NEIGHBOURS} nearest neighbours of an open "
         f"face, by the features themselves, are open.{remark}"

@@ -12,15 +12,18 @@ from typing import Any
 
 import pandas as pd
 
-from open_set_fer.benchmark.evaluation.metrics import AUROC
+from open_set_fer.benchmark.evaluation.metrics import AUROC, METRICS
 from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_link
 from open_set_fer.errors import SuiteError
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import ENVIRONMENT, FAILED, FINISHED, MISSING, Results, method_order
 from open_set_fer.reports.figures.base import ReportFigure
+from open_set_fer.reports.page.picture import NAME as PICTURE
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.page.tooltips import Tooltips
-from open_set_fer.reports.tables.build import Table
+from open_set_fer.reports.tables.build import Table, slug
+from open_set_fer.reports.tables.latex import to_latex
+from open_set_fer.reports.tables.wording import ABOUT
 from open_set_fer.templates import templates
 
 CITATION = (
@@ -50,7 +53,8 @@ def build_page(
     ui: address of an MLflow UI for links. not_drawn: sentences on omitted figures. forms: tables in the paper's layout.
     studies: links to the texts of hyperparameter studies, by name. leaderboard: title, heads, rows of its tables.
     """
-    ran = results.results
+    ran, forms = results.results, list(forms)
+    pictures = {figure.name: figure for figure in figures if figure.name.startswith(f"{PICTURE}_")}
     counts = {title: _counted(ran[name], name in ENVIRONMENT) for name, title in WHERE.items()}
     template = templates().get_template("reports/page/page.html.jinja")
     return template.render(
@@ -63,11 +67,16 @@ def build_page(
         hours=ran["seconds.total"].sum() / 3600 if "seconds.total" in ran else None,
         where={title: values for title, values in counts.items() if values},
         summaries=summaries(results.under(results.regimes[0])),
-        below={table.name: _below(table) for table in tables},
+        picture_of=lambda dataset: pictures.get(f"{PICTURE}_{slug(dataset)}"),
+        below={table.name: _below(results, table) for table in tables},
+        numbered=_numbered(tables),
+        about={metric.title: ABOUT[metric.name] for metric in METRICS if metric.name in ABOUT},
+        latex={table.name: to_latex(table) for table in [*tables, *forms]},
+        form_of={table.name: form for table in tables for form in forms if _is_form(form, table)},
         dataset_name=dataset_name,
-        method_name=method_name,
+        method_name=results.title,
         tooltips=Tooltips(results, ui),
-        forms=list(forms),
+        forms=forms,
         library=table_library(),
         experiment=experiment_link(ui, results.experiment_id) if ui else "",
         runs=_by_method(ran) if ui else [],
@@ -75,11 +84,11 @@ def build_page(
         warnings=[warn.about(results.methods(warn.dataset)) for warn in results.warnings],
         tables=[table for table in tables if not table.is_side],
         side_tables=[table for table in tables if table.is_side],
-        figures=figures,
+        figures=[figure for figure in figures if figure.name not in pictures],
         not_drawn=list(not_drawn),
         failures=ran[ran["status"] == FAILED].to_dict("records"),
         missing=_by_method(results.cells[results.cells["status"] == MISSING]),
-        notes=_notes(ran),
+        notes=_notes(results, ran),
         studies=studies or {},
         leaderboard=list(leaderboard),
         settings=[(dataset, _settings(results, dataset)) for dataset in results.datasets],
@@ -113,11 +122,22 @@ def _counted(values: pd.Series[str], optional: bool = False) -> list[tuple[str, 
     return [] if optional and [name for name, _ in counts] == ["unknown"] else counts
 
 
-def _below(table: Table) -> str:
+def _numbered(tables: list[Table]) -> dict[str, int]:
+    """The tables' notes, each once, with its number."""
+    notes = dict.fromkeys(note for table in tables for note in table.footnotes)
+    return {note: number for number, note in enumerate(notes, start=1)}
+
+
+def _is_form(form: Table, table: Table) -> bool:
+    """Whether a form has a table's numbers in the paper's layout."""
+    return table.name == f"{form.name.removeprefix('printed_')}_{slug(table.dataset)}"
+
+
+def _below(results: Results, table: Table) -> str:
     rows: dict[str, list[str]] = {}
     for entry in table.entries():
         if entry.metric == AUROC and entry.value is not None and entry.value < 0.5:
-            rows.setdefault(method_name(entry.method), []).append(entry.open_classes)
+            rows.setdefault(results.title(entry.method), []).append(entry.open_classes)
     return "; ".join(f"{method} ({', '.join(dict.fromkeys(labels))})" for method, labels in rows.items())
 
 
@@ -137,19 +157,19 @@ def _card(results: Results, dataset: str) -> dict[str, Any]:
     }
 
 
-def _notes(ran: pd.DataFrame) -> list[tuple[str, str, int]]:
+def _notes(results: Results, ran: pd.DataFrame) -> list[tuple[str, str, int]]:
     """Data set and methods, note, number of cells, most frequent first; selections that lost a class are one note."""
     cells = ran[["dataset", "method", "notes"]].reset_index(drop=True)
     notes = cells.explode("notes").dropna().reset_index().drop_duplicates()
     is_lost = notes["notes"].map(lambda note: LOST_CLASS.fullmatch(note) is not None).astype(bool)
     notes.loc[is_lost, "notes"] = _lost_classes(notes.loc[is_lost, "notes"])
-    listed = [(_sources(rows), str(note), len(rows)) for note, rows in notes.groupby("notes", sort=False)]
+    listed = [(_sources(results, rows), str(note), len(rows)) for note, rows in notes.groupby("notes", sort=False)]
     return sorted(listed, key=lambda item: -item[2])
 
 
-def _sources(rows: pd.DataFrame) -> str:
+def _sources(results: Results, rows: pd.DataFrame) -> str:
     return "; ".join(
-        f"{dataset_name(str(dataset))}: {', '.join(dict.fromkeys(map(method_name, methods)))}"
+        f"{dataset_name(str(dataset))}: {', '.join(dict.fromkeys(map(results.title, methods)))}"
         for dataset, methods in rows.groupby("dataset", sort=False)["method"]
     )
 
@@ -168,7 +188,7 @@ def _settings(results: Results, dataset: str) -> dict[str, list[tuple[str, str]]
     cells = results.of(dataset)
     cells = cells[cells["status"] == FINISHED]
     runs = {method: cells.loc[cells["method"] == method, "run_id"] for method in method_order(cells["method"])}
-    groups = {method_name(method): _distinct(results, run_ids, of_method=True) for method, run_ids in runs.items()}
+    groups = {results.title(method): _distinct(results, run_ids, of_method=True) for method, run_ids in runs.items()}
     groups["shared: closed-set model, backbone, data set"] = _distinct(results, cells["run_id"], of_method=False)
     return {title: rows for title, rows in groups.items() if rows}
 

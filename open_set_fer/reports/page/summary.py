@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, Metric
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
 from open_set_fer.reports.tables.build import demonstration, setting_of
-from open_set_fer.reports.tables.controls import MARK, control_notes, controls_of, heading_mark
+from open_set_fer.reports.tables.controls import reading
+from open_set_fer.reports.tables.marks import BLIND, CLOSED_ACCURACY, accuracy_reading, heading_mark, is_no_detector
 from open_set_fer.reports.tables.means import Entry, group_cells, mark_best, row_mean, seed_mean
 
 
@@ -47,27 +48,26 @@ class Mean:
 class SummaryRow:
     """One method: its means by column of the summary.
 
-    setting: inductive or transductive. mark: behind its name. controls: its control AUROC and label-loss's by
-    control; empty for a method without a control.
+    setting: inductive or transductive. mark: behind its title. reading: how to read its numbers, in a sentence.
     """
 
     method: str
     means: list[Mean]
     setting: str
     mark: str
-    controls: tuple[str, ...]
+    reading: str
+    title: str
 
     @property
     def name(self) -> str:
-        return method_name(self.method) + self.mark
+        return self.title + self.mark
 
 
 @dataclass(frozen=True)
 class Summary:
     """The result of one data set: rows from the best mean down, incomplete ones last.
 
-    below: explanation of AUROCs below 0.5; below_names: the methods with such a cell; '' without any. controls: notes
-    on the positive controls.
+    below: explanation of AUROCs below 0.5; below_names: the methods with such a cell; '' without any.
     """
 
     dataset: str
@@ -77,7 +77,6 @@ class Summary:
     basis: str
     below_names: str
     below: str
-    controls: list[str]
 
 
 def summaries(results: Results) -> list[Summary]:
@@ -90,25 +89,30 @@ def _summary(results: Results, dataset: str) -> Summary:
     methods = results.methods(dataset)
     columns = _columns(cells, methods)
     marks = {method: heading_mark(results, dataset, method) for method in methods}
-    controls = {method: _controls(results, dataset, method) for method in methods}
+    reads = {method: _reading(results, dataset, method) for method in methods}
     means = {method: [column[method] for column in columns.values()] for method in methods}
-    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], controls[m]) for m in methods]
+    rows = [SummaryRow(m, means[m], setting_of(results, m), marks[m], reads[m], results.title(m)) for m in methods]
     values = {row.method: row.means[0].entry.value for row in rows}  # means over fewer choices and missing ones last
     rows.sort(key=lambda row: (values[row.method] is None, not row.means[0].is_comparable, -(values[row.method] or 0)))
-    low = ", ".join(map(method_name, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
-    basis, notes = _basis(rows) + demonstration(results, dataset), control_notes(results, dataset, methods)
-    return Summary(dataset, list(columns), rows, _finding(rows, dataset), basis, low, _below(results, cells), notes)
+    low = ", ".join(map(results.title, dict.fromkeys(cells.loc[cells[AUROC.name] < 0.5, "method"])))
+    basis = _basis(rows) + demonstration(results, dataset)
+    return Summary(dataset, list(columns), rows, _finding(rows, dataset), basis, low, _below(results, cells))
 
 
 def _columns(cells: pd.DataFrame, methods: list[str]) -> dict[str, dict[str, Mean]]:
-    """Means by heading and method: AUROC over all families if there are several, over each; FPR@TPR95 over all."""
+    """Means by heading and method: AUROC over all families if there are several, over each; others over all.
+
+    Closed accuracy, where it is measured, and FPR@TPR95.
+    """
     rank = {family: place for place, family in enumerate(FAMILY_ORDER)}
     families = sorted(set(cells["protocol"]), key=lambda family: (rank.get(family, len(rank)), family))
     parts = {f"{AUROC.title}, {family}": (AUROC, cells[cells["protocol"] == family]) for family in families}
-    if len(families) == 1:
-        heads = parts | {FPR_AT_TPR95.title: (FPR_AT_TPR95, cells)}
-    else:
-        heads = {f"{AUROC.title}, all": (AUROC, cells)} | parts | {f"{FPR_AT_TPR95.title}, all": (FPR_AT_TPR95, cells)}
+    others = [FPR_AT_TPR95]
+    if CLOSED_ACCURACY.name in cells and cells[CLOSED_ACCURACY.name].notna().any():
+        others.insert(0, CLOSED_ACCURACY)
+    several = ", all" * (len(families) > 1)
+    heads = ({f"{AUROC.title}, all": (AUROC, cells)} if several else {}) | parts
+    heads |= {f"{metric.title}{several}": (metric, cells) for metric in others}
     return {head: _column(metric, part, methods) for head, (metric, part) in heads.items()}
 
 
@@ -117,18 +121,23 @@ def _column(metric: Metric, cells: pd.DataFrame, methods: list[str]) -> dict[str
     places = dict.fromkeys((family, open_classes) for family, open_classes, _ in groups)
     choices = {method: [seed_mean(groups, (*place, method), metric) for place in places] for method in methods}
     column = {method: Mean(row_mean(entries), entries) for method, entries in choices.items()}
-    mark_best([mean.entry for mean in column.values()])
+    if metric != CLOSED_ACCURACY:  # most methods share the model
+        mark_best([mean.entry for mean in column.values()])
     return column
 
 
-def _controls(results: Results, dataset: str, method: str) -> tuple[str, ...]:
-    if not results.states(method, "label_based"):
-        return ()
-    texts = []
-    for control in controls_of(results, dataset, method):
-        value, reference = ("—" if x is None else f"{x:.{AUROC.decimals}f}" for x in (control.value, control.reference))
-        texts.append(f"{value} (label-loss {reference}): {control.open_classes}, {control.counted}")
-    return tuple(texts) or ("not run",)
+def _reading(results: Results, dataset: str, method: str) -> str:
+    """One sentence on how to read a method's numbers: the gravest reason for care, or that there is none."""
+    if text := reading(results, dataset, method) or accuracy_reading(results, dataset, method):
+        return text
+    cells = results.of(dataset)
+    groups = group_cells(cells[(cells["method"] == method) & (cells["status"] == FINISHED)])
+    low, name = [place[1] for place, own in groups.items() if is_no_detector(own)], results.title(method)
+    if low:
+        return f"{name}: no detector where {', '.join(low)} is open: the interval of AUROC lies below 0.5."
+    if results.states(method, "sees_pool"):
+        return f"{name}: compare it with other transductive methods: it has seen the other test faces."
+    return ""
 
 
 def _finding(rows: list[SummaryRow], dataset: str) -> str:
@@ -144,10 +153,12 @@ def _finding(rows: list[SummaryRow], dataset: str) -> str:
     if ours is None or baseline is None or ours.value is None or baseline.value is None:
         return text + "."
     gap = ours.value - baseline.value
-    weak = f"; by its control it is not informative ({MARK})" * any(row.method == "ours" and row.mark for row in rows)
+    is_blind = any(row.method == "ours" and BLIND in row.mark for row in rows)
+    weak = f"; by its control it is blind ({BLIND}), so this is no evidence on the method" * is_blind
     relation = "equal to" if round(gap, 3) == 0 else f"{abs(gap):.3f} {'above' if gap > 0 else 'below'}"
-    other = f"{method_name('baseline')} ({baseline.text})"
-    return f"{text}. {method_name('ours')}, the paper's method, has {ours.text}, {relation} {other}{weak}."
+    names = {row.method: row.title for row in rows}
+    other = f"{names['baseline']} ({baseline.text})"
+    return f"{text}. {names['ours']}, the paper's method, has {ours.text}, {relation} {other}{weak}."
 
 
 def _basis(rows: list[SummaryRow]) -> str:
@@ -171,7 +182,7 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         return ""
     by_method = low.groupby("method", sort=False)[AUROC.name].agg(["size", "min"])
     counts = [
-        f"{method_name(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
+        f"{results.title(method)} ({size:.0f} of {(done['method'] == method).sum()} cells, lowest {lowest:.3f})"
         for method, size, lowest in by_method.itertuples()
     ]
     text = (
@@ -179,12 +190,12 @@ def _below(results: Results, cells: pd.DataFrame) -> str:
         "closed ones: the method ranked them in reverse. Close to 0.5 it is chance; far below, the order is reversed."
     )
     label_based = [str(method) for method in by_method.index if results.states(str(method), "label_based")]
-    return text + (_why_labels(label_based, done[done["method"].isin(label_based)]) if label_based else "")
+    return text + (_why_labels(results, label_based, done[done["method"].isin(label_based)]) if label_based else "")
 
 
-def _why_labels(methods: list[str], done: pd.DataFrame) -> str:
+def _why_labels(results: Results, methods: list[str], done: pd.DataFrame) -> str:
     text = (
-        f" {', '.join(map(method_name, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
+        f" {', '.join(map(results.title, methods))} score{'s' if len(methods) == 1 else ''} a face by how hard its "
         "pseudo label, the closed-set model's prediction, is to learn. This needs predictions on open faces that "
         "scatter; where they agree, or those on closed faces are often wrong, open faces are the easier ones and the "
         "order is reversed."

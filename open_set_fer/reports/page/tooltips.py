@@ -9,11 +9,11 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, INTERVAL
 from open_set_fer.benchmark.storage.mlflow_reader import experiment_link, run_link
-from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.build import Table
 from open_set_fer.reports.tables.means import PRINTED, Entry, group_cells
 from open_set_fer.reports.tables.text import printed_value
+from open_set_fer.reports.tables.wording import ABOUT
 
 MOST_RUNS = 24  # runs that a link names; beyond it the link searches by data set and method
 Cells = list[dict[Any, Any]]
@@ -23,7 +23,7 @@ class Tooltips:
     """Tooltips and links of an experiment's tables. ui: address of an MLflow UI, '' for no links."""
 
     def __init__(self, results: Results, ui: str) -> None:
-        self._experiment, self._ui = results.experiment_id, ui
+        self._experiment, self._ui, self._title = results.experiment_id, ui, results.title
         done = results.cells[results.cells["status"] == FINISHED]
         self._groups = {name: group_cells(done[done["dataset"] == name]) for name in results.datasets}
 
@@ -32,7 +32,7 @@ class Tooltips:
         if entry.status == PRINTED or entry.value is None:
             return "", "", ""
         cells = self._cells(table.dataset, entry)
-        return self._link(cells), _text(entry, cells), _difference(table, entry)
+        return self._link(cells), _text(self._title(entry.method), entry, cells), _difference(table, entry)
 
     def has_differences(self, table: Table) -> bool:
         """Whether a number of the table has a published one."""
@@ -70,8 +70,12 @@ class Tooltips:
         ]
 
 
-def _text(entry: Entry, cells: Cells) -> str:
-    lines = [f"{method_name(entry.method)}, {entry.open_classes}: {entry.metric.title} {entry.text}"]
+def _text(title: str, entry: Entry, cells: Cells) -> str:
+    lines = [f"{title}, {entry.open_classes}: {entry.metric.title} {entry.text}"]
+    if entry.metric.name in ABOUT and entry.metric != AUROC:
+        lines.append(ABOUT[entry.metric.name])
+    if not entry.by_seed:
+        return "\n".join(lines)
     if len(entry.by_seed) == len(cells):
         return "\n".join([*lines, *(_seed(entry, int(cell["seed"]), cell) for cell in cells)])
     over = f"{len(entry.coverage)} choices of open classes, " * (entry.open_classes == "mean")

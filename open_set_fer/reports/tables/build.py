@@ -14,14 +14,16 @@ import pandas as pd
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, MAIN_METRICS, SIDE_METRICS
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, Regime
-from open_set_fer.reports.data.names import dataset_name, limit_notes, method_name
+from open_set_fer.reports.data.names import dataset_name, limit_notes, origin_differs
 from open_set_fer.reports.data.paper import unreadable_note
 from open_set_fer.reports.data.results import Results, method_order, protocol_order
 from open_set_fer.reports.data.statistics import Comparison, compare, sentences
 from open_set_fer.reports.tables import means, wording
-from open_set_fer.reports.tables.controls import control_blocks, heading_mark
+from open_set_fer.reports.tables.controls import control_blocks, verdict
+from open_set_fer.reports.tables.marks import CLOSED_ACCURACY, heading_mark, mark_no_detectors, mark_notes
+from open_set_fer.reports.tables.paired_tests import HOW, paired_blocks
 from open_set_fer.reports.tables.published import paper_blocks
-from open_set_fer.reports.tables.specs import SHIFTED, SIDE, TABLES, TableSpec
+from open_set_fer.reports.tables.specs import PAIRED, SHIFTED, SIDE, TABLES, TableSpec
 
 DEMONSTRATION = "demonstration on synthetic faces: says nothing about real faces"
 INDUCTIVE, TRANSDUCTIVE = "inductive", "transductive"
@@ -37,7 +39,7 @@ class Table:
 
     name: file stem. state: seeds, missing cells, synthetic data. headings: of the columns as displayed, by label.
     notes: for every reader; provenance_notes: for whoever ran it. groups_of: the setting of each method; in the wide
-    layout the metric of each column. marks: behind methods' names.
+    layout the metric of each column. marks: behind methods' names. verdicts: of label-based methods by their control.
     """
 
     spec: TableSpec
@@ -51,6 +53,7 @@ class Table:
     provenance_notes: list[str] = field(default_factory=list)
     groups_of: Mapping[str, str] = field(default_factory=dict)
     marks: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -93,6 +96,8 @@ def all_tables(results: Results) -> list[Table]:
             subjects = cells["method"].map(spec.is_subject).astype(bool) & cells["protocol"].isin(spec.families)
             if rows := protocol_order(cells[subjects]):
                 tables.append(_stacked_table(results, dataset, spec, groups, rows))
+        if results.labels not in CONTROLS and (tests := _paired_table(results, dataset)):
+            tables.append(tests)
         for family in dict.fromkeys(protocol for protocol, _ in protocol_order(cells)):
             tables.append(_side_table(results, dataset, family, groups))
         shifted = results.shifted[results.shifted["dataset"] == dataset]
@@ -108,10 +113,11 @@ def _table(
     name, title = f"{spec.name}_{slug(dataset)}{_setting(results, '_{0}')}", spec.title + _setting(results, ", {1}")
     text = wording.state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
     text += demonstration(results, dataset)
-    headings = {method: method_name(method) + marks.get(method, "") for method in methods}
+    headings = {method: results.title(method) + marks.get(method, "") for method in methods}
     notes, provenance = (make(results, dataset, methods) for make in (wording.method_notes, wording.warnings))
     settings = {method: setting_of(results, method) for method in methods}
-    return Table(spec, name, title, dataset, text, headings, blocks, notes, provenance, settings, marks)
+    verdicts = {method: given for method in methods if (given := verdict(results, dataset, method))}
+    return Table(spec, name, title, dataset, text, headings, blocks, notes, provenance, settings, marks, verdicts)
 
 
 def _stacked_table(
@@ -127,9 +133,13 @@ def _stacked_table(
     metrics = [replace(metric, title=kind + metric.title) if metric == AUROC else metric for metric in MAIN_METRICS]
     blocks = [means.metric_block(metric, groups, rows, methods, spec.has_mean) for metric in metrics]
     table = _table(results, spec, dataset, methods, cells, blocks)
-    notes = [note for block in blocks for note in wording.coverage_notes(block, methods)]
+    table.state += f" {wording.FPR_POSITIVE}"
+    notes = [note for block in blocks for note in wording.coverage_notes(results, block, methods)]
     notes += wording.bold_notes(blocks, has_groups=len(set(table.groups_of.values())) > 1)
+    mark_no_detectors(blocks[0], groups)
+    notes += mark_notes(results, dataset, methods, blocks[0].entries)
     if results.labels not in CONTROLS:
+        blocks += _accuracy_blocks(groups, rows, methods, spec.has_mean)
         blocks += control_blocks(results, dataset, methods)
     if spec.published != "none":
         plain = [(family, open_classes.removesuffix(RELEASED)) for family, open_classes in rows]
@@ -148,6 +158,27 @@ def _stacked_table(
     return table
 
 
+def _accuracy_blocks(
+    groups: means.Groups, rows: list[tuple[str, str]], methods: list[str], has_mean: bool
+) -> list[means.Block]:
+    """Closed accuracy, of which none is marked as best: most methods share the model. None if it is not measured."""
+    block = means.metric_block(CLOSED_ACCURACY, groups, rows, methods, has_mean)
+    for entry in block.entries:
+        entry.best = entry.second = False
+    return [block] if any(entry.value is not None for entry in block.entries) else []
+
+
+def _paired_table(results: Results, dataset: str) -> Table | None:
+    """The best method of each choice of open classes against each other method; None without two methods' scores."""
+    cells = results.of(dataset)
+    methods = [method for method in results.methods(dataset) if PAIRED.is_column(method)]
+    cells = cells[cells["method"].isin(methods)]
+    if not (blocks := paired_blocks(results, cells, methods)):
+        return None
+    table = _table(results, PAIRED, dataset, methods, cells, blocks)
+    return replace(table, notes=[HOW, *mark_notes(results, dataset, methods)])
+
+
 def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
     """Closed faces with a shift, without open faces: nothing is marked as best."""
     groups, rows = means.group_cells(cells), protocol_order(cells)
@@ -155,7 +186,7 @@ def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
     blocks = [means.metric_rows(metric, groups, rows, methods) for metric in (SHIFT_AUROC, SHIFT_ACCEPTED)]
     notes = [wording.SHIFT_NOTE, *wording.sees_notes(results, methods), *limit_notes(methods)]
     table = _table(results, SHIFTED, dataset, methods, cells, blocks)
-    return replace(table, headings={method: method_name(method) for method in methods}, notes=notes, marks={})
+    return replace(table, headings={method: results.title(method) for method in methods}, notes=notes, marks={})
 
 
 def _side_table(results: Results, dataset: str, family: str, groups: means.Groups) -> Table:
@@ -173,7 +204,7 @@ def _side_table(results: Results, dataset: str, family: str, groups: means.Group
     for entry in table.entries():
         entry.mark, entry.show_std = "‡" if entry.status == means.PARTIAL else "", False
     statuses = {entry.status for entry in table.entries()}
-    notes = [wording.SIDE_NOTE, *table.notes]
+    notes = [wording.SIDE_NOTE, *mark_notes(results, dataset, methods), *table.notes]
     notes += ["‡ fewer seeds than planned."] * (means.PARTIAL in statuses)
     lack = f"{means.TEXTS[means.NOT_MEASURED]}: the method has no such measurement."
     notes += [lack] * (means.NOT_MEASURED in statuses)
@@ -191,9 +222,10 @@ def setting_of(results: Results, method: str) -> str:
 
 
 def demonstration(results: Results, dataset: str) -> str:
-    """The last sentences of a caption on synthetic data or on another pseudo-label setting than own labels, else ''."""
+    """The last sentences of a caption: synthetic data, AUROC by origin, another pseudo-label setting; else ''."""
     sentence = f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}."
-    return _setting(results, " {2}.") + sentence * (dataset in results.demonstrations)
+    by_origin = f" {wording.BY_ORIGIN}" * (origin_differs(dataset) and bool(results.of(dataset)["sees_pool"].any()))
+    return _setting(results, " {2}.") + by_origin + sentence * (dataset in results.demonstrations)
 
 
 def _setting(results: Results, form: str) -> str:

@@ -1,50 +1,70 @@
-"""The positive control of label-based methods: how well a method finds labels that are known to be wrong.
+"""Sensitivity and added information of label-based methods: do they find wrong labels, and does that add anything?
 
-It compares a method with `label-loss`, which trains nothing, on the same open classes, seeds and flipped labels.
+Sensitivity S: on a control, where labels are known to be wrong, AUROC of wrong over right labels among faces of one
+assigned label. Added information I: on the open cells, AUROC of open over closed faces among faces of one assigned
+label and decile of the closed-set model's own loss. Both are 0.5 for a score that is the histogram of labels alone.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
+from scipy.stats import norm
 
-from open_set_fer.benchmark.evaluation.metrics import AUROC, Metric
-from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, REFERENCE, SHARES, Regime
-from open_set_fer.reports.data.names import method_name
+from open_set_fer.benchmark.evaluation.delong import Estimate, difference
+from open_set_fer.benchmark.evaluation.metrics import ADDED_INFORMATION, WITHIN_LABEL, Metric
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, PLAIN, REFERENCE, SHARES
+from open_set_fer.benchmark.protocols.pseudo_labels import Control as Setting
+from open_set_fer.reports.data.paired import CellArea, cell_areas, mean_area
 from open_set_fer.reports.data.results import FINISHED, Results
-from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, seed_mean
+from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, group_cells, row_mean, seed_mean
 
-MARK = "§"  # behind the name of a method whose control says that it is not informative
-CONTROL_AUROC = Metric("control_auroc", f"control {AUROC.title}", higher_is_better=True)
-OF_REFERENCE = Metric("control_auroc_label_loss", f"label-loss's control {AUROC.title}", higher_is_better=True)
-HOW_TO_READ = (
-    "Control AUROC: closed faces alone, a share of their labels flipped at random; how well a method that learns from "
-    "labels finds these. Below label-loss, which trains nothing, on the same cells, the method is not informative: it "
-    "does not find what the closed-set model sees by itself. With the model's predictions flipped, label-loss is near "
-    "1 by construction; with true labels flipped, the model's own errors interfere and a method may be better: the "
-    "fairer comparison. The mark goes by the former if it was run."
-)
+Verdict = Literal["blind", "weak", "sensitive"]
+COUNTER = "label-frequency"
+MARGIN = 0.02
+"""How far below small-loss the sensitivity of a weak method lies at least."""
+SENSITIVITY = Metric("sensitivity", "sensitivity S", higher_is_better=True)
+OF_PLAIN = Metric("sensitivity_small_loss", "sensitivity S of small-loss")
+OF_REFERENCE = Metric("sensitivity_label_loss", "sensitivity S of label-loss")
+INFORMATION = Metric("added_information_mean", "added information I", higher_is_better=True)
+INDEX = ["open_classes", "seed"]
 
 
 @dataclass(kw_only=True)
-class Control(Entry):
-    """A method's control AUROC on one data set, a mean over cells; open_classes: such as `20% of labels flipped`.
+class Measured(Entry):
+    """A mean over cells with its 95 % interval in the place of a deviation; error: standard error of the mean."""
 
-    reference: label-loss's AUROC, None without a common cell; with some, both means are over these.
-    """
-
-    regime: Regime
-    reference: float | None = None
+    error: float | None = None
 
     @property
-    def is_informative(self) -> bool | None:
-        """Whether the displayed value reaches label-loss's; None if either is missing."""
-        if self.value is None or self.reference is None:
+    def spread(self) -> str:
+        return "" if self.value is None or self.error is None else _interval(Estimate(self.value, self.error))
+
+
+@dataclass(kw_only=True)
+class Control(Measured):
+    """The sensitivity of a method on one control; open_classes: such as `20% of true labels flipped`.
+
+    gap: S less that of small-loss on the cells that both have. others: S of small-loss and label-loss there.
+    """
+
+    labels: Setting
+    gap: Estimate | None = None
+    others: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None without a measurement, and of label-loss, which is a ceiling without a pass mark."""
+        if self.value is None or self.error is None or self.method == REFERENCE:
             return None
-        return round(self.value, AUROC.decimals) >= round(self.reference, AUROC.decimals)
+        if not Estimate(self.value, self.error).lower() > 0.5:
+            return "blind"
+        is_weak = self.gap is not None and self.gap.value < -MARGIN and self.gap.interval()[1] < 0
+        return "weak" if is_weak else "sensitive"
 
     @property
     def counted(self) -> str:
@@ -53,108 +73,172 @@ class Control(Entry):
 
 
 def controls_of(results: Results, dataset: str, method: str) -> list[Control]:
-    """The planned controls of a label-based method, by regime; none for any other method.
+    """The planned controls of a label-based method, the one that the verdict goes by first; else none.
 
-    Of several shares of one regime the usual one counts, else the one with the most cells.
+    Of several shares of one control the usual one counts, else the one with the most cells.
     """
     cells, found = results.every_cell[results.every_cell["dataset"] == dataset], []
     for labels in CONTROLS if results.states(method, "label_based") else ():
-        own = cells[(cells["method"] == method) & (cells["labels"] == labels)]
+        of_control = cells[cells["labels"] == labels]
+        own = of_control[of_control["method"] == method]
         if len(own):
             shares, usual = own["label_share"], SHARES[labels]
             share = usual if (shares == usual).any() else float(shares.mode().iloc[0])
-            found.append(_control(method, Regime(labels, share), own[shares == share], cells))
+            of_control = of_control[of_control["label_share"] == share]
+            found.append(_control(results, labels, own[shares == share], of_control))
     return found
 
 
-def _control(method: str, regime: Regime, own: pd.DataFrame, cells: pd.DataFrame) -> Control:
-    index = ["protocol", "open_classes", "seed"]
-    values, references = (
-        frame[(frame["status"] == FINISHED) & frame[AUROC.name].notna()].set_index(index)
-        for frame in (own, cells[cells["method"] == REFERENCE])
-    )
-    shared = values.index.intersection(references.index)
-    averaged = values.loc[shared] if len(shared) else values if len(values) else own.set_index(index)
-    place = ("control", regime.suffix.strip(" ()"), method)
-    mean, reference = (
-        seed_mean({place: frame.reset_index().to_dict("records")}, place, AUROC)
-        for frame in (averaged, references.loc[shared])
-    )
-    mean.metric, mean.n_planned = CONTROL_AUROC, len(own)
-    control = Control(**vars(mean), regime=regime, reference=reference.value)
-    return replace(control, mark=MARK * (control.is_informative is False))
+def _control(results: Results, labels: Setting, own: pd.DataFrame, cells: pd.DataFrame) -> Control:
+    label = str(own["open_classes"].iloc[0])
+    what = label.removeprefix(str(own["choice"].iloc[0])).strip(" ()") or labels
+    mean = _mean(own, WITHIN_LABEL)
+    mean.metric, mean.open_classes = SENSITIVITY, what
+    control = Control(**vars(mean), labels=labels, error=_error_of_columns(own, WITHIN_LABEL))
+    areas = cell_areas(results, own, "label")
+    if control.value is not None and len(areas) == control.n_cells:
+        control.error = mean_area(areas.values()).error
+    for other, metric in ((PLAIN, OF_PLAIN), (REFERENCE, OF_REFERENCE)):
+        theirs = cells[cells["method"] == other]
+        on_same = theirs.set_index(INDEX).index.isin(own.set_index(INDEX).index)
+        entry = _mean(theirs[on_same], WITHIN_LABEL)
+        entry.metric, entry.open_classes, entry.method, entry.show_std = metric, what, control.method, False
+        entry.status = NOT_RUN if theirs[on_same].empty else entry.status
+        control.others[other] = entry
+        if other == PLAIN != control.method:
+            control.gap = _gap(areas, cell_areas(results, theirs, "label"))
+    return control
 
 
-def verdict(controls: list[Control]) -> bool | None:
-    """Whether a method is informative by its first control that compares; None without one."""
-    return next((control.is_informative for control in controls if control.is_informative is not None), None)
+def _mean(cells: pd.DataFrame, metric: Metric) -> Entry:
+    """Mean of a metric over cells of a method, whatever their choices of open classes."""
+    groups = group_cells(cells)
+    if not groups:
+        return Entry("control", "control", "", metric, NOT_RUN)
+    mean = row_mean([seed_mean(groups, place, metric) for place in groups])
+    mean.protocol, mean.std = "control", None
+    values = cells.reindex(columns=[metric.name]).loc[cells["status"] == FINISHED, metric.name].dropna()
+    mean.value = float(values.mean()) if len(values) else None
+    return mean
 
 
-def heading_mark(results: Results, dataset: str, method: str) -> str:
-    """The mark behind the name of a method that is not informative, else nothing."""
-    return MARK if verdict(controls_of(results, dataset, method)) is False else ""
+def _error_of_columns(cells: pd.DataFrame, metric: Metric) -> float | None:
+    """The cells' mean standard error: that of their mean if all had the same errors, so too large rather than small."""
+    ends = [f"{metric.name}_low", f"{metric.name}_high"]
+    if not set(ends) <= set(cells):
+        return None
+    low, high = (cells.loc[cells["status"] == FINISHED, end] for end in ends)
+    widths = (high - low).dropna()
+    return float(widths.mean() / (2 * norm.ppf(0.975))) if len(widths) else None
+
+
+def _gap(own: dict[tuple[str, int], CellArea], other: dict[tuple[str, int], CellArea]) -> Estimate | None:
+    shared = [cell for cell in own if cell in other]
+    if not shared:
+        return None
+    try:
+        return difference(*(mean_area(areas[cell] for cell in shared) for areas in (own, other)))
+    except ValueError:  # other faces or flips: not paired
+        return None
+
+
+def information_of(results: Results, dataset: str, method: str) -> Measured:
+    """Added information on the open cells of own labels."""
+    cells = results.every_cell[results.every_cell["dataset"] == dataset]
+    cells = cells[(cells["method"] == method) & (cells["labels"] == "own") & (cells["protocol"] != "shift")]
+    mean = _mean(cells, ADDED_INFORMATION)
+    mean.metric, mean.method, mean.open_classes = INFORMATION, method, "open cells"
+    return Measured(**vars(mean), error=_error_of_columns(cells, ADDED_INFORMATION))
+
+
+def verdict(results: Results, dataset: str, method: str) -> Verdict | None:
+    """Verdict by the method's first control that has one; None without."""
+    verdicts = (control.verdict for control in controls_of(results, dataset, method))
+    return next((given for given in verdicts if given), None)
 
 
 def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[Block]:
-    """A block a control, if a method is label-based: AUROC of the methods above label-loss's on the same cells."""
+    """A block a control, then one of added information, if a method is label-based."""
     is_based = {method: results.states(method, "label_based") for method in methods}
     if not any(is_based.values()):
         return []
     controls = {method: controls_of(results, dataset, method) for method in methods}
-    regimes = dict.fromkeys(control.regime for each in controls.values() for control in each)
+    whats = {control.labels: control.open_classes for each in controls.values() for control in each}
     status = {method: NOT_RUN if is_based[method] else NOT_ASKED for method in methods}
-    lacking = {m: Entry("control", "control", m, CONTROL_AUROC, status[m]) for m in methods}
-    if not regimes:
-        rows = [Row("the method", list(lacking.values()))]
+    lacking = {m: Entry("control", "control", m, SENSITIVITY, status[m]) for m in methods}
+    if not whats:
+        rows = [Row("sensitivity S", list(lacking.values()))]
         return [Block("Positive control (higher is better)", rows, "positive control ↑")]
     blocks = []
-    for regime in sorted(regimes, key=lambda regime: CONTROLS.index(regime.labels)):
-        what = regime.suffix.strip(" ()")
-        run = {control.method: control for each in controls.values() for control in each if control.regime == regime}
-        own = [run.get(method) or replace(lacking[method], open_classes=what) for method in methods]
-        rows = [Row("the method", own), Row("label loss", [_reference(entry) for entry in own])]
-        short, note = f"control: {what.partition('% of ')[2]} ↑", f"Control: AUROC of finding flipped labels, {what}."
-        blocks.append(Block(f"Positive control, {what}: AUROC (higher is better)", rows, short, note))
+    for labels in sorted(whats, key=CONTROLS.index):
+        run = {control.method: control for each in controls.values() for control in each if control.labels == labels}
+        rows = [Row("sensitivity S", [run.get(method, lacking[method]) for method in methods])]
+        for other, name in ((PLAIN, "small-loss, same cells"), (REFERENCE, "label-loss (ceiling)")):
+            blank = {m: Entry("control", whats[labels], m, OF_REFERENCE, NOT_ASKED) for m in methods}
+            rows.append(Row(name, [run[m].others[other] if m in run else blank[m] for m in methods]))
+        what = whats[labels]
+        heading = f"Positive control, {what}: AUROC of wrong labels within the assigned label"
+        blocks.append(Block(heading, rows, f"control: {what.partition('% of ')[2] or what} ↑"))
+    information = [information_of(results, dataset, m) for m in methods]
+    if any(is_based[entry.method] and entry.value is not None for entry in information):
+        shown: list[Entry] = [e if is_based[e.method] else lacking[e.method] for e in information]
+        heading = "Open faces within the assigned label and decile of the model's loss: AUROC"
+        blocks.append(Block(heading, [Row("added information I", shown)], "open cells ↑"))
     return blocks
 
 
-def _reference(entry: Entry) -> Entry:
-    reference = Entry("control", entry.open_classes, entry.method, OF_REFERENCE, NOT_ASKED)
-    if isinstance(entry, Control):
-        reference.value, reference.status = entry.reference, NOT_RUN if entry.reference is None else FINISHED
-        reference.n_cells, reference.n_planned = entry.n_cells, entry.n_planned
-    return reference
+def reading(results: Results, dataset: str, method: str) -> str:
+    """What S and I mean for a label-based method, in one sentence; '' for any other."""
+    if not results.states(method, "label_based"):
+        return ""
+    name, controls = results.title(method), controls_of(results, dataset, method)
+    if method == COUNTER:
+        return f"{name}: looks at no face; its AUROC is what the histogram of assigned labels gives by itself."
+    control = next((control for control in controls if control.value is not None), None)
+    if control is None or control.value is None:
+        command = _command(results, dataset, method)
+        return f"{name}: control not run, so whether it finds wrong labels is not known: {command}."
+    sensitivity = f"S {control.number}{' ' * bool(control.spread)}{control.spread}"
+    if method == REFERENCE:
+        return f"{name}: a ceiling without a pass mark ({sensitivity}): it asks a model that has seen right labels."
+    found = next((control for control in controls if control.verdict), control)
+    sensitivity = f"S {found.number}{' ' * bool(found.spread)}{found.spread}"
+    if found.verdict == "blind":
+        return f"{name}: blind: it does not find wrong labels ({sensitivity}); its AUROC is no evidence on the method."
+    adds = _adds(information_of(results, dataset, method))
+    if found.verdict == "weak" and found.gap is not None:
+        gap = f"{abs(found.gap.value):.3f} below small-loss {_interval(found.gap)}"
+        return f"{name}: weak: it finds fewer wrong labels than plain training does ({sensitivity}, {gap}){adds}."
+    if found.verdict is None:
+        return f"{name}: {sensitivity} without an interval, so there is no verdict{adds}."
+    unpaired = "" if found.gap is not None or method == PLAIN else "; not compared with small-loss"
+    return f"{name}: sensitive: it finds wrong labels ({sensitivity}{unpaired}){adds}."
 
 
-def control_notes(results: Results, dataset: str, methods: Iterable[str]) -> list[str]:
-    """Notes on the methods' controls; none without a label-based method."""
-    by_method = {m: controls_of(results, dataset, m) for m in methods if results.states(m, "label_based")}
-    if not by_method:
-        return []
-    has_values = any(control.value is not None for controls in by_method.values() for control in controls)
-    notes = [HOW_TO_READ] if has_values else []
-    below = [
-        f"{method_name(method)} ({'; '.join(_compared(c) for c in controls if c.is_informative is not None)})"
-        for method, controls in by_method.items()
-        if verdict(controls) is False
-    ]
-    if below:
-        notes.append(f"{MARK} Not informative, below label-loss in the control: {'; '.join(below)}.")
-    if lacking := [method for method, controls in by_method.items() if verdict(controls) is None]:
-        names, command = ", ".join(map(method_name, lacking)), _command(results, dataset, lacking)
-        notes.append(f"Control not run: {names}; it comes from `{command}`.")
-    return notes
+def _adds(information: Measured) -> str:
+    if information.value is None or information.error is None:
+        return ""
+    estimate = Estimate(information.value, information.error)
+    (low, high), text = estimate.interval(), f"(I {information.number} {information.spread})"
+    if low > 0.5:
+        return f"; on open faces its score adds to the closed-set model's own {text}"
+    if high < 0.5:
+        return f"; among faces that the closed-set model finds alike it ranks open ones below closed ones {text}"
+    return f"; on open faces its score adds nothing to the closed-set model's own {text}"
 
 
-def _compared(control: Control) -> str:
-    return f"{control.value:.3f} against {control.reference:.3f}, {control.open_classes}, {control.counted}"
+def readings(results: Results, dataset: str, methods: Iterable[str]) -> list[str]:
+    """The sentences of the label-based methods among these."""
+    return [text for method in methods if (text := reading(results, dataset, method))]
 
 
-def _command(results: Results, dataset: str, methods: list[str]) -> str:
-    """The command that computes the control of these methods, on the first open classes of the data set's cells."""
-    cells = results.of(dataset)
-    first = cells[cells["labels"] == "own"].head(1)
-    chosen = ["--open", str(first["choice"].iloc[0])] if (first["choice"] == first["open_classes"]).any() else []
-    labelled = ",".join(dict.fromkeys([*methods, REFERENCE]))
-    command = ["osfer", "run", "--profile", results.profile, "--dataset", dataset, *chosen]
-    return shlex.join([*command, "--method", labelled, "--labels", CONTROLS[0]])
+def _interval(estimate: Estimate) -> str:
+    low, high = estimate.interval()
+    return f"[{low:.2f}, {high:.2f}]"
+
+
+def _command(results: Results, dataset: str, method: str) -> str:
+    """The command that computes a method's control, and small-loss beside it."""
+    labels = ",".join(dict.fromkeys([method, PLAIN]))
+    command = ["osfer", "run", "--profile", results.profile, "--dataset", dataset, "--method", labels]
+    return f"`{shlex.join([*command, '--labels', CONTROLS[0]])}`"

@@ -22,7 +22,8 @@ FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _SIGNS = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", "—": "---", "·": r"$\cdot$", "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$", "§": r"\textsuperscript{\S}", "λ": r"$\lambda$", "χ": r"$\chi$", "²": r"$^2$",
+    "‡": r"$^\ddagger$", "§": r"\textsuperscript{\S}", "¶": r"\textsuperscript{\P}", "×": r"$^\times$",
+    "λ": r"$\lambda$", "χ": r"$\chi$", "²": r"$^2$",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "[": "{[}", "*": "{*}",  # bare, behind \\, they would be its arguments
 }  # fmt: skip
 _ESCAPED = str.maketrans(_SIGNS | {character: f"\\{character}" for character in "&%$#_{}"})

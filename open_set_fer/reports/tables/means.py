@@ -14,7 +14,9 @@ from open_set_fer.reports.data.results import FAILED, FINISHED, MISSING
 
 PARTIAL, NOT_PLANNED, NOT_MEASURED, PRINTED = "partial", "not planned", "not measured", "printed"
 NOT_RUN, NOT_ASKED = "not run", "not asked"  # of a control: not planned; not applicable to this method
+BEST = "best"  # of a paired test: the method that the others are compared with
 TEXTS = {FAILED: "failed", MISSING: "—", NOT_PLANNED: "·", NOT_MEASURED: "n/a", NOT_RUN: "not run", NOT_ASKED: ""}
+TEXTS[BEST] = BEST
 
 Place = tuple[str, str, str]  # Family, open classes, method
 Groups = dict[Place, list[dict[Hashable, Any]]]

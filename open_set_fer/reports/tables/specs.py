@@ -81,6 +81,7 @@ _VARIANTS = TableSpec(
 )
 TABLES = (_ONE, _SEVERAL, _OTHER, _ONLINE, _ABLATION, _VARIANTS)
 SIDE = TableSpec("side", "side measurements", published="none", layout="side", row_head="method")
+PAIRED = TableSpec("paired", "paired tests between methods on the same faces", published="none")
 SHIFTED = TableSpec("shift", "closed faces with a shift, no open ones", published="none", row_head="faces")
 
 

@@ -16,7 +16,7 @@ from open_set_fer.reports.tables.means import NOT_ASKED, Entry
 
 NUMBER_COLUMNS = [
     *("table", "dataset", "protocol", "open_classes", "method", "metric", "value", "std", "n_seeds", "n_cells"),
-    *("n_planned", "status", "best", "paper", "setting", "not_informative"),
+    *("n_planned", "status", "best", "paper", "setting", "verdict"),
 ]
 CELL_COLUMNS = [
     *("status", "error", "run_id", "source", "cell_key", "settings_key", "git_commit", "host", "device"),
@@ -63,8 +63,8 @@ def _markdown_entry(entry: Entry) -> str:
 def to_frame(table: Table) -> pd.DataFrame:
     """The numbers at full precision, a row a number; in the wide layout rows and columns as displayed.
 
-    n_cells of n_planned cells finished; paper: the published number for the same data set; not_informative: below
-    label-loss in the control, whose own rows are of metric control_auroc. Texts are as spreadsheet_safe gives them.
+    n_cells of n_planned cells finished; paper: the published number for the same data set; verdict: blind, weak or
+    sensitive by the control, whose own rows are of metric sensitivity. Texts are as spreadsheet_safe gives them.
     """
     if table.spec.layout == "wide":
         return spreadsheet_safe(_wide_frame(table))
@@ -76,7 +76,7 @@ def to_frame(table: Table) -> pd.DataFrame:
         n_seeds=[len(entry.by_seed) for entry in entries],
         paper=pd.Series([printed_value(table, entry) for entry in entries], dtype=float),
         setting=[table.groups_of.get(entry.method, "") for entry in entries],
-        not_informative=[entry.method in table.marks for entry in entries],
+        verdict=[table.verdicts.get(entry.method, "") for entry in entries],
     )
     return spreadsheet_safe(frame[NUMBER_COLUMNS])
 

@@ -8,13 +8,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, MAIN_METRICS
-from open_set_fer.reports.data.names import dataset_name, method_name
+from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.paper import PRINTED_AS, USUAL_DATASET, paper_rows, paper_value, unreadable_note
 from open_set_fer.reports.data.results import MISSING, Results, method_order, protocol_order
 from open_set_fer.reports.tables.build import Table, demonstration
-from open_set_fer.reports.tables.means import PRINTED, Block, Entry, Row, group_cells, mark_best, metric_block
+from open_set_fer.reports.tables.controls import verdict
+from open_set_fer.reports.tables.marks import (
+    BLIND,
+    CLOSED_ACCURACY,
+    LOW_ACCURACY,
+    is_inaccurate,
+    mark_no_detectors,
+    mark_notes,
+)
+from open_set_fer.reports.tables.means import (
+    NOT_ASKED,
+    PRINTED,
+    Block,
+    Entry,
+    Groups,
+    Row,
+    group_cells,
+    mark_best,
+    metric_block,
+    row_mean,
+    seed_mean,
+)
 from open_set_fer.reports.tables.specs import WIDE_TABLES, TableSpec
-from open_set_fer.reports.tables.wording import coverage_notes, state
+from open_set_fer.reports.tables.wording import FPR_POSITIVE, coverage_notes, state
 
 PAPER = f"paper ({dataset_name(USUAL_DATASET)})"
 """Heading of the published numbers' columns: of that data set in every row, whatever the row's own is."""
@@ -48,9 +69,9 @@ def _table(results: Results, spec: TableSpec) -> Table | None:
     sections = [_section(results, spec, dataset, own, methods) for dataset, own in rows.items()]
     states = list(dict.fromkeys(section.state for section in sections))
     by_dataset = [f"{dataset_name(section.dataset)}: {section.state}" for section in sections]
-    headings, groups = _headings(spec, methods)
+    headings, groups = _headings(results, spec, methods)
     names = " and ".join(dataset_name(section.dataset) for section in sections)
-    text = states[0] if len(states) == 1 else " ".join(by_dataset)
+    text = f"{states[0] if len(states) == 1 else ' '.join(by_dataset)} {FPR_POSITIVE}"
     blocks, notes = [block for section in sections for block in section.blocks], _notes(spec, sections, present)
     return Table(spec, spec.name, spec.title, names, text, headings, blocks, notes, groups_of=groups)
 
@@ -80,9 +101,33 @@ def _section(
     metrics = [metric_block(metric, groups, rows, methods, spec.has_mean) for metric in MAIN_METRICS]
     for entry in (entry for block in metrics for entry in block.entries):
         entry.show_std, entry.mark = False, "†" * bool(entry.mark)
-    notes = [f"{name}: {note.replace('‡', '†')}" for block in metrics for note in coverage_notes(block, methods)]
+    notes = [
+        f"{name}: {note.replace('‡', '†')}" for block in metrics for note in coverage_notes(results, block, methods)
+    ]
     spreads = [entry.std for entry in metrics[0].entries if entry.std is not None]
-    return _Section(dataset, _side_by_side(spec, name, metrics, rows, methods), text, notes, spreads)
+    mark_no_detectors(metrics[0], groups)
+    for entry in metrics[0].rows[-1].entries if spec.has_mean else ():
+        entry.mark += BLIND * (verdict(results, dataset, entry.method) == "blind")
+    notes += [f"{name}: {note}" for note in mark_notes(results, dataset, methods, metrics[0].entries)]
+    blocks = _side_by_side(spec, name, metrics, rows, methods)
+    if not spec.methods_in_rows:
+        blocks[0].rows += _accuracy_row(results, dataset, groups, rows, blocks[0].rows[0].entries)
+    return _Section(dataset, blocks, text, notes, spreads)
+
+
+def _accuracy_row(
+    results: Results, dataset: str, groups: Groups, rows: list[tuple[str, str]], columns: list[Entry]
+) -> list[Row]:
+    """Mean closed accuracy below the columns of AUROC; none if it is not measured."""
+    entries = []
+    for column in columns:
+        entry = Entry(column.protocol, "mean", column.method, CLOSED_ACCURACY, NOT_ASKED)
+        if column.metric == AUROC and column.status != PRINTED:
+            entry = row_mean([seed_mean(groups, (*row, column.method), CLOSED_ACCURACY) for row in rows])
+            entry.show_std, entry.mark = False, LOW_ACCURACY * is_inaccurate(results, dataset, column.method)
+        entries.append(entry)
+    is_measured = any(entry.value is not None for entry in entries)
+    return [Row("closed accuracy, mean", entries)] * is_measured
 
 
 def _side_by_side(
@@ -113,14 +158,14 @@ def _published(spec: TableSpec, methods: list[str], family: str, open_classes: s
     return entries
 
 
-def _headings(spec: TableSpec, methods: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _headings(results: Results, spec: TableSpec, methods: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     titles = {metric.short: metric.short for metric in MAIN_METRICS}
     if spec.published == "column":
         titles[PAPER] = f"{PAPER} {AUROC.short}"
     if spec.methods_in_rows:
         return titles, {}
     columns = {f"{group}/{method}": (group, method) for group in titles for method in methods}
-    headings = {column: spec.method_names.get(m, method_name(m)) for column, (_, m) in columns.items()}
+    headings = {column: spec.method_names.get(m, results.title(m)) for column, (_, m) in columns.items()}
     return headings, {column: titles[group] for column, (group, _) in columns.items()}
 
 

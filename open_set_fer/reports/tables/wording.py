@@ -5,25 +5,57 @@ from __future__ import annotations
 import pandas as pd
 
 from open_set_fer.benchmark.protocols.pseudo_labels import Labels
-from open_set_fer.reports.data.names import limit_notes, method_name
+from open_set_fer.reports.data.names import limit_notes
 from open_set_fer.reports.data.results import FAILED, MISSING, Results
-from open_set_fer.reports.tables.controls import control_notes
+from open_set_fer.reports.tables.controls import readings
 from open_set_fer.reports.tables.means import PARTIAL, Block, Entry, Row
 
 BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says "
     "nothing of significance"
 )
+FPR_POSITIVE = (
+    "FPR@TPR95: closed faces are positive; the share of open faces accepted where 95 % of the closed ones are."
+)
+AVERAGE_PRECISION = "average precision (no trapezoids)"
+ABOUT = {
+    "auroc": "open against closed faces; the same whichever is positive",
+    "fpr_at_tpr95": "closed faces are positive: share of open faces accepted where 95 % of the closed ones are",
+    "fpr_at_tpr95_open": "open faces are positive, as in papers on OOD detection: share of closed faces rejected where "
+    "95 % of the open ones are",
+    "aupr_open": f"open faces are positive: {AVERAGE_PRECISION}",
+    "aupr_closed": f"closed faces are positive: {AVERAGE_PRECISION}",
+    "auroc_within_label": "pairs of faces with one assigned label alone, so that the labels' histogram tells nothing",
+    "added_information": "pairs of faces with one assigned label and decile of the closed-set model's own loss alone: "
+    "above 0.5 the score adds to the model's",
+    "auroc_no_twins": "without faces whose content occurs elsewhere in the pool or in the training images",
+    "open_set_accuracy": "over the closed classes and unknown, at the threshold that accepts 95 % of held-out closed "
+    "faces",
+    "open_set_f1": "macro F1 over the closed classes and unknown, at the same threshold as open-set accuracy",
+    "closed_accuracy": "of the method's own classes on closed test faces",
+    "closed_set_accuracy": "of the shared closed-set model on closed test faces",
+    "auroc_low": "lower end of the 95 % interval over faces (DeLong), not over seeds",
+    "auroc_high": "upper end of the 95 % interval over faces (DeLong), not over seeds",
+}
+"""What a metric is, for tooltips, by its name."""
 SIDE_NOTE = (
     "Model accuracy: of the closed-set model on closed test faces; closed accuracy: of the method's own classes. "
     "Entropy: of the closed-set model's labels on open and on closed faces, 1 when spread evenly over the closed "
-    "classes. AUROC from, to: DeLong's 95 % interval over faces, not over seeds. AUROC test split, train split: open "
-    "faces of that split alone; AUROC right class: correctly classified closed faces alone. Share open: the AUPR open "
-    "of chance. Seconds: of one cell."
+    "classes. From, to: 95 % interval over faces (DeLong, twins as one), not over seeds. AUROC within label: pairs of "
+    "faces with one assigned label; added information: also with one decile of the closed-set model's own loss. AUROC "
+    "without twins: without faces whose content occurs again. AUROC test split, train split: open faces of that split "
+    "alone; AUROC right class: correctly classified closed faces alone. Positive: closed faces in FPR@TPR95 and AUPR "
+    f"closed, open ones in FPR@TPR95, open positive, and AUPR open. AUPR: {AVERAGE_PRECISION}; share open: the AUPR "
+    "open of chance. Open-set accuracy, macro F1: over the closed classes and unknown, at the threshold that accepts "
+    "95 % of held-out closed faces. Seconds: of one cell."
 )
 SHIFT_NOTE = (
     "No face is unknown. A method that is robust to the shift has an AUROC of 0.5, shifted over unshifted faces, and "
     "accepts 0.95 of the shifted faces at the threshold that accepts 95 % of the unshifted ones."
+)
+BY_ORIGIN = (
+    "AUROC of transductive methods: open faces of the test split alone, as those of the train split differ from the "
+    "closed test faces by origin too; the other measures are of all open faces."
 )
 SETTINGS: dict[Labels, tuple[str, str]] = {
     "released": (
@@ -63,23 +95,23 @@ def state(cells: pd.DataFrame, over_seeds: str) -> str:
     return f"{seeds} {', '.join(parts)}."
 
 
-def coverage_notes(block: Block, methods: list[str]) -> list[str]:
+def coverage_notes(results: Results, block: Block, methods: list[str]) -> list[str]:
     """Explanations of † and ‡ in a block."""
     rows, last = [row for row in block.rows if not row.is_mean], block.rows[-1]
     notes = []
     if means := [entry for entry in last.entries if last.is_mean and entry.mark]:
-        over = "; ".join(_coverage(entry, rows, methods.index(entry.method)) for entry in means)
+        over = "; ".join(_coverage(results, entry, rows, methods.index(entry.method)) for entry in means)
         notes.append(f"† mean over {over}.")
-    marked = [entry for row in rows for entry in row.entries if entry.mark]
-    if partial := [f"{method_name(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}" for e in marked]:
+    marked = [entry for row in rows for entry in row.entries if entry.status == PARTIAL]
+    if partial := [f"{results.title(e.method)}, {e.open_classes}: {e.n_cells} of {e.n_planned}" for e in marked]:
         notes.append(f"‡ fewer seeds than planned: {'; '.join(partial)}.")
     return notes
 
 
-def _coverage(mean: Entry, rows: list[Row], column: int) -> str:
+def _coverage(results: Results, mean: Entry, rows: list[Row], column: int) -> str:
     present = [row.entries[column] for row in rows if row.entries[column].value is not None]
     partial = f" ({mean.n_cells} of {mean.n_planned} cells)" if any(e.status == PARTIAL for e in present) else ""
-    return f"{len(present)} of {len(rows)} rows{partial} for {method_name(mean.method)}"
+    return f"{len(present)} of {len(rows)} rows{partial} for {results.title(mean.method)}"
 
 
 def bold_notes(blocks: list[Block], has_groups: bool) -> list[str]:
@@ -92,7 +124,7 @@ def bold_notes(blocks: list[Block], has_groups: bool) -> list[str]:
 
 def sees_notes(results: Results, methods: list[str]) -> list[str]:
     """Which methods need the pool as a whole."""
-    pool = [method_name(method) for method in methods if results.states(method, "sees_pool")]
+    pool = [results.title(method) for method in methods if results.states(method, "sees_pool")]
     if not pool:
         return []
     verb = "is" if len(pool) == 1 else "are"
@@ -101,9 +133,9 @@ def sees_notes(results: Results, methods: list[str]) -> list[str]:
 
 def method_notes(results: Results, dataset: str, methods: list[str]) -> list[str]:
     """Settings, limits and controls of the methods, and the methods without numbers in this pseudo-label setting."""
-    notes = [*sees_notes(results, methods), *limit_notes(methods), *control_notes(results, dataset, methods)]
+    notes = [*sees_notes(results, methods), *limit_notes(methods), *readings(results, dataset, methods)]
     if left_out := results.left_out.get(dataset):
-        names = ", ".join(map(method_name, left_out))
+        names = ", ".join(map(results.title, left_out))
         notes.append(f"Left out: {names}: their scores do not use the labels that these cells change.")
     return notes
 

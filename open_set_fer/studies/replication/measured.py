@@ -7,31 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy.stats import ttest_1samp
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC
+from open_set_fer.benchmark.protocols.pseudo_labels import REFERENCE
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.paper import paper_value
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order
+from open_set_fer.reports.tables.controls import Measured, controls_of, information_of
 
 METHODS = (
     *("baseline", "energy", "max-logit", "eow", "proser", "dias", "ours", "ours-scratch"),
     *("label-loss", "small-loss", "label-frequency", "ours-plus", "two-sample"),
 )
 """The labels of the page, in its order."""
-CONTROLS = ("spiked", "flipped-true")
-"""Pseudo-label settings of sensitivity S; a method's first that was run counts."""
-SENSITIVITY, ADDED = "auroc_within_label", "added_information"
 ACCURACY = "closed_accuracy"
-CEILING, PLAIN = "label-loss", "small-loss"
-WEAK = -0.02  # a loss of S against PLAIN that is not passed over
-FEWEST_CELLS = 3  # for an interval of a difference over cells
-COLUMNS = [
-    *("dataset", "open", "labels", "share", "method", "seed", "status", "label_based", AUROC.name, ACCURACY),
-    *(f"{name}{end}" for name in (SENSITIVITY, ADDED) for end in ("", "_low", "_high")),
-]
+COLUMNS = ["dataset", "open", "labels", "share", "method", "seed", "status", "label_based", AUROC.name, ACCURACY]
 
 
 def measured_cells(home: Path, profile: str) -> tuple[pd.DataFrame, Results | None]:
@@ -70,21 +62,20 @@ def class_table(cells: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, A
     ]
 
 
-def summary_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row a method of METHODS: own, released, published, accuracy, sensitivity, added, verdict, all means or None.
+def summary_rows(cells: pd.DataFrame, results: Results | None = None) -> list[dict[str, Any]]:
+    """A row a method of METHODS: own, released, published, accuracy, sensitivity, added, verdict, means or None.
 
-    own, released, accuracy: mean, std (over seeds) and seeds (text) over the open classes; sensitivity, added: mean and
-    the means of the ends of the cells' intervals.
+    own, released, accuracy: mean, std (over seeds) and seeds (text) over the open classes; sensitivity, added: texts, as
+    the reports have them.
     """
     dataset = str(cells["dataset"].iloc[0]) if len(cells) else ""
     opens = [name for name in BASIC if name in set(cells["open"])]
-    plain = _control(cells[cells["method"] == PLAIN])
     rows = []
     for method in METHODS:
         of_method = cells[cells["method"] == method]
         own, released = of_labels(of_method, "own"), of_labels(of_method, "released")
-        label_based = own[own["label_based"].eq(True)]
-        control = _control(of_method)
+        control = next(iter(controls_of(results, dataset, method)), None) if results else None
+        added = information_of(results, dataset, method) if results and results.states(method, "label_based") else None
         rows.append(
             {
                 "method": method,
@@ -92,31 +83,12 @@ def summary_rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
                 "released": _over_classes(released, AUROC.name, opens),
                 "published": paper_value(dataset, "single", "mean", method, AUROC.name),
                 "accuracy": _over_classes(own, ACCURACY, opens),
-                "sensitivity": _with_interval(control, SENSITIVITY),
-                "added": _with_interval(label_based[label_based["status"] == FINISHED], ADDED),
-                "verdict": "ceiling" if method == CEILING and len(control) else verdict_of(control, plain),
+                "sensitivity": _text(control),
+                "added": _text(added),
+                "verdict": "ceiling" if method == REFERENCE else (control and control.verdict) or "",
             }
         )
     return rows
-
-
-def verdict_of(control: pd.DataFrame, plain: pd.DataFrame) -> str:
-    """Verdict of a method by S on its control: 'blind', 'weak', 'sensitive'; '' without a control.
-
-    blind: the mean lower end of the cells' intervals is not above 0.5. weak: S is more than 0.02 below that of
-    small-loss training on the same cells, and the interval of the difference over cells (Student's t) is below 0.
-    """
-    interval = _with_interval(control, SENSITIVITY)
-    if interval["low"] is None:
-        return ""
-    if interval["low"] <= 0.5:
-        return "blind"
-    index = ["open", "seed", "labels"]
-    pairs = control.set_index(index)[SENSITIVITY] - plain.set_index(index)[SENSITIVITY]
-    gaps = pairs.dropna().to_numpy(dtype=float)
-    if len(gaps) >= FEWEST_CELLS and gaps.mean() < WEAK and ttest_1samp(gaps, 0.0).confidence_interval(0.95).high < 0:
-        return "weak"
-    return "sensitive"
 
 
 def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
@@ -140,12 +112,6 @@ def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows)[columns] if rows else pd.DataFrame(columns=columns)
 
 
-def _control(cells: pd.DataFrame) -> pd.DataFrame:
-    """Finished cells of the first control that a method has a sensitivity on."""
-    done = cells[(cells["status"] == FINISHED) & cells[SENSITIVITY].notna()]
-    return next((rows for labels in CONTROLS if len(rows := of_labels(done, labels))), done.iloc[:0])
-
-
 def _over_classes(cells: pd.DataFrame, metric: str, opens: Sequence[str]) -> dict[str, Any]:
     """Mean over open classes of the means over seeds, deviation of the seeds that have every class, and their number.
 
@@ -164,9 +130,8 @@ def _over_classes(cells: pd.DataFrame, metric: str, opens: Sequence[str]) -> dic
     return {"mean": float(mean), "std": float(whole.std()) if len(whole) > 1 else None, "counted": counted}
 
 
-def _with_interval(cells: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """Means of a metric and of the ends of its intervals, None without a value; n: number of cells."""
-    names = {"mean": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
-    means = {end: cells[name].astype(float).mean() for end, name in names.items()}
-    ends = {end: None if pd.isna(value) else float(value) for end, value in means.items()}
-    return ends | {"n": int(cells[metric].notna().sum())}
+def _text(measured: Measured | None) -> str:
+    """A mean and its interval as displayed; a dash without a value."""
+    if measured is None or measured.value is None:
+        return "—"
+    return f"{measured.value:.3f} {measured.spread}".strip()

@@ -88,7 +88,7 @@ def _measurements(cells: pd.DataFrame, results: Results | None) -> dict[str, Any
         "is_measured": len(done) > 0,
         "own_classes": class_table(of_labels(cells, "own"), METHODS),
         "released_classes": class_table(of_labels(cells, "released"), METHODS),
-        "summary": summary_rows(cells),
+        "summary": summary_rows(cells, results),
         "datasets": datasets,
         "seeds": sorted(map(int, set(done["seed"]))),
         "warnings": [

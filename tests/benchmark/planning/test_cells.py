@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from open_set_fer.benchmark.evaluation.result import EVALUATION
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
@@ -14,7 +16,7 @@ from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import Protocol, enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.cli.overview import auroc_table
+from open_set_fer.cli.overview import result_tables
 from open_set_fer.cli.run import plan
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.cifar10 import CLASSES, Cifar10
@@ -124,7 +126,10 @@ def test_figure_5_varies_one_setting_at_a_time_and_reads_each_training_off(
     assert [
         (settings["cycle_length"], settings["consistency_weight"]) for settings in first if settings not in lambdas
     ] == [(2, 5.0), (5, 5.0), (25, 5.0), (50, 5.0)]
-    varied = {"consistency_weight", "cycle_length"}
+    # The second network is not the closed-set model's, so it cannot start from its stages.
+    stages = (4, 0) if name == "figure5-cpu" else (0, 0)
+    assert [{settings["pretrained_stages"] for settings in each} for each in (first, second)] == [{n} for n in stages]
+    varied = {"consistency_weight", "cycle_length", "pretrained_stages"}
     assert len({str({k: v for k, v in s.items() if k not in varied}) for s in first + second}) == 1
 
 
@@ -251,7 +256,6 @@ def test_a_plan_has_the_controls_that_the_profile_names_of_label_based_methods_a
         "ours-scratch",
         "ours-online",
         "ours-balanced",
-        "ours-warm",
         "ours-attention-only",
         "ours-attention-resets",
         "o2u",
@@ -306,18 +310,41 @@ def test_a_control_that_failed_is_retried_alone(tmp_path):
     assert "--labels" not in Selection().only(cells[1:3]).arguments()
 
 
-def test_controls_have_a_column_of_their_own_and_are_in_no_mean(tmp_path):
+def test_controls_have_a_table_of_their_own_and_are_in_no_mean(tmp_path):
     cells, _ = make_plan(load_profile("smoke"), Selection(seeds=(0, 1)), tmp_path / "cache")
     auroc = {cell.key: 1.0 if cell.protocol.regime.is_control else 0.5 for cell in cells}
-    table = auroc_table(cells, auroc)
-    assert [column.header for column in table.columns] == [
-        "method",
-        "surprise",
-        "control: (20% of true labels flipped)",
-    ]
-    rows = list(zip(*(column.cells for column in table.columns), strict=True))
-    references = [(name, "-", "1.000") for name in ("label-loss", "small-loss")]
-    assert rows == [("baseline", "0.500", "-"), ("ours", "0.500", "1.000"), *references]
+    within = {key: 0.75 for key, value in auroc.items() if value == 1.0}
+    main, controls = result_tables(cells, auroc, dict.fromkeys(auroc, 0.9), within)
+    rows = [list(zip(*(column.cells for column in table.columns), strict=True)) for table in (main, controls)]
+    assert [column.header for column in main.columns] == ["method", "surprise", "closed\nacc."]
+    assert rows[0] == [("baseline", "0.500", "0.900"), ("ours", "0.500", "0.900")]
+    assert " ".join(controls.columns[1].header.split()) == "sensitivity S, 20% of true labels flipped"
+    assert set(rows[1]) == {("ours", "0.750"), ("label-loss", "0.750"), ("small-loss", "0.750")}
+
+
+def test_the_tables_that_end_a_run_are_whole_at_80_columns(tmp_path):
+    methods = ("baseline", "ours", "ours-attention-resets", "relative-mahalanobis")
+    cells, _ = make_plan(load_profile("demo"), Selection(families=("single",), methods=methods), tmp_path / "cache")
+    values = {cell.key: 0.5 for cell in cells[1:]}
+    console = Console(width=80, file=StringIO(), color_system=None)
+    for table in result_tables(cells, values, values, values):
+        console.print(table)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for word in (
+        "baseline",
+        "relative-",
+        "mahalanobis",
+        "happiness",
+        "sadness",
+        "neutral",
+        "mean",
+        "acc.",
+        "label-loss",
+        "(6/7)",
+    ):
+        assert word in text, word
 
 
 def test_keys_of_controls_are_not_those_of_flips_to_classes_at_random():

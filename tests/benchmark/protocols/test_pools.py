@@ -15,7 +15,7 @@ from open_set_fer.benchmark.protocols.pool import Pool
 from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.benchmark.storage.verify import faults_of
-from open_set_fer.cli.overview import auroc_table
+from open_set_fer.cli.overview import result_tables
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import load
 from open_set_fer.reports.tables.build import all_tables
@@ -115,11 +115,12 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     assert [entry.value for entry in shift.blocks[0].rows[0].entries] == list(logged["auroc"])
     assert [entry.value for entry in shift.blocks[1].rows[0].entries] == list(logged["fpr_at_tpr95"])
     assert not any(entry.best for entry in shift.entries())
-    assert any("looks unknown to it as well" in note for note in tables["table1_synthetic"].footnotes)
+    assert any("does not recognise looks unknown" in note for note in tables["table1_synthetic"].footnotes)
     alone = [table.name for table in all_tables(replace(own, cells=own.cells[:0]))]
     assert alone == ["shift_synthetic"]  # a profile of nothing else
     console = Console(width=200, file=StringIO())
-    console.print(auroc_table(cells, runner.auroc(cells)))
+    for table in result_tables(cells, runner.auroc(cells)):
+        console.print(table)
     assert "shift: blur" in console.file.getvalue()
     assert sorted(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].data.metrics) == [
         f"{what}.{shift}{method}"

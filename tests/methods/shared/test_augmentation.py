@@ -7,18 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.fft import dctn, idctn
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import map_coordinates
 
-from open_set_fer.methods.shared.augmentation import (
-    _blurred,
-    _coarse,
-    add_noise,
-    degrade,
-    flip_or_noise,
-    move,
-    random_erase,
-)
+from open_set_fer.methods.shared.augmentation import add_noise, flip_or_noise, move, random_erase
 
 
 def test_random_erase_makes_one_rectangle_of_the_stated_area():
@@ -74,30 +65,3 @@ def test_move_is_flip_rotation_scale_and_shift_about_the_centre():
     mirrored = torch.isclose(still, x.flip(-1), atol=1e-5).flatten(1).all(1)
     assert torch.isclose(still[~mirrored], x[~mirrored], atol=1e-5).all()
     assert 16 < mirrored.sum().item() < 48
-
-
-def test_blurred_and_coarsened_images_are_what_scipy_gives():
-    x = torch.rand(3, 2, 48, 48, generator=torch.Generator().manual_seed(0))
-    sigma = torch.tensor([0.5, 1.0, 1.4]).view(3, 1, 1, 1)
-    for row, image in enumerate(_blurred(x, sigma).numpy()):
-        expected = gaussian_filter(x[row].numpy(), (0, *[sigma[row].item()] * 2), mode="nearest", radius=(0, 3, 3))
-        np.testing.assert_allclose(image, expected, atol=1e-5)
-    step = torch.tensor([0.0, 0.01, 0.03]).view(3, 1, 1, 1)
-    coarse = _coarse(x, step).numpy()
-    np.testing.assert_allclose(coarse[0], x[0], atol=1e-5)
-    block = dctn(x[2, 1, 8:16, 40:].numpy(), norm="ortho")
-    steps = 0.03 * (1 + np.arange(8) + np.arange(8)[:, None])
-    np.testing.assert_allclose(coarse[2, 1, 8:16, 40:], idctn(np.round(block / steps) * steps, norm="ortho"), atol=1e-5)
-    assert _coarse(x[..., :45, :44], step).shape == (3, 2, 45, 44)
-
-
-def test_degraded_images():
-    mean, std = torch.tensor([0.5]).view(1, 1, 1, 1), torch.tensor([0.25]).view(1, 1, 1, 1)
-    x = torch.full((2000, 1, 16, 16), (0.4 - 0.5) / 0.25)  # grey: neither blur nor a small step shows
-    pixels = (degrade(x, mean, std, torch.Generator().manual_seed(0)) * std + mean).mean(dim=(1, 2, 3))
-    changed = (pixels - 0.4).abs() > 0.02
-    assert changed.float().mean().item() == pytest.approx(0.47, abs=0.05)
-    assert pixels.min() > 0.4 / 1.8 - 0.02
-    assert pixels.max() < 0.4 * 1.8 + 0.02
-    same = degrade(x, mean, std, torch.Generator(), probability=0.0)
-    np.testing.assert_allclose(same, x, atol=1e-6)

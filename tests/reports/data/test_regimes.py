@@ -13,7 +13,7 @@ from open_set_fer.reports.tables.build import all_tables
 from tests.reports.conftest import Store
 from tests.reports.page.test_summary import made
 
-RELEASED, FLIPPED = "surprise (labels as released)", "surprise (5% of labels flipped in the pool)"
+RELEASED, FLIPPED = "surprise (labels as released)", "surprise (20% of true labels flipped)"
 READS = {"baseline": "true", "label-loss": "true", "some knn": "false", "never ran": ""}
 
 
@@ -46,21 +46,21 @@ def tracker(tmp_path_factory):
 
 def test_each_regime_has_its_tables_and_says_what_it_is(tracker):
     results = load(tracker)
-    assert results.regimes == ["own", "released", "spiked"]
+    assert results.regimes == ["own", "released", "flipped-true"]
     own, released, control = (
         {table.name: table for table in all_tables(results.under(labels))} for labels in results.regimes
     )
-    assert set(own) == {"table1_ferplus", "side_ferplus_single"}
-    assert set(released) == {"table1_ferplus_released", "side_ferplus_single_released"}
-    assert set(control) == {"table1_ferplus_spiked", "side_ferplus_single_spiked"}
+    assert set(own) == {"table1_ferplus", "paired_ferplus", "side_ferplus_single"}
+    assert set(released) == {"table1_ferplus_released", "paired_ferplus_released", "side_ferplus_single_released"}
+    assert set(control) == {"table1_ferplus_flipped-true", "side_ferplus_single_flipped-true"}
     table = released["table1_ferplus_released"]
     assert "one open class, labels as released (the paper's Table 1)" in table.caption
     assert "Open faces of the train split have the outputs for random training images" in table.caption
     assert [row.label for row in table.blocks[0].rows] == [RELEASED]
     assert any(block.printed for block in table.blocks), "the paper's numbers are of these labels"
     assert "released" not in own["table1_ferplus"].caption
-    flipped = control["table1_ferplus_spiked"]
-    assert "positive control: labels flipped in the pool" in flipped.caption
+    flipped = control["table1_ferplus_flipped-true"]
+    assert "positive control: true labels flipped" in flipped.caption
     assert "the paper's Table" not in flipped.caption
     assert flipped.blocks[0].heading == "control AUROC (higher is better)"
     assert not any(block.printed for block in flipped.blocks)
@@ -68,7 +68,7 @@ def test_each_regime_has_its_tables_and_says_what_it_is(tracker):
 
 def test_a_method_that_read_no_label_is_left_out_of_other_regimes_and_said_to_be(tracker):
     results = load(tracker)
-    (own, _), (released, side) = (all_tables(results.under(labels)) for labels in ("own", "released"))
+    (own, *_), (released, _, side) = (all_tables(results.under(labels)) for labels in ("own", "released"))
     assert list(own.headings) == list(READS)
     assert list(released.headings) == ["baseline", "label-loss", "never ran"], "what never ran is missing, not left out"
     for table in (released, side):
@@ -78,7 +78,7 @@ def test_a_method_that_read_no_label_is_left_out_of_other_regimes_and_said_to_be
 
 def test_the_page_has_all_regimes_and_its_summary_own_labels_alone(tracker, tmp_path):
     page = render(tracker, tmp_path / "report").read_text("utf-8")
-    assert (tmp_path / "report" / "tables" / "table1_ferplus_spiked.tex").exists()
+    assert (tmp_path / "report" / "tables" / "table1_ferplus_flipped-true.tex").exists()
     assert "control AUROC" in page
     assert "1 of 3 choices" not in page
 
@@ -93,6 +93,6 @@ def test_rows_stand_in_the_order_of_their_classes():
 def test_a_regime_of_which_no_cell_has_run_has_a_table_of_missing_cells():
     results = made({("single", "surprise", "ours", 0): 0.7, ("single", FLIPPED, "ours", 0): None})
     results.cells["reads_labels"] = ["true", None]
-    of_control = results.under("spiked")
+    of_control = results.under("flipped-true")
     assert list(of_control.results.columns) == list(results.results.columns)
     assert [entry.text for entry in all_tables(of_control)[0].entries()] == ["—", "—"]

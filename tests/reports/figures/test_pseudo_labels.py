@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -68,6 +69,17 @@ def test_bars_are_the_shares_of_the_open_faces_labels(results: Results, monkeypa
     aurocs = results.cells.set_index("open_classes")["auroc"]
     assert [bar.get_width() for bars in right.containers for bar in bars] == pytest.approx(list(aurocs.dropna()))
     assert "0.918 (own) and 0.803 (concentrated), with RAF-DB and surprise open" in figure.caption
+
+
+def test_auroc_within_the_label_stands_beside_auroc(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_labels(results, monkeypatch)
+    within = results.cells["auroc"].where(results.cells["open_classes"] != OPENED[0]) * 0 + 0.55
+    (figure,) = label_figures(replace(results, cells=results.cells.assign(auroc_within_label=within)))
+    bars = [bar for container in figure.figure.axes[1].containers for bar in container]
+    assert sum(bar.get_width() == pytest.approx(0.55) for bar in bars) == 1
+    assert "concentrated: mostly fear (100%), entropy 0.00, AUROC" in figure.alternative
+    assert ", within the label 0.550" in figure.alternative
+    assert "Pale bar: AUROC within the assigned label" in figure.caption
 
 
 def test_there_is_none_without_a_concentrated_cell(results: Results) -> None:

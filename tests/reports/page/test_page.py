@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_page_is_self_contained_and_whole(rendered: Path, tables: dict[str, Tabl
     assert "https:" not in text
     page = _References(text)
     assert page.open == []
-    assert text.count("<svg") == 9
+    assert text.count("<svg") == 11
     files = {link for link in page.links if not link.startswith("#")}
     assert {link for link in files if (rendered / link).is_file()} == files  # nothing is fetched from elsewhere
     written = {
@@ -58,7 +59,7 @@ def test_page_is_self_contained_and_whole(rendered: Path, tables: dict[str, Tabl
     assert files == written | {"paper.tex"}
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
     assert set(tables) <= page.ids
-    without_pictures = re.sub(r'src="data:[^"]*"', "", text)
+    without_pictures = re.sub(r"<textarea.*?</textarea>", "", text, flags=re.DOTALL)  # LaTeX has its own braces
     for hole in ("None<", ">nan", "nan<", "NaT", "Undefined", "{{", "}}<", "<td></td>"):
         assert hole not in without_pictures.replace("<p>None.</p>", ""), hole
 
@@ -111,6 +112,24 @@ def test_the_page_begins_with_the_result_and_links_runs_where_there_is_a_ui() ->
     for said in ("9.8", "2.99", "3.13", "A processor", "Threads"):
         assert said in page
     assert "http:" not in without_script(build_page(SEEDS, tables, []))
+
+
+def test_latex_stands_at_its_table_and_notes_once_at_the_end(rendered: Path, tables: dict[str, Table]) -> None:
+    text = without_script((rendered / "index.html").read_text("utf-8"))
+    at = text.index('id="table1_ferplus"')
+    head = text[at : text.index("<table", at)]
+    for name in ("table1_ferplus", "printed_table1"):
+        assert f'href="tables/{name}.tex"' in head
+        copied = re.search(rf'<textarea id="latex-{name}"[^>]*>(.*?)</textarea>', text, re.DOTALL)
+        assert copied is not None
+        assert html.unescape(copied[1]) == (rendered / "tables" / f"{name}.tex").read_text("utf-8")
+    notes = text[text.index('id="notes"') :]
+    for note in {note for table in tables.values() for note in table.footnotes}:
+        assert notes.count(f">{html.escape(note, quote=False)}</li>".replace("'", "&#39;")) == 1, note
+    assert 'class="footnotes' not in text[: text.index('id="notes"')]
+    ids = re.findall(r' id="([^"]+)"', re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL))
+    assert len(ids) == len(set(ids))
+    assert text.index('id="result"') < text.index('id="result_synthetic"') < text.index('id="run"')
 
 
 def test_selections_that_lost_a_class_are_one_line() -> None:

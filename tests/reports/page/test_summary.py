@@ -11,6 +11,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import Results, typed_frame
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.tables.build import DEMONSTRATION
+from tests.reports.made import NoScores
 
 LOSSES = {"pseudo_label_entropy_open": 0.4, "pseudo_label_entropy_closed": 0.9}
 
@@ -53,7 +54,7 @@ def made(values: dict[tuple[str, str, str, int], float | None], methods: dict[st
         )
     names = methods or {}
     params = {row["run_id"]: {"method.name": names.get(row["method"], row["method"])} for row in rows}
-    return Results("p", "7", typed_frame(rows, params), params, (), cast(Tracker, None))
+    return Results("p", "7", typed_frame(rows, params), params, (), cast(Tracker, NoScores()))
 
 
 SEEDS = made(

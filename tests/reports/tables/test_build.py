@@ -10,10 +10,12 @@ from open_set_fer.reports.data.results import Results, load
 from open_set_fer.reports.tables.build import DEMONSTRATION, Table, all_tables
 from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.means import Entry
+from open_set_fer.reports.tables.wording import BY_ORIGIN
 from tests.reports.conftest import ODD, Store
+from tests.reports.made import results_of
 
-PAPER = 3
-"""Index of the first block with the paper's numbers in a table with two measured blocks and one of the control."""
+PAPER = 4
+"""Index of the first block with the paper's numbers in a table with three measured blocks and one of the control."""
 
 
 def entry(table: Table, block: int, label: str, method: str) -> Entry:
@@ -130,3 +132,11 @@ def test_the_reader_is_told_what_bold_and_underlined_mean(store: Store):
         for note in made.provenance_notes
         if not note.startswith(("Warning: ", "Hyperparameters: ", "No test of differences"))
     ] == []
+
+
+def test_the_caption_says_whose_open_faces_the_auroc_of_transductive_methods_is_of():
+    place = ("affectnet", "contempt", "contempt")
+    for methods, said in ((("baseline", "ours-plus"), True), (("baseline",), False)):
+        results = results_of({(*place, method, 0): (0.8, 0.5) for method in methods})
+        table = next(table for table in all_tables(results) if table.name.startswith("table3"))
+        assert (BY_ORIGIN in table.caption) == said

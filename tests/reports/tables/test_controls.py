@@ -1,231 +1,287 @@
-"""The positive control in a report: paired with label-loss, marked where it stays below, and said where it lacks."""
+"""Sensitivity, added information and verdicts of constructed scores; marks and sentences that follow from them."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from typing import Any
+from itertools import product
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from open_set_fer.benchmark.evaluation.metrics import area_of, label_strata
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.reports.data.results import load
+from open_set_fer.reports.data.results import Results, typed_frame
 from open_set_fer.reports.page.summary import summaries
-from open_set_fer.reports.render import render
-from open_set_fer.reports.tables.build import INDUCTIVE, TRANSDUCTIVE, all_tables
-from open_set_fer.reports.tables.controls import HOW_TO_READ, controls_of, heading_mark
+from open_set_fer.reports.tables.build import INDUCTIVE, TRANSDUCTIVE, Table, all_tables
+from open_set_fer.reports.tables.controls import controls_of, information_of, reading, verdict
 from open_set_fer.reports.tables.latex import to_latex
+from open_set_fer.reports.tables.marks import heading_mark, mark_notes
 from open_set_fer.reports.tables.text import to_frame, to_markdown
-from tests.reports.conftest import Store
+from open_set_fer.reports.tables.wide import wide_tables
 
-FLIPPED, TRUE = "surprise (5% of labels flipped in the pool)", "surprise (20% of true labels flipped)"
-OTHER = "fear (5% of labels flipped in the pool)"
-STATED = dict.fromkeys(("ours-best", "their method", "cleanlab"), "true")
-"""Labels that are no method's name; what their runs are tagged with."""
-
-
-class Marked(Store):
-    """Tags say what a method states of itself, as those of the runner do, for labels that are not methods' names."""
-
-    def tags(self, *coordinates: Any) -> dict[str, str]:
-        stated = STATED.get(coordinates[3])
-        facts = {"label_based": stated, "sees_pool": stated} if stated else {}
-        return super().tags(*coordinates) | facts
-
-    def make_plan(self, cells: list[tuple[str, str, str, str, int]]) -> None:
-        names = ("dataset", "protocol", "open_classes", "method", "seed")
-        plan = [dict(zip(names, cell, strict=True)) | {"cell_key": self.key(*cell, "a")} for cell in cells]
-        self.parent = self.tracker.start_benchmark(plan, "", "osfer run")
-
-    def control(self, opened: str, method: str, seed: int) -> float:
-        return self.logged["ferplus", opened, method, seed]["auroc"]
+SPIKED, TRUE = "surprise (5% of labels flipped in the pool)", "surprise (20% of true labels flipped)"
+FACES = 600
+LABEL_BASED = ("ours", "small-loss", "label-loss", "label-frequency", "cleanlab")
 
 
-METHODS = ("baseline", "their method", "cleanlab", "knn", "ours", "ours-plus")
+class Scores:
+    """In the place of a tracker: scores by run id."""
+
+    def __init__(self, frames: dict[str, pd.DataFrame]) -> None:
+        self.frames = frames
+
+    def read_scores(self, run_id: str) -> pd.DataFrame:
+        if run_id not in self.frames:
+            raise FileNotFoundError(run_id)
+        return self.frames[run_id]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """`ours` is below label-loss with predictions flipped, above with true labels flipped; `their method` never is."""
-    home = tmp_path_factory.mktemp("controls")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        store = Marked(Tracker(home, "made"), home)
-        (home / "profile.toml").write_text("seeds = [0]\n")
-        own = [("ferplus", "single", "surprise", method, 0) for method in METHODS]
-        controls = [
-            ("ferplus", "single", opened, method, seed)
-            for opened, method, seed in (
-                (FLIPPED, "ours", 0),
-                (FLIPPED, "ours", 1),
-                (FLIPPED, "ours", 2),
-                (OTHER, "ours", 0),
-                (TRUE, "ours", 0),
-                (FLIPPED, "their method", 0),
-                (FLIPPED, "baseline", 0),
-                (FLIPPED, "label-loss", 0),
-                (FLIPPED, "label-loss", 1),
-                (TRUE, "label-loss", 0),
-            )
-        ]
-        store.make_plan([*own, *controls])
-        strong = {
-            (FLIPPED, "label-loss"): 3.0,
-            (TRUE, "label-loss"): 0.5,
-            (TRUE, "ours"): 3.0,
-            (FLIPPED, "their method"): 9.0,
-        }
-        for cell in [*own, *controls]:
-            if cell[2:] != (FLIPPED, "ours", 2):
-                store.finish(*cell, gap=strong.get(cell[2:4], 0.3))
-        store.tracker.end(store.parent, "FINISHED")
-        yield store
+def table_of_scores(gap: float, noise: int, seed: int = 0, of_labels: float = 0.0) -> pd.DataFrame:
+    """Wrong labels score `gap` higher; label b is wrong three times as often as a, and scores `of_labels` higher.
+
+    noise: seed of what two methods do not share; seed: of the flips and of what a face has in every method.
+    """
+    rng, own = np.random.default_rng(seed), np.random.default_rng([noise, seed])
+    labels = rng.choice(["a", "b"], FACES)
+    is_open = rng.random(FACES) < np.where(labels == "b", 0.3, 0.1)
+    scores = rng.normal(size=FACES) + 0.5 * own.normal(size=FACES) + gap * is_open + of_labels * (labels == "b")
+    columns = {"id": [f"face_{i}" for i in range(FACES)], "is_open": is_open, "unknown_score": scores}
+    return pd.DataFrame(columns | {"given_class": labels}).sample(frac=1, random_state=noise)
 
 
-@pytest.fixture(scope="module")
-def results(made):
-    return load(made.tracker)
+def results_of(cells: dict[tuple[str, str, int], pd.DataFrame | dict[str, float]], scores: bool = True) -> Results:
+    """Results by (open classes, method, seed) on FERPlus: scores, whose areas are measured, or metrics."""
+    rows, frames = [], {}
+    for number, ((opened, method, seed), made) in enumerate(cells.items()):
+        metrics = made
+        if isinstance(made, pd.DataFrame):
+            frames[f"run{number}"] = made
+            metrics = {}
+            for name, strata in (("auroc", None), ("auroc_within_label", label_strata(made))):
+                area = area_of(made, strata)
+                assert area is not None
+                low, high = area.interval()
+                metrics |= {name: area.value, f"{name}_low": low, f"{name}_high": high}
+        rows.append(
+            {
+                **{"dataset": "ferplus", "protocol": "single", "open_classes": opened, "method": method, "seed": seed},
+                **{"status": "finished", "run_id": f"run{number}", "reads_labels": "true", "notes": ()},
+                **{"label_based": str(method in LABEL_BASED).lower(), "sees_pool": str(method == "ours").lower()},
+                **cast("dict[str, Any]", {"fpr_at_tpr95": 0.5} | metrics),
+            }
+        )
+    tracker = cast("Tracker", Scores(frames if scores else {}))
+    return Results("made", "1", typed_frame(rows, {}), {}, (), tracker)
 
 
-@pytest.fixture(scope="module")
-def table(results):
-    return next(table for table in all_tables(results.under("own")) if table.name == "table1_ferplus")
+OPEN = {"auroc": 0.6, "closed_accuracy": 0.8, "closed_set_accuracy": 0.8}
 
 
-def test_a_control_and_label_loss_are_means_over_the_same_cells(made, results):
-    flipped, true = controls_of(results, "ferplus", "ours")
-    assert flipped.value == pytest.approx(np.mean([made.control(FLIPPED, "ours", seed) for seed in (0, 1)]))
-    assert flipped.reference == pytest.approx(np.mean([made.control(FLIPPED, "label-loss", seed) for seed in (0, 1)]))
-    assert flipped.counted == "2 of 4 cells", "seed 2 is missing, fear has no label-loss"
-    assert flipped.std == pytest.approx(np.std([made.control(FLIPPED, "ours", seed) for seed in (0, 1)], ddof=1))
-    assert (true.value, true.counted) == (made.control(TRUE, "ours", 0), "1 cell")
-    assert (flipped.is_informative, true.is_informative) == (False, True)
-    assert controls_of(results.under("own"), "ferplus", "ours") == [flipped, true], "whatever regime a table is of"
+def control_of(gap: float, plain: float = 1.5, **changes: Any) -> Results:
+    """`ours` and small-loss on one spiked cell of two seeds, and on an open cell."""
+    cells: dict[tuple[str, str, int], pd.DataFrame | dict[str, float]] = {("surprise", "ours", 0): OPEN | changes}
+    for seed in (0, 1):
+        cells[SPIKED, "ours", seed] = table_of_scores(gap, 1, seed)
+        cells[SPIKED, "small-loss", seed] = table_of_scores(plain, 2, seed)
+    return results_of(cells)
 
 
-def test_without_label_loss_there_is_a_value_and_no_verdict(made, results):
-    cells = results.every_cell[results.every_cell["method"] != "label-loss"]
-    alone = replace(results, cells=cells)
-    flipped = controls_of(alone, "ferplus", "ours")[0]
-    assert (flipped.reference, flipped.is_informative, flipped.n_cells) == (None, None, 3)
+@pytest.mark.parametrize(
+    ("gap", "plain", "expected"),
+    [(0.0, 1.5, "blind"), (0.7, 1.5, "weak"), (1.5, 1.5, "sensitive"), (1.5, 0.0, "sensitive"), (-1.0, 0.0, "blind")],
+)
+def test_the_verdict_goes_by_chance_and_by_small_loss(gap: float, plain: float, expected: str) -> None:
+    results = control_of(gap, plain)
+    assert verdict(results, "ferplus", "ours") == expected
+    assert ("§" in heading_mark(results.under("own"), "ferplus", "ours")) == (expected == "blind")
 
 
-def test_a_control_asks_nothing_of_methods_that_score_no_label(results):
-    assert [controls_of(results, "ferplus", method) for method in ("baseline", "knn", "ours-plus")] == [[], [], []]
-    assert [results.states(method, "label_based") for method in METHODS] == [False, True, True, False, True, False]
-    assert [results.states(method, "sees_pool") for method in METHODS] == [False, True, True, False, True, True]
+def test_the_label_histogram_alone_is_blind_whatever_its_auroc() -> None:
+    scores = table_of_scores(0.0, 1, of_labels=9.0)
+    results = results_of({(SPIKED, "ours", 0): scores})
+    assert results.cells["auroc"].item() > 0.6
+    assert verdict(results, "ferplus", "ours") == "blind"
 
 
-def test_the_mark_goes_by_answers_flipped(results):
-    marked = {method: heading_mark(results, "ferplus", method) for method in METHODS}
-    assert {method for method, mark in marked.items() if mark} == {"ours"}
+def test_sensitivity_is_the_mean_and_its_error_takes_a_face_of_two_seeds_for_one_cluster() -> None:
+    results = control_of(1.0)
+    (control,) = controls_of(results, "ferplus", "ours")
+    pairs = []
+    for seed in (0, 1):
+        scores = table_of_scores(1.0, 1, seed)
+        won = n = 0.0
+        for label in "ab":
+            of = scores[scores["given_class"] == label]
+            opened, closed = (of.loc[of["is_open"] == kind, "unknown_score"].to_numpy() for kind in (True, False))
+            won += float(np.sum(opened[:, None] > closed) + np.sum(opened[:, None] == closed) / 2)
+            n += len(opened) * len(closed)
+        pairs.append(won / n)
+    assert control.value == pytest.approx(np.mean(pairs))
+    assert control.counted == "2 cells"
+    # Two seeds of the very same scores tell no more than one; two of other faces tell more.
+    same = {(SPIKED, "ours", seed): table_of_scores(1.0, 1) for seed in (0, 1)}
+    one = controls_of(results_of({(SPIKED, "ours", 0): table_of_scores(1.0, 1)}), "ferplus", "ours")[0].error
+    (twice,) = controls_of(results_of(same), "ferplus", "ours")
+    assert one is not None
+    assert twice.error == pytest.approx(one)
+    others = {cell: scores.assign(id=scores["id"] + str(cell[2])) for cell, scores in same.items()}
+    (independent,) = controls_of(results_of(others), "ferplus", "ours")
+    assert independent.error == pytest.approx(one / np.sqrt(2), rel=0.01)
 
 
-def test_a_table_has_the_control_beside_its_numbers(made, results, table):
-    control, true, other = table.blocks[2:5]
-    assert control.heading == "Positive control, 5% of labels flipped in the pool: AUROC (higher is better)"
-    texts = {
-        row.label: dict(zip(table.headings, (e.text + e.mark for e in row.entries), strict=True))
-        for row in control.rows
-    }
-    ours = controls_of(results, "ferplus", "ours")[0]
-    assert texts["the method"] == {
-        "baseline": "",
-        "knn": "",
-        "their method": f"{made.control(FLIPPED, 'their method', 0):.3f}",
-        "cleanlab": "not run",
-        "ours": f"{ours.value:.3f} ± {ours.std:.3f}§",
-        "ours-plus": "",
-    }
-    assert texts["label loss"]["ours"] == f"{ours.reference:.3f}"
-    assert "20% of true labels flipped" in true.heading
-    assert other.printed
-    assert HOW_TO_READ in table.footnotes
-    (mark,) = (note for note in table.footnotes if note.startswith("§"))
-    assert mark.startswith(
-        f"§ Not informative, below label-loss in the control: Ours ({ours.value:.3f} against {ours.reference:.3f}"
+def test_the_gap_is_paired_so_its_interval_is_narrower_than_that_of_either() -> None:
+    (control,) = controls_of(control_of(1.5), "ferplus", "ours")
+    assert control.gap is not None
+    assert control.error is not None
+    assert control.gap.error < control.error
+    assert control.gap.value == pytest.approx(control.value - control.others["small-loss"].value)
+
+
+def test_without_scores_the_columns_give_an_interval_that_is_no_narrower() -> None:
+    cells = {(SPIKED, "ours", seed): table_of_scores(1.0, 1, seed) for seed in (0, 1)}
+    measured, columns = (controls_of(results_of(cells, kept), "ferplus", "ours")[0] for kept in (True, False))
+    assert columns.value == measured.value
+    assert columns.error >= measured.error
+    assert (columns.gap, columns.verdict) == (None, "sensitive")
+
+
+def test_spiked_counts_before_true_labels_flipped() -> None:
+    cells = {(TRUE, "ours", 0): table_of_scores(2.0, 1), (SPIKED, "ours", 0): table_of_scores(0.0, 1)}
+    results = results_of(cells)
+    assert [control.labels for control in controls_of(results, "ferplus", "ours")] == ["spiked", "flipped-true"]
+    assert verdict(results, "ferplus", "ours") == "blind"
+
+
+def test_label_loss_is_a_ceiling_and_other_methods_are_not_asked() -> None:
+    cells = {(SPIKED, method, 0): table_of_scores(0.0, 1) for method in ("label-loss", "baseline")}
+    results = results_of(cells)
+    assert verdict(results, "ferplus", "label-loss") is None
+    assert "a ceiling without a pass mark" in reading(results, "ferplus", "label-loss")
+    assert (controls_of(results, "ferplus", "baseline"), reading(results, "ferplus", "baseline")) == ([], "")
+
+
+def test_one_sentence_a_method_says_what_the_two_numbers_mean() -> None:
+    said = {gap: reading(control_of(gap), "ferplus", "ours") for gap in (0.0, 0.7, 1.5)}
+    assert said[0.0].startswith("Ours: blind: it does not find wrong labels (S 0.")
+    assert said[0.0].endswith("; its AUROC is no evidence on the method.")
+    assert said[0.7].startswith("Ours: weak: it finds fewer wrong labels than plain training does (S 0.")
+    assert said[1.5].startswith("Ours: sensitive: it finds wrong labels (S 0.")
+    adds = {}
+    for value in (0.4, 0.5, 0.6):
+        ends = {f"added_information{end}": value + by for end, by in (("", 0), ("_low", -0.05), ("_high", 0.05))}
+        adds[value] = reading(control_of(1.5, **ends), "ferplus", "ours").partition("; ")[2]
+    assert adds[0.4].startswith(
+        "among faces that the closed-set model finds alike it ranks open ones below closed ones"
     )
-    assert "20% of true labels flipped, 1 cell" in mark, "the fairer control is said, too"
-    (lacking,) = (note for note in table.footnotes if note.startswith("Control not run"))
-    assert lacking == (
-        "Control not run: Cleanlab; it comes from `osfer run --profile made --dataset ferplus --open surprise --method "
-        "cleanlab,label-loss --labels spiked`."
-    )
+    assert adds[0.5].startswith("on open faces its score adds nothing to the closed-set model's own (I 0.500")
+    assert adds[0.6] == "on open faces its score adds to the closed-set model's own (I 0.600 [0.55, 0.65])."
+    lacking = reading(results_of({("surprise", "cleanlab", 0): OPEN}), "ferplus", "cleanlab")
+    command = "osfer run --profile made --dataset ferplus --method cleanlab,small-loss --labels spiked"
+    assert lacking == f"Cleanlab: control not run, so whether it finds wrong labels is not known: `{command}`."
+    frequency = reading(results_of({("surprise", "label-frequency", 0): OPEN}), "ferplus", "label-frequency")
+    assert "looks at no face" in frequency
 
 
-def test_methods_that_see_the_pool_stand_apart_from_those_that_see_one_face(table):
-    assert list(table.headings) == ["baseline", "knn", "ours", "their method", "cleanlab", "ours-plus"]
-    assert table.groups(range(6)) == [(INDUCTIVE, 2), (TRANSDUCTIVE, 4)]
-    assert table.groups(range(1, 3)) == [(INDUCTIVE, 1), (TRANSDUCTIVE, 1)]
-    assert table.heads[2] == "Ours§"
-    assert "Ours, their method, Cleanlab, Ours-plus are transductive" in " ".join(table.footnotes)
-    assert "methods of both kinds taken together" in " ".join(table.footnotes)
+def open_cells(accuracy: float = 0.8, high: float = 0.7) -> Results:
+    """EOW and the baseline with surprise and fear open; only the first cell of EOW has another upper end."""
+    usual = OPEN | {"auroc_low": 0.5, "auroc_high": 0.7}
+    cells: dict[tuple[str, str, int], pd.DataFrame | dict[str, float]] = {
+        (opened, method, seed): usual
+        for opened, method, seed in product(("surprise", "fear"), ("baseline", "eow"), (0, 1))
+    }
+    for seed in (0, 1):
+        cells["surprise", "eow", seed] = usual | {"auroc_high": high, "auroc": 0.4, "closed_accuracy": accuracy}
+        cells["fear", "eow", seed] = usual | {"closed_accuracy": accuracy}
+    return results_of(cells).under("own")
 
 
-def test_every_format_has_marks_and_blocks(results, table):
-    markdown, latex, frame = to_markdown(table), to_latex(table), to_frame(table)
-    assert f"| *setting* | *{INDUCTIVE}* | *{INDUCTIVE}* | *{TRANSDUCTIVE}* |" in markdown
+def table1(results: Results) -> Table:
+    return next(table for table in all_tables(results) if table.name == "table1_ferplus")
+
+
+@pytest.mark.parametrize(("accuracy", "is_marked"), [(0.8, False), (0.75, False), (0.749, True), (0.5, True)])
+def test_a_less_accurate_network_is_marked(accuracy: float, is_marked: bool) -> None:
+    results = open_cells(accuracy)
+    assert heading_mark(results, "ferplus", "eow") == "¶" * is_marked
+    assert heading_mark(results, "ferplus", "baseline") == ""
+    table = table1(results)
+    assert table.heads == ["Baseline (MSP)", "EOW" + "¶" * is_marked]
+    notes = [note for note in table.notes if note.startswith("¶")]
+    assert [f"EOW ({accuracy:.3f}, shared model 0.800)" in note for note in notes] == [True] * is_marked
+    assert (r"EOW\textsuperscript{\P}" in to_latex(table)) == is_marked
+
+
+@pytest.mark.parametrize(("high", "is_marked"), [(0.499, True), (0.5, False), (0.6, False)])
+def test_an_interval_below_chance_is_no_detector(high: float, is_marked: bool) -> None:
+    table = table1(open_cells(high=high))
+    marks = {(e.open_classes, e.method): e.mark for e in table.blocks[0].entries if e.mark}
+    assert marks == ({("surprise", "eow"): "×"} if is_marked else {})
+    assert any(note.startswith("× No detector in that cell") for note in table.notes) == is_marked
+    assert (r"$^\times$" in to_latex(table)) == is_marked
+
+
+def test_closed_accuracy_stands_in_the_main_tables_and_in_the_papers_layout() -> None:
+    results = open_cells(0.7)
+    block = table1(results).blocks[2]
+    assert block.heading == "closed accuracy (higher is better)"
+    assert [[entry.number for entry in row.entries] for row in block.rows] == [["0.800", "0.700"]] * 3
+    assert not any(entry.best for entry in block.entries)
+    form = next(table for table in wide_tables(results) if table.name == "printed_table1")
+    row = form.blocks[-1].rows[-1]
+    assert row.label == "closed accuracy, mean"
+    assert [entry.text + entry.mark for entry in row.entries] == ["0.800", "0.700¶", "", ""]
+    assert "\nclosed accuracy, mean & 0.800 & 0.700\\textsuperscript{\\P} &  &  \\\\\n" in to_latex(form)
+
+
+def test_captions_say_which_class_is_positive() -> None:
+    results = open_cells()
+    tables = {table.name: table for table in [*all_tables(results), *wide_tables(results)]}
+    for name in ("table1_ferplus", "printed_table1"):
+        assert "FPR@TPR95: closed faces are positive" in tables[name].caption
+        assert "closed faces are positive" in to_latex(tables[name])
+    side = " ".join(tables["side_ferplus_single"].notes)
+    assert "Positive: closed faces in FPR@TPR95 and AUPR closed, open ones in FPR@TPR95, open positive" in side
+    assert "AUPR: average precision (no trapezoids)" in side
+
+
+def test_a_table_has_sensitivity_small_loss_ceiling_and_information_beside_its_numbers() -> None:
+    information = {"added_information": 0.6, "added_information_low": 0.55, "added_information_high": 0.65}
+    cells: dict[tuple[str, str, int], pd.DataFrame | dict[str, float]] = {
+        ("surprise", method, 0): OPEN | information for method in ("baseline", "ours", "cleanlab")
+    }
+    for method, gap in (("ours", 0.0), ("small-loss", 1.5), ("label-loss", 3.0)):
+        cells[TRUE, method, 0] = table_of_scores(gap, 1)
+    results = results_of(cells).under("own")
+    table = table1(results)
+    control, added = (block for block in table.blocks if "assigned label" in block.heading)
+    assert control.heading.startswith("Positive control, 20% of true labels flipped: AUROC of wrong labels")
+    texts = {row.label: dict(zip(table.headings, (e.text for e in row.entries), strict=True)) for row in control.rows}
+    (own,) = controls_of(results, "ferplus", "ours")
+    assert texts["sensitivity S"] == {"baseline": "", "cleanlab": "not run", "ours": f"{own.number} {own.spread}"}
+    assert texts["small-loss, same cells"]["ours"] == own.others["small-loss"].number
+    assert texts["label-loss (ceiling)"]["ours"] == own.others["label-loss"].number
+    assert [entry.text for entry in added.rows[0].entries] == ["", "0.600 [0.55, 0.65]", "0.600 [0.55, 0.65]"]
+    assert table.headings["ours"] == "Ours§"
+    assert table.groups(range(3)) == [(INDUCTIVE, 2), (TRANSDUCTIVE, 1)]
+    assert any(note.startswith("§ Blind by the control") for note in table.notes)
+    assert reading(results, "ferplus", "ours") in table.notes
+    frame, markdown = to_frame(table), to_markdown(table)
+    assert set(frame.loc[frame["verdict"] == "blind", "method"]) == {"ours"}
+    sensitivity = frame[frame["metric"] == "sensitivity"].set_index("method")
+    assert sensitivity.loc["ours", "value"] == own.value
+    assert sensitivity.loc["cleanlab", "status"] == "not run"
     assert "| Ours§ |" in markdown
-    groups = [rf"\multicolumn{{{n}}}{{l}}{{\textit{{{sees}}}}}" for n, sees in ((2, INDUCTIVE), (4, TRANSDUCTIVE))]
-    assert rf"\textit{{setting}} & {' & '.join(groups)} \\" in latex
-    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-7}" in latex
-    assert r"Ours\textsuperscript{\S}" in latex
-    control = frame[frame["metric"] == "control_auroc"].set_index(["open_classes", "method"])
-    assert set(control.loc["5% of labels flipped in the pool"].index) == {"ours", "their method", "cleanlab"}
-    assert control.loc[("5% of labels flipped in the pool", "ours"), "n_cells"] == 2
-    assert control.loc[("5% of labels flipped in the pool", "cleanlab"), "status"] == "not run"
-    assert set(frame.loc[frame["not_informative"], "method"]) == {"ours"}
-    assert set(frame.loc[frame["setting"] == TRANSDUCTIVE, "method"]) == {
-        "ours",
-        "their method",
-        "cleanlab",
-        "ours-plus",
-    }
-    side = next(table for table in all_tables(results.under("own")) if table.is_side)
-    assert [row.label for row in side.blocks[0].rows][2] == "Ours§"
-    assert side.groups(range(len(list(side.headings)))) == []
+    (summary,) = summaries(results)
+    assert "by its control it is blind (§), so this is no evidence on the method" in summary.finding
+    readings = {row.method: row.reading for row in summary.standings}
+    assert readings["ours"].startswith("Ours: blind")
+    assert readings["baseline"] == ""
 
 
-def test_the_papers_mean_stands_beside_the_same_rows_whatever_the_control(results, table):
-    frame = to_frame(table)
-    assert frame.loc[(frame["metric"] == "auroc") & (frame["method"] == "baseline"), "paper"].tolist() == [0.406]
-
-
-def test_the_summary_says_control_mark_and_block(results):
-    (summary,) = summaries(results.under("own"))
-    by_label = {row.method: row for row in summary.standings}
-    assert by_label["ours"].name == "Ours§"
-    assert ["20% of true labels flipped" in text for text in by_label["ours"].controls] == [False, True]
-    assert (by_label["cleanlab"].controls, by_label["knn"].controls) == (("not run",), ())
-    assert (by_label["ours"].setting, by_label["knn"].setting) == (TRANSDUCTIVE, INDUCTIVE)
-    assert any(row.controls for row in summary.standings)
-    assert "by its control it is not informative (§)" in summary.finding
-
-
-def test_the_page_shows_all_of_it(made, tmp_path):
-    page = render(made.tracker, tmp_path / "report").read_text("utf-8")
-    assert re.search(
-        rf'<th colspan="2" scope="colgroup">{INDUCTIVE}</th><th colspan="4" scope="colgroup">{TRANSDUCTIVE}</th>', page
-    )
-    assert '<th scope="col">Ours§</th>' in page
-    assert f"<small>{TRANSDUCTIVE}</small>" in page
-    assert "Control not run: Cleanlab" in page
-    assert '<td class="not-run" data-order="">not run</td>' in page
-
-
-def test_a_store_without_label_based_methods_says_nothing_of_controls(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    store = Marked(Tracker(tmp_path, "made"), tmp_path)
-    (tmp_path / "profile.toml").write_text("seeds = [0]\n")
-    cells = [("ferplus", "single", "surprise", method, 0) for method in ("baseline", "knn")]
-    store.make_plan(cells)
-    for cell in cells:
-        store.finish(*cell)
-    results = load(store.tracker).under("own")
+def test_a_store_without_label_based_methods_says_nothing_of_controls() -> None:
+    results = open_cells()
     text = " ".join(to_markdown(table) + to_latex(table) for table in all_tables(results))
     assert "ontrol" not in text
-    assert "*setting*" not in text
-    assert not any(row.controls for row in summaries(results)[0].standings)
-    assert isinstance(to_frame(all_tables(results)[0]), pd.DataFrame)
+    assert mark_notes(results, "ferplus", ["baseline", "eow"]) == []
+    assert information_of(results, "ferplus", "eow").value is None

@@ -92,7 +92,7 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     assert cells[0] == shift
     assert cells[3:7] == [f"{moved['auroc']:.3f}", "0.100", "0.600", "0"]
     assert "**8 of 12 cells are missing**" in text  # two kinds of pools, two methods, three seeds
-    text = write(tmp_path, tmp_path / "out", ["ours-plus-plain"], [0, 7]).read_text("utf-8")
+    text = write(tmp_path, tmp_path / "out", ["two-sample"], [0, 7]).read_text("utf-8")
     assert "**20 of 24 cells are missing**" in text
     assert "seeds 0, 1, 2, 7" in text
     assert "**14 of 18 cells are missing**" in write(tmp_path, tmp_path / "out").read_text("utf-8")  # the profile's own
