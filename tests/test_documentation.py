@@ -17,6 +17,7 @@ import typer
 
 import open_set_fer as osf
 from open_set_fer import plugins
+from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,24 @@ def test_a_command_that_is_not_there_is_found():
     assert [
         fault(words) for words in commands("    osfer runn\n    A=b osfer run --metod x && osfer data chek  # -z\n")
     ] == ["no command runn", "run has no --metod", "no command chek"]
+
+
+PROFILES = [
+    (page.name, number, text)
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"```toml\n(base = .*?)```", page.read_text("utf-8"), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize(("page", "number", "text"), PROFILES, ids=[f"{page}-{number}" for page, number, _ in PROFILES])
+def test_profiles_are_valid(page, number, text, tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text(text, "utf-8")
+    profile = load_profile(str(path))
+    assert profile.backbone_settings()
+    assert profile.closed_set_settings()
+    assert all(profile.dataset(name) for name in profile.datasets)
+    assert all(profile.method(label) for label in (*profile.methods, *profile.default_methods))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide/own.md"])
