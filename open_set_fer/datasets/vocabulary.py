@@ -169,9 +169,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     for name in content:
         spelled = next((expression for expression in EXPRESSIONS if fold(expression) == fold(name)), name)
         if spelled != name:
-            raise SuiteError(
-                f"manifest: {path}: {name!r} is an expression's name in another case", f"write {spelled!r}"
-            )
+            raise SuiteError(f"manifest: {path}: {name!r} is an expression in another case", f"write {spelled!r}")
     return Vocabulary(str(path), _aliases(path, content, fix), _aliases(path, splits, 'write test = ["fold1"]'))
 
 

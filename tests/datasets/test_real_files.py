@@ -181,7 +181,7 @@ def test_classes_equal_but_for_case_are_refused(tmp_path, classes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Anger = []", "'Anger' is an expression's name in another case"),
+        ("Anger = []", "'Anger' is an expression in another case"),
         ("pain = []\nPain = []", "class names that are equal apart from case"),
         ("[splits]\ntesting = ['x']", r"unknown splits \['testing'\]"),
         ("[splits]\ntest = 'x'", "test is not a list"),
