@@ -19,7 +19,7 @@ endif
 endif
 endif
 
-.PHONY: benchmark test test-fast faults lint perf audit clean
+.PHONY: benchmark test test-fast faults lint docs perf audit clean
 
 ## the demo profile on synthetic data, two cells at once, then the report; prints where it lies
 benchmark: $(INSTALLED)
@@ -45,6 +45,11 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+## the documentation as a site; warnings, broken links among them, are errors
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/site
+	@echo build/site/index.html
+
 ## speed as ratios measured in one run
 perf: $(INSTALLED)
 	$(BIN)/python -m tests.performance.perf
@@ -65,8 +70,8 @@ PIP := $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--n
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints.txt --editable ".[posthoc,noise,detect,cluster,dev]"
+	$(PIP) --constraint constraints.txt --editable ".[posthoc,noise,detect,cluster,docs,dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info docs/generated

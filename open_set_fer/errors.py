@@ -1,6 +1,7 @@
 """Exceptions for faults that a user can fix, one-line summaries, and masking of passwords."""
 
 import re
+from collections.abc import Sequence
 
 LOGIN = re.compile(
     r"""(\b[a-z][a-z0-9+.\-]*://)        # of an address
@@ -55,3 +56,18 @@ def summary(error: BaseException) -> str:
 def some(items: list[str], most: int = 3) -> str:
     """The first items, and how many more there are."""
     return ", ".join(items[:most]) + f" and {len(items) - most} more" * (len(items) > most)
+
+
+def joined(errors: Sequence[SuiteError], what: str) -> SuiteError:
+    """One error of several faults of `what`: by remedy their number and the first few; a single one as it is."""
+    if len(errors) == 1:
+        return errors[0]
+    by_fix: dict[str, list[str]] = {}
+    for error in errors:
+        by_fix.setdefault(error.fix, []).append(error.message)
+    lines = [
+        line
+        for messages in by_fix.values()
+        for line in messages[:3] + [f"and {len(messages) - 3:,} more of this kind"] * (len(messages) > 3)
+    ]
+    return SuiteError("\n  ".join([f"{len(errors):,} {what} cannot be used:", *lines]), "; ".join(by_fix))

@@ -67,7 +67,7 @@ def load(group: str, name: str) -> Any:
     faults = class_faults(plugin, group)
     if faults:
         raise SuiteError(
-            f"the {kind} {name!r} from {point.value} {faults[0]}", "see CONTRIBUTING.md for what it must have"
+            f"the {kind} {name!r} from {point.value} {faults[0]}", "see docs/guide/own.md for what it must have"
         )
     return plugin
 

@@ -1,4 +1,4 @@
-"""Commands on data sets: prepare, check, guide, preview."""
+"""Commands on data sets: prepare, check, split, guide, preview."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import typer
 from rich.table import Table
 
 from open_set_fer import plugins
-from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, print_json
-from open_set_fer.console import out
+from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, WeightsOption, examples, print_json
+from open_set_fer.console import log, out
+from open_set_fer.errors import SuiteError
 from open_set_fer.files import writable
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.protocols.twins import TwinCounts
     from open_set_fer.datasets.checks import DataCheck
+    from open_set_fer.datasets.decoding import ImageFiles
     from open_set_fer.datasets.faceset import DataSet, FaceSet
 
 app = typer.Typer(
@@ -60,20 +62,21 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     files: Annotated[bool, typer.Option("--files", help="First list every unreadable or wrongly sized file.")] = False,
     profile: ProfileOption = "",
+    weights: WeightsOption = "",
     home: HomeOption = HOME,
 ) -> None:
-    """Compare counts with the published ones, and find images that occur more than once."""
+    """Find what a run would find wrong: counts, unreadable files, images that occur more than once, checkpoints."""
     from dataclasses import asdict
 
-    from open_set_fer.benchmark.planning.settings import settings_of
     from open_set_fer.benchmark.protocols.twins import twin_table
     from open_set_fer.datasets.checks import check as examine
     from open_set_fer.datasets.checks import odd_files
-    from open_set_fer.datasets.faceset import data_root, facts
+    from open_set_fer.datasets.faceset import facts
 
     published = facts(plugins.load(plugins.DATASETS, name))
+    _check_weights(name, profile, weights)
     if files:
-        odd = odd_files(data_root(name, settings_of(_dataset(name, profile)).get("root", "")), published.face_side)
+        odd = odd_files(_files_of(name, profile, writable(home) / "cache"), published.face_side)
         _print_lines(odd)
         out.print(f"{len(odd)} odd files", highlight=False)
         if odd:
@@ -93,6 +96,71 @@ def check(
     out.print(f"near duplicates by perceptual hash: {len(report.near)} pairs, {report.near_across} across splits")
     _print_lines([f"  {', '.join(pair)}" for pair in report.near[:5]])
     _print_lines(report.vocabulary)
+
+
+@app.command(
+    epilog=examples("osfer data split faces.csv --group person --test 0.2 --valid 0.1", "osfer data split folder")
+)
+def split(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet table without a split, or a folder <class>/<image>.")],
+    group: Annotated[
+        str, typer.Option("--group", help="Column whose rows of one value go into one split, such as a person's name.")
+    ] = "",
+    test: Annotated[float, typer.Option(help="Share of the images for split `test`.")] = 0.2,
+    valid: Annotated[float, typer.Option(help="Share of the images for split `valid`.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed.")] = 0,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="File to write (default: beside the table, with -split in its name).")
+    ] = None,
+) -> None:
+    """Write a table with a column split, drawn at random: stratified by the label, groups kept together."""
+    from open_set_fer.datasets.splitting import Shares, split_table
+
+    beside = table / "split.csv" if table.is_dir() else table.with_name(f"{table.stem}-split{table.suffix}")
+    target = to or beside
+    if target.exists():
+        raise SuiteError(f"{target} exists", "name another file with --out, or remove it")
+    if not target.parent.is_dir():
+        raise SuiteError(f"no folder {target.parent}", "make it, or name another file with --out")
+    result = split_table(table, target, group, Shares(test, valid), seed)
+    shown = Table("class", *(name for name in ("train", "valid", "test") if (result["split"] == name).any()))
+    for label, rows in result.groupby("label"):
+        shown.add_row(str(label), *(f"{(rows['split'] == str(column.header)).sum():,}" for column in shown.columns[1:]))
+    out.print(shown)
+    groups = f" of {result['group'].nunique():,} groups" if group else ""
+    out.print(f"{target}: {len(result):,} rows{groups}, seed {seed}", soft_wrap=True, highlight=False)
+    if target.parent.resolve() != beside.parent.resolve():
+        log.warning('its paths start from %s: set root = "%s" under [datasets.manifest]', *(2 * [beside.parent]))
+
+
+def _files_of(name: str, profile: str, cache: Path) -> ImageFiles:
+    """Image files of a data set; none if its images are no files."""
+    from open_set_fer.datasets.cache import PreparedDataSet
+    from open_set_fer.datasets.decoding import ImageFiles
+
+    dataset = _dataset(name, profile)
+    pixels = dataset.listing(cache).pixels if isinstance(dataset, PreparedDataSet) else None
+    if isinstance(pixels, ImageFiles):
+        return pixels
+    log.info("%s: its images are no single files", name)
+    return ImageFiles([], 8, 1)
+
+
+def _check_weights(name: str, profile: str, weights: str) -> None:
+    """Raise SuiteError if a checkpoint of the profile or of --weights does not fit its network."""
+    from open_set_fer.benchmark.planning.keys import Recipe
+    from open_set_fer.benchmark.planning.profile import load_profile
+    from open_set_fer.benchmark.planning.profile_files import profile_of
+
+    profile_name = profile or profile_of((name,))
+    if profile_name is None:
+        if weights:
+            raise SuiteError("--weights without --profile", "name the profile whose networks start from it")
+        return
+    loaded = load_profile(profile_name, weights)
+    backbone = loaded.backbone_settings()
+    for label in loaded.default_methods or loaded.methods:
+        Recipe(backbone, loaded.closed_set_settings(label), loaded.own_backbone(label)).check_weights()
 
 
 def _print_lines(lines: list[str]) -> None:

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from open_set_fer.console import track
+from open_set_fer.console import log, track
 from open_set_fer.datasets.cache import PreparedDataSet, cached_array
 from open_set_fer.datasets.decoding import Box, image_listing
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT, Channels, Outline, Side, data_root
-from open_set_fer.datasets.listing import Listing, Rows, paths_inside
-from open_set_fer.errors import SuiteError
+from open_set_fer.datasets.listing import Listing, Rows, find_images, is_hidden, paths_inside
+from open_set_fer.errors import SuiteError, joined, some
 
 CLASSES = (*BASIC, CONTEMPT)
 EXPRESSIONS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
@@ -59,6 +59,9 @@ outside."""
     """Published folder; '': $OSFER_DATA/affectnet or data/affectnet."""
     image_size: Side = 224
     channels: Channels = 3
+    clip_boxes: bool = False
+    """Clip face boxes of the original layout that reach beyond their picture, at most by half, instead of refusing
+    them."""
 
     def listing(self, cache: Path) -> Listing:
         """Read annotations and image paths of either layout."""
@@ -107,21 +110,39 @@ def list_folders(root: Path, cache: Path) -> Files:
         for place in (root / folder / "images", root / folder / "annotations"):
             if not place.is_dir():
                 raise SuiteError(f"affectnet: no folder {place}", "unpack the published archive again")
-        files = sorted(os.listdir(root / folder / "images"), key=lambda name: (len(name), name))
-        names += [f"{folder}/images/{file}" for file in files]
+        files = ["/".join(parts) for parts in find_images(root / folder / "images", "affectnet")]
+        names += [f"{folder}/images/{file}" for file in sorted(files, key=lambda name: (len(name), name))]
     annotations = [
         f"{root}/{folder}/annotations/{file.rpartition('.')[0]}_exp.npy"
-        for folder, _, file in (name.split("/") for name in names)
+        for folder, _, file in (name.split("/", 2) for name in names)
     ]
+    _say_orphans(root, annotations)
     images = paths_inside(root, names, "affectnet")
     return Files(names, images, annotations, cache / f"affectnet-labels-{_stamp(images, annotations)[:20]}.npy")
+
+
+def _say_orphans(root: Path, annotations: list[str]) -> None:
+    """Log the annotations that have no image."""
+    known = set(annotations)
+    places = [f"{root}/{folder}/annotations" for folder in FOLDERS]
+    there = (f"{place}/{file}" for place in places for file in os.listdir(place) if file.endswith("_exp.npy"))
+    if orphans := sorted(path for path in there if path not in known and not is_hidden(path.rpartition("/")[2])):
+        log.warning("affectnet: %d annotations have no image: %s", len(orphans), some(orphans))
 
 
 def read_annotations(files: Files) -> Rows:
     """Read the rows of the 2021 layout; its annotation files are read again only if changed."""
 
     def read() -> NDArray[np.int64]:
-        return np.array([_expression(path) for path in track(files.annotations, "reading annotations")], dtype=np.int64)
+        numbers, faults = [], []
+        for path in track(files.annotations, "reading annotations"):
+            try:
+                numbers.append(_expression(path))
+            except SuiteError as error:
+                faults.append(error)
+        if faults:
+            raise joined(faults, "annotations")
+        return np.array(numbers, dtype=np.int64)
 
     splits = [FOLDERS[name.partition("/")[0]] for name in files.names]
     ids = [name.replace("/images/", "/") for name in files.names]
@@ -131,12 +152,16 @@ def read_annotations(files: Files) -> Rows:
 def _stamp(images: list[str], annotations: list[str]) -> str:
     """Digest of the annotations' sizes and times; SuiteError for an image without annotation."""
     digest = hashlib.sha256()
+    missing = []
     for image, annotation in zip(images, annotations, strict=True):
         try:
             stat = os.stat(annotation)
-        except FileNotFoundError as error:
-            raise SuiteError(f"affectnet: {image} has no {annotation}", "unpack the archive again") from error
-        digest.update(f"{annotation}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+        except FileNotFoundError:
+            missing.append(f"{image} has no {annotation}")
+        else:
+            digest.update(f"{annotation}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+    if missing:
+        raise SuiteError(f"affectnet: {some(missing)}", "unpack the archive again")
     return digest.hexdigest()
 
 
@@ -160,8 +185,10 @@ def read_manifests(root: Path) -> tuple[list[str], Rows, list[Box | None]]:
     paths = paths_inside(images, faces["subDirectory_filePath"].astype(str), "affectnet")
     # Dropped rows without a face may hold words here, which make the whole column text.
     box = faces[["face_x", "face_y", "face_width", "face_height"]].apply(pd.to_numeric, errors="coerce")
-    for row in np.flatnonzero(~np.isfinite(box.to_numpy(float)).all(axis=1))[:1]:
-        raise SuiteError(f"affectnet: {paths[row]} has no face box in its manifest", "copy the manifest again")
+    without = [paths[row] for row in np.flatnonzero(~np.isfinite(box.to_numpy(float)).all(axis=1))]
+    if without:
+        verb = "has" if len(without) == 1 else "have"
+        raise SuiteError(f"affectnet: {some(without)} {verb} no face box in its manifest", "copy the manifest again")
     left, top, width, height = (column.astype(int) for column in box.to_numpy().T)
     corners = np.stack([left, top, left + width, top + height], axis=1).tolist()
     boxes: list[Box | None] = [(a, b, c, d) for a, b, c, d in corners]
@@ -181,15 +208,13 @@ def _read_manifest(path: Path) -> pd.DataFrame:
         raise SuiteError(f"affectnet: {path} lacks the columns {missing}", "copy the manifest again")
     outside = manifest[~manifest["expression"].isin(range(11))]
     if len(outside):
-        raise SuiteError(
-            f"affectnet: row {outside.index[0] + 2} of {path} has expression {outside['expression'].iloc[0]}, "
-            "outside 0..10",
-            "copy the manifest again",
-        )
+        values = zip(outside.index.tolist(), outside["expression"], strict=True)
+        rows = [f"row {row + 2} has expression {value}" for row, value in values]
+        raise SuiteError(f"affectnet: {path}: {some(rows)}, outside 0..10", "copy the manifest again")
     repeated = manifest["subDirectory_filePath"].duplicated()
     if repeated.any():
-        name = manifest.loc[repeated, "subDirectory_filePath"].iloc[0]
-        raise SuiteError(f"affectnet: {path} lists {name!r} twice", "copy the manifest again")
+        names = [repr(name) for name in manifest.loc[repeated, "subDirectory_filePath"]]
+        raise SuiteError(f"affectnet: {path} lists {some(names)} twice", "copy the manifest again")
     return manifest[manifest["expression"] < len(EXPRESSIONS)]
 
 

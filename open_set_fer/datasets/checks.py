@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from open_set_fer.console import track
-from open_set_fer.datasets.decoding import eight_bit
+from open_set_fer.datasets.decoding import Box, ImageFiles, box_inside, opened
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet, Facts
-from open_set_fer.datasets.listing import FORMATS, IMAGE_ENDINGS
 from open_set_fer.errors import SuiteError
 
 NEAR = 2
@@ -102,6 +100,7 @@ def vocabulary_faults(faces: FaceSet) -> list[str]:
         missing = [name for name in BASIC if name not in faces.classes]
         if missing:
             faults.append(f"no class {', '.join(missing)}")
+    faults += [f"no split {split}" for split in ("train", "test") if not np.any(faces.split == split)]
     for split, counts in faces.counts().items():
         empty = [name for name, count in counts.items() if not count]
         if empty:
@@ -109,30 +108,28 @@ def vocabulary_faults(faces: FaceSet) -> list[str]:
     return faults
 
 
-def odd_files(root: Path, side: int | None) -> list[str]:
-    """List image files that do not decode or are not `side` pixels square, as 'path: fault'.
+def odd_files(files: ImageFiles, side: int | None) -> list[str]:
+    """List image files with a fault, as 'path: fault': not decodable, not `side` pixels square, face box outside.
 
-    Preparing stops at the first such file that the data set names; this lists all below `root`. side None: any size.
+    side None: any size.
     """
-    found = (os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files)
-    paths = sorted(path for path in found if path.lower().endswith(IMAGE_ENDINGS))
 
-    def fault(path: str) -> str:
+    def fault(place: tuple[str, Box | None]) -> str:
+        path, box = place
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                if side is not None and image.size != (side, side):
-                    return f"{image.width}x{image.height} pixels instead of {side}x{side}"
-                image.load()
-                eight_bit(path, image)
+            picture = opened(path)
+            if side is not None and picture.size != (side, side):
+                return f"{picture.width}x{picture.height} pixels instead of {side}x{side}"
+            if box is not None:
+                box_inside(path, picture, box, files.clip)
         except SuiteError as error:
-            return error.message.removeprefix(f"{path} ")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return str(error).replace(path, "the file")
+            return error.message.removeprefix(f"cannot decode image {path}: ").removeprefix(f"{path} ")
         return ""
 
+    places = list(zip(files.paths, files.boxes or [None] * len(files.paths), strict=True))
     with ThreadPoolExecutor() as pool:
-        faults = list(track(pool.map(fault, paths, chunksize=64), f"opening the files of {root}", total=len(paths)))
-    return [f"{path}: {text}" for path, text in zip(paths, faults, strict=True) if text]
+        faults = list(track(pool.map(fault, places, chunksize=64), "opening the files", total=len(places)))
+    return [f"{path}: {text}" for (path, _), text in zip(places, faults, strict=True) if text]
 
 
 def contact_sheet(faces: FaceSet, path: Path, per_class: int = 8) -> None:

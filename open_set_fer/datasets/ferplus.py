@@ -1,7 +1,7 @@
 """FERPlus (Barsoum et al. 2016): FER2013's faces with the votes of ten annotators.
 
 Layout: `fer2013new.csv` (votes) with either the folders FER2013Train, FER2013Valid, FER2013Test of PNG files or the
-original `fer2013.csv` pixel file, whose rows are in the votes' order.
+original `fer2013.csv` pixel file (or `icml_face_data.csv`), whose rows are in the votes' order.
 
 Labels, by setting `labels`:
 
@@ -17,7 +17,6 @@ that no image is used twice. Contempt is a class beside the seven basic ones.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,13 +24,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.decoding import image_listing
 from open_set_fer.datasets.faceset import BASIC, CONTEMPT, Channels, Side, data_root
-from open_set_fer.datasets.listing import CHUNK, Listing, Rows, file_key
-from open_set_fer.errors import SuiteError
+from open_set_fer.datasets.fer2013 import PixelFile, pixel_file
+from open_set_fer.datasets.listing import Listing, Rows, file_key
+from open_set_fer.errors import SuiteError, some
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 USAGES = {
@@ -52,7 +51,7 @@ class FerPlus(PreparedDataSet):
     guide = """FERPlus labels: github.com/microsoft/FERPlus (fer2013new.csv, MIT licence).
 Images: FER2013 on Kaggle (fer2013.csv).
 Expected in data/ferplus (or $OSFER_DATA/ferplus): fer2013new.csv with the folders FER2013Train, FER2013Valid,
-FER2013Test of PNG files, or with the original fer2013.csv.
+FER2013Test of PNG files, or with the original fer2013.csv (icml_face_data.csv).
 Checked: columns, usages, votes are counts, every named image exists and decodes.
 Labels: more than half of the votes after single votes are dropped, as published (labels = "majority"), or most votes
 (labels = "plurality"). Faces without such an expression are dropped: ties, unknown, NF."""
@@ -72,7 +71,7 @@ Labels: more than half of the votes after single votes are dropped, as published
     def listing(self, cache: Path) -> Listing:
         """List votes and images; raises SuiteError naming the first file with a fault."""
         root = data_root(self.name, self.root)
-        votes_file, pixel_file = root / "fer2013new.csv", root / "fer2013.csv"
+        votes_file, pixels_file = root / "fer2013new.csv", pixel_file(root)
         votes = read_votes(votes_file)
         counted = without_single_votes(votes) if self.labels == "majority" else votes
         named = counted.assign(majority=majority(votes), plurality=plurality(votes))
@@ -89,46 +88,13 @@ Labels: more than half of the votes after single votes are dropped, as published
         splits = faces["Usage"].map({usage: split for usage, (split, _) in USAGES.items()})
         rows = Rows.of(faces[self.labels], splits, faces["Image name"])
         rows = replace(rows, votes=faces[list(CLASSES)].to_numpy(np.uint8))
-        if not (root / "FER2013Train").is_dir() and pixel_file.is_file():
-            pixels = PixelFile(pixel_file, faces.index.to_numpy(), self.image_size, self.channels)
-            key = f"{self!r}/{file_key(self.name, [str(votes_file), str(pixel_file)])}"
+        if not (root / "FER2013Train").is_dir() and pixels_file is not None:
+            usages = faces["Usage"].to_numpy(np.str_)
+            pixels = PixelFile(pixels_file, faces.index.to_numpy(), self.image_size, self.channels, usages)
+            key = f"{self!r}/{file_key(self.name, [str(votes_file), str(pixels_file)])}"
             return Listing(self.name, CLASSES, rows, pixels, key, notes)
         paths = [path for path, keep in zip(_paths(root, named), labelled, strict=True) if keep]
         return image_listing(self, CLASSES, rows, paths, notes=notes)
-
-
-@dataclass(frozen=True)
-class PixelFile:
-    """Faces of the original pixel file (columns emotion, pixels, Usage) at rows (N,)."""
-
-    path: Path
-    rows: NDArray[np.int64]
-    size: int
-    channels: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.size, self.size
-
-    def chunks(self, start: int) -> Iterator[NDArray[np.uint8]]:
-        """Chunks uint8 (n, C, H, W) from face `start` on; SuiteError for a row that is missing or not 48x48 pixels."""
-        texts = pd.read_csv(self.path, usecols=["pixels"])["pixels"]
-        if self.rows.max() >= len(texts):
-            raise SuiteError(
-                f"ferplus: {self.path} has {len(texts)} rows, the votes name row {self.rows.max()}", "copy it again"
-            )
-        for at in range(start, len(self.rows), CHUNK):
-            faces = [self._face(row, texts[row]) for row in self.rows[at : at + CHUNK]]
-            yield np.stack([np.repeat(face[None], self.channels, axis=0) for face in faces])
-
-    def _face(self, row: int, text: str) -> NDArray[np.uint8]:
-        values = np.fromstring(text, dtype=np.int64, sep=" ")
-        if len(values) != 48 * 48 or values.min() < 0 or values.max() > 255:
-            raise SuiteError(f"ferplus: row {row + 2} of {self.path} is not 48x48 pixels of 0..255", "copy it again")
-        face = values.reshape(48, 48).astype(np.uint8)
-        if self.size == 48:
-            return face
-        return np.asarray(Image.fromarray(face).resize((self.size, self.size), Image.Resampling.BILINEAR))
 
 
 def read_votes(path: Path) -> pd.DataFrame:
@@ -194,9 +160,10 @@ def _paths(root: Path, votes: pd.DataFrame) -> list[str]:
         present.update(f"{folder}/{name}" for name in os.listdir(root / folder))
     folders = votes["Usage"].map({usage: folder for usage, (_, folder) in USAGES.items()})
     paths: list[str] = (folders + "/" + votes["Image name"]).tolist()
-    for path in paths:
-        if path not in present:
-            name = path.rpartition("/")[2]
-            fix = "unpack the folder again, or remove the row if the image is not available"
-            raise SuiteError(f"ferplus: fer2013new.csv has a row for {name!r}, but there is no file {root / path}", fix)
+    missing = [path for path in paths if path not in present]
+    if missing:
+        names = some([repr(path.rpartition("/")[2]) for path in missing])
+        fix = "unpack the folder again, or remove the rows if the images are not available"
+        files = some([str(root / path) for path in missing])
+        raise SuiteError(f"ferplus: fer2013new.csv has a row for {names}, but there is no file {files}", fix)
     return [f"{root}/{path}" for path in paths]

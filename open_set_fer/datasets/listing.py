@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from open_set_fer.errors import SuiteError
+from open_set_fer.console import log
+from open_set_fer.errors import SuiteError, some
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+NOT_READ = (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".raw", ".dng", ".cr2", ".nef", ".arw", ".tga", ".psd")
+"""Endings of pictures in formats that are not decoded."""
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+"""First bytes of pictures, by which one is known under another ending."""
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 """Decoded formats, whatever the file's name. Pillow supports more: PostScript, by an external program."""
 
@@ -98,11 +107,63 @@ def chunk_length(bytes_each: int) -> int:
     return max(1, min(CHUNK, CHUNK_BYTES // bytes_each))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's and no part of a data set: `.DS_Store`, `._a.png`, `__MACOSX`."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
+
+
+def find_images(root: Path, name: str, refuse: bool = True) -> list[tuple[str, ...]]:
+    """Parts of the paths below a folder, however deep, of all images.
+
+    Hidden files and those that are no images are passed over, which a log line says with their number. Pictures in a
+    format that is not read raise SuiteError, or are passed over too without `refuse`.
+    """
+    found: list[tuple[str, ...]] = []
+    passed: list[str] = []
+    hidden = 0
+    for folder, folders, files in os.walk(root):
+        hidden += sum(map(is_hidden, [*folders, *files]))
+        folders[:] = sorted(folder for folder in folders if not is_hidden(folder))
+        parts = Path(folder).relative_to(root).parts
+        for file in sorted(file for file in files if not is_hidden(file)):
+            if file.lower().endswith(IMAGE_ENDINGS):
+                found.append((*parts, file))
+            else:
+                passed.append("/".join((*parts, file)))
+    if refuse and (unread := [file for file in passed if file.lower().endswith(NOT_READ) or _is_picture(root / file)]):
+        fault = f"{name}: {root} has pictures of a format or name that is not read: {by_ending(unread)}"
+        fix = "save them as PNG or JPEG and let their names end so, or move them elsewhere"
+        raise SuiteError(f"{fault} ({some(unread)})", fix)
+    if passed or hidden:
+        others = [f"{by_ending(passed)} ({some(passed)})"] if passed else []
+        log.warning(
+            "%s: passed over in %s: %s", name, root, ", ".join([*others, *[f"{hidden} hidden files"] * bool(hidden)])
+        )
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(SIGNATURES)
+    except OSError:
+        return False
+
+
+def by_ending(files: Iterable[str]) -> str:
+    """Number of files by ending: '3 files: .txt 2, no ending 1'."""
+    counts = Counter(os.path.splitext(file)[1].lower() or "no ending" for file in files)
+    return f"{sum(counts.values())} files: " + ", ".join(f"{end} {count}" for end, count in counts.most_common())
+
+
 def file_key(name: str, paths: Iterable[str]) -> str:
-    """Hex SHA-256 of every file's path, size and modification time; SuiteError if missing."""
+    """Hex SHA-256 of every file's path, size and modification time; SuiteError if any is missing, with their number."""
     digest = hashlib.sha256()
     by_folder: dict[str, dict[str, os.DirEntry[str]]] = {}
+    missing: list[str] = []
+    count = 0
     for path in paths:
+        count += 1
         folder, _, file = path.rpartition("/")
         if folder not in by_folder:
             by_folder[folder] = {}
@@ -117,9 +178,21 @@ def file_key(name: str, paths: Iterable[str]) -> str:
                 f"{name}: cannot read {path}: {error.strerror}", "replace it by the file itself"
             ) from error
         if stat is None:
-            raise SuiteError(f"{name}: no file {path}", "complete the data set")
-        digest.update(f"{path}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+            missing.append(path)
+        else:
+            digest.update(f"{path}/{stat.st_size}/{stat.st_mtime_ns}\n".encode())
+    if missing:
+        raise lacking(name, missing, count)
     return digest.hexdigest()
+
+
+def lacking(name: str, missing: list[str], count: int) -> SuiteError:
+    """Error for missing files, of `count` that a data set names."""
+    several = f" ({len(missing):,} of {count:,} files are missing)" if len(missing) > 1 else ""
+    fix = "complete the data set"
+    if len(missing) == count > 1:
+        fix = "none of its files is there: look whether the paths start from another folder"
+    return SuiteError(f"{name}: no file {some(missing)}{several}", fix)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -144,7 +217,7 @@ def paths_inside(root: Path, relatives: Iterable[str], name: str) -> list[str]:
     top = os.path.realpath(root)
     folders: dict[str, str] = {}
     seen: dict[str, str] = {}
-    paths = []
+    paths, outside, same = [], [], []
     for relative in relatives:
         path = os.path.join(root, relative)
         folder, _, file = path.rpartition("/")
@@ -156,10 +229,15 @@ def paths_inside(root: Path, relatives: Iterable[str], name: str) -> list[str]:
             or not _below(folders[folder], top)
             or (os.path.islink(path) and not _below(os.path.realpath(path), top))
         ):
-            raise SuiteError(f"{name}: {relative!r} leads out of {root}", "use paths below the data set's folder")
+            outside.append(repr(relative))
         if seen.setdefault(place, relative) != relative:
-            raise SuiteError(f"{name}: {relative!r} and {seen[place]!r} are one file", "keep one of them")
+            same.append(f"{relative!r} and {seen[place]!r}")
         paths.append(path)
+    if outside:
+        lead = "leads" if len(outside) == 1 else "lead"
+        raise SuiteError(f"{name}: {some(outside)} {lead} out of {root}", "use paths below the data set's folder")
+    if same:
+        raise SuiteError(f"{name}: {some(same)} are one file", "keep one of them")
     return paths
 
 

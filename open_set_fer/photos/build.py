@@ -23,6 +23,7 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.photos.find import measure_rule
 
 HELD_OUT = 10  # every tenth training image of a class sets the threshold if the data set has no split `valid`
+HELD = f"every {HELD_OUT}th training image of a class, not trained on"
 FEWEST_KNOWN = 20  # known faces that a threshold needs at least
 
 
@@ -34,7 +35,8 @@ def with_valid_split(faces: FaceSet) -> FaceSet:
     for label in range(len(faces.classes)):
         split[np.flatnonzero((faces.split == "train") & (faces.labels == label))[::HELD_OUT]] = "valid"
     fingerprint = hashlib.sha256(f"one in {HELD_OUT} held out of {faces.fingerprint}".encode()).hexdigest()
-    return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
+    notes = faces.notes | {HELD: {"valid": int(np.sum(split == "valid"))}}
+    return dataclasses.replace(faces, split=split, fingerprint=fingerprint, notes=notes)
 
 
 def detector_protocol(classes: tuple[str, ...], open_classes: str) -> Protocol:
@@ -48,35 +50,29 @@ def detector_protocol(classes: tuple[str, ...], open_classes: str) -> Protocol:
 
 def plan_detector(
     profile: Profile, dataset: str, label: str, open_classes: str, seed: int, cache: Path
-) -> tuple[Cell, FaceSet, str]:
-    """Plan the cell of a detector, load its data set, and say which split its known faces are of.
-
-    The data set is prepared first if necessary.
-    """
+) -> tuple[Cell, FaceSet]:
+    """Plan the cell of a detector and load its data set, which is prepared first if necessary."""
     plain: dict[str, Any] = {"labels": "own", "label_share": None, "pools": [], "open_from": "both"}
     profile = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=plain)})
-    faces = profile.dataset(dataset).load(cache)
-    protocol = detector_protocol(faces.classes, open_classes)
+    protocol = detector_protocol(profile.dataset(dataset).load(cache).classes, open_classes)
     selection = Selection(datasets=(dataset,), methods=(label,), seeds=(seed,))
     cells, face_sets = make_plan(profile, selection, cache, with_valid_split, [protocol])
     if len(cells) != 1:
         raise SuiteError(f"--method {label!r} is {len(cells)} methods", "name one")
-    known = "valid" if np.any(faces.split == "valid") else f"train (every {HELD_OUT}th, left out of the training)"
-    return cells[0], face_sets[dataset], known
+    return cells[0], face_sets[dataset]
 
 
 def build_detector(
-    cell: Cell, faces: FaceSet, split: str, folder: Path, home: Path, device: torch.device, share: float, store: str
+    cell: Cell, faces: FaceSet, folder: Path, home: Path, device: torch.device, share: float, store: str = ""
 ) -> Description:
-    """Train missing models, calibrate, and write; SuiteError for a transductive method or too few held-out faces.
-
-    split: of the known faces, in words.
-    """
+    """Train missing models, calibrate, and write; SuiteError for a transductive method or too few held-out faces."""
     run = TaskRun.of(cell, faces, home, device, store=store)
     names = np.array(faces.classes)[faces.labels]
     known = np.flatnonzero((faces.split == "valid") & np.isin(names, cell.protocol.closed))
+    origin = HELD if HELD in faces.notes else "valid"
     if len(known) < FEWEST_KNOWN:
-        lack = f"{faces.name} has {len(known)} known faces in split {split}, too few to set a threshold on"
+        where = f"split `valid` ({HELD})" if origin == HELD else "split `valid`"
+        lack = f"{faces.name} has {len(known)} known faces in {where}, too few to set a threshold on"
         raise SuiteError(lack, f"at least {FEWEST_KNOWN}")
     detection, _ = run.detect()
     try:
@@ -84,13 +80,13 @@ def build_detector(
     except SuiteError as error:
         fix = "choose an inductive method: baseline, knn, vim, eow, proser, ours-online, ours-plus, ..."
         raise SuiteError(f"method {cell.label!r} scores a pool of faces, not single ones", fix) from error
-    log.info("%s: setting the threshold on %d known faces of split %s", cell.label, len(known), split)
+    log.info("%s: setting the threshold on %d known faces (%s)", cell.label, len(known), origin)
     threshold = threshold_for(scorer.score(np.ascontiguousarray(faces.images[known])).unknown_score, share)
     # Not by the scorer: its parts may have been trained on these faces.
     accepted = detection.unknown_score <= threshold
     is_open = run.split.truth < 0
     calibration = Calibration(
-        split=split,
+        split=origin,
         share=share,
         faces=len(known),
         accepted_known=float(accepted[~is_open].mean()) if (~is_open).any() else None,

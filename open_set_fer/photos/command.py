@@ -26,7 +26,6 @@ detector_app = typer.Typer(
     help="Build a detector for photographs.",
     epilog=options.examples("osfer detector build", "osfer detector build --dataset ferplus --method ours-plus"),
 )
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # of a folder; named files are all read
 OPEN_HELP = "Classes that it does not learn, as surprise+fear (default: contempt, else compound ones, else none)."
 
 
@@ -85,10 +84,10 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
     target = made.to or home / "detectors" / f"{name}-{label}"
     if target.exists() and not (target / DESCRIPTION).exists():
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
-    cell, faces, split = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
+    cell, faces = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
     writable(options.folder(target).parent)
     try:
-        description = build_detector(cell, faces, split, target, home, device, made.share, made.store)
+        description = build_detector(cell, faces, target, home, device, made.share, made.store)
     except KeyboardInterrupt as stop:
         kept = "a closed-set model in training is kept up to its last kept epoch, from which the same command goes on"
         options.exit_stopped(stop, kept)
@@ -101,7 +100,7 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
 def _print_detector(description: Description, target: Path) -> None:
     calibration = description.calibration
     assert calibration is not None
-    known = f"{calibration.faces} known faces of split {calibration.split}"
+    known = f"{calibration.faces} known faces ({calibration.split})"
     threshold = f"threshold {description.threshold:.4g}: accepts {calibration.share:.0%} of {known}"
     if calibration.accepted_known is not None:
         threshold += f"; of test faces {calibration.accepted_known:.0%} of the known"
@@ -197,11 +196,13 @@ def _newest_detector(place: Path) -> Path:
 
 def _files(names: list[str], out_folder: Path) -> Iterator[str]:
     """Files to read; of a folder all pictures in and below it, except earlier annotated ones in `out_folder`."""
+    from open_set_fer.datasets.listing import find_images
+
     for name in names:
         if name == "-" or not Path(name).is_dir():
             yield name
             continue
-        pictures = [p for p in sorted(Path(name).rglob("*")) if p.suffix.lower() in PICTURES and p.is_file()]
+        pictures = [Path(name, *parts) for parts in sorted(find_images(Path(name), "detect", refuse=False))]
         if out_folder != Path(name).resolve():  # in one folder the two cannot be distinguished
             pictures = [p for p in pictures if out_folder not in p.resolve().parents]
         if not pictures:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from open_set_fer.benchmark.storage.detectors import Box, CropRule
+from open_set_fer.datasets.decoding import opaque
 from open_set_fer.datasets.listing import FORMATS
 from open_set_fer.errors import SuiteError, summary
 
@@ -45,7 +46,7 @@ def read_photo(source: BinaryIO | bytes) -> Image.Image:
                 raise SuiteError(f"the picture has {size}, more than {MOST_PIXELS:,}", "scale it down")
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)
-            return picture if picture.mode == "RGB" else picture.convert("RGB")
+            return opaque(picture).convert("RGB")
     except SuiteError:
         raise
     except UnidentifiedImageError as error:

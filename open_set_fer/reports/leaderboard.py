@@ -183,7 +183,7 @@ def _entry(cells: pd.DataFrame) -> dict[str, object]:
     by_protocol = cells.groupby("open_classes", sort=False)
     seeds = by_protocol["seed"].agg(frozenset)
     spread = cells.groupby("seed")["auroc"].mean().std() if seeds.nunique() == 1 and len(seeds.iloc[0]) > 1 else None
-    shared = ["dataset", "family", "fingerprint", "demonstration", "name", "settings_key", "method_version"]
+    shared = ["dataset", "family", "fingerprint", "demonstration", "method", "name", "settings_key", "method_version"]
     return {
         **cells.iloc[0][shared],
         **{name: by_protocol[name].mean().mean() if cells[name].notna().all() else None for name in METRICS},

@@ -23,7 +23,7 @@ from open_set_fer.cli.main import app
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs/guide/datasets.md"
 SMOKE = load_profile("smoke").text
 
 
@@ -265,11 +265,11 @@ def test_a_name_that_two_packages_register_fails_where_it_is_used_alone(installe
     assert "acme_good:Method" in str(osfer("plan", "-p", "smoke", "-m", "good", *home).exception)
 
 
-# -- the README's recipe for one's own faces -----------------------------------------------------------------------
+# -- the guide's recipe for one's own faces ------------------------------------------------------------------------
 
 
-def test_the_readmes_manifest_profile_runs_as_it_is_printed(tmp_path, monkeypatch):
-    recipe = re.search(r"```toml\n(base = .*?)```", README.read_text("utf-8"), re.DOTALL).group(1)
+def test_the_guides_manifest_profile_runs_as_it_is_printed(tmp_path, monkeypatch):
+    recipe = re.search(r"```toml\n(base = .*?)```", GUIDE.read_text("utf-8"), re.DOTALL).group(1)
     monkeypatch.chdir(tmp_path)
     Path("my.toml").write_text(recipe, "utf-8")
     words = {name: name[:3].upper() for name in BASIC}

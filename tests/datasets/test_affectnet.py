@@ -119,3 +119,41 @@ def test_affectnet_folders_without_their_annotation(tmp_path):
     (root / "val_set" / "annotations" / "3_exp.npy").write_bytes(b"\x80\x04junk")
     with pytest.raises(SuiteError, match=r"cannot read .*3_exp\.npy"):
         AffectNet(str(root)).load(tmp_path / "cache")
+
+
+def test_hidden_files_are_no_images_and_orphans_are_said(tmp_path, caplog):
+    root = affectnet_folders(tmp_path / "affectnet")
+    whole = load(root, tmp_path)
+    for name in (".DS_Store", "._3.jpg", "Thumbs.db"):
+        (root / "train_set" / "images" / name).write_bytes(b"x")
+    np.save(root / "val_set" / "annotations" / "99_exp.npy", np.array("3"))
+    assert load(root, tmp_path).fingerprint == whole.fingerprint
+    assert "3 hidden files" in caplog.text
+    assert "1 annotations have no image" in caplog.text
+
+
+def test_all_annotations_with_a_fault_are_named(tmp_path):
+    root = affectnet_folders(tmp_path / "affectnet")
+    for number in range(5):
+        np.save(root / "train_set" / "annotations" / f"{number}_exp.npy", np.array("9"))
+    with pytest.raises(SuiteError, match=r"5 annotations cannot be used:\n(.*outside 0\.\.7\n){3}  and 2 more"):
+        load(root, tmp_path)
+    for number in range(5):
+        (root / "train_set" / "annotations" / f"{number}_exp.npy").unlink()
+    with pytest.raises(SuiteError, match=r"images/0\.jpg has no .* and 2 more"):
+        load(root, tmp_path)
+
+
+def test_boxes_beyond_the_picture_are_clipped_on_request(tmp_path):
+    root = affectnet_manifests(tmp_path / "affectnet")
+    path = root / "training.csv"
+    path.write_text(path.read_text().replace("1/3.jpg,5,6,20", "1/3.jpg,25,6,20"))
+    with pytest.raises(
+        SuiteError, match=r"does not lie in its 40x40 pixels\n  fix: fix the manifest, or set clip_boxes"
+    ):
+        load(root, tmp_path)
+    faces = AffectNet(str(root), image_size=16, channels=1, clip_boxes=True).load(tmp_path / "cache")
+    row = faces.ids.tolist().index("1/3.jpg")
+    with Image.open(root / "Manually_Annotated_Images" / "1" / "3.jpg") as image:
+        crop = image.crop((25, 6, 40, 27)).convert("L").resize((16, 16), Image.Resampling.BILINEAR)
+    assert (faces.images[row, 0] == np.asarray(crop)).all()

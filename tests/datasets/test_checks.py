@@ -14,6 +14,7 @@ from open_set_fer.cli import data as cli
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.checks import check, contact_sheet, odd_files
 from open_set_fer.datasets.cifar10 import Cifar10
+from open_set_fer.datasets.decoding import ImageFiles
 from open_set_fer.datasets.faceset import BASIC, facts
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.datasets.synthetic.dataset import Synthetic
@@ -21,7 +22,7 @@ from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
 from open_set_fer.datasets.synthetic.renderer import render_faces
 from open_set_fer.errors import SuiteError
 from tests.conftest import face_set
-from tests.datasets.trees import rafdb_tree
+from tests.datasets.trees import face, rafdb_tree
 
 KNOWN = facts(Synthetic)  # nothing was published of it
 
@@ -62,12 +63,15 @@ def test_every_odd_file_is_listed(tmp_path):
         Image.fromarray(np.random.default_rng(1).integers(0, 256, (side, side), dtype=np.uint8)).save(tmp_path / name)
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:300])
     (tmp_path / "deep" / "empty.jpg").write_bytes(b"")
-    (tmp_path / "label.csv").write_text("no image")
-    cut, empty, large = odd_files(tmp_path, 48)
+    files = ImageFiles(sorted(map(str, tmp_path.rglob("*.*"))), 8, 1)
+    cut, empty, large = odd_files(files, 48)
     assert cut.startswith(f"{tmp_path}/cut.png: ")
     assert empty.startswith(f"{tmp_path}/deep/empty.jpg: cannot identify")
     assert large == f"{tmp_path}/large.png: 64x64 pixels instead of 48x48"
-    assert len(odd_files(tmp_path, None)) == 2
+    assert len(odd_files(files, None)) == 2
+    boxed = ImageFiles([f"{tmp_path}/good.png"] * 2, 8, 1, [(0, 0, 48, 48), (0, 0, 49, 48)])
+    (outside,) = odd_files(boxed, 48)
+    assert "face box (0, 0, 49, 48) does not lie in its 48x48 pixels" in outside
 
 
 def test_check_counts_and_finds_the_same_pixels_twice(tmp_path):
@@ -158,3 +162,41 @@ def test_a_preview_on_a_place_that_admits_no_file(tmp_path):
     cli.preview("digits", to=tmp_path / "new" / "faces.JPG", home=tmp_path)
     with Image.open(tmp_path / "new" / "faces.JPG") as sheet:
         assert sheet.format == "JPEG"
+
+
+def own_profile(folder: Path, table: str, backbone: str = "") -> Path:
+    profile = folder / "my.toml"
+    text = (
+        f'base = "smoke"\ndescription = "d"\nselection = "s"\n[datasets.manifest]\nimage_size = 16\n{table}\n{backbone}'
+    )
+    profile.write_text(text)
+    return profile
+
+
+@pytest.mark.parametrize("is_tree", [True, False])
+def test_all_odd_files_of_own_data_are_listed(tmp_path, capsys, is_tree):
+    root = tmp_path / "own"
+    lines = ["path,label,split"]
+    for split in ("train", "test"):
+        for name in ("fear", "anger"):
+            place = f"{split}/{name}/0.png"
+            face(root / place)
+            lines.append(f"{place},{name},{split}")
+    for place in ("train/fear/0.png", "test/anger/0.png"):
+        (root / place).write_bytes(b"")
+    (root / "faces.csv").write_text("\n".join(lines))
+    profile = own_profile(tmp_path, f'path = "{root if is_tree else root / "faces.csv"}"')
+    with pytest.raises(SystemExit):
+        cli.check("manifest", files=True, profile=str(profile), home=tmp_path / "home")
+    shown = capsys.readouterr().out
+    assert "2 odd files" in shown
+    assert "train/fear/0.png: cannot identify" in shown
+
+
+def test_check_says_that_a_checkpoint_does_not_fit(tmp_path):
+    (tmp_path / "w.pth").write_text("<html>quota</html>")
+    profile = own_profile(tmp_path, 'path = "x"', f'[backbone]\nname = "resnet18"\nweights = "{tmp_path}/w.pth"\n')
+    with pytest.raises(SuiteError, match="is a text or a web page"):
+        cli.check("manifest", profile=str(profile), home=tmp_path / "home")
+    with pytest.raises(SuiteError, match="--weights without --profile"):
+        cli.check("manifest", weights="w.pth", home=tmp_path / "home")

@@ -1,4 +1,4 @@
-"""Every registered data set keeps the contract and its settings hold their bounds; so does CONTRIBUTING's."""
+"""Every registered data set keeps the contract and its settings hold their bounds; so does the guide's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -147,9 +146,9 @@ def test_a_cache_that_was_used_would_hide_the_first_load(tmp_path):
         check_data_set(Few(), tmp_path)
 
 
-def test_the_data_set_of_contributing_as_printed(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text("utf-8")
-    code = dedent(re.search(r"## A data set in one file\n\n((?:    .*\n|\n)+)", text)[1])
+def test_the_data_set_of_the_guide_as_printed(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs/guide/own.md").read_text("utf-8")
+    code = re.search(r"## A data set in one file\n\n```python\n(.*?)```", text, re.DOTALL)[1]
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 22
     (tmp_path / "my_faces.py").write_text(code, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)

@@ -92,7 +92,7 @@ def test_pictures_that_do_not_say_what_is_white_are_refused(tmp_path, picture, m
         SuiteError, match=rf"deep\.tif has {message}.*: what is white in it is not clear\n  fix: save it"
     ):
         decode(str(path), 2, 1)
-    (line,) = odd_files(tmp_path, None)
+    (line,) = odd_files(ImageFiles([str(path)], 8, 1), None)
     assert line.startswith(f"{path}: has {message}")
 
 

@@ -54,9 +54,9 @@ def repeat(table: pd.DataFrame) -> pd.DataFrame:
     ("change", "message"),
     [
         (lambda t: t.assign(label="joy"), r"labels \['joy'\] are not in .*vocabulary\.toml"),
-        (lambda t: t.assign(split="validation"), r"unknown splits \['validation'\]"),
+        (lambda t: t.assign(split="holdout"), r"unknown splits \['holdout'\]"),
         (lambda t: t.drop(columns="label"), r"lacks the columns \['label'\]"),
-        (lambda t: t.assign(path="../" + t["path"]), r"leads out of"),
+        (lambda t: t.assign(path="../" + t["path"]), r"'\.\./test/7/0\.jpg', .* and 13 more lead out of"),
         (lambda t: t.assign(path="x" + t["path"]), r"no file .*x.*jpg"),
         (lambda t: t.assign(label=[None, *t["label"][1:]]), r"row 2 of .* has no label"),
         (repeat, r"lists '.*' twice"),
@@ -99,7 +99,7 @@ def test_an_empty_box_takes_the_whole_image(tmp_path):
     ("change", "message"),
     [
         (lambda t: t.drop(columns="bottom"), r"has \['left', 'top', 'right'\] of the box columns"),
-        (lambda t: t.assign(top="high"), r"row 2 of .* has a face box that is not four numbers"),
+        (lambda t: t.assign(top="high"), r"rows 2, 3, 4 and 13 more of .* has a face box that is not four numbers"),
         (lambda t: t.assign(top=[None, *t["top"][1:]]), r"row 2 of .* has a face box that is not four numbers"),
         (lambda t: t.assign(right=900), r"face box \(2, 3, 900, 13\) does not lie in its 20x20 pixels"),
     ],
@@ -113,8 +113,8 @@ def test_a_box_fault_names_itself(tmp_path, change, message):
 
 def test_a_folder_of_an_unknown_split_is_not_passed_over(tmp_path):
     root = own_tree(tmp_path / "own")
-    face(root / "val" / "angry" / "0.jpg")
-    with pytest.raises(SuiteError, match=r"own/val is no split\n  fix: name it train, valid, test"):
+    face(root / "extra" / "angry" / "0.jpg")
+    with pytest.raises(SuiteError, match=r"own/extra \(1 images\) is no split\n  fix: name it train, valid, test"):
         load(root, tmp_path, root)
 
 
@@ -148,7 +148,7 @@ def test_blanks_around_a_label_make_no_other_class(tmp_path):
 def test_a_label_of_blanks_is_none(tmp_path):
     root = own_tree(tmp_path / "own")
     rows(root).assign(label="  ").to_parquet(root / "faces.parquet")
-    with pytest.raises(SuiteError, match=r"row 2 of .* has no label"):
+    with pytest.raises(SuiteError, match=r"rows 2, 3, 4 and 13 more of .* have no label"):
         load(root / "faces.parquet", tmp_path, root)
 
 
@@ -165,7 +165,7 @@ def test_one_file_by_two_names_would_be_trained_on_and_tested_with(tmp_path):
 def test_a_box_without_end_names_itself(tmp_path, value):
     root = own_tree(tmp_path / "own")
     rows(root).assign(left=2, top=3, right=value, bottom=13).to_csv(root / "faces.csv", index=False)
-    with pytest.raises(SuiteError, match=r"row 2 of .* has a face box that is not four numbers"):
+    with pytest.raises(SuiteError, match=r"rows 2, 3, 4 and 13 more of .* has a face box that is not four numbers"):
         load(root / "faces.csv", tmp_path, root)
 
 

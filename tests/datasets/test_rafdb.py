@@ -12,7 +12,7 @@ from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
 from open_set_fer.errors import SuiteError
-from tests.datasets.trees import every_protocol, rafdb_tree
+from tests.datasets.trees import every_protocol, rafdb_copies, rafdb_tree
 
 
 def test_rafdb_basic(tmp_path):
@@ -124,4 +124,62 @@ def test_a_link_out_of_the_tree_is_refused_and_one_within_followed(tmp_path, ima
 def test_images_elsewhere_altogether(tmp_path, image):
     image.parent.rename(tmp_path / "aligned")
     with pytest.raises(SuiteError, match=r"no file .*Image/aligned/train_00001_aligned\.jpg"):
+        load(tmp_path)
+
+
+# -- the tree of copies that circulates ----------------------------------------------------------------------------
+
+
+def test_the_tree_of_copies_gives_the_published_faces(tmp_path):
+    root = rafdb_copies(tmp_path / "copies")
+    copies = RafDb(str(root), image_size=16).load(tmp_path / "cache")
+    aligned = root / "published" / "Image" / "aligned"
+    for path in sorted((root / "DATASET").glob("*/*/*.jpg")):
+        path.rename(aligned / path.name)
+    published = RafDb(str(root / "published"), image_size=16).load(tmp_path / "cache")
+    assert copies.fingerprint == published.fingerprint
+    assert (copies.ids == published.ids).all()
+
+
+def test_hidden_files_in_the_tree_of_copies_and_no_tables(tmp_path):
+    root = rafdb_copies(tmp_path / "copies")
+    for name in ("train_labels.csv", "test_labels.csv"):
+        (root / name).unlink()
+    (root / "DATASET" / "train" / "1" / ".DS_Store").write_bytes(b"x")
+    (root / "DATASET" / "train" / "1" / "._train_00001_aligned.jpg").write_bytes(b"x")
+    faces = RafDb(str(root / "DATASET"), image_size=16).load(tmp_path / "cache")
+    assert faces.counts() == {"train": dict.fromkeys(BASIC, 2), "test": dict.fromkeys(BASIC, 2)}
+
+
+def test_a_tree_of_copies_that_is_not_as_published_is_refused(tmp_path):
+    root = rafdb_copies(tmp_path / "copies")
+    place = root / "DATASET" / "train" / "1"
+    odd = ["aug_0_train_00001_aligned.jpg", "test_00001_aligned.jpg", "train_00001.jpg", "train_00001_aligned_flip.jpg"]
+    for name in odd:
+        (place / name).write_bytes((place / "train_00001_aligned.jpg").read_bytes())
+    with pytest.raises(SuiteError, match=r"4 files of .* are no published faces, or are there twice: .* and 1 more"):
+        load_copies(root, tmp_path)
+    for name in odd:
+        (place / name).unlink()
+    (place / "train_00001_aligned.jpg").rename(place.parent / "2" / "train_00001_aligned.jpg")
+    with pytest.raises(SuiteError, match=r"1 labels of .* differ between its folders and tables: train_00001"):
+        load_copies(root, tmp_path)
+    (root / "DATASET" / "test").rename(root / "DATASET" / "valid")
+    with pytest.raises(SuiteError, match=r"has no folder test, only train, valid\n  fix: rename the folder"):
+        load_copies(root, tmp_path)
+
+
+def load_copies(root, tmp_path):
+    return RafDb(str(root), image_size=16).load(tmp_path / "cache")
+
+
+def test_all_faulty_lines_and_all_missing_images_are_counted(tmp_path):
+    root = rafdb_tree(tmp_path / "basic", 7)
+    for number in range(1, 6):
+        (root / "Image" / "aligned" / f"train_{number:05d}_aligned.jpg").unlink()
+    with pytest.raises(SuiteError, match=r"and 2 more \(5 of 28 files are missing\)"):
+        load(tmp_path)
+    path = root / "EmoLabel" / "list_patition_label.txt"
+    path.write_text(path.read_text().replace(" 3\n", " 9\n").replace("train_00001.jpg 1", "train_00001.jpg 1 0"))
+    with pytest.raises(SuiteError, match=r"5 lines cannot be used:\n(.*\n){3}  and 2 more of this kind"):
         load(tmp_path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
@@ -16,7 +20,8 @@ from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.cifar10 import Cifar10
 from open_set_fer.datasets.digits import Digits
-from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.datasets.faceset import BASIC, FaceSet
+from open_set_fer.datasets.fer2013 import Fer2013
 from open_set_fer.datasets.ferplus import FerPlus
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.datasets.rafdb import RafDb, RafDbCompound
@@ -39,6 +44,59 @@ def rafdb_tree(root: Path, classes: int) -> Path:
             face(root / "Image" / "aligned" / f"{stem}_aligned.jpg")
     (root / "EmoLabel").mkdir()
     (root / "EmoLabel" / "list_patition_label.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def rafdb_copies(root: Path) -> Path:
+    """The faces of `rafdb_tree` of seven classes as the tree that circulates."""
+    published = rafdb_tree(root / "published", 7)
+    for split in ("train", "test"):
+        lines = ["image,label"]
+        for number in range(14):
+            name = f"{split}_{number + 1:05d}_aligned.jpg"
+            place = root / "DATASET" / split / str(number % 7 + 1) / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (published / "Image" / "aligned" / name).rename(place)
+            lines.append(f"{name},{number % 7 + 1}")
+        (root / f"{split}_labels.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def fer2013_file(root: Path, name: str = "fer2013.csv", header: str = "emotion,pixels,Usage") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    lines = [header]
+    columns = header.replace(" ", "").split(",")
+    for usage in ("Training", "PublicTest", "PrivateTest"):
+        for number in range(14):
+            pixels = " ".join(map(str, RNG.integers(0, 256, 48 * 48)))
+            row = {"emotion": str(number % 7), "pixels": pixels, "Usage": usage}
+            lines.append(",".join(row[column] for column in columns))
+    (root / name).write_text("\n".join(lines) + "\n")
+    return root
+
+
+def encoded(seed: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def hub_table(seeds: list[int], names: tuple[str, ...] = BASIC) -> pa.Table:
+    """A table as the Hub exports it: {bytes, path}, and numbers whose names are in the schema's metadata."""
+    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    table = pa.table(
+        {
+            "image": [{"bytes": encoded(seed), "path": f"{seed}.png"} for seed in seeds],
+            "label": [seed % len(names) for seed in seeds],
+        }
+    )
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def hub_files(root: Path) -> Path:
+    (root / "data").mkdir(parents=True)
+    for part, file in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
+        pq.write_table(hub_table(list(range(14 * part, 14 * part + 14))), root / "data" / f"{file}.parquet")
     return root
 
 
@@ -100,7 +158,7 @@ def own_tree(root: Path) -> Path:
 
 LAYOUTS = (
     *("ferplus", "ferplus-pixels", "rafdb", "rafdb_compound", "affectnet", "affectnet-2021", "manifest", "cifar10"),
-    *("digits", "synthetic"),
+    *("digits", "synthetic", "fer2013", "rafdb-copies", "manifest-embedded"),
 )
 """Every data set of the suite, those of two layouts twice."""
 
@@ -114,6 +172,9 @@ def small_data_set(layout: str, root: Path, ferplus_tree: Callable[..., Path]) -
         "rafdb_compound": lambda: RafDbCompound(str(rafdb_tree(root / "a", 7)), str(rafdb_tree(root / "b", 11)), 16),
         "affectnet": lambda: AffectNet(str(affectnet_manifests(root)), 16),
         "affectnet-2021": lambda: AffectNet(str(affectnet_folders(root)), 16),
+        "fer2013": lambda: Fer2013(str(fer2013_file(root)), 16),
+        "rafdb-copies": lambda: RafDb(str(rafdb_copies(root)), 16),
+        "manifest-embedded": lambda: Manifest(str(hub_files(root)), image_size=16),
         "manifest": lambda: Manifest(str(own_tree(root)), str(root / "vocabulary.toml"), 16),
         "cifar10": lambda: Cifar10(str(cifar_files(root, 20))),
         "digits": lambda: Digits(16),

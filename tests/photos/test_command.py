@@ -89,6 +89,17 @@ def test_good_files_go_on_beside_broken_ones_and_the_exit_code_says_so(folder, t
     assert run.stdout.count("middle") >= 4  # two faces in a.png, two on standard input
 
 
+def test_hidden_files_and_other_formats_in_a_folder_are_passed_over_and_said(folder, two_faces, tmp_path, caplog):
+    (tmp_path / "in" / ".thumbnails").mkdir(parents=True)
+    (tmp_path / "in" / "a.jfif").write_bytes(photo())
+    for name in ("._a.jpg", ".thumbnails/b.png", "c.heic", "d.HEIC"):
+        (tmp_path / "in" / name).write_bytes(photo())
+    run = osfer("detect", tmp_path / "in", "--json", "--detector", folder, "--out", tmp_path / "out")
+    assert run.exit_code == 0, run.output
+    assert [Path(entry["photo"]).name for entry in json.loads(run.stdout)["photos"]] == ["a.jfif"]
+    assert "2 files: .heic 2 (c.heic, d.HEIC), 2 hidden files" in caplog.text
+
+
 def test_words_of_neighbours_do_not_cover_each_other(monkeypatch):
     areas, write = [], detecting._write
     monkeypatch.setattr(detecting, "_write", lambda *args: areas.append(write(*args)) or areas[-1])
@@ -137,6 +148,13 @@ def test_known_classes_and_held_out_faces(every_class):
     held = with_valid_split(faces)
     assert [int((held.split[held.labels == k] == "valid").sum()) for k in (0, 1)] == [2, 2]
     assert held.fingerprint != faces.fingerprint
+
+
+def test_held_out_faces_are_not_called_a_split_of_the_data_set(tmp_path):
+    pytest.importorskip("dlib")
+    run = osfer("detector", "build", "-p", "smoke", "-m", "knn", "--home", tmp_path / "home")
+    assert run.exit_code == 0, run.output
+    assert "known faces (every 10th training image of a class, not trained on)" in run.stdout
 
 
 @pytest.fixture
@@ -230,6 +248,7 @@ def test_a_built_detector_names_expressions_in_drawn_photographs(tmp_path):
     made = json.loads(run.stdout)
     assert made["crop"]["measured_on"] > 100
     assert made["calibration"]["faces"] == 175
+    assert made["calibration"]["split"] == "every 10th training image of a class, not trained on"
     assert 0.8 < made["calibration"]["accepted_known"] <= 1
     wanted = [3, 0, 3, 0]  # happiness, surprise: the easiest to tell
     picture = Image.new("RGB", (1000, 400), (190, 200, 210))

@@ -51,6 +51,12 @@ def test_a_photo_stands_as_its_camera_held_it():
     assert read_photo(encoded(Image.new("RGBA", (4, 4)))).mode == "RGB"
 
 
+def test_what_is_transparent_in_a_photo_is_black():
+    file = io.BytesIO()
+    Image.new("RGBA", (8, 8), (200, 100, 50, 0)).save(file, "PNG")
+    assert np.asarray(read_photo(file.getvalue())).max() == 0
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [

@@ -160,6 +160,8 @@ def _cells(
         label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label))
         for label in methods | controlled
     }
+    for recipe in recipes.values():
+        recipe.check_weights()
     face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
     chosen = _chosen(profile, selection, families, face_sets)
     if selection.regime is not None:

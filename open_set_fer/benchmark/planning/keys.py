@@ -59,6 +59,14 @@ class Recipe:
             training = _without_later(asdict(recipe), later | {"input": asdict(recipe.input)})
         return {"backbone": _network_content(self.backbone), "closed_set": training, "version": VERSION}
 
+    def check_weights(self) -> None:
+        """Raise SuiteError if a checkpoint does not fit its network."""
+        for backbone in (self.backbone, self.own_backbone):
+            if backbone is not None and backbone.weights:
+                from open_set_fer.methods.shared.backbones import check_weights  # imports torch
+
+                check_weights(backbone)
+
     def own_content(self) -> dict[str, Any]:
         """Part of a cell's key on the method's networks: empty where they are like the closed-set model."""
         return {} if self.own_backbone is None else {"own_backbone": _network_content(self.own_backbone)}

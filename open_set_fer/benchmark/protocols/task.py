@@ -142,6 +142,10 @@ def _truth(faces: FaceSet, protocol: Protocol) -> NDArray[np.int64]:
 
 def _check_images(faces: FaceSet, protocol: Protocol, train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
     """Raise SuiteError where a class has no image; train, test: the truth of each image."""
+    for where in ("train", "test"):
+        if not np.any(faces.split == where):
+            fix = f"complete the data set, or name one of its splits {where}"
+            raise SuiteError(f"{faces.name} has no split {where}, only {', '.join(faces.counts())}", fix)
     for index, name in enumerate(protocol.closed):
         for where, truth in (("train", train), ("test", test)):
             if not np.any(truth == index):

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.shared.recipe import BUILT_IN, BackboneSettings
-from open_set_fer.methods.shared.weights import load_weights
+from open_set_fer.methods.shared.weights import check_checkpoint, load_weights
 
 
 class Network(nn.Module):
@@ -152,6 +155,19 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     if settings.weights:
         load_weights(network, settings.weights)
     return network.to(memory_format=torch.channels_last)
+
+
+def check_weights(settings: BackboneSettings) -> None:
+    """Raise SuiteError if the checkpoint that the settings name does not fit their network; quick if known to fit."""
+    if settings.weights:
+        path = Path(settings.weights)
+        _check_weights(settings, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@cache
+def _check_weights(settings: BackboneSettings, changed: int) -> None:
+    """`changed`, the checkpoint's modification time, is part of the cache's key."""
+    check_checkpoint(build_network(replace(settings, weights=""), 2, 3, seed=0), settings.weights)
 
 
 def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:

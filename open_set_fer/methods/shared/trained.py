@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from open_set_fer.errors import SuiteError, some
-from open_set_fer.methods.shared.backbones import Network, build_network
+from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings
-from open_set_fer.methods.shared.weights import read_checkpoint
+from open_set_fer.methods.shared.weights import by_own_name, read_checkpoint
 from open_set_fer.plugins import nearest
 
 HEAD = ("fc.weight", "fc.bias")
@@ -31,7 +31,7 @@ def trained_state(
     network = build_network(backbone, len(classes), channels, 0)
     state = network.state_dict()
     expected = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    found = _by_own_name(network, tensors)
+    found = by_own_name(network, path, tensors)
     missing = [name for name in expected if name not in found]
     odd = [name for name in expected if name in found and found[name].shape != expected[name].shape]
     if heads := [name for name in odd if name in HEAD]:
@@ -48,9 +48,3 @@ def trained_state(
     state |= {name: found[name].to(expected[name].dtype) for name in expected}
     rows = [classes.index(name) for name in closed]
     return state | {name: state[name][rows] for name in HEAD}
-
-
-def _by_own_name(network: Network, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors by the network's names: from the names of its source, or from these very names."""
-    names = {name: name for name in network.state_dict()} | network.source_names
-    return {names[name]: tensor for name, tensor in tensors.items() if name in names}

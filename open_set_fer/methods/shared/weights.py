@@ -1,14 +1,15 @@
 """Reading of foreign checkpoints without executing anything in them.
 
-Formats: safetensors; `torch.save` files of plain tensors (state dict, or a dict with `state_dict`), read with
-`weights_only=True`; the VGGFace2 pickle (a latin-1 pickle of a dict of NumPy arrays), read by an unpickler restricted
-to NumPy arrays. Keys are torchvision's, with or without a `module.` prefix.
+Formats: safetensors; `torch.save` files of tensors in dicts, however nested, read with `weights_only=True`; the
+VGGFace2 pickle (a latin-1 pickle of a dict of NumPy arrays), read by an unpickler restricted to NumPy arrays. A
+network is found in one below any wrapper or prefix (`state_dict.module.`, `backbone.`), by the names of `_schemes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,21 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from open_set_fer.console import log
-from open_set_fer.errors import SuiteError, summary
+from open_set_fer.errors import SuiteError, some, summary
 from open_set_fer.safe_pickle import read_numpy_pickle
 
 if TYPE_CHECKING:
     from open_set_fer.methods.shared.backbones import Network
 
-LEAST_MATCHED = 0.8
-"""Smallest fraction of the network's tensors (without the classifier) that a checkpoint must fill."""
+COUNTER = "num_batches_tracked"
+"""Converted checkpoints lack the counters of batches, which do not matter."""
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors by name; raises SuiteError for anything but plain tensors."""
+def read_checkpoint(path: str | Path) -> dict[str, Tensor | NDArray[Any]]:
+    """Read a checkpoint's tensors, those of nested dicts by dotted names; SuiteError for anything but plain tensors."""
     path = Path(path)
     if not path.is_file():
         raise SuiteError(f"no checkpoint {path}", "check the path given as `weights`")
+    if text := _text_of(path):
+        fix = "download the checkpoint again; where a browser shows a page first, save what its button gives"
+        raise SuiteError(f"checkpoint {path} is a text or a web page, not a file of plain tensors: {text!r}", fix)
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch
@@ -41,27 +45,57 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions for a foreign file
-        # Torch's message on a pickle begins with advice to switch the check off.
-        reason = "it holds more than tensors" if "weights_only" in str(error) else summary(error)
-        fix = "convert it to safetensors on a machine that trusts it"
+        reason, fix = _unread(path, error)
         raise SuiteError(f"checkpoint {path} is not a file of plain tensors: {reason}", fix) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
     if not isinstance(content, dict):
         raise SuiteError(
             f"checkpoint {path} holds {type(content).__name__}, not a dict of tensors", "save a state dict"
         )
-    tensors = {
-        str(key).removeprefix("module."): _numbers(path, str(key), value)
-        for key, value in content.items()
-        if isinstance(value, torch.Tensor | np.ndarray)
-    }
+    tensors = dict(_flat(content))
     if not tensors:
         raise SuiteError(f"checkpoint {path} holds no tensor", "save a state dict")
     return tensors
 
 
-def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
+def _text_of(path: Path) -> str:
+    """Start of a text file (a web page, an answer in JSON, a Git LFS pointer); '' for any other file."""
+    with path.open("rb") as file:
+        start = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+    words = " ".join(text.split())
+    is_text = words.startswith(("<", "{", "version https://git-lfs")) or (" " in words and words.isprintable())
+    return words[:60] if is_text and words.isprintable() else ""
+
+
+def _unread(path: Path, error: Exception) -> tuple[str, str]:
+    """Reason and fix of a file that its reader refused."""
+    if "weights_only" not in str(error):
+        return summary(error), "download or copy it again: it is cut short, or no checkpoint"
+    # Torch's message on a pickle begins with advice to switch the check off.
+    try:
+        asked = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception:  # of the old format, which has no list of them
+        asked = []
+    more = f" ({some(sorted(asked))})" if asked else ""
+    fix = "save its state dict alone as safetensors, on a machine that trusts it"
+    return f"it holds more than tensors{more}", fix
+
+
+def _flat(content: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor | NDArray[Any]]]:
+    """Tensors of nested dicts; dicts with numbers as keys, as the state of an optimizer has, are left out."""
+    for key, value in content.items():
+        if not isinstance(key, str):
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        elif isinstance(value, torch.Tensor | np.ndarray):
+            yield before + key, value
+
+
+def _numbers(path: str | Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
     """Convert a checkpoint's entry to a dense, finite, real tensor; SuiteError if it is not."""
     kind = str(value.dtype)
     if isinstance(value, torch.Tensor) or value.dtype.kind in "biuf":
@@ -77,35 +111,137 @@ def _numbers(path: Path, key: str, value: Tensor | NDArray[Any]) -> Tensor:
     )
 
 
-def load_weights(network: Network, path: str | Path) -> dict[str, list[str]]:
-    """Fill a network from a checkpoint of the model it was cut from, the classifier excepted.
+class Place(NamedTuple):
+    """A network's tensors in a checkpoint.
 
-    Returns the matched, missing, misshapen and unexpected keys. Raises SuiteError if less than LEAST_MATCHED of the
-    network's tensors match in name and shape.
+    prefix: of their names there. names: the network's own name of each, by the name behind the prefix. matched,
+    missing, misshapen, unexpected: names behind the prefix; an unexpected tensor is of a module that the network has.
+    others: further tensors behind the prefix, such as the classifier's.
     """
-    tensors = read_checkpoint(path)
+
+    prefix: str
+    names: dict[str, str]
+    matched: list[str]
+    missing: list[str]
+    misshapen: list[str]
+    unexpected: list[str]
+    others: list[str]
+
+    @property
+    def fits(self) -> bool:
+        return not (self.misshapen or self.unexpected or any(not name.endswith(COUNTER) for name in self.missing))
+
+
+def _schemes(network: Network) -> list[dict[str, str]]:
+    """Own names of a network's tensors (without the classifier) by those of each way of naming.
+
+    Those of the model it was cut from; for a ResNet those of `nn.Sequential(*resnet.children())`; its own.
+    """
+    source = {name: own for name, own in network.source_names.items() if not own.startswith("fc.")}
+    schemes = [source, {name: name for name in network.state_dict() if not name.startswith("fc.")}]
+    if "layer1.0.conv1.weight" in source:
+        child = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+        parts = {name: name.partition(".") for name in source}
+        schemes.insert(1, {f"{child[part]}.{rest}": source[name] for name, (part, _, rest) in parts.items()})
+    return [scheme for scheme in schemes if scheme]
+
+
+def _places(network: Network, tensors: dict[str, Tensor | NDArray[Any]]) -> list[Place]:
+    """Every place where the network may lie, the one with most matching tensors first."""
+    places, state = [], network.state_dict()
+    for names in _schemes(network):
+        first = next(iter(names))
+        prefixes = {key.removesuffix(first) for key in tensors if key == first or key.endswith(f".{first}")}
+        for prefix in sorted(prefixes) or [""]:
+            behind = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
+            there = [name for name in names if name in behind]
+            matched = [name for name in there if tuple(behind[name].shape) == tuple(state[names[name]].shape)]
+            modules = {name.partition(".")[0] for name in names}
+            more = [name for name in behind if name not in names]
+            unexpected = [name for name in more if _is_of(name.partition(".")[0], modules)]
+            place = Place(
+                prefix=prefix,
+                names=names,
+                matched=matched,
+                missing=[name for name in names if name not in behind],
+                misshapen=[name for name in there if name not in matched],
+                unexpected=unexpected,
+                others=[name for name in more if name not in unexpected],
+            )
+            places.append(place)
+    return sorted(places, key=lambda place: -len(place.matched))
+
+
+def _same(tensors: dict[str, Tensor | NDArray[Any]], one: Place, other: Place) -> bool:
+    """Whether two places hold equal numbers."""
+    return one.names == other.names and all(
+        np.array_equal(np.asarray(tensors[one.prefix + name]), np.asarray(tensors[other.prefix + name]))
+        for name in one.matched
+    )
+
+
+def _is_of(module: str, modules: set[str]) -> bool:
+    """Whether a module is one of the network's, or would be its next stage."""
+    stem = module.rstrip("0123456789")
+    return module in modules or (stem != "" and stem != module and any(other.startswith(stem) for other in modules))
+
+
+def find_network(network: Network, path: str | Path, tensors: dict[str, Tensor | NDArray[Any]]) -> Place:
+    """Place of a ResNet's tensors in a checkpoint, under whatever prefix.
+
+    Raises SuiteError unless every tensor of the network, its classifier excepted, is there in its shape, no other
+    tensor belongs to its modules (a deeper network has such), and one place alone has them.
+    """
     state = network.state_dict()
-    names = {source: name for source, name in network.source_names.items() if not name.startswith("fc.")}
-    report: dict[str, list[str]] = {
-        "matched": [k for k in names if k in tensors and tensors[k].shape == state[names[k]].shape],
-        "missing": [k for k in names if k not in tensors],
-        "misshapen": [k for k in names if k in tensors and tensors[k].shape != state[names[k]].shape],
-        "unexpected": [k for k in tensors if k not in names],
-    }
-    # Converted checkpoints lack the counters of batches, which do not matter.
-    relevant = [k for k in names if not k.endswith("num_batches_tracked")]
-    matched = [k for k in report["matched"] if k in relevant]
-    first = next(iter(names))  # of other channels, for example: it would stay random below pretrained layers
-    if first in report["misshapen"]:
-        sizes = f"{tuple(tensors[first].shape)}, the network's {tuple(state[names[first]].shape)}"
-        raise SuiteError(f"checkpoint {path}: {first} is {sizes}", "choose a checkpoint for RGB images")
-    if len(matched) < LEAST_MATCHED * len(relevant):
+    places = _places(network, tensors)
+    best = places[0]
+    fitting = [place for place in places if place.fits]
+    if len(fitting) > 1 and not all(_same(tensors, fitting[0], other) for other in fitting[1:]):
+        where = " and ".join(repr(place.prefix) for place in fitting)
         raise SuiteError(
-            f"checkpoint {path} fills {len(matched)} of the network's {len(relevant)} tensors; first missing: "
-            f"{(report['missing'] + report['misshapen'])[:3]}, first unexpected: {report['unexpected'][:3]}",
-            "choose the backbone of the checkpoint",
+            f"checkpoint {path} holds the network {len(fitting)} times, as {where}",
+            "save the state dict that is meant alone",
         )
-    counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in report.items())
-    log.info("weights %s: %s%s", path, counts, f" (missing: {report['missing'][:3]} ...)" if report["missing"] else "")
-    network.load_state_dict({names[k]: tensors[k].to(state[names[k]].dtype) for k in report["matched"]}, strict=False)
-    return report
+    if fitting:
+        return fitting[0]
+    first = next(iter(best.names))  # of other channels, for example: it would stay random below pretrained layers
+    if first in best.misshapen:
+        sizes = f"{tuple(tensors[best.prefix + first].shape)}, the network's {tuple(state[best.names[first]].shape)}"
+        raise SuiteError(f"checkpoint {path}: {first} is {sizes}", "choose a checkpoint for RGB images")
+    relevant = [name for name in best.names if not name.endswith(COUNTER)]
+    lacking = [name for name in best.missing + best.misshapen if not name.endswith(COUNTER)]
+    fault = f"fills {len(relevant) - len(lacking)} of the network's {len(relevant)} tensors"
+    missing = [f"first missing: {lacking[:3]}"] if lacking else []
+    further = best.unexpected or [key for key in tensors if not key.startswith(best.prefix)]
+    more = [f"{len(further)} that the network lacks, first unexpected: {further[:3]}"] if further else []
+    raise SuiteError(
+        f"checkpoint {path} {'; '.join([fault, *missing, *more])}", "choose the backbone of the checkpoint"
+    )
+
+
+def load_weights(network: Network, path: str | Path) -> Place:
+    """Fill a ResNet (`backbones.Network`) from a checkpoint, its classifier excepted; SuiteError as `find_network`."""
+    place, numbers = check_checkpoint(network, path)
+    state = network.state_dict()
+    where = f" under {place.prefix!r}" if place.prefix else ""
+    others = f", {len(place.others)} not used: {some(place.others)}" if place.others else ""
+    log.info("weights %s: %d tensors%s%s", path, len(numbers), where, others)
+    filled = {place.names[name]: tensor.to(state[place.names[name]].dtype) for name, tensor in numbers.items()}
+    network.load_state_dict(filled, strict=False)
+    return place
+
+
+def check_checkpoint(network: Network, path: str | Path) -> tuple[Place, dict[str, Tensor]]:
+    """Place of the network and its tensors by the names there; SuiteError if they do not fit."""
+    tensors = read_checkpoint(path)
+    place = find_network(network, path, tensors)
+    return place, {name: _numbers(path, place.prefix + name, tensors[place.prefix + name]) for name in place.matched}
+
+
+def by_own_name(network: Network, path: str | Path, tensors: dict[str, Tensor | NDArray[Any]]) -> dict[str, Tensor]:
+    """A checkpoint's tensors, the classifier's too, by the network's names, below whatever prefix; for `trained.py`."""
+    place = _places(network, tensors)[0]
+    head = {name: own for name, own in network.source_names.items() if own.startswith("fc.")}
+    names = place.names | {own: own for own in head.values()} | head
+    there = {name: own for name, own in names.items() if place.prefix + name in tensors}
+    return {own: _numbers(path, place.prefix + name, tensors[place.prefix + name]) for name, own in there.items()}

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's code, run as printed there."""
+"""The guide's method in one file, run as printed there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import sys
 from pathlib import Path
 
-CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDE = Path(__file__).parents[1] / "docs/guide/own.md"
 
 
 def test_the_method_of_at_most_15_lines_keeps_the_contract(tmp_path, monkeypatch):
-    section = CONTRIBUTING.read_text("utf-8").partition("## A method in one file")[2].partition("\n## ")[0]
+    section = GUIDE.read_text("utf-8").partition("## A method in one file")[2].partition("\n## ")[0]
     method, test = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(method.splitlines()) <= 15
     (tmp_path / "my_method.py").write_text(method, "utf-8")
