@@ -11,10 +11,11 @@ The functions live in `open_set_fer.api`, which is imported when one of them is 
 
 from typing import TYPE_CHECKING, Any
 
+from open_set_fer.version import __version__
+
 if TYPE_CHECKING:
     from open_set_fer.api import Task, detect, evaluate, load_task, report, results, run, tune
 
-__version__ = "0.2.0"
 __all__ = ["Task", "detect", "evaluate", "load_task", "report", "results", "run", "tune"]
 
 

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from open_set_fer import __version__
 from open_set_fer.cli import data, evaluate, report, run, show, sync, tune
 from open_set_fer.cli.options import examples
 from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
 from open_set_fer.errors import SuiteError
 from open_set_fer.photos import command as detect
+from open_set_fer.version import __version__
 
 __all__ = ["app", "main"]
 

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.evaluation.decisions import threshold_for
+from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.detectors import Box, Detector, load_detector
 from open_set_fer.cli.main import app
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
@@ -152,7 +153,10 @@ def test_known_classes_and_held_out_faces(every_class):
 
 def test_held_out_faces_are_not_called_a_split_of_the_data_set(tmp_path):
     pytest.importorskip("dlib")
-    run = osfer("detector", "build", "-p", "smoke", "-m", "knn", "--home", tmp_path / "home")
+    profile = tmp_path / "held-out.toml"
+    text = load_profile("smoke").text
+    profile.write_text(text.replace("valid_per_class = 10", "valid_per_class = 0"), "utf-8")
+    run = osfer("detector", "build", "-p", profile, "-m", "knn", "--home", tmp_path / "home")
     assert run.exit_code == 0, run.output
     assert "known faces (every 10th training image of a class, not trained on)" in run.stdout
 

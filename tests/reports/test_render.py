@@ -199,6 +199,8 @@ def test_files_are_complete_and_stale_ones_gone(rendered: Path, tables: dict[str
     stems = {
         "auroc_synthetic",
         "auroc_ferplus",
+        "result_synthetic",
+        "result_ferplus",
         "roc_ferplus_single",
         "roc_synthetic_single",
         "roc_synthetic_compound",

@@ -18,7 +18,7 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-from open_set_fer import __version__, plugins
+from open_set_fer import plugins
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.settings import describe, settings_of
 from open_set_fer.datasets.faceset import FaceSet
@@ -26,6 +26,7 @@ from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import whole_folder
 from open_set_fer.methods.contract import Method, Scorer, Scores
 from open_set_fer.methods.shared.scorers import NetworkPlan, plans, rebuild, tensors
+from open_set_fer.version import __version__
 
 DESCRIPTION, WEIGHTS = "detector.json", "weights.safetensors"
 REBUILD = "build it again: osfer detector build"

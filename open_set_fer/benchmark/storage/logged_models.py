@@ -12,11 +12,11 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
-from open_set_fer import __version__
 from open_set_fer.benchmark.storage.detectors import Description, load_detector, read_description
 from open_set_fer.benchmark.storage.kept import KeptModel
 from open_set_fer.benchmark.storage.provenance import NAME
 from open_set_fer.errors import masked
+from open_set_fer.version import __version__
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

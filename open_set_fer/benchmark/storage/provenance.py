@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
 
-from open_set_fer import __version__
+from open_set_fer.version import __version__
 
 NAME = "open-set-fer"
 PACKAGE = Path(__file__).resolve().parents[2]

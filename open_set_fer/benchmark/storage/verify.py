@@ -102,7 +102,7 @@ def _metric_faults(result: CellResult, scores: pd.DataFrame) -> list[str]:
         return []
     return [
         f"its {name} is {result.metrics.get(name, 'missing')}, its scores give {again.get(name, 'none')}"
-        for name in sorted(result.metrics.keys() | again.keys())
+        for name in {**result.metrics, **again}  # the main ones come first
         if not name.startswith(OF_THE_RUN) and not _same(result.metrics.get(name), again.get(name))
     ]
 

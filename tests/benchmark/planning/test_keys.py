@@ -22,7 +22,7 @@ def test_smokes_cells_have_the_keys_that_they_always_had(tmp_path, monkeypatch):
     kept = smoke.model_copy(update={"protocols": smoke.protocols.model_copy(update={"twins": "keep"})})
     cells, _ = dry_plan(kept, Selection(methods=("all",)), tmp_path)
     stored = json.loads(STORED.read_text("utf-8"))
-    assert len(stored) == 46
+    assert len(stored) == 45
     assert {cell.label: [cell.key, cell.settings_key()] for cell in cells if cell.protocol.regime == OWN} == stored
     once, _ = dry_plan(smoke, Selection(methods=("all",)), tmp_path)
     assert not {cell.key for cell in cells} & {cell.key for cell in once}

@@ -34,7 +34,7 @@ def local_store(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-AREAS = ("auroc", "auroc_right", "auroc_open_test", "auroc_open_train")
+AREAS = ("auroc", "auroc_right", "auroc_open_test", "auroc_open_train", "auroc_no_twins")
 
 
 def turned(values):

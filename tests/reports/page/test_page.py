@@ -6,9 +6,11 @@ import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 
+from open_set_fer.reports.data.names import method_name
 from open_set_fer.reports.page.page import _notes, build_page
 from open_set_fer.reports.render import _studies
 from open_set_fer.reports.tables.build import Table, all_tables
@@ -145,7 +147,7 @@ def test_selections_that_lost_a_class_are_one_line() -> None:
             cell("single", "single"),
         ]
     )
-    assert _notes(ran) == [
+    assert _notes(SimpleNamespace(title=method_name), ran) == [
         (
             "FERPlus: Ours",
             "A class without a clean sample was kept whole in 8 of 9 selections: fear in 3 cells, disgust in 2 cells.",
