@@ -16,7 +16,7 @@ from open_set_fer.version import __version__
 if TYPE_CHECKING:
     from open_set_fer.api import Task, detect, evaluate, load_task, report, results, run, tune
 
-__all__ = ["Task", "detect", "evaluate", "load_task", "report", "results", "run", "tune"]
+__all__ = ["Task", "__version__", "detect", "evaluate", "load_task", "report", "results", "run", "tune"]
 
 
 def __getattr__(name: str) -> Any:
