@@ -44,8 +44,8 @@ class BackboneSettings:
     and in ResNet-50 the stride in a block's first convolution (1x1) instead of its second (3x3). Tensor shapes are
     the same, so a checkpoint loads into either, but fits only one."""
     weights: str = ""
-    """Path of a checkpoint for the network, or `package:file` of an installed package (see `methods/shared/weights.py`);
-    '': fresh weights."""
+    """Path of a checkpoint for the network (see `methods/shared/weights.py`), or `package:file` of an installed
+    package; '': fresh weights."""
     precision: Literal["full", "mixed"] = "full"
     """Of the stem and the stages: 'full' is float32; 'mixed' is bfloat16 where PyTorch's autocast considers it safe,
     for GPUs that support it (many CPUs are far slower). Weights, feature maps, logits and losses are float32 either
