@@ -127,7 +127,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _matched(path: Path, table: pd.DataFrame, ids: NDArray[np.str_]) -> pd.DataFrame:
     """The file's rows in the order of `ids`; SuiteError for missing, doubled and unknown ids."""
     if "id" not in table.columns:
-        raise SuiteError(f"{path}: no column id{nearest('id', list(table.columns))}", _FACES)
+        raise SuiteError(f"{path}: no column id among {some(list(map(str, table.columns)))}", _FACES)
     own = table["id"].astype(str)
     known = set(ids.tolist())
     faults = {
