@@ -53,6 +53,11 @@ class BackboneSettings:
     input: Input = Input()
     """Set under [closed_set]: images as the closed-set model was trained on them."""
 
+    @property
+    def is_code(self) -> bool:
+        """Whether it is a function of a user's package, which no file of a detector may name."""
+        return ":" in self.name and not self.name.startswith("timm:")
+
     def __post_init__(self) -> None:
         """Raise SuiteError for a backbone or weights that there cannot be, before a cell is computed."""
         if self.name not in BUILT_IN and not re.fullmatch(r"timm:[\w.]+|[\w.]+:\w+", self.name):
