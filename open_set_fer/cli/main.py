@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -34,6 +35,7 @@ app.add_typer(show.profile_app, name="profile")
 
 def main() -> None:
     """Entry point: a SuiteError is one clear message."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait sleep: see execution/worker.py
     print_what_the_terminal_can()
     set_up_logging()
     sys.excepthook = print_traceback

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from open_set_fer.datasets.faceset import Outline
 
 app = typer.Typer()
+LONG = 500
+"""Rows of a table that is drawn."""
 RunJsonOption = Annotated[
     bool,
     typer.Option(
@@ -64,7 +66,11 @@ def run(cells: CellOptions, compute: ComputeOptions, as_json: RunJsonOption = Fa
     try:
         ran = run_cells(profile, cells.selection(), home, options, command_line())
     except KeyboardInterrupt as stop:
-        exit_stopped(stop, "finished cells are kept, the same command goes on from here")
+        exit_stopped(
+            stop,
+            "finished cells are kept, and a closed-set model in training up to its last kept epoch; the same command "
+            "goes on from there and begins the other cells that were being computed again",
+        )
     runner, plan, outcome = ran.runner, ran.cells, ran.outcome
     measured = f", {outcome.measured} re-evaluated" * bool(outcome.measured)
     log.info(
@@ -177,7 +183,7 @@ def plan(
         if known.is_current and known.seconds is not None:
             seconds.setdefault((known.dataset, known.method), []).append(known.seconds)
     to_compute = [cell for cell, state in zip(planned, states, strict=True) if state == "to do"]
-    time = estimate(to_compute, seconds) if to_compute else ""
+    time = estimate(to_compute, seconds, outlines, home / "closed_set") if to_compute else ""
     to_do = sum(state != "done" for state in states)
     if as_json:
         rows = [
@@ -187,17 +193,30 @@ def plan(
         about = {"profile": profile.name, "home": str(home), "cells": rows}
         print_json(about | {"to_do": to_do, "estimate": time or None})
         return
-    table = Table("data set", "protocol", "open", "method", "seed", "state", title=f"profile {profile.name}")
-    for cell, state in zip(planned, states, strict=True):
-        table.add_row(*_row(cell), state)
-    out.print(table)
+    _print_states(
+        f"profile {profile.name}", [(*_row(cell), state) for cell, state in zip(planned, states, strict=True)]
+    )
     for name, outline in outlines.items():
         for line in _not_prepared(name, outline, home / "cache"):
             out.print(line, soft_wrap=True, highlight=False, markup=False)
     if to_do:
-        out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time))
+        out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time), soft_wrap=True)
     else:
         out.print(f"nothing to do: all {len(planned)} cells are done")
+
+
+def _print_states(title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table of the cells; of more than LONG as plain lines, for a table of 10,000 takes seconds to draw."""
+    head = ("data set", "protocol", "open", "method", "seed", "state")
+    if len(rows) <= LONG:
+        table = Table(*head, title=title)
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    print("\n".join([title, *lines]))
 
 
 def _print_failed(failed: list[tuple[Cell, str]]) -> None:

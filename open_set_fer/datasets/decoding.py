@@ -193,7 +193,7 @@ def opened(source: Source) -> Image.Image:
 
 
 def box_inside(source: Source, image: Image.Image, box: Box, clip: bool = False) -> Box:
-    """Face box in a picture; SuiteError for one that reaches beyond it, or with `clip` has less than half in it."""
+    """Face box in a picture; SuiteError if it reaches beyond it, or with `clip` has less than half in it."""
     left, top = max(box[0], 0), max(box[1], 0)
     right, bottom = min(box[2], image.width), min(box[3], image.height)
     inside = left, top, right, bottom

@@ -114,7 +114,7 @@ def _without_vocabulary(name: str, counts: Mapping[str, int]) -> dict[str, str]:
         alike.setdefault(fold(word), []).append(f"{word!r} ({count:,} images)")
     if doubled := [" and ".join(words) for words in alike.values() if len(words) > 1]:
         fix = 'if they are one class, say so in a vocabulary: anger = ["Anger", "ANGER"]'
-        raise SuiteError(f"{name}: class names are equal but for case: {some(doubled)}", fix)
+        raise SuiteError(f"{name}: class names are equal apart from case: {some(doubled)}", fix)
     spelled = {fold(expression): expression for expression in EXPRESSIONS}
     meant = {word: expression for expression, words in SYNONYMS.items() for word in words}
     if any(fold(word) in meant for word in counts):
@@ -165,11 +165,11 @@ def read_vocabulary(path: Path) -> Vocabulary:
     if unknown := sorted(set(splits) - set(SPLITS)):
         raise SuiteError(f"manifest: {path} has unknown splits {unknown}", f"use {', '.join(SPLITS)}")
     if len({fold(name) for name in content}) < len(content):
-        raise SuiteError(f"manifest: {path} has class names that are equal but for case", "keep one of them")
+        raise SuiteError(f"manifest: {path} has class names that are equal apart from case", "keep one of them")
     for name in content:
         spelled = next((expression for expression in EXPRESSIONS if fold(expression) == fold(name)), name)
         if spelled != name:
-            raise SuiteError(f"manifest: {path}: {name!r} is an expression's name but for case", f"write {spelled!r}")
+            raise SuiteError(f"manifest: {path}: {name!r} is an expression in another case", f"write {spelled!r}")
     return Vocabulary(str(path), _aliases(path, content, fix), _aliases(path, splits, 'write test = ["fold1"]'))
 
 

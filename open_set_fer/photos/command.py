@@ -39,7 +39,10 @@ class DetectorOptions:
     open_classes: Annotated[str, typer.Option("--open", help=OPEN_HELP)] = ""
     seed: Annotated[int, typer.Option(help="Seed.")] = 0
     share: Annotated[
-        float, typer.Option(help="Fraction of known faces, of split `valid`, that the threshold accepts.")
+        float,
+        typer.Option(
+            help="Fraction of known faces, of split `valid` or held out of `train`, that the threshold accepts."
+        ),
     ] = 0.95
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder to write (default: `<home>/detectors/<data set>-<method>`).")
@@ -83,7 +86,11 @@ def build(made: DetectorOptions, home: options.HomeOption = options.HOME) -> Non
         raise SuiteError(f"{target} exists and is not a detector", "name another folder with --out")
     cell, faces = plan_detector(profile, name, label, made.open_classes, made.seed, writable(home) / "cache")
     writable(options.folder(target).parent)
-    description = build_detector(cell, faces, target, home, device, made.share, made.store)
+    try:
+        description = build_detector(cell, faces, target, home, device, made.share, made.store)
+    except KeyboardInterrupt as stop:
+        kept = "a closed-set model in training is kept up to its last kept epoch, from which the same command goes on"
+        options.exit_stopped(stop, kept)
     if made.as_json:
         options.print_json(description.model_dump(mode="json") | {"folder": str(target)})
     else:

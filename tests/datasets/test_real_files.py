@@ -172,7 +172,7 @@ def test_a_vocabulary_may_keep_such_a_word(tmp_path):
 @pytest.mark.parametrize("classes", [("anger", "Anger", "fear"), ("pain", "PAIN"), ("in_love", "in-love", "fear")])
 def test_classes_equal_but_for_case_are_refused(tmp_path, classes):
     root = tree(tmp_path / "own", classes)
-    with pytest.raises(SuiteError, match=rf"equal but for case: .*'{classes[1]}' \(4 images\)"):
+    with pytest.raises(SuiteError, match=rf"equal apart from case: .*'{classes[1]}' \(4 images\)"):
         load(root)
     text = f'{classes[0]} = ["{classes[1]}"]\n' + "fear = []\n" * ("fear" in classes)
     assert load(root, vocabulary=vocabulary(tmp_path, text)).counts()["train"][classes[0]] == 4
@@ -181,8 +181,8 @@ def test_classes_equal_but_for_case_are_refused(tmp_path, classes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Anger = []", "'Anger' is an expression's name but for case"),
-        ("pain = []\nPain = []", "class names that are equal but for case"),
+        ("Anger = []", "'Anger' is an expression in another case"),
+        ("pain = []\nPain = []", "class names that are equal apart from case"),
         ("[splits]\ntesting = ['x']", r"unknown splits \['testing'\]"),
         ("[splits]\ntest = 'x'", "test is not a list"),
     ],

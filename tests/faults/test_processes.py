@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import signal
 import sqlite3
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import safetensors
+import torch
 
 from open_set_fer.benchmark.storage import sqlite_store as store
+from open_set_fer.methods.shared.unfinished import DIGEST
 
 pytestmark = pytest.mark.slow
 
@@ -149,3 +155,55 @@ def test_a_truncated_store_is_named_and_put_back_or_made_anew(place):
     assert (code, computed(text)) == (0, 0), text
     assert "2 logged from an earlier computation" in text
     assert place.statuses() == ["FINISHED"] * 2
+
+
+def unfinished(place):
+    return list((place.home / "closed_set").glob("*.unfinished"))
+
+
+def epochs_kept(place):
+    (path,) = unfinished(place)
+    return len(torch.load(io.BytesIO(path.read_bytes()[DIGEST:]), weights_only=True)["curves"]["loss"])
+
+
+def trained(place):
+    """The digest of the closed-set model's weights and curves."""
+    (path,) = (place.home / "closed_set").glob("*.safetensors")
+    with safetensors.safe_open(path, "pt") as file:
+        return path, file.metadata()["sha256"]
+
+
+def suspend_cells(process):
+    """Stop the processes of a run that compute: each leads a group of its own."""
+    children = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]  # a line a thread
+    for number in " ".join(children).split():
+        if os.getpgid(int(number)) == int(number):
+            os.kill(int(number), signal.SIGSTOP)
+        suspend_cells(number)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_a_closed_set_training_that_is_stopped_in_its_middle_goes_on_to_the_same_numbers(place):
+    labels = [f'[methods.{label}]\nmethod = "harmful"\nnumber = {n}\n' for n, label in enumerate(("first", "second"))]
+    place.write("".join(labels), "epochs = 1\n", "epochs = 400\n")
+    chosen = "run", "--open", "surprise", "-m"
+    run = place.start(*chosen, "first")
+    wait_until(lambda: unfinished(place))
+    run.kill()
+    run.communicate(timeout=600)
+    killed_at = epochs_kept(place)
+    run = place.start(*chosen, "first")
+    wait_until(lambda: not unfinished(place) or epochs_kept(place) > killed_at)
+    suspend_cells(run.pid)
+    run.terminate()
+    text, _ = run.communicate(timeout=600)
+    assert "a closed-set model in training up to its last kept epoch" in text
+    assert killed_at < epochs_kept(place) < 400
+    code, text = place.osfer(*chosen, "first")
+    assert code == 0, text
+    assert not unfinished(place)
+    model, resumed = trained(place)
+    model.unlink()
+    code, text = place.osfer(*chosen, "second")  # trains the same model without a stop
+    assert (code, computed(text)) == (0, 1), text
+    assert trained(place) == (model, resumed)

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from open_set_fer.benchmark.planning.keys import digest
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.results_dir import Record, read_result, update_result
 from open_set_fer.datasets.faceset import FaceSet
-from open_set_fer.methods.contract import Detection
+from tests.performance.null import Null
 from tests.performance.rows import Row
 
 PROFILE = """
@@ -47,20 +47,6 @@ epochs = {epochs}
 batch_size = 32
 [methods.baseline]
 """
-
-
-@dataclass(frozen=True)
-class Null:
-    """Scores without a thought."""
-
-    name = "null"
-    version = 1
-
-    number: int = 0
-
-    def detect(self, task: Any, context: Any) -> Detection:
-        count = len(task.test_images)
-        return Detection(np.random.default_rng(self.number).random(count), np.zeros(count, dtype=np.int64))
 
 
 class Place:

@@ -145,6 +145,7 @@ def run_chain(folder: Path, classes: list[str], label: str, selection: str) -> t
         f'base = "smoke"\ndescription = "x"\nselection = """{quoted[1]}"""\n'
         f'default_methods = ["baseline", "{quoted[0]}"]\n'
         '[datasets.manifest]\npath = "faces.csv"\nimage_size = 16\nchannels = 1\n[protocols]\nfamilies = ["single"]\n'
+        "open_classes = []\ncontrols = []\n"
         f'[closed_set]\nepochs = 1\n[methods."{quoted[0]}"]\nlike = "max-logit"\n',
         "utf-8",
     )

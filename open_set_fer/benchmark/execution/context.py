@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark.evaluation.intermediate_scores import Reading
 from open_set_fer.benchmark.execution.isolation import content_digest, seeded
 from open_set_fer.benchmark.planning.keys import Recipe
-from open_set_fer.benchmark.storage.checkpoints import ModelStore, read_state, shared_output, write_state
+from open_set_fer.benchmark.storage.checkpoints import (
+    ModelStore,
+    read_state,
+    shared_output,
+    unfinished_path,
+    write_state,
+)
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network
 from open_set_fer.methods.shared.trained import trained_state
 from open_set_fer.methods.shared.training import evaluate, pooled_features, sample_losses, train_closed_set
+from open_set_fer.methods.shared.unfinished import Unfinished
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[Any], str], Iterator[Any]]
@@ -162,6 +169,7 @@ class TaskContext:
         channels = task.train_images.shape[1]
         network = build_network(self._recipe.backbone, len(task.closed_classes), channels, self._seed).to(self.device)
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Unfinished(unfinished_path(self._path))
         with filelock.FileLock(f"{self._path}.lock"):
             state = read_state(self._path)
             if state is None and self._store and self._store.fetch(self._path):
@@ -180,12 +188,14 @@ class TaskContext:
                     generator,
                     self.progress,
                     task.train_votes,
+                    unfinished,
                 )
                 write_state(self._path, network.state_dict(), curves)
                 # Always from the file: a first run and a resumed one then compute with the same bytes.
                 state = read_state(self._path)
             if state is None:
                 raise SuiteError(f"{self._path} cannot be read back", "check the disk that holds --home")
+            unfinished.remove()
             if self._store:
                 self._store.share(self._path, replace=is_new)
         network.load_state_dict(state)

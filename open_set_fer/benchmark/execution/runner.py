@@ -112,7 +112,8 @@ class Runner:
             try:
                 self.connection.ask(sync.parent_in, None)
                 with bars() as progress:
-                    bar = progress.add_task("cells", total=len(cells), completed=outcome.already_done)
+                    before = outcome.already_done
+                    bar = progress.add_task("cells", total=len(cells), completed=before, before=before)
                     try:
                         _Run(self, executor, face_sets, sync, outcome, stop, lambda: progress.advance(bar)).all(missing)
                     finally:

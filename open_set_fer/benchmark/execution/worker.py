@@ -49,6 +49,9 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+WAITING = "OMP_WAIT_POLICY", "PASSIVE"
+"""Threads of torch sleep while they wait for each other. By default they spin: on cores that other processes use, an
+epoch of two threads took ten times as long. torch reads it when it is loaded."""
 WATCHED_EVERY = 0.1
 """Seconds between two looks at the process."""
 SHOWN_EVERY = 0.2
@@ -92,13 +95,14 @@ class Talk:
             self._pipe.send((kind, *content))
 
     def progress(self, steps: Iterable[Any], description: str) -> Iterator[Any]:
-        """Iterate, and show it in the run's bars."""
-        total = len(steps) if isinstance(steps, Sized) else None
+        """Iterate, and show it in the run's bars; `range(3, 60)` begins with three steps done."""
+        before = steps.start if isinstance(steps, range) and steps.step == 1 else 0
+        total = before + len(steps) if isinstance(steps, Sized) else None
         shown = 0.0
-        for number, step in enumerate(steps):
+        for number, step in enumerate(steps, before):
             if time.monotonic() - shown > SHOWN_EVERY:
                 shown = time.monotonic()
-                self.send("progress", description, number, total)
+                self.send("progress", description, number, total, before)
             yield step
 
     def is_to_stop(self, epoch: int, auroc: float) -> bool:
@@ -130,6 +134,12 @@ class Job:
     threads: int | None = None
     model_alone: bool = False
     listens: bool = False
+
+    @property
+    def title(self) -> str:
+        """What progress is shown of."""
+        what = "closed set of " if self.model_alone else f"{self.cell.label} · "
+        return f"{what}{self.cell.protocol.label} · seed {self.cell.seed}"
 
     @property
     def mark(self) -> Path:
@@ -194,7 +204,9 @@ def in_child(
             printed = Path(place, "printed.txt")
             pipe, process = _started(job, str(printed), folder or os.getcwd())
             try:
-                result = _watched(pipe, process, timeout, stopping or threading.Event(), listener)
+                result = _watched(
+                    pipe, process, timeout, stopping or threading.Event(), listener, getattr(job, "title", "job")
+                )
             finally:
                 pipe.close()
                 number = process.pid
@@ -216,6 +228,7 @@ _starting = threading.Lock()
 
 
 def _context() -> multiprocessing.context.BaseContext:
+    os.environ.setdefault(*WAITING)  # the new process, or the server that forks it, loads torch
     if sys.platform in ("win32", "darwin"):
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -259,10 +272,11 @@ def _watched(
     timeout: float | None,
     stopping: threading.Event,
     listener: Callable[[int, float], bool] | None,
+    title: str,
 ) -> JobResult | None:
     """The job's result; None if the process ended without one."""
     end = None if timeout is None else time.monotonic() + timeout
-    with _Bar() as bar, contextlib.suppress(EOFError, ConnectionResetError):
+    with _Bar(title) as bar, contextlib.suppress(EOFError, ConnectionResetError):
         while not stopping.is_set():
             if end is not None and time.monotonic() > end:
                 return JobResult("failed", f"not done after {timeout:g} s (--cell-timeout), so its process was ended")
@@ -280,26 +294,27 @@ def _watched(
 
 
 class _Bar:
-    """The progress bar of one job."""
+    """The progress bar of one job: of its present steps, or without an end until there are any."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._steps = title, ""
+        self._bars = contextlib.ExitStack()
 
     def __enter__(self) -> _Bar:
-        self._bars = contextlib.ExitStack()
-        self._tasks: dict[str, Any] = {}
+        self._progress = self._bars.enter_context(bars())
+        self._task = self._progress.add_task(self._title, total=None)
         return self
 
-    def show(self, description: str, done: int, total: int | None) -> None:
+    def show(self, description: str, done: int, total: int | None, before: int) -> None:
         """Show how many steps are done; another description takes the bar's place."""
-        if not self._tasks:
-            self._progress = self._bars.enter_context(bars())
-        if description not in self._tasks:
-            for task in self._tasks.values():
-                self._progress.remove_task(task)
-            self._tasks = {description: self._progress.add_task(description, total=total)}
-        self._progress.update(self._tasks[description], completed=done)
+        if description != self._steps:
+            self._steps = description
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(f"{self._title} · {description}", total=total, before=before)
+        self._progress.update(self._task, completed=done)
 
     def __exit__(self, *error: object) -> None:
-        for task in self._tasks.values():
-            self._progress.remove_task(task)
+        self._progress.remove_task(self._task)
         self._bars.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -183,15 +183,44 @@ def _cells(
             if controlled and is_controlled(protocol)
             for control in profile.protocols.control_regimes
         ]
+    _say_controls(planned, label_based)
+    every = methods | controlled
+    columns = {label: _Column.of(method, recipes[label], profile.read_at) for label, method in every.items()}
     cells = [
-        _cell(profile.read_at, face_sets[name].fingerprint, (name, protocol, label, seed), method, recipes[label])
+        _cell(face_sets[name].fingerprint, (name, protocol, label, seed), columns[label])
         for name, protocol, able in planned
         for seed in seeds
-        for label, method in able.items()
+        for label in able
     ]
     if not cells:
-        raise SuiteError("nothing to run: no protocol of the chosen data sets fits", "see `osfer list`")
+        raise _nothing_to_run(profile, selection, face_sets)
     return cells, face_sets
+
+
+def _say_controls(planned: list[tuple[str, Protocol, dict[str, Method]]], label_based: Mapping[str, Method]) -> None:
+    """Say which cells are planned though nothing asked for them by name, and why."""
+    controls = [(protocol, methods) for _, protocol, methods in planned if protocol.regime.is_control]
+    if label_based and controls:
+        kinds = dict.fromkeys(protocol.regime.labels for protocol, _ in controls)
+        log.info(
+            "%d cells a seed besides are positive controls (%s labels; %s): they measure whether %s can find wrong "
+            "labels at all; --labels own leaves them out",
+            sum(len(methods) for _, methods in controls),
+            " and ".join(kinds),
+            ", ".join(dict.fromkeys(label for _, methods in controls for label in methods)),
+            ", ".join(label_based),
+        )
+
+
+def _nothing_to_run(profile: Profile, selection: Selection, face_sets: Mapping[str, FaceSet | Outline]) -> SuiteError:
+    """The fault that no protocol is left, with the choices that left none."""
+    families = ", ".join(selection.families or profile.protocols.families)
+    opened = selection.open_classes or tuple(profile.protocols.open_classes)
+    fault = f"nothing to run: no protocol of family {families}" + f" opens {', '.join(opened)}" * bool(opened)
+    classes = "; ".join(f"{name} has the classes {', '.join(faces.classes)}" for name, faces in face_sets.items())
+    source = "--open" if selection.open_classes else "open_classes under [protocols], the base's too,"
+    fix = f"change {source} or the families: {classes}" if opened else f"choose other families: {classes}"
+    return SuiteError(fault, fix)
 
 
 def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> None:
@@ -203,33 +232,53 @@ def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> No
     trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
 
 
+def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """The texts among settings, in lists and tables too, by name."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping | list | tuple):
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, part in inner:
+            yield from _texts(part, f"{name}.{key}" if name else str(key))
+
+
 def _files(settings: dict[str, Any]) -> dict[str, str]:
     """Digests of the files that settings name: another content is another cell."""
-    texts = {name: value for name, value in settings.items() if isinstance(value, str)}
+    texts = dict(_texts(settings, ""))
     paths = {name: text for name, text in texts.items() if ("." in text or "/" in text) and Path(text).is_file()}
     return {name: content_digest(path, name) for name, path in paths.items()}
 
 
-def _cell(
-    read_at: list[int], fingerprint: str, place: tuple[str, Protocol, str, int], method: Method, recipe: Recipe
-) -> Cell:
+@dataclass(frozen=True)
+class _Column:
+    """What all cells of a label have in common: computed once a plan, not once a cell."""
+
+    method: Method
+    recipe: Recipe
+    model: dict[str, Any]
+    content: dict[str, Any]
+
+    @classmethod
+    def of(cls, method: Method, recipe: Recipe, read_at: list[int]) -> _Column:
+        settings = settings_of(method)
+        content = {
+            "method": method.name,
+            "method_version": method.version,
+            "settings": settings,
+            **({"files": files} if (files := _files(settings)) else {}),
+            **recipe.own_content(),
+            **({"read_at": read_at} if read_at else {}),
+        }
+        return cls(method, recipe, recipe.content(), content)
+
+
+def _cell(fingerprint: str, place: tuple[str, Protocol, str, int], column: _Column) -> Cell:
     """The cell at `place`: data set, protocol, method label, seed."""
     dataset, protocol, label, seed = place
-    model = recipe.content() | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
-    settings = settings_of(method)
-    content = {
-        "dataset": dataset,
-        "protocol": protocol.content(),
-        "closed_set": model,
-        "method": method.name,
-        "method_version": method.version,
-        "settings": settings,
-        **({"files": files} if (files := _files(settings)) else {}),
-        **recipe.own_content(),
-        **({"read_at": read_at} if read_at else {}),
-    }
+    model = column.model | {"fingerprint": fingerprint, "closed_classes": list(protocol.closed), "seed": seed}
+    content = {"dataset": dataset, "protocol": protocol.content(), "closed_set": model, **column.content}
     key = fingerprint and digest(content)
-    return Cell(dataset, protocol, label, method, seed, recipe, digest(model), key, content)
+    return Cell(dataset, protocol, label, column.method, seed, column.recipe, digest(model), key, content)
 
 
 def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:

@@ -91,13 +91,14 @@ def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
 
 def content_digest(path: str, setting: str) -> str:
     """SHA-256 of the file that a setting names; SuiteError for no such file."""
-    file = package_file(path)
-    if not file.is_file():
+    place = package_file(path).resolve()
+    if not place.is_file():
         raise SuiteError(f"no checkpoint {path}", f"check the path given as `{setting}`")
-    return _file_digest(str(file), file.stat().st_mtime_ns)
+    state = place.stat()
+    return _file_digest(place, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @cache
-def _file_digest(path: str, changed: int) -> str:
-    """SHA-256 of a file; `changed`, its modification time, is part of the cache's key."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _file_digest(path: Path, *state: int) -> str:
+    """SHA-256 of a file; `state`, its inode, size and time of change, is part of the cache's key."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -95,9 +95,9 @@ def _parse(text: str) -> dict[str, Any]:
 def profile_values(text: str) -> dict[str, Any]:
     """The values of a profile's TOML on top of those of the built-in profile that it names as `base`.
 
-    Settings (backbone, closed_set, each entry of methods) are laid over the base's key by key; an entry with `like` or
-    `method`, and every other key or table, replaces the base's. description, selection and search are not inherited:
-    what the base says of its hyperparameters need not be true here.
+    Settings (backbone, closed_set, each entry of methods) and protocols are laid over the base's key by key; an entry
+    with `like` or `method`, and every other key or table, replaces the base's. description, selection and search are
+    not inherited: what the base says of its hyperparameters need not be true here.
     """
     values = _parse(text)
     if "base" not in values:
@@ -113,12 +113,21 @@ def profile_values(text: str) -> dict[str, Any]:
     for table in ("backbone", "closed_set"):
         if isinstance(changes.get(table), dict):
             merged[table] = base.get(table, {}) | changes[table]
+    if isinstance(changes.get("protocols"), dict):
+        merged["protocols"] = _protocols(base.get("protocols", {}), changes["protocols"])
     if isinstance(changes.get("methods"), dict):
         merged["methods"] = dict(base.get("methods", {}))
         for label, entry in changes["methods"].items():
             alone = not isinstance(entry, dict) or "like" in entry or "method" in entry
             merged["methods"][label] = entry if alone else merged["methods"].get(label, {}) | entry
     return merged
+
+
+def _protocols(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The base's [protocols] with these changes; a key of the base that only explains a changed one goes with it."""
+    merged = base | changes
+    explained = {"control_classes": not merged.get("controls"), "label_share": "labels" in changes}
+    return {key: value for key, value in merged.items() if key in changes or not explained.get(key)}
 
 
 def default_profile(profile: str, datasets: tuple[str, ...]) -> str:

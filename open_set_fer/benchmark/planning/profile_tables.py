@@ -72,7 +72,7 @@ class Protocols(Strict):
     def _checked(self) -> Protocols:
         self.check(self.regime)
         if self.controls and self.regime.is_control:
-            raise SuiteError(f"protocols: labels '{self.labels}' are a control themselves", "take controls out")
+            raise SuiteError(f"protocols: labels '{self.labels}' are a control themselves", "write controls = []")
         if self.control_classes and not self.controls:
             raise SuiteError("protocols: control_classes without controls", 'for example controls = ["spiked"]')
         return self

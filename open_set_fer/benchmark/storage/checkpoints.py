@@ -35,6 +35,11 @@ def closed_set_path(home: Path, cell: Cell) -> Path:
     return home / "closed_set" / f"{cell.closed_set_key}.safetensors"
 
 
+def unfinished_path(path: Path) -> Path:
+    """The file of the training that will make the closed-set model `path`."""
+    return path.with_suffix(".unfinished")
+
+
 def write_state(path: Path, state: dict[str, Tensor], curves: dict[str, list[float]]) -> None:
     """A state dict as safetensors with its curves and digest, on the disk before it has its name."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -117,8 +117,7 @@ def study_protocols(faces: FaceSet, profile: Profile, open_classes: tuple[str, .
         unreported = [protocol for protocol in every if not open_in_tables & set(protocol.open)]
         protocols = [protocol for protocol in unreported if protocol.family in ("compound", "contempt")]
     if not protocols:
-        fix = "name one with --open; the suggested `selection` will say that it is a reported one"
-        raise SuiteError(f"every class of {faces.name} that could be open is in the profile's tables", fix)
+        raise _nothing_unreported(faces, every, open_in_tables)
     words = f"chosen with {_labels(protocols)} open, on faces outside the test split"
     reported = sorted({name for protocol in protocols for name in protocol.open} & open_in_tables)
     if reported:
@@ -149,14 +148,25 @@ def reported_study(faces: FaceSet, profile: Profile, open_classes: tuple[str, ..
     protocols = _reported(faces, profile)
     if open_classes:
         protocols = [protocol for text in open_classes for protocol in opening(protocols, text)]
-    else:
-        protocols = list(filter(listed(profile.protocols.open_classes, {faces.name: faces}), protocols))
     return protocols, f"on the tables' own faces with {_labels(protocols)} open"
 
 
 def _reported(faces: FaceSet, profile: Profile) -> list[Protocol]:
+    """The protocols of the profile's tables."""
     table = profile.protocols
-    return rules.enumerate_protocols(faces.classes, tuple(table.families), table.all_pairs, table.all_triples)
+    every = rules.enumerate_protocols(faces.classes, tuple(table.families), table.all_pairs, table.all_triples)
+    return list(filter(listed(table.open_classes, {faces.name: faces}), every))
+
+
+def _nothing_unreported(faces: FaceSet, every: list[Protocol], open_in_tables: set[str]) -> SuiteError:
+    """The fault that a study has no open class by default."""
+    usual = [protocol for protocol in every if protocol.family in ("compound", "contempt")]
+    fault = "those that it has are open in the profile's tables" if usual else "it has none of them"
+    unreported = [name for name in rules.base_classes(faces.classes) if name not in open_in_tables]
+    fix = "name one with --open; the suggested `selection` will say that it is a reported one"
+    if unreported:
+        fix = f"name a class with --open; those that the tables do not open: {', '.join(unreported)}"
+    return SuiteError(f"{faces.name}: a study opens contempt or the compound expressions, and {fault}", fix)
 
 
 def _labels(protocols: list[Protocol]) -> str:

@@ -94,7 +94,7 @@ def _head(name: str, model: nn.Module, classes: int) -> nn.Linear:
 
 
 def _children(module: nn.Module, head: nn.Linear) -> Iterator[nn.Module]:
-    """Child modules in order, plain sequences taken apart, up to the one that holds the head."""
+    """Child modules in order, plain sequences taken apart, up to the module with the head."""
     for child in module.children():
         if any(part is head for part in child.modules()):
             return

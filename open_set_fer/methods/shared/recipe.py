@@ -18,7 +18,7 @@ BUILT_IN = ("small", "shallow", "resnet18", "resnet50")
 
 @dataclass(frozen=True)
 class Input:
-    """Images as a network was trained on them; for one that was trained elsewhere."""
+    """Images as a network that was trained elsewhere takes them."""
 
     size: Annotated[int, Field(ge=0, le=1024)] = 0
     """Pixels a side, to which images are scaled; 0: as the data set has them."""

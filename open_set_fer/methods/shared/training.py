@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from open_set_fer.methods.shared.augmentation import random_erase, vary
 from open_set_fer.methods.shared.backbones import Network
 from open_set_fer.methods.shared.recipe import ClosedSetSettings
+from open_set_fer.methods.shared.unfinished import Unfinished, go_on, state_of
 
 
 def batches(indices: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -104,10 +105,12 @@ def train_closed_set(
     generator: torch.Generator,
     progress: Callable[[Iterable[int], str], Iterable[int]],
     votes: NDArray[np.uint8] | None = None,
+    unfinished: Unfinished | None = None,
 ) -> dict[str, list[float]]:
     """Train in place on uint8 (N, C, H, W), labels 0..K-1; returns loss and accuracy curves.
 
-    votes: (N, K), used with the settings' targets 'votes'.
+    votes: (N, K), used with the settings' targets 'votes'. unfinished: keeps the state after epochs; where it has one,
+    the training goes on from it.
     """
     data, classes = as_tensor(images), as_tensor(labels)
     targets = targets_of(labels, votes, settings)
@@ -116,7 +119,11 @@ def train_closed_set(
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps)
     curves: dict[str, list[float]] = {"loss": [], "train_accuracy": []}
     device = next(network.parameters()).device
-    for epoch in progress(range(settings.epochs), "closed-set model"):
+    kept = unfinished.read(network.state_dict()) if unfinished else None
+    if kept is not None:
+        go_on(kept, network, optimizer, one_cycle, generator)
+        curves = kept["curves"]
+    for epoch in progress(range(len(curves["loss"]), settings.epochs), "closed-set model"):
         if settings.schedule == "exponential":
             set_learning_rate(optimizer, epoch_learning_rate(settings.learning_rate, settings.lr_decay, epoch))
         network.train()
@@ -133,6 +140,8 @@ def train_closed_set(
             seen += len(batch)
         curves["loss"].append(total / seen)
         curves["train_accuracy"].append(right / seen)
+        if unfinished:
+            unfinished.after_epoch(lambda: state_of(network, optimizer, one_cycle, generator) | {"curves": curves})
     return curves
 
 

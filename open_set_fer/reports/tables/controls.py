@@ -73,7 +73,7 @@ class Control(Measured):
 
 
 def controls_of(results: Results, dataset: str, method: str) -> list[Control]:
-    """The planned controls of a label-based method, the one that the verdict goes by first; else none.
+    """The planned controls of a label-based method, that of the verdict first; else none.
 
     Of several shares of one control the usual one counts, else the one with the most cells.
     """

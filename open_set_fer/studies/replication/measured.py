@@ -65,8 +65,8 @@ def class_table(cells: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, A
 def summary_rows(cells: pd.DataFrame, results: Results | None = None) -> list[dict[str, Any]]:
     """A row a method of METHODS: own, released, published, accuracy, sensitivity, added, verdict, or None.
 
-    own, released, accuracy: mean, std (over seeds) and seeds (text) over the open classes; sensitivity, added: texts, as
-    the reports have them.
+    own, released, accuracy: mean, std (over seeds) and seeds (text) over open classes; sensitivity, added: texts, as in
+    the reports.
     """
     dataset = str(cells["dataset"].iloc[0]) if len(cells) else ""
     opens = [name for name in BASIC if name in set(cells["open"])]

@@ -22,6 +22,7 @@ selection = "nothing was selected"
 default_methods = ["baseline", "ours"]
 [protocols]
 families = ["single"]
+controls = []
 open_classes = ["surprise"]
 [backbone]
 name = "tests.benchmark.execution.test_own_model:network"

@@ -48,6 +48,9 @@ class Job:
     def environment(self):
         return JobResult("done", text=" ".join(os.environ.get(name, "-") for name in self.place.split()))
 
+    def at_start(self):
+        return JobResult("done", text=Path("/proc/self/environ").read_bytes().decode().replace(chr(0), " "))
+
     def inherited(self):
         return JobResult("done", text=json.dumps({
             "threads": threading.active_count(),
@@ -214,3 +217,9 @@ def test_no_room_for_a_process_fails_its_job_alone(job, monkeypatch):
     result = in_child(job("done"))
     assert result.state == "failed"
     assert result.error.startswith("its process could not be started: BlockingIOError")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_threads_that_wait_for_each_other_sleep(job):
+    """torch's OpenMP reads it when it is loaded: before the process is forked."""
+    assert "OMP_WAIT_POLICY=PASSIVE" in in_child(job("at_start")).text

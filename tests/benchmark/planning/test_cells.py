@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from open_set_fer.benchmark.evaluation.result import EVALUATION
-from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
+from open_set_fer.benchmark.planning.cells import Selection, _files, dry_plan, make_plan
 from open_set_fer.benchmark.planning.profile import Profile, load_profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.protocol import Protocol, enumerate_protocols
-from open_set_fer.benchmark.protocols.pseudo_labels import Regime
+from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.overview import result_tables
 from open_set_fer.cli.run import plan
@@ -28,7 +28,7 @@ from open_set_fer.datasets.synthetic.dataset import Synthetic
 from open_set_fer.datasets.synthetic.expressions import EXPRESSIONS
 from open_set_fer.errors import SuiteError
 from tests.conftest import without_controls
-from tests.datasets.trees import LAYOUTS, small_data_set
+from tests.datasets.trees import LAYOUTS, own_tree, small_data_set
 
 
 @pytest.fixture(autouse=True)
@@ -371,3 +371,71 @@ def test_small_loss_is_ours_without_its_parts_and_ours_scratch_ours_from_fresh_w
     parts = {"attention": False, "cycle_lr": False, "cycle_training": False}
     assert plain == ours | parts
     assert fresh == ours | {"pretrained_stages": 0}
+
+
+def test_the_content_of_every_file_that_settings_name_counts_however_deep_and_however_old(tmp_path):
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    settings = {"scores": str(one), "more": (str(two), "msp"), "table": {"inner": [str(two)]}, "weight": 1.5}
+    one.write_text("1")
+    two.write_text("2")
+    before = _files(settings)
+    assert sorted(before) == ["more.0", "scores", "table.inner.0"]
+    old = two.stat()
+    two.write_text("22")
+    os.utime(two, ns=(old.st_atime_ns, old.st_mtime_ns))  # as `cp -p` or `rsync -t` leave it
+    after = _files(settings)
+    assert {name for name in before if before[name] != after[name]} == {"more.0", "table.inner.0"}
+
+
+@pytest.mark.parametrize("change", ["label", "vocabulary", "box", "image"])
+def test_the_content_of_every_file_of_a_data_set_counts(tmp_path, change):
+    root, listed = own_tree(tmp_path / "own"), tmp_path / "own" / "faces.csv"
+    lines = ["path,label,split,left,top,right,bottom"]
+    paths = sorted(root.glob("*/*/*.jpg"))
+    lines += [f"{p.relative_to(root)},{p.parts[-2]},{p.parts[-3]},1,1,12,12" for p in paths]
+    listed.write_text("\n".join(lines))
+
+    def fingerprint():
+        dataset = Manifest(str(listed), str(root / "vocabulary.toml"), image_size=16)
+        dataset.load(tmp_path / "cache")
+        return dataset.outline(tmp_path / "cache").fingerprint
+
+    before = fingerprint()
+    words = (root / "vocabulary.toml").read_text("utf-8")
+    if change == "label":
+        other = next(p.parts[-2] for p in paths if p.parts[-2] != paths[0].parts[-2])
+        lines[1] = lines[1].replace(f",{paths[0].parts[-2]},", f",{other},")
+    elif change == "box":
+        lines[1] = lines[1].replace(",12,12", ",13,13")
+    elif change == "image":
+        paths[0].write_bytes(paths[-1].read_bytes())
+    else:
+        (root / "vocabulary.toml").write_text(words.replace("anger", "surprise"), "utf-8")
+    listed.write_text("\n".join(lines))
+    assert fingerprint() != before
+
+
+def test_cells_that_nobody_asked_for_are_named_with_their_reason_and_how_to_leave_them_out(tmp_path, caplog):
+    caplog.set_level("INFO", logger="open_set_fer")
+    profile, cache = load_profile("smoke"), tmp_path / "cache"
+    cells, _ = dry_plan(profile, Selection(), cache)
+    added = [cell for cell in cells if cell.protocol.regime.is_control]
+    (line,) = [record.getMessage() for record in caplog.records if "positive controls" in record.getMessage()]
+    assert line.startswith(
+        f"{len(added)} cells a seed besides are positive controls ({added[0].protocol.regime.labels}"
+    )
+    assert all(cell.label in line for cell in added)
+    assert "whether ours can find wrong labels at all; --labels own leaves them out" in line
+    caplog.clear()
+    for selection in (Selection(regime=OWN), Selection(methods=("baseline",))):
+        assert not any(cell.protocol.regime.is_control for cell in dry_plan(profile, selection, cache)[0])
+    assert "positive controls" not in caplog.text
+
+
+def test_a_choice_that_leaves_nothing_is_named(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('base = "smoke"\ndescription = "d"\nselection = "s"\n[protocols]\nfamilies = ["pairs"]\n', "utf-8")
+    with pytest.raises(SuiteError) as fault:
+        dry_plan(load_profile(str(path)), Selection(), tmp_path / "cache")
+    assert "no protocol of family pairs opens surprise" in str(fault.value)
+    assert "change open_classes under [protocols], the base's too, or the families: synthetic has" in str(fault.value)

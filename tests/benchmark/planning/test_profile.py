@@ -8,7 +8,7 @@ import pytest
 
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan, make_plan
 from open_set_fer.benchmark.planning.profile import built_in_labels, load_profile
-from open_set_fer.benchmark.planning.profile_files import profile_names
+from open_set_fer.benchmark.planning.profile_files import _protocols, profile_names
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.dias import Dias
 from open_set_fer.methods.shared.recipe import BackboneSettings
@@ -265,6 +265,26 @@ def test_a_base_gives_what_the_profile_does_not_say(tmp_path):
     assert (own.seeds, own.default_methods, own.protocols) == (base.seeds, base.default_methods, base.protocols)
     with pytest.raises(SuiteError, match=r"own\.toml: selection: Field required"):
         load_profile(write(tmp_path, BASED.replace('selection = "nothing was selected"', "")))
+
+
+@pytest.mark.parametrize(
+    ("lines", "changed"),
+    [
+        ("controls = []", {"controls": [], "control_classes": []}),
+        ('families = ["pairs"]\nall_pairs = true', {"families": ["pairs"], "all_pairs": True}),
+        ('control_classes = ["fear"]', {"control_classes": ["fear"]}),
+    ],
+)
+def test_a_key_of_protocols_is_laid_over_the_base_s_table(tmp_path, lines, changed):
+    base, own = load_profile("ferplus-cpu"), load_profile(write(tmp_path, f"{BASED}[protocols]\n{lines}\n"))
+    assert base.protocols.control_classes == ["surprise"]
+    assert own.protocols.model_dump() == base.protocols.model_dump() | changed
+
+
+def test_a_share_of_the_base_s_labels_goes_with_them():
+    base = {"families": ["single"], "labels": "released", "label_share": 0.5, "open_classes": ["fear"]}
+    assert _protocols(base, {"labels": "own"}) == {"families": ["single"], "labels": "own", "open_classes": ["fear"]}
+    assert _protocols(base, {"open_classes": []}) == base | {"open_classes": []}
 
 
 OTHER = SMOKE.replace("[methods.ours]\n", "[methods.ours]\nbackbone = { width = 4 }\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -25,7 +26,7 @@ from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.tuning import storage as storages
 from open_set_fer.benchmark.tuning import tune as tuning
-from open_set_fer.benchmark.tuning.plan import StudyPlan, study_protocols, validation_faces
+from open_set_fer.benchmark.tuning.plan import StudyPlan, reported_study, study_protocols, validation_faces
 from open_set_fer.benchmark.tuning.storage import Storage
 from open_set_fer.benchmark.tuning.study import STAMP, Study, Trial, Verdict, choice
 from open_set_fer.benchmark.tuning.trials import Trials
@@ -90,8 +91,28 @@ def test_unreported_classes_by_default_and_a_reported_one_is_said_to_be(every_cl
     assert [p.label for p in chosen] == ["surprise"]
     assert "surprise: open in the tables as well" in words
     assert "(fear, surprise: open in the tables" in study_protocols(every_class, profile, ("surprise+fear",))[1]
-    with pytest.raises(SuiteError, match="name one with --open"):
+    with pytest.raises(SuiteError, match="those that it has are open in the profile's tables"):
         study_protocols(every_class, load_profile("demo"), ())
+
+
+def test_a_study_knows_what_the_tables_open(tmp_path, every_class):
+    """A data set of the seven basic classes, and a profile that opens one of them."""
+    path = tmp_path / "own.toml"
+    text = 'base = "ferplus-cpu"\ndescription = "d"\nselection = "s"\n[protocols]\nopen_classes = ["surprise"]\n'
+    path.write_text(text, "utf-8")
+    profile, seven = load_profile(str(path)), np.isin(every_class.labels, range(len(BASIC)))
+    columns = {name: getattr(every_class, name)[seven] for name in ("images", "labels", "split", "ids", "twins")}
+    faces = dataclasses.replace(every_class, classes=BASIC, **columns)
+    with pytest.raises(SuiteError) as fault:
+        study_protocols(faces, profile, ())
+    assert "contempt or the compound expressions, and it has none of them" in str(fault.value)
+    assert "those that the tables do not open: fear, disgust, happiness, sadness, anger, neutral" in str(fault.value)
+    words = study_protocols(faces, profile, ("fear",))[1]
+    assert words == "chosen with fear open, on faces outside the test split"
+    assert "(surprise: open in the tables" in study_protocols(faces, profile, ("surprise",))[1]
+    assert [p.label for p in reported_study(faces, profile, ())[0]] == ["surprise"]
+    with pytest.raises(SuiteError, match="no protocol opens 'fear'"):  # they are not the tables' faces
+        reported_study(faces, profile, ("fear",))
 
 
 def trial(number, *aurocs, state="finished", values=None, interval=None):
