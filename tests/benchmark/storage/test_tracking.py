@@ -186,9 +186,7 @@ def test_the_view_that_links_open_finds_results_without_controls(tmp_path, home)
     found = tracker._search(view["searchFilter"])
     assert {run.data.tags["seed"] for run in found} - {"0"} == {"1", "2"}
     columns = view["selectedColumns"]
-    assert {"metrics.`auroc`", "metrics.`fpr_at_tpr95`", "params.`cell.method`", "params.`cell.open_classes`"} <= set(
-        columns
-    )
+    assert {"metrics.`auroc`", "metrics.`closed_accuracy`", "params.`cell.method`"} <= set(columns)
     assert set(columns) <= set(view["columnOrder"]) == set(view["columnWidths"])
 
 
