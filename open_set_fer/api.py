@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from open_set_fer.datasets.faceset import FaceSet
 
 HOME = Path("runs")
+Names = Sequence[str] | str
+"""Several names, or one."""
+
+
+def _tuple(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +67,9 @@ class Task:
         """Measure scores of the pool: every metric, and the ends of its 95 % interval where it has one.
 
         unknown_score: (N,), higher = more likely unknown. predicted_class: (N,), 0..K-1.
-        Returns columns `value`, `low`, `high` and `better` ('higher', 'lower' or ''), with the metric's name as index.
+        Returns columns `value`, `low`, `high` and `better` ('higher', 'lower' or ''), with the metric's name as index:
+        those of docs/mlflow.md that need neither the shared closed-set model nor held-out faces, which a run has.
+        Raises SuiteError for other shapes, numbers that are not finite, and classes outside 0..K-1.
         """
         from open_set_fer.benchmark.evaluation.metrics import cell_metrics
 
@@ -112,21 +120,22 @@ def metric_table(values: dict[str, float]) -> pd.DataFrame:
 
 
 def load_task(
-    dataset: str,
-    open: Sequence[str] | str,
-    seed: int = 0,
-    *,
-    profile: str = "",
-    labels: str = "",
-    home: Path | str = HOME,
+    dataset: str, open: Names, seed: int = 0, *, profile: str = "", labels: str = "", home: Path | str = HOME
 ) -> Task:
     """Load the faces of one protocol; the data set is prepared if it is not yet.
 
     open: the open classes, `["surprise"]` or `["surprise", "fear"]`. profile: settings of data set, closed-set model
-    and methods (default: the data set's own, such as `ferplus-cpu`). labels: the pseudo-label setting.
+    and methods (default: the data set's own, such as `ferplus-cpu`). labels: the pseudo-label setting that `detect`
+    gives methods; `measure` does not depend on it, except in a control ('spiked', 'flipped-true').
+
+    For example, with rendered faces:
+
+        task = osf.load_task("synthetic", open=["surprise"], profile="demo")
+        detection = osf.detect(task, "energy")
+        task.measure(detection.unknown_score, detection.predicted_class).loc["auroc"]
     """
     loaded, home = load_profile(default_profile(profile, (dataset,))), Path(home)
-    name = open if isinstance(open, str) else "+".join(open)
+    name = "+".join(_tuple(open))
     selection = Selection((dataset,), (), (name,), ("baseline",), (seed,), regime=regime_named(labels) or OWN)
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
     if len(cells) > 1:
@@ -143,7 +152,8 @@ def load_task(
 def detect(task: Task, method: str | Method, **settings: Any) -> Detection:
     """Score a task's pool by a method's label, or by a method of your own.
 
-    The closed-set model is trained first if the home does not have it. settings: in place of the label's.
+    The closed-set model is trained first if the home does not have it. settings: in place of the label's. For example
+    `osf.detect(task, "knn", knn_k=10)`, or `osf.detect(task, MyMethod())` (see `methods.contract.Method`).
     """
     source = task._source
     if isinstance(method, str):
@@ -157,10 +167,10 @@ def detect(task: Task, method: str | Method, **settings: Any) -> Detection:
 
 def run(
     profile: str = "demo",
-    methods: Sequence[str] = (),
+    methods: Names = (),
     *,
-    datasets: Sequence[str] = (),
-    open: Sequence[str] = (),
+    datasets: Names = (),
+    open: Names = (),
     seeds: Sequence[int] = (),
     labels: str = "",
     options: RunOptions | None = None,
@@ -168,9 +178,12 @@ def run(
 ) -> pd.DataFrame:
     """Compute the cells of a profile that are not done yet, log them to MLflow; returns their results (`results`).
 
-    methods, datasets, open, seeds: a part of the profile; empty: all of it. options: how and where cells are computed.
+    methods, datasets, open, seeds: a part of the profile; empty: all of it. open: one entry a protocol, such as
+    "surprise+fear". options: how and where cells are computed. A cell that fails has the status 'failed' and an
+    `error`. For example `osf.run("demo", ["baseline", "energy"], open="surprise")[["method", "auroc"]]`.
     """
-    selection = Selection(tuple(datasets), (), tuple(open), tuple(methods), tuple(seeds), regime=regime_named(labels))
+    parts = _tuple(datasets), (), _tuple(open), _tuple(methods), tuple(seeds)
+    selection = Selection(*parts, regime=regime_named(labels))
     ran = run_cells(load_profile(profile), selection, Path(home), options, "osf.run")
     keys = {cell.key for cell in ran.cells}
     frame = results(home, ran.runner.profile.name)
@@ -203,7 +216,7 @@ def evaluate(
     scores: Path | str,
     name: str,
     dataset: str,
-    open: Sequence[str] | str,
+    open: Names,
     seed: int = 0,
     *,
     profile: str = "",
@@ -218,20 +231,31 @@ def evaluate(
     from open_set_fer.benchmark.execution.external import external_cell, read_scores, write_external
     from open_set_fer.benchmark.execution.options import RunOptions
     from open_set_fer.benchmark.execution.runner import Runner
-    from open_set_fer.benchmark.storage.results_dir import Record, read_result
+    from open_set_fer.benchmark.storage.results_dir import Record, read_result, set_aside
 
     task = load_task(dataset, open, seed, profile=profile, home=home)
     source = task._source
-    if name in source.profile.known_labels() or name != name.strip() or not name.isprintable() or "," in name:
-        raise SuiteError(f"{name!r} is a method of this suite, or no name", "choose another with --name")
-    method, detection = read_scores(Path(scores), task.ids, task.closed_classes)
+    is_name = name and name == name.strip() and name.isprintable() and "," not in name
+    if not is_name or name in source.profile.known_labels():
+        fault = "is a method of this suite" if name in source.profile.known_labels() else "cannot be a name"
+        raise SuiteError(f"{name!r} {fault}", "choose another with --name: a word without commas")
+    method, detection = read_scores(Path(scores), task.ids, task.closed_classes, source.cell.protocol.open)
     cell = external_cell(source.cell, name, method)
     folder = source.home / "results" / cell.key
-    if not folder.is_dir():
+    try:
+        read_result(folder)
+    except SuiteError:  # none yet, or a damaged one
+        if folder.is_dir():
+            set_aside(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         record = Record.of(cell, source.profile, source.faces)
         write_external(cell, source.faces, detection, record, folder)
-    Runner(source.home, source.profile, RunOptions()).run([cell], {dataset: source.faces}, f"osfer evaluate {name}")
+    runner = Runner(source.home, source.profile, RunOptions())
+    outcome = runner.run([cell], {dataset: source.faces}, f"osfer evaluate {name}")
+    if outcome.waiting:
+        log.warning("%s waits on disk: the tracking server does not answer; the same command logs it", name)
+    for _, error in outcome.failed:
+        raise SuiteError(f"{name} is measured under {folder}, but not logged: {error}", "give the same command again")
     result, _ = read_result(folder)
     for note in result.notes[1:]:
         log.warning("%s: %s", name, note)
@@ -273,8 +297,9 @@ def write_faces(path: Path, profile: Profile, selection: Selection, home: Path) 
 def results(home: Path | str = HOME, profile: str = "demo") -> pd.DataFrame:
     """Read the cells of a profile from MLflow, one row a cell.
 
-    Columns are those of `open_set_fer.reports.data.frame.COLUMNS` and one a metric (docs/mlflow.md); a cell that is
-    planned and not computed has the status 'missing'.
+    docs/mlflow.md describes the columns, of which each metric is one; a cell that is planned and not computed has the
+    status 'missing'. SuiteError for a home without a finished cell of the profile. For example
+    `osf.results("runs", "demo").pivot_table("auroc", "open_classes", "title")`.
     """
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
     from open_set_fer.reports.data.results import load
@@ -320,7 +345,7 @@ def tune(
     method: str,
     *,
     dataset: str = "",
-    open: Sequence[str] = (),
+    open: Names = (),
     seeds: Sequence[int] = (),
     objective: Objective = "auroc",
     trials: int | None = None,
@@ -336,6 +361,6 @@ def tune(
 
     loaded, home = load_profile(profile), Path(home)
     datasets = (dataset,) if dataset else tuple(loaded.default_datasets or loaded.datasets)[:1]
-    selection = Selection(datasets, (), tuple(open), (method,), tuple(seeds))
+    selection = Selection(datasets, (), _tuple(open), (method,), tuple(seeds))
     plan = StudyPlan.of(loaded, method, selection, writable(home) / "cache", objective)
     return tuning.tune(plan, tuning.Search(trials), home, RunOptions(), "osf.tune")

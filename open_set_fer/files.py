@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from open_set_fer.errors import SuiteError
@@ -57,6 +59,18 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise
     sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def package_file(text: str) -> Path:
+    """A path; or `package:file`, a file that an installed package ships. SuiteError for a package that is not there."""
+    package, _, name = text.partition(":")
+    if not name or not re.fullmatch(r"\w\w+", package):  # C:\\models is a path
+        return Path(text)
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        fault = f"{text} is a file of the package {package}, which is not installed"
+        raise SuiteError(fault, f"pip install {package.replace('_', '-')}")
+    return Path(spec.origin).parent / name
 
 
 def writable(home: Path) -> Path:

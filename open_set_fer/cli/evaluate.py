@@ -48,7 +48,9 @@ def evaluate(
     if as_json:
         print_json({"name": name, "metrics": table["value"].to_dict()})
         return
-    shown = Table("metric", "value", "95 % interval", title=f"{name}: {dataset}, {open_classes} open, seed {seed}")
+    shown = Table(
+        "metric", "value", "95 % interval", title=f"{name} (external): {dataset}, {open_classes} open, seed {seed}"
+    )
     for metric, row in table.iterrows():
         interval = "" if row.isna()["low"] else f"{row['low']:.3f} to {row['high']:.3f}"
         shown.add_row(str(metric), f"{row['value']:.3f}", interval)

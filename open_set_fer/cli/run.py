@@ -172,7 +172,8 @@ def plan(
         from open_set_fer.api import write_faces
 
         number = write_faces(faces, profile, cells.selection(), home)
-        say(f"{number:,} rows in {faces.resolve()}; measure your scores with: osfer evaluate --scores FILE")
+        command = "osfer evaluate --scores FILE --name NAME --dataset DATASET --open CLASSES"
+        say(f"{number:,} rows in {faces.resolve()}; measure your scores with: {command}")
         return
     planned, outlines = dry_plan(profile, cells.selection(), home / "cache")
     finished = Tracker(home, profile.name, create=False).finished()

@@ -122,7 +122,7 @@ class Detection:
     curves: dict[str, list[float]] = field(default_factory=dict)
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    network: Network | None = None
+    network: Network | None = field(default=None, repr=False)
     scorer: Scorer | None = field(default=None, compare=False, repr=False)
     held_out_score: NDArray[np.floating[Any]] | None = None
 

@@ -53,6 +53,10 @@ def plan_detector(
 ) -> tuple[Cell, FaceSet]:
     """Plan the cell of a detector and load its data set, which is prepared first if necessary."""
     plain: dict[str, Any] = {"labels": "own", "label_share": None, "pools": [], "open_from": "both"}
+    for backbone in (profile.backbone_settings(), profile.own_backbone(label)):
+        if backbone is not None and backbone.is_code:
+            fault = f"backbone {backbone.name!r} is code, which the files of a detector must not name"
+            raise SuiteError(fault, "choose a backbone of the suite, or timm:NAME")
     profile = profile.model_copy(update={"protocols": profile.protocols.model_copy(update=plain)})
     protocol = detector_protocol(profile.dataset(dataset).load(cache).classes, open_classes)
     selection = Selection(datasets=(dataset,), methods=(label,), seeds=(seed,))

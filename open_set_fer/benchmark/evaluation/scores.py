@@ -85,7 +85,7 @@ def check_detection(unknown_score: Any, predicted_class: Any, count: int, classe
     if scores.shape != (count,) or predicted.shape != (count,):
         raise SuiteError(
             f"the method returned {scores.shape} scores and {predicted.shape} classes for {(count,)} test images",
-            "return one of each per test image, in the order of task.test_images",
+            "return one of each per test image, in the task's order",
         )
     if not np.isfinite(scores).all():
         raise SuiteError(

@@ -74,11 +74,14 @@ def external_cell(place: Cell, label: str, method: External) -> Cell:
     )
 
 
-def read_scores(path: Path, ids: NDArray[np.str_], closed: tuple[str, ...]) -> tuple[External, Detection]:
+def read_scores(
+    path: Path, ids: NDArray[np.str_], closed: tuple[str, ...], opened: tuple[str, ...] = ()
+) -> tuple[External, Detection]:
     """Scores of a CSV or Parquet file for the faces `ids` (N,), in their order.
 
     The file has a column `id`, and either `unknown_score` and `predicted_class` (a closed class's name or its number),
     or one column of logits for each of the closed classes. SuiteError says what does not fit, all of one kind at once.
+    opened: the open classes, of which a model that follows the protocol has no logits.
     """
     table = _read(path)
     table = _matched(path, table, ids)
@@ -89,9 +92,12 @@ def read_scores(path: Path, ids: NDArray[np.str_], closed: tuple[str, ...]) -> t
         predicted = _classes(path, table["predicted_class"], closed)
     elif len(logits) == len(closed):
         kind, values = "logits", _numbers(path, table[list(closed)])
-        if (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        if known := [name for name in opened if name in table.columns]:
+            fix = "train without faces of open classes; if it was, leave the column out"
+            raise SuiteError(f"{path}: a column {', '.join(known)}, which is open: the model must not know it", fix)
+        if (values >= 0).all() and (values.sum(axis=1) <= 1.001).all():
             fix = "write the logits, or their logarithm; or a column unknown_score, higher = more likely unknown"
-            raise SuiteError(f"{path}: the columns of classes are probabilities (each row sums to 1), not logits", fix)
+            raise SuiteError(f"{path}: the columns of classes are probabilities, not logits", fix)
         score, predicted = -softmax(values, axis=1).max(axis=1), values.argmax(axis=1)
     else:
         lacking = [name for name in closed if name not in logits] if logits else ["unknown_score", "predicted_class"]
@@ -108,10 +114,12 @@ def read_scores(path: Path, ids: NDArray[np.str_], closed: tuple[str, ...]) -> t
 def _read(path: Path) -> pd.DataFrame:
     if path.suffix.lower() not in FORMATS:
         raise SuiteError(f"{path}: scores are read from {' or '.join(FORMATS)} files", "write one of these")
+    if not path.is_file():
+        raise SuiteError(f"no file {path}", "check the path given with --scores")
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype={"id": str, "predicted_class": str}, keep_default_na=False, na_values=[""])
+        return pd.read_csv(path, dtype={"id": str, "predicted_class": str}, keep_default_na=False)
     except Exception as error:  # what pandas and pyarrow raise for a damaged file
         raise SuiteError(f"{path} cannot be read: {summary(error)}", "write it as CSV or Parquet") from error
 
@@ -119,7 +127,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _matched(path: Path, table: pd.DataFrame, ids: NDArray[np.str_]) -> pd.DataFrame:
     """The file's rows in the order of `ids`; SuiteError for missing, doubled and unknown ids."""
     if "id" not in table.columns:
-        raise SuiteError(f"{path}: no column id{nearest('id', list(table.columns))}", _FACES)
+        raise SuiteError(f"{path}: no column id among {some(list(map(str, table.columns)))}", _FACES)
     own = table["id"].astype(str)
     known = set(ids.tolist())
     faults = {
@@ -151,9 +159,9 @@ def _classes(path: Path, column: pd.Series[Any], closed: tuple[str, ...]) -> NDA
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.notna().all() and (numbers == numbers.round()).all() and numbers.between(0, len(closed) - 1).all():
         return numbers.to_numpy(dtype=np.int64)
-    places = pd.Index(closed).get_indexer(pd.Index(column.astype(str)))
+    places = pd.Index(closed).get_indexer(pd.Index(column.fillna("").astype(str)))
     if (places < 0).any():
-        odd = list(dict.fromkeys(column[places < 0].astype(str)))
+        odd = list(dict.fromkeys(column[places < 0].fillna("").astype(str).replace("", "(empty)")))
         fix = f"write one of {', '.join(closed)}, or its number 0 to {len(closed) - 1}"
         raise SuiteError(f"{path}: predicted_class {some(odd, 3)} is no closed class of the protocol", fix)
     return np.asarray(places, dtype=np.int64)
@@ -166,10 +174,9 @@ def write_external(cell: Cell, faces: FaceSet, detection: Detection, record: Rec
     result = CellResult({}, {}, record.tags | host_tags("cpu"), params=record.params, data=record.data)
     result = replace(result, started=time.time(), ended=time.time())
     result = replace(measured(result, scores), notes=["scores of another program, from a file"])
-    if result.metrics.get("auroc_high", 1.0) < LOW:
-        text = (
-            f"AUROC {result.metrics['auroc']:.3f} lies clearly below chance: a HIGHER unknown_score must mean unknown"
-        )
+    if result.metrics.get("auroc_high", result.metrics["auroc"]) < LOW:
+        area = f"AUROC {result.metrics['auroc']:.3f}"
+        text = f"{area} lies clearly below chance: is the sign wrong? A HIGHER unknown_score must mean unknown"
         result = replace(result, notes=[*result.notes, text])
     write_result(folder, result, scores, record)
     return result

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from open_set_fer.errors import SuiteError
+from open_set_fer.files import package_file
 from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings, Input
 
 VERSION = 1
@@ -90,9 +91,9 @@ def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
 
 def content_digest(path: str, setting: str) -> str:
     """SHA-256 of the file that a setting names; SuiteError for no such file."""
-    if not Path(path).is_file():
+    place = package_file(path).resolve()
+    if not place.is_file():
         raise SuiteError(f"no checkpoint {path}", f"check the path given as `{setting}`")
-    place = Path(path).resolve()
     state = place.stat()
     return _file_digest(place, state.st_ino, state.st_size, state.st_mtime_ns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import filelock
 
+from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
 from open_set_fer.benchmark.storage import connection
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.console import log
@@ -21,6 +23,27 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT_PREFIX = "open-set-fer/"
+VIEW_TAG = "mlflow.sharedViewState.osfer"
+"""Tag of an experiment with `VIEW`; a link with viewStateShareKey=osfer opens MLflow's table so."""
+_IS_RESULT = ["tags.`osfer.kind` = 'cell'", *(f"tags.labels != '{labels}'" for labels in CONTROLS)]
+_WIDTHS = {
+    **{"0": 40, "attributes.`Run Name`": 280},
+    **{"metrics.`auroc`": 90, "metrics.`fpr_at_tpr95`": 110, "metrics.`closed_accuracy`": 130},
+    **{"params.`cell.method`": 160, "params.`cell.open_classes`": 150, "params.`cell.seed`": 90},
+    **{"params.`cell.dataset`": 110, "runDateAndNestInfo": 150, "duration": 80},
+}
+"""Columns of MLflow's table from left to right, by its own names, with their widths in pixels."""
+VIEW = json.dumps(
+    {
+        "searchFilter": " and ".join(_IS_RESULT),
+        "orderByKey": "metrics.`auroc`",
+        "orderByAsc": False,
+        "selectedColumns": [name for name in _WIDTHS if name.startswith(("metrics.", "params."))],
+        "columnOrder": list(_WIDTHS),
+        "columnWidths": _WIDTHS,
+    }
+)
+"""The cells without controls, the highest AUROC first."""
 
 
 class Experiment:
@@ -78,6 +101,11 @@ class Experiment:
                 store.follow(self.home.resolve() / store.DATABASE, store.artifact_root(self.home))
             yield
 
+    def _share_view(self) -> None:
+        """Give an experiment of an older version the view that links open."""
+        if self.client.get_experiment(self.experiment_id).tags.get(VIEW_TAG) != VIEW:
+            self.client.set_experiment_tag(self.experiment_id, VIEW_TAG, VIEW)
+
     def _is_there(self) -> bool:
         """Whether the store can be opened without making it: a local file must exist, a server must answer."""
         if self._local:
@@ -103,7 +131,7 @@ class Experiment:
                 # MLflow's page opens on language-model traces unless its link says otherwise: see experiment_link.
                 EXPERIMENT_PREFIX + self.profile,
                 artifact_location=artifacts,
-                tags={"mlflow.experimentKind": "custom_model_development"},
+                tags={"mlflow.experimentKind": "custom_model_development", VIEW_TAG: VIEW},
             )
         except MlflowException:  # another process on the same server was quicker
             if not self._find_experiment(wait):

@@ -15,7 +15,7 @@ from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.connection import connect, set_mlflow_defaults, tracking_uri
-from open_set_fer.benchmark.storage.experiment import EXPERIMENT_PREFIX, Experiment
+from open_set_fer.benchmark.storage.experiment import EXPERIMENT_PREFIX, VIEW, VIEW_TAG, Experiment
 from open_set_fer.benchmark.storage.kept import FEATURES, read_features
 from open_set_fer.errors import SuiteError
 
@@ -193,13 +193,17 @@ class Reader(Experiment):
             ) from error
 
 
-def experiment_link(base: str, experiment_id: str, search: str = f"tags.`{KIND}` = 'cell'") -> str:
-    """Page of the runs of an experiment that `search` finds, in an MLflow UI at `base`; the highest AUROC first.
+def experiment_link(base: str, experiment_id: str, search: str = "") -> str:
+    """Page of the runs of an experiment in an MLflow UI at `base`, the highest AUROC first.
 
+    search: of the runs; '': the experiment's view (`experiment.VIEW`), with measures and coordinates as columns.
     Without workflowType MLflow 3 opens on language-model traces; sorted by time it folds cells into their parent runs.
     """
-    options = {"workflowType": "machine_learning", "searchFilter": search}
-    options |= {"orderByKey": "metrics.`auroc`", "orderByAsc": "false"}
+    options = {"workflowType": "machine_learning"}
+    if search:
+        options |= {"searchFilter": search, "orderByKey": "metrics.`auroc`", "orderByAsc": "false"}
+    else:
+        options["viewStateShareKey"] = VIEW_TAG.rpartition(".")[2]
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(options, quote_via=quote)}"
 
 
@@ -226,6 +230,9 @@ def stored_experiments(home: Path) -> dict[str, str]:
         return int(runs[0].info.start_time) if runs else 0
 
     experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT_PREFIX}%'")
+    for experiment in experiments:
+        if experiment.tags.get(VIEW_TAG) != VIEW:  # of an older version
+            client.set_experiment_tag(experiment.experiment_id, VIEW_TAG, VIEW)
     newest_first = sorted(experiments, key=newest, reverse=True)
     return {experiment.name.removeprefix(EXPERIMENT_PREFIX): experiment.experiment_id for experiment in newest_first}
 

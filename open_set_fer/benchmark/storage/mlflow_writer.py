@@ -58,6 +58,7 @@ class Tracker(reader.Reader):
         A cell run still RUNNING under no running parent was left by a process killed while logging: it is removed.
         """
         with self.writing():
+            self._share_view()
             parents = self._search(f"tags.`{KIND}` = 'benchmark'")
             running = {run.info.run_id: run.data.tags for run in parents if run.info.status == "RUNNING"}
             for run_id, tags in list(running.items()):
@@ -276,6 +277,8 @@ class Tracker(reader.Reader):
         if parents := self._search(f"tags.`{KIND}` = 'benchmark'"):
             newest = max(parents, key=lambda run: run.info.start_time).info.run_id
             places = {path: str(Path("report", path.relative_to(folder).parent)) for path in files}
+            with self.writing():
+                self._share_view()
             self._attach("report", newest, places)
 
     def _attach(self, what: str, run_id: str, places: dict[Path, str]) -> None:

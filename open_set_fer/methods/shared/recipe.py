@@ -44,13 +44,19 @@ class BackboneSettings:
     and in ResNet-50 the stride in a block's first convolution (1x1) instead of its second (3x3). Tensor shapes are
     the same, so a checkpoint loads into either, but fits only one."""
     weights: str = ""
-    """Path of a checkpoint for a ResNet (see `methods/shared/weights.py`); '': fresh weights."""
+    """Path of a checkpoint for the network (see `methods/shared/weights.py`), or `package:file` of an installed
+    package; '': fresh weights."""
     precision: Literal["full", "mixed"] = "full"
     """Of the stem and the stages: 'full' is float32; 'mixed' is bfloat16 where PyTorch's autocast considers it safe,
     for GPUs that support it (many CPUs are far slower). Weights, feature maps, logits and losses are float32 either
     way."""
     input: Input = Input()
     """Set under [closed_set]: images as the closed-set model was trained on them."""
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is a function of a user's package, which no file of a detector may name."""
+        return ":" in self.name and not self.name.startswith("timm:")
 
     def __post_init__(self) -> None:
         """Raise SuiteError for a backbone or weights that there cannot be, before a cell is computed."""

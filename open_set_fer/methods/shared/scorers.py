@@ -53,7 +53,7 @@ class NetworkPlan(pydantic.BaseModel):
     @pydantic.field_validator("backbone")
     @classmethod
     def _imports_nothing(cls, backbone: BackboneSettings) -> BackboneSettings:
-        if ":" in backbone.name and not backbone.name.startswith("timm:"):
+        if backbone.is_code:
             raise SuiteError(f"backbone {backbone.name!r} is code, which a file must not name", "keep no models")
         return backbone
 

@@ -7,6 +7,7 @@ network is found in one below any wrapper or prefix (`state_dict.module.`, `back
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, some, summary
+from open_set_fer.files import package_file
 from open_set_fer.safe_pickle import read_numpy_pickle
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ COUNTER = "num_batches_tracked"
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor | NDArray[Any]]:
     """Read a checkpoint's tensors, those of nested dicts by dotted names; SuiteError for anything but plain tensors."""
-    path = Path(path)
+    path = package_file(str(path))
     if not path.is_file():
         raise SuiteError(f"no checkpoint {path}", "check the path given as `weights`")
     if text := _text_of(path):
@@ -135,7 +137,8 @@ class Place(NamedTuple):
 def _schemes(network: Network) -> list[dict[str, str]]:
     """Own names of a network's tensors (without the classifier) by those of each way of naming.
 
-    Those of the model it was cut from; for a ResNet those of `nn.Sequential(*resnet.children())`; its own.
+    Those of the model it was cut from; for a ResNet those of `nn.Sequential(*resnet.children())`; for an EfficientNet
+    of timm those of TensorFlow's ports (`_efficientnet_names`); its own.
     """
     source = {name: own for name, own in network.source_names.items() if not own.startswith("fc.")}
     schemes = [source, {name: name for name in network.state_dict() if not name.startswith("fc.")}]
@@ -143,7 +146,32 @@ def _schemes(network: Network) -> list[dict[str, str]]:
         child = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
         parts = {name: name.partition(".") for name in source}
         schemes.insert(1, {f"{child[part]}.{rest}": source[name] for name, (part, _, rest) in parts.items()})
+    if "blocks.0.0.conv_dw.weight" in source:
+        schemes.insert(1, _efficientnet_names(source))
     return [scheme for scheme in schemes if scheme]
+
+
+def _efficientnet_names(source: dict[str, str]) -> dict[str, str]:
+    """Own names by those of TensorFlow's ports (`_blocks.3._depthwise_conv`), from those by timm's (`blocks.2.0`).
+
+    Ports count blocks through all stages, and batch norms from the expansion, which the first blocks lack.
+    """
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    expanded = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    expanded |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    plain = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    squeeze = {"conv_reduce": "_se_reduce", "conv_expand": "_se_expand"}
+    parts = {name: re.fullmatch(r"(blocks\.\d+\.\d+)\.(?:se\.)?(\w+)\.(\w+)", name) for name in source}
+    blocks = list(dict.fromkeys(part[1] for part in parts.values() if part))
+    names = {}
+    for name, part in parts.items():
+        if part is None:
+            layer, _, rest = name.partition(".")
+            names[f"{outer.get(layer, layer)}.{rest}"] = source[name]
+        else:
+            layers = squeeze | (expanded if f"{part[1]}.conv_pwl.weight" in source else plain)
+            names[f"_blocks.{blocks.index(part[1])}.{layers.get(part[2], part[2])}.{part[3]}"] = source[name]
+    return names
 
 
 def _places(network: Network, tensors: dict[str, Tensor | NDArray[Any]]) -> list[Place]:

@@ -42,8 +42,12 @@ def method_name(label: str, params: Mapping[str, str] | None = None) -> str:
 
     >>> method_name("ours-online", {"method.name": "ours", "method.pretrained_stages": "4"})
     'Ours (online, closed-set stages)'
+    >>> method_name("my-model", {"method.name": "external"})
+    'my-model (external)'
     """
     name = METHODS.get(label, label)
+    if (params or {}).get("method.name") == "external":
+        return f"{label} (external)"
     if int((params or {}).get("method.pretrained_stages", 0)) == 0:
         return name
     return f"{name[:-1]}, {STAGES})" if name.endswith(")") else f"{name} ({STAGES})"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import open_set_fer as osf
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.shared.backbones import seeded
@@ -35,6 +36,40 @@ input = {{ size = 32, mean = [0.4], sd = [0.3] }}
 def network(classes: int, channels: int) -> nn.Module:
     body = [nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU()]
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes))
+
+
+def staged(classes: int, channels: int) -> nn.Module:
+    """A network of four stages, as small as methods that enter at a stage allow."""
+    body: list[nn.Module] = []
+    for inputs, outputs in ((channels, 6), (6, 8), (8, 10), (10, 12)):
+        body.append(nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.ReLU()))
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, classes))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> osf.Task:
+    folder = tmp_path_factory.mktemp("staged")
+    path = folder / "staged.toml"
+    about = 'base = "smoke"\ndescription = "own network"\nselection = "none"\n'
+    path.write_text(about + '[backbone]\nname = "tests.benchmark.execution.test_own_model:staged"\n')
+    return osf.load_task("synthetic", "surprise", profile=str(path), home=folder / "home")
+
+
+@pytest.mark.parametrize(
+    "method", ["eow", "proser", "dias", "ours", "ours-plus", "energy", "two-sample", "knn", "gradnorm"]
+)
+def test_every_kind_of_method_works_on_an_own_network(task, method):
+    detection = osf.detect(task, method)
+    assert np.isfinite(detection.unknown_score).all()
+    assert 0 < task.measure(detection.unknown_score, detection.predicted_class).loc["auroc", "value"] < 1
+
+
+def test_a_detector_with_an_own_network_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("open_set_fer.photos.find.finder", lambda: None)
+    home = tmp_path / "home"
+    done = osfer("detector", "build", "-p", str(written(tmp_path, 0)), "-d", "synthetic", "--home", str(home))
+    assert "is code, which the files of a detector must not name" in str(done.exception)
+    assert not (home / "closed_set").exists()
 
 
 def written(tmp_path, seed: int, classes=BASIC[::-1], outputs: int = len(BASIC)):

