@@ -19,7 +19,7 @@ endif
 endif
 endif
 
-.PHONY: benchmark test test-fast faults lint perf audit clean
+.PHONY: benchmark test test-fast faults lint perf gpu-check audit clean
 
 ## the demo profile on synthetic data, two cells at once, then the report; prints where it lies
 benchmark: $(INSTALLED)
@@ -48,6 +48,10 @@ lint: $(INSTALLED)
 ## speed as ratios measured in one run
 perf: $(INSTALLED)
 	$(BIN)/python -m tests.performance.perf
+
+## each method on a CUDA card: speed, memory, the CPU's numbers, hours of `paper`; without a card a dry pass on the CPU
+gpu-check: $(INSTALLED)
+	$(BIN)/python -m tests.performance.gpu_check
 
 ## known vulnerabilities of the tested versions; says so without a network to look them up
 audit: $(INSTALLED)
