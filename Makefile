@@ -63,7 +63,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv --clear $(VENV)
 
 # No bytecode in advance if Python may write it: of 20,000 files only the imported ones are compiled, once.
-PIP := $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+# uv, where it is installed, takes half of pip's time, a tenth once its cache is filled; UV= for pip all the same.
+UV ?= $(shell command -v uv)
+PIP := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile))
 
 # Versions as tested; pip is there unless the environment's making was interrupted.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
