@@ -31,9 +31,9 @@ def make(tmp_path):
     python(tmp_path / ".venv/bin/python", "3.11.7")
     (tmp_path / ".venv/installed").touch()
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, uv: str = "") -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHON"))}
-        command = ["make", "-n", "benchmark", *arguments]
+        command = ["make", "-n", "benchmark", f"UV={uv}", *arguments]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
 
     return run
@@ -76,6 +76,15 @@ def test_what_imports_may_not_compile_pip_does(make, tmp_path):
     shutil.rmtree(tmp_path / ".venv")
     assert "--no-compile --constraint" in make().stdout
     assert "--no-compile" not in make("PYTHONDONTWRITEBYTECODE=1").stdout
+
+
+def test_uv_installs_the_same_where_it_is_installed(make, tmp_path):
+    shutil.rmtree(tmp_path / ".venv")
+    by_pip, by_uv = make().stdout, make(uv="uv").stdout
+    assert "uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable" in by_uv
+    asked = [text[text.index("--constraint") :].splitlines()[0] for text in (by_pip, by_uv)]
+    assert asked[0] == asked[1]
+    assert "uv " not in by_pip
 
 
 def locked() -> dict[str, str]:

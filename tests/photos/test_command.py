@@ -243,7 +243,7 @@ def test_a_built_detector_names_expressions_in_drawn_photographs(tmp_path):
     (tmp_path / "drawn.toml").write_text(
         'base = "demo"\ndescription = "d"\nselection = "s"\n'
         "[datasets.synthetic]\ntrain_per_class = 250\ntest_per_class = 20\ncompound_per_class = 0\n"
-        "contempt_per_class = 20\n",
+        "contempt_per_class = 20\nvalid_per_class = 0\n",
         "utf-8",
     )
     home = tmp_path / "home"

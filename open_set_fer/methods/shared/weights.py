@@ -23,7 +23,7 @@ from open_set_fer.files import package_file
 from open_set_fer.safe_pickle import read_numpy_pickle
 
 if TYPE_CHECKING:
-    from open_set_fer.methods.shared.backbones import Network
+    from open_set_fer.methods.shared.network import Network
 
 COUNTER = "num_batches_tracked"
 """Converted checkpoints lack the counters of batches, which do not matter."""
