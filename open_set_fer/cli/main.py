@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from open_set_fer.cli import data, evaluate, report, run, show, sync, tune
+from open_set_fer.cli import data, evaluate, plan, report, run, show, sync, tune
 from open_set_fer.cli.options import examples
 from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
 from open_set_fer.errors import SuiteError
@@ -25,7 +25,7 @@ app = typer.Typer(
     epilog=examples("osfer run --help", "osfer run -p demo", "osfer report -p demo"),
     pretty_exceptions_enable=False,
 )
-for part in (run, evaluate, show, report, sync, detect):
+for part in (run, plan, evaluate, show, report, sync, detect):
     app.add_typer(part.app)
 app.add_typer(data.app, name="data")
 app.add_typer(detect.detector_app, name="detector")

@@ -21,7 +21,7 @@ FACTOR = 5
 START = 1.5
 """Seconds of a cell or training besides: its process, its scores, MLflow."""
 TRAINED_SHARE, METHOD_PASSES = 0.8, 1.5
-"""Of a data set: images that a closed-set model learns in an epoch, and images that a method does in one of its own."""
+"""Of a data set: images that a closed-set model learns in an epoch, and images that a method learns in its epoch."""
 
 
 def estimate(

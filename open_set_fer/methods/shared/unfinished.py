@@ -31,7 +31,7 @@ class Unfinished:
         self._written, self._took = 0.0, 0.0
 
     def read(self, fits: dict[str, Tensor]) -> dict[str, Any] | None:
-        """The kept state; None for no file, or for one that is damaged or of another network than `fits`."""
+        """The kept state; None for no file, or if it is damaged or of another network than `fits`."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

@@ -17,7 +17,7 @@ from open_set_fer.benchmark.protocols.protocol import Protocol, enumerate_protoc
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, Regime
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli.overview import result_tables
-from open_set_fer.cli.run import plan
+from open_set_fer.cli.plan import plan
 from open_set_fer.datasets.affectnet import AffectNet
 from open_set_fer.datasets.cifar10 import CLASSES, Cifar10
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT
