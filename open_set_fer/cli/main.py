@@ -21,7 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Benchmark suite for open-set facial expression recognition.\n\nFirst steps: `osfer list`, `osfer plan`, "
-    "`osfer run`, `osfer report`, `osfer ui`.",
+    "`osfer run`, `osfer report`, `osfer ui`. Your own faces: `osfer data guide manifest`; your own scores: "
+    "`osfer evaluate --help`.",
     epilog=examples("osfer run --help", "osfer run -p demo", "osfer report -p demo"),
     pretty_exceptions_enable=False,
 )
