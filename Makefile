@@ -68,15 +68,15 @@ $(BIN)/python:
 	$(PYTHON) -m venv --clear $(VENV)
 
 # No bytecode in advance if Python may write it: of 20,000 files only the imported ones are compiled, once.
-# uv, where it is installed, takes half of pip's time, a tenth once its cache is filled; UV= for pip all the same.
-UV ?= $(shell command -v uv)
+# `make UV=uv ...`: uv takes half of pip's time, a fifth once its cache is filled. Not by itself: it reads none of pip's settings.
+UV ?=
 PIP := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile))
 
 # Versions as tested; pip is there unless the environment's making was interrupted.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints.txt --editable ".[posthoc,noise,detect,cluster,docs,dev]"
+	$(PIP) --constraint constraints.txt --editable ".[posthoc,noise,detect,cluster,timm,docs,dev]"
 	touch $@
 
 clean:

@@ -78,7 +78,7 @@ def test_what_imports_may_not_compile_pip_does(make, tmp_path):
     assert "--no-compile" not in make("PYTHONDONTWRITEBYTECODE=1").stdout
 
 
-def test_uv_installs_the_same_where_it_is_installed(make, tmp_path):
+def test_uv_installs_the_same_if_it_is_asked_for(make, tmp_path):
     shutil.rmtree(tmp_path / ".venv")
     by_pip, by_uv = make().stdout, make(uv="uv").stdout
     assert "uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable" in by_uv
