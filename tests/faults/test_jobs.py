@@ -166,7 +166,7 @@ def test_a_stopped_run_ends_its_processes_and_blames_no_cell(place, signals, cod
         time.sleep(0.05)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == code, text
-    assert "the same command goes on from here" in text
+    assert "the same command goes on from there" in text
     assert "Traceback" not in text
     assert not any(alive(pid, 30) for pid in below)
     assert place.statuses("benchmark") == ["KILLED"]
