@@ -109,7 +109,7 @@ def test_a_stopped_run_is_closed_as_killed_and_goes_on(place, signals, code):
         time.sleep(0.05)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == code, text
-    assert "the same command goes on from here" in text
+    assert "the same command goes on from there" in text
     assert "Traceback" not in text
     assert place.statuses("benchmark") == ["KILLED"]
     assert not list((place.home / "results").glob("*.started"))
