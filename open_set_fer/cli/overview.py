@@ -44,8 +44,10 @@ def _main_table(title: str, cells: list[Cell], auroc: Values, accuracy: Values) 
     columns = opens if by_class else list(dict.fromkeys(cell.protocol.family for cell in cells))
     first, has_mean = cells[0].protocol, len(columns) > 1
     area = "control AUROC" if first.regime.is_control else "AUROC" if first.has_open else "AUROC of shifted faces"
-    heads = [*columns, *["mean"] * has_mean, *["closed acc."] * bool(accuracy)]
-    table = _table(f"{title}mean {area}", heads)
+    suffixes = {cell.protocol.label.removeprefix(cell.protocol.choice) for cell in cells}
+    shared = next(iter(suffixes)) if len(suffixes) == 1 else ""  # such as ` (labels as released)`: said once
+    heads = [*(name.removesuffix(shared) for name in columns), *["mean"] * has_mean, *["closed acc."] * bool(accuracy)]
+    table = _table(f"{title}mean {area}{shared}", heads)
     for label in dict.fromkeys(cell.label for cell in cells):
         own = [cell for cell in cells if cell.label == label]
         parts = [[c for c in own if (c.protocol.label if by_class else c.protocol.family) == name] for name in columns]

@@ -347,6 +347,18 @@ def test_the_tables_that_end_a_run_are_whole_at_80_columns(tmp_path):
         assert word in text, word
 
 
+def test_a_setting_that_all_cells_share_is_said_once_and_leaves_room_for_the_methods(tmp_path):
+    chosen = Selection(families=("single",), methods=("baseline", "label-loss"), regime=Regime("released", 1.0))
+    cells, _ = make_plan(load_profile("demo"), chosen, tmp_path / "cache")
+    console = Console(width=80, file=StringIO(), color_system=None)
+    (table,) = result_tables(cells, {cell.key: 0.5 for cell in cells})
+    console.print(table)
+    text = console.file.getvalue()
+    assert text.count("(labels as released)") == 1
+    assert max(map(len, text.splitlines())) <= 80
+    assert "label-loss" in text
+
+
 def test_keys_of_controls_are_not_those_of_flips_to_classes_at_random():
     cat = enumerate_protocols(("cat", "dog", "car"), ("single",))[0]
     content = cat.under(Regime("flipped-true", 0.2)).content()
