@@ -10,7 +10,8 @@ from open_set_fer.datasets.faceset import Facts, facts
 from open_set_fer.errors import SuiteError
 
 METHODS = {
-    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "label-loss": "Label loss", "eow": "EOW", "proser": "PROSER",
+    "baseline": "Baseline (MSP)", "max-logit": "MaxLogit", "label-loss": "Label loss",
+    "small-loss": "Small loss", "label-frequency": "Label frequency", "eow": "EOW", "proser": "PROSER",
     "dias": "DIAS", "ours": "Ours", "ours-scratch": "Ours (from scratch)", "ours-online": "Ours (online)",
     "ours-balanced": "Ours (balanced)",
     "ours-attention-only": "Ours (attention only)", "ours-attention-resets": "Ours (attention, resets)",

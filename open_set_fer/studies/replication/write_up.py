@@ -84,6 +84,7 @@ def _measurements(cells: pd.DataFrame, results: Results | None) -> dict[str, Any
     datasets = list(dict.fromkeys(cells["dataset"]))
     return {
         "methods": METHODS,
+        "title": results.title if results else method_name,
         "released_methods": [method for method in METHODS if method in methods],
         "is_measured": len(done) > 0,
         "own_classes": class_table(of_labels(cells, "own"), METHODS),
