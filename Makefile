@@ -28,15 +28,15 @@ benchmark: $(INSTALLED)
 
 ## every test, the slow end-to-end ones too
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 ## the fast suite: about five minutes on two cores
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 ## fault injection: processes killed, connections cut, disks filled, cells that hang
 faults: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 tests/faults tests/benchmark/execution
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/faults tests/benchmark/execution
 
 ## style, import directions, types
 lint: $(INSTALLED)
