@@ -13,7 +13,8 @@ from open_set_fer.cli.options import HOME, HomeOption, examples, print_json, say
 from open_set_fer.console import out
 
 if TYPE_CHECKING:
-    from open_set_fer.benchmark.planning.cells import Cell
+    from open_set_fer.benchmark.planning.cells import Cell, Selection
+    from open_set_fer.benchmark.planning.profile import Profile
     from open_set_fer.benchmark.storage.mlflow_reader import Finished
     from open_set_fer.datasets.faceset import Outline
 
@@ -58,7 +59,7 @@ def plan(
 
     profile = cells.load()
     if faces:
-        _write_faces(faces, cells, home)
+        _write_faces(faces, profile, cells.selection(), home)
         return
     planned, outlines = dry_plan(profile, cells.selection(), home / "cache")
     finished = Tracker(home, profile.name, create=False).finished()
@@ -87,10 +88,10 @@ def plan(
         out.print(f"nothing to do: all {len(planned)} cells are done")
 
 
-def _write_faces(path: Path, cells: CellOptions, home: Path) -> None:
+def _write_faces(path: Path, profile: Profile, selection: Selection, home: Path) -> None:
     from open_set_fer.api import write_faces
 
-    number = write_faces(path, cells.load(), cells.selection(), home)
+    number = write_faces(path, profile, selection, home)
     command = "osfer evaluate --scores FILE --name NAME --dataset DATASET --open CLASSES"
     say(f"{number:,} rows in {path.resolve()}; measure your scores with: {command}")
 
