@@ -60,7 +60,7 @@ INTERVAL = (Metric("auroc_low", "AUROC from"), Metric("auroc_high", "AUROC to"))
 WITHIN_LABEL = Metric("auroc_within_label", "AUROC within label", higher_is_better=True)
 """Among faces of one assigned label, so that the labels' histogram tells nothing; sensitivity S on a control."""
 ADDED_INFORMATION = Metric("added_information", "added information", higher_is_better=True)
-"""I: among faces of one assigned label and decile of the closed-set model's own loss; above 0.5 a score adds to it."""
+"""I: among faces of one assigned label and decile of the closed-set model's own loss (whose own I is above 0.5)."""
 SIDE_METRICS = (
     *INTERVAL,
     WITHIN_LABEL,

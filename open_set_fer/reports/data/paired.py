@@ -13,11 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from open_set_fer.benchmark.evaluation.delong import Area, area, difference
+from open_set_fer.benchmark.evaluation.delong import Area, Estimate, area, difference
+from open_set_fer.benchmark.evaluation.metrics import information_strata
 from open_set_fer.reports.data.results import FINISHED, Results
 
-Strata = Literal["none", "label"]
-"""Pairs of faces that count: all, or those of one assigned label."""
+Strata = Literal["none", "label", "information"]
+"""Pairs of faces that count: all, those of one assigned label, or those of one stratum of added information."""
+Score = Literal["unknown_score", "closed_set_loss"]
+"""The method's own score, or the closed-set model's loss on the same faces."""
+NEEDED = {"none": set(), "label": {"given_class"}, "information": {"given_class", "closed_set_loss"}}
 Cell = tuple[str, int]
 """Open classes and seed of a method's cell."""
 
@@ -30,28 +34,32 @@ class CellArea:
     groups: NDArray[Any]
 
 
-def cell_areas(results: Results, cells: pd.DataFrame, strata: Strata = "none") -> dict[Cell, CellArea]:
+def cell_areas(
+    results: Results, cells: pd.DataFrame, strata: Strata = "none", score: Score = "unknown_score"
+) -> dict[Cell, CellArea]:
     """The areas of a method's finished cells whose scores are at hand."""
     done = cells[cells["status"] == FINISHED]
     places = zip(done["open_classes"], done["seed"], done["run_id"], strict=True)
-    areas = {(str(label), int(seed)): _cell_area(results, str(run_id), strata) for label, seed, run_id in places}
+    areas = {(str(label), int(seed)): _cell_area(results, str(run), strata, score) for label, seed, run in places}
     return {cell: found for cell, found in areas.items() if found is not None}
 
 
-def _cell_area(results: Results, run_id: str, strata: Strata) -> CellArea | None:
-    if (run_id, strata) not in results.areas:
+def _cell_area(results: Results, run_id: str, strata: Strata, score: Score) -> CellArea | None:
+    if (run_id, strata, score) not in results.areas:
         scores = results.scores(run_id)
-        lacks = scores is None or not {"id", "unknown_score", *["given_class"] * (strata == "label")} <= set(scores)
-        results.areas[run_id, strata] = None if scores is None or lacks else _measured(scores, strata)
-    found: CellArea | None = results.areas[run_id, strata]
+        lacks = scores is None or not {"id", score, *NEEDED[strata]} <= set(scores)
+        results.areas[run_id, strata, score] = None if scores is None or lacks else _measured(scores, strata, score)
+    found: CellArea | None = results.areas[run_id, strata, score]
     return found
 
 
-def _measured(scores: pd.DataFrame, strata: Strata) -> CellArea | None:
+def _measured(scores: pd.DataFrame, strata: Strata, score: Score) -> CellArea | None:
     scores = scores.sort_values("id", kind="stable")  # the same faces in the same places, whatever the method
     groups = scores["twin" if "twin" in scores else "id"].to_numpy()
-    labels = scores["given_class"].to_numpy() if strata == "label" else None
-    found = area(scores["is_open"].to_numpy(dtype=bool), scores["unknown_score"].to_numpy(), labels, groups)
+    within = None if strata == "none" else scores["given_class"].to_numpy()
+    if strata == "information":
+        within = information_strata(scores)
+    found = area(scores["is_open"].to_numpy(dtype=bool), scores[score].to_numpy(), within, groups)
     return None if found is None else CellArea(found, groups)
 
 
@@ -65,3 +73,14 @@ def mean_area(cells: Iterable[CellArea]) -> Area:
     mean = Area(value, np.nan, contributions, is_open, clusters)
     constant = Area(0.0, np.nan, np.zeros(len(contributions)), is_open, clusters)
     return Area(value, difference(mean, constant).error, contributions, is_open, clusters)
+
+
+def mean_gap(areas: dict[Cell, CellArea], others: dict[Cell, CellArea]) -> Estimate | None:
+    """Mean of `areas` less that of `others` on the cells that both have; None without one, or on other faces."""
+    shared = [cell for cell in areas if cell in others]
+    if not shared:
+        return None
+    try:
+        return difference(*(mean_area(each[cell] for cell in shared) for each in (areas, others)))
+    except ValueError:  # other faces or flips: not paired
+        return None

@@ -67,7 +67,7 @@ class Results:
     labels: Labels | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
     whole: pd.DataFrame | None = None
-    areas: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    areas: dict[tuple[str, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def results(self) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95, Metri
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FAMILY_ORDER, FINISHED, Results
 from open_set_fer.reports.tables.build import demonstration, setting_of
-from open_set_fer.reports.tables.controls import reading
 from open_set_fer.reports.tables.marks import BLIND, CLOSED_ACCURACY, accuracy_reading, heading_mark, is_no_detector
 from open_set_fer.reports.tables.means import Entry, group_cells, mark_best, row_mean, seed_mean
+from open_set_fer.reports.tables.readings import reading
 
 
 @dataclass(frozen=True)

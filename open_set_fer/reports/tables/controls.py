@@ -3,28 +3,28 @@
 Sensitivity S: on a control, where labels are known to be wrong, AUROC of wrong over right labels among faces of one
 assigned label. Added information I: on the open cells, AUROC of open over closed faces among faces of one assigned
 label and decile of the closed-set model's own loss. Both are 0.5 for a score that is the histogram of labels alone.
+Deciles are coarse: the model's own loss has an I above 0.5, so what a method adds is its I less that of the loss.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
 from scipy.stats import norm
 
-from open_set_fer.benchmark.evaluation.delong import Estimate, difference
+from open_set_fer.benchmark.evaluation.delong import Estimate
 from open_set_fer.benchmark.evaluation.metrics import ADDED_INFORMATION, WITHIN_LABEL, Metric
 from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS, PLAIN, REFERENCE, SHARES
 from open_set_fer.benchmark.protocols.pseudo_labels import Control as Setting
-from open_set_fer.reports.data.paired import CellArea, cell_areas, mean_area
+from open_set_fer.reports.data.names import STAGES
+from open_set_fer.reports.data.paired import cell_areas, mean_area, mean_gap
 from open_set_fer.reports.data.results import FINISHED, Results
 from open_set_fer.reports.tables.means import NOT_ASKED, NOT_RUN, Block, Entry, Row, group_cells, row_mean, seed_mean
 
 Verdict = Literal["blind", "weak", "sensitive"]
-COUNTER = "label-frequency"
 MARGIN = 0.02
 """How far below small-loss the sensitivity of a weak method lies at least."""
 SENSITIVITY = Metric("sensitivity", "sensitivity S", higher_is_better=True)
@@ -42,14 +42,15 @@ class Measured(Entry):
 
     @property
     def spread(self) -> str:
-        return "" if self.value is None or self.error is None else _interval(Estimate(self.value, self.error))
+        return "" if self.value is None or self.error is None else interval_text(Estimate(self.value, self.error))
 
 
 @dataclass(kw_only=True)
 class Control(Measured):
     """The sensitivity of a method on one control; open_classes: such as `20% of true labels flipped`.
 
-    gap: S less that of small-loss on the cells that both have. others: S of small-loss and label-loss there.
+    gap: S less that of small-loss on the cells that both have, if the networks of both start alike. others: S of
+    small-loss and label-loss there.
     """
 
     labels: Setting
@@ -59,7 +60,7 @@ class Control(Measured):
     @property
     def verdict(self) -> Verdict | None:
         """None without a measurement, and of label-loss, which is a ceiling without a pass mark."""
-        if self.value is None or self.error is None or self.method == REFERENCE:
+        if self.value is None or self.error is None or math.isnan(self.error) or self.method == REFERENCE:
             return None
         if not Estimate(self.value, self.error).lower() > 0.5:
             return "blind"
@@ -105,8 +106,8 @@ def _control(results: Results, labels: Setting, own: pd.DataFrame, cells: pd.Dat
         entry.metric, entry.open_classes, entry.method, entry.show_std = metric, what, control.method, False
         entry.status = NOT_RUN if theirs[on_same].empty else entry.status
         control.others[other] = entry
-        if other == PLAIN != control.method:
-            control.gap = _gap(areas, cell_areas(results, theirs, "label"))
+        if other == PLAIN != control.method and start_alike(results, control.method, PLAIN):
+            control.gap = mean_gap(areas, cell_areas(results, theirs, "label"))
     return control
 
 
@@ -132,23 +133,30 @@ def _error_of_columns(cells: pd.DataFrame, metric: Metric) -> float | None:
     return float(widths.mean() / (2 * norm.ppf(0.975))) if len(widths) else None
 
 
-def _gap(own: dict[tuple[str, int], CellArea], other: dict[tuple[str, int], CellArea]) -> Estimate | None:
-    shared = [cell for cell in own if cell in other]
-    if not shared:
-        return None
-    try:
-        return difference(*(mean_area(areas[cell] for cell in shared) for areas in (own, other)))
-    except ValueError:  # other faces or flips: not paired
-        return None
+def start_alike(results: Results, *methods: str) -> bool:
+    """Whether the networks of all start from the closed-set model's stages, or of none: their titles say so."""
+    return len({STAGES in results.title(method) for method in methods}) == 1
 
 
-def information_of(results: Results, dataset: str, method: str) -> Measured:
+@dataclass(kw_only=True)
+class Information(Measured):
+    """Added information of a method. gap: I less that of the closed-set model's own loss, on the same faces."""
+
+    gap: Estimate | None = None
+
+
+def information_of(results: Results, dataset: str, method: str) -> Information:
     """Added information on the open cells of own labels."""
     cells = results.every_cell[results.every_cell["dataset"] == dataset]
     cells = cells[(cells["method"] == method) & (cells["labels"] == "own") & (cells["protocol"] != "shift")]
     mean = _mean(cells, ADDED_INFORMATION)
     mean.metric, mean.method, mean.open_classes = INFORMATION, method, "open cells"
-    return Measured(**vars(mean), error=_error_of_columns(cells, ADDED_INFORMATION))
+    found = Information(**vars(mean), error=_error_of_columns(cells, ADDED_INFORMATION))
+    areas = cell_areas(results, cells, "information") if found.value is not None else {}
+    if areas and len(areas) == found.n_cells:
+        found.error = mean_area(areas.values()).error
+        found.gap = mean_gap(areas, cell_areas(results, cells, "information", "closed_set_loss"))
+    return found
 
 
 def verdict(results: Results, dataset: str, method: str) -> Verdict | None:
@@ -187,58 +195,7 @@ def control_blocks(results: Results, dataset: str, methods: list[str]) -> list[B
     return blocks
 
 
-def reading(results: Results, dataset: str, method: str) -> str:
-    """What S and I mean for a label-based method, in one sentence; '' for any other."""
-    if not results.states(method, "label_based"):
-        return ""
-    name, controls = results.title(method), controls_of(results, dataset, method)
-    if method == COUNTER:
-        return f"{name}: looks at no face; its AUROC is what the histogram of assigned labels gives by itself."
-    control = next((control for control in controls if control.value is not None), None)
-    if control is None or control.value is None:
-        command = _command(results, dataset, method)
-        return f"{name}: control not run, so whether it finds wrong labels is not known: {command}."
-    sensitivity = f"S {control.number}{' ' * bool(control.spread)}{control.spread}"
-    if method == REFERENCE:
-        return f"{name}: a ceiling without a pass mark ({sensitivity}): it asks a model that has seen right labels."
-    found = next((control for control in controls if control.verdict), control)
-    sensitivity = f"S {found.number}{' ' * bool(found.spread)}{found.spread}"
-    if found.verdict == "blind":
-        return f"{name}: blind: it does not find wrong labels ({sensitivity}); its AUROC is no evidence on the method."
-    adds = _adds(information_of(results, dataset, method))
-    if found.verdict == "weak" and found.gap is not None:
-        gap = f"{abs(found.gap.value):.3f} below small-loss {_interval(found.gap)}"
-        return f"{name}: weak: it finds fewer wrong labels than plain training does ({sensitivity}, {gap}){adds}."
-    if found.verdict is None:
-        return f"{name}: {sensitivity} without an interval, so there is no verdict{adds}."
-    unpaired = "" if found.gap is not None or method == PLAIN else "; not compared with small-loss"
-    return f"{name}: sensitive: it finds wrong labels ({sensitivity}{unpaired}){adds}."
-
-
-def _adds(information: Measured) -> str:
-    if information.value is None or information.error is None:
-        return ""
-    estimate = Estimate(information.value, information.error)
-    (low, high), text = estimate.interval(), f"(I {information.number} {information.spread})"
-    if low > 0.5:
-        return f"; on open faces its score adds to the closed-set model's own {text}"
-    if high < 0.5:
-        return f"; among faces that the closed-set model finds alike it ranks open ones below closed ones {text}"
-    return f"; on open faces its score adds nothing to the closed-set model's own {text}"
-
-
-def readings(results: Results, dataset: str, methods: Iterable[str]) -> list[str]:
-    """The sentences of the label-based methods among these."""
-    return [text for method in methods if (text := reading(results, dataset, method))]
-
-
-def _interval(estimate: Estimate) -> str:
+def interval_text(estimate: Estimate) -> str:
+    """95 % interval, with as many decimals as the value beside it."""
     low, high = estimate.interval()
-    return f"[{low:.2f}, {high:.2f}]"
-
-
-def _command(results: Results, dataset: str, method: str) -> str:
-    """The command that computes a method's control, and small-loss beside it."""
-    labels = ",".join(dict.fromkeys([method, PLAIN]))
-    command = ["osfer", "run", "--profile", results.profile, "--dataset", dataset, "--method", labels]
-    return f"`{shlex.join([*command, '--labels', CONTROLS[0]])}`"
+    return f"[{low:.3f}, {high:.3f}]"

@@ -7,8 +7,8 @@ import pandas as pd
 from open_set_fer.benchmark.protocols.pseudo_labels import Labels
 from open_set_fer.reports.data.names import limit_notes
 from open_set_fer.reports.data.results import FAILED, MISSING, Results
-from open_set_fer.reports.tables.controls import readings
 from open_set_fer.reports.tables.means import PARTIAL, Block, Entry, Row
+from open_set_fer.reports.tables.readings import readings
 
 BOLD = (
     "Bold: best of its row; underlined: second best of three or more; both by the displayed mean alone, which says "
@@ -26,8 +26,8 @@ ABOUT = {
     "aupr_open": f"open faces are positive: {AVERAGE_PRECISION}",
     "aupr_closed": f"closed faces are positive: {AVERAGE_PRECISION}",
     "auroc_within_label": "pairs of faces with one assigned label alone, so that the labels' histogram tells nothing",
-    "added_information": "pairs of faces with one assigned label and decile of the closed-set model's own loss alone: "
-    "above 0.5 the score adds to the model's",
+    "added_information": "pairs of faces with one assigned label and decile of the closed-set model's own loss alone; "
+    "that loss itself is above 0.5 here, as deciles are coarse",
     "auroc_no_twins": "without faces whose content occurs elsewhere in the pool or in the training images",
     "open_set_accuracy": "over the closed classes and unknown, at the threshold that accepts 95 % of held-out closed "
     "faces",

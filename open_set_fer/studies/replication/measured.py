@@ -15,7 +15,7 @@ from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.paper import paper_value
 from open_set_fer.reports.data.results import FINISHED, Results, load, method_order
-from open_set_fer.reports.tables.controls import Measured, controls_of, information_of
+from open_set_fer.reports.tables.controls import Measured, controls_of, information_of, interval_text
 
 METHODS = (
     *("baseline", "energy", "max-logit", "eow", "proser", "dias", "ours", "ours-scratch"),
@@ -63,10 +63,10 @@ def class_table(cells: pd.DataFrame, methods: Sequence[str]) -> list[dict[str, A
 
 
 def summary_rows(cells: pd.DataFrame, results: Results | None = None) -> list[dict[str, Any]]:
-    """A row a method of METHODS: own, released, published, accuracy, sensitivity, added, verdict, or None.
+    """A row a method of METHODS, of numbers or None, and of texts as in the reports.
 
-    own, released, accuracy: mean, std (over seeds) and seeds (text) over open classes; sensitivity, added: texts, as in
-    the reports.
+    own, released, accuracy: mean, std (over seeds) and counted (text) over the open classes; sensitivity, on (its
+    control and cells), verdict, added, beyond (I less that of the closed-set model's own loss).
     """
     dataset = str(cells["dataset"].iloc[0]) if len(cells) else ""
     opens = [name for name in BASIC if name in set(cells["open"])]
@@ -84,8 +84,10 @@ def summary_rows(cells: pd.DataFrame, results: Results | None = None) -> list[di
                 "published": paper_value(dataset, "single", "mean", method, AUROC.name),
                 "accuracy": _over_classes(own, ACCURACY, opens),
                 "sensitivity": _text(control),
-                "added": _text(added),
+                "on": f"{control.labels}, {control.counted}" if control and control.value is not None else "",
                 "verdict": "ceiling" if method == REFERENCE else (control and control.verdict) or "",
+                "added": _text(added),
+                "beyond": f"{added.gap.value:+.3f} {interval_text(added.gap)}" if added and added.gap else "—",
             }
         )
     return rows
@@ -115,6 +117,7 @@ def rate_curve(cells: pd.DataFrame) -> pd.DataFrame:
 def _over_classes(cells: pd.DataFrame, metric: str, opens: Sequence[str]) -> dict[str, Any]:
     """Mean over open classes of the means over seeds, deviation of the seeds that have every class, and their number.
 
+    Without a cell of every class mean is None: a mean over some of the classes is not to be read beside the others.
     counted: as text, such as '3', '1 to 3' or '3, 5 of 7 classes'; '' without a finished cell.
     """
     done = cells[(cells["status"] == FINISHED) & cells[metric].notna()]
@@ -126,8 +129,8 @@ def _over_classes(cells: pd.DataFrame, metric: str, opens: Sequence[str]) -> dic
     few, many = seeds.min(), seeds.max()
     counted = f"{few}" if few == many else f"{few} to {many}"
     counted += f", {len(seeds)} of {len(opens)} classes" if len(seeds) < len(opens) else ""
-    mean = done.groupby("open")[metric].mean().mean()
-    return {"mean": float(mean), "std": float(whole.std()) if len(whole) > 1 else None, "counted": counted}
+    mean = float(done.groupby("open")[metric].mean().mean()) if len(seeds) == len(opens) else None
+    return {"mean": mean, "std": float(whole.std()) if len(whole) > 1 else None, "counted": counted}
 
 
 def _text(measured: Measured | None) -> str:

@@ -14,6 +14,7 @@ from open_set_fer.benchmark.evaluation.metrics import AUROC
 from open_set_fer.console import out as standard_output
 from open_set_fer.reports.data.names import dataset_name, method_name
 from open_set_fer.reports.data.results import FINISHED, Results
+from open_set_fer.reports.tables.readings import readings
 from open_set_fer.studies.provenance import versions_of
 from open_set_fer.studies.replication import pairing
 from open_set_fer.studies.replication.measured import (
@@ -90,6 +91,7 @@ def _measurements(cells: pd.DataFrame, results: Results | None) -> dict[str, Any
         "own_classes": class_table(of_labels(cells, "own"), METHODS),
         "released_classes": class_table(of_labels(cells, "released"), METHODS),
         "summary": summary_rows(cells, results),
+        "readings": [text for name in datasets if results for text in readings(results, name, METHODS)],
         "datasets": datasets,
         "seeds": sorted(map(int, set(done["seed"]))),
         "warnings": [

@@ -207,7 +207,7 @@ def test_auroc_within_the_label_and_added_information_by_hand():
     assert "added_information" not in made_metrics(truth, scores, given), "a table of before"
 
 
-def test_the_labels_frequency_says_nothing_within_a_label_nor_does_the_models_own_loss_in_its_deciles():
+def test_the_labels_frequency_says_nothing_within_a_label_and_the_models_own_loss_little_in_its_deciles():
     rng = np.random.default_rng(6)
     truth, given = rng.integers(-1, 3, 3000), np.minimum(rng.integers(0, 6, 3000), 2)
     frequency = -np.log(np.bincount(given) / 3000)[given]
@@ -216,7 +216,7 @@ def test_the_labels_frequency_says_nothing_within_a_label_nor_does_the_models_ow
     assert (found["auroc_within_label"], found["added_information"]) == (0.5, 0.5)
     own = made_metrics(truth, loss, given, closed_set_loss=loss)
     assert own["auroc_within_label"] > 0.7
-    assert 0.5 <= own["added_information"] < 0.58
+    assert 0.5 < own["added_information"] < 0.58, "deciles are coarse"
     assert made_metrics(truth, loss + (truth < 0), given, closed_set_loss=loss)["added_information_low"] > 0.6
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from open_set_fer.benchmark.evaluation.metrics import area_of, label_strata
+from open_set_fer.benchmark.evaluation.metrics import area_of, information_strata, label_strata
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.data.results import Results, typed_frame
 from open_set_fer.reports.page.summary import summaries
 from open_set_fer.reports.tables.build import INDUCTIVE, TRANSDUCTIVE, Table, all_tables
-from open_set_fer.reports.tables.controls import controls_of, information_of, reading, verdict
+from open_set_fer.reports.tables.controls import controls_of, information_of, verdict
 from open_set_fer.reports.tables.latex import to_latex
 from open_set_fer.reports.tables.marks import heading_mark, mark_notes
+from open_set_fer.reports.tables.readings import reading
 from open_set_fer.reports.tables.text import to_frame, to_markdown
 from open_set_fer.reports.tables.wide import wide_tables
 
@@ -58,7 +59,10 @@ def results_of(cells: dict[tuple[str, str, int], pd.DataFrame | dict[str, float]
         if isinstance(made, pd.DataFrame):
             frames[f"run{number}"] = made
             metrics = {}
-            for name, strata in (("auroc", None), ("auroc_within_label", label_strata(made))):
+            measured = {"auroc": None, "auroc_within_label": label_strata(made)}
+            if "closed_set_loss" in made:
+                measured["added_information"] = information_strata(made)
+            for name, strata in measured.items():
                 area = area_of(made, strata)
                 assert area is not None
                 low, high = area.interval()
@@ -167,20 +171,59 @@ def test_one_sentence_a_method_says_what_the_two_numbers_mean() -> None:
     assert said[0.0].endswith("; its AUROC is no evidence on the method.")
     assert said[0.7].startswith("Ours: weak: it finds fewer wrong labels than plain training does (S 0.")
     assert said[1.5].startswith("Ours: sensitive: it finds wrong labels (S 0.")
-    adds = {}
-    for value in (0.4, 0.5, 0.6):
-        ends = {f"added_information{end}": value + by for end, by in (("", 0), ("_low", -0.05), ("_high", 0.05))}
-        adds[value] = reading(control_of(1.5, **ends), "ferplus", "ours").partition("; ")[2]
-    assert adds[0.4].startswith(
-        "among faces that the closed-set model finds alike it ranks open ones below closed ones"
-    )
-    assert adds[0.5].startswith("on open faces its score adds nothing to the closed-set model's own (I 0.500")
-    assert adds[0.6] == "on open faces its score adds to the closed-set model's own (I 0.600 [0.55, 0.65])."
+    ends = {"added_information": 0.4, "added_information_low": 0.35, "added_information_high": 0.45}
+    below = reading(control_of(1.5, **ends), "ferplus", "ours")
+    assert "it ranks open ones below closed ones (I 0.400 [0.350, 0.450])" in below
+    unknown = reading(control_of(1.5, **dict.fromkeys(ends, 0.6)), "ferplus", "ours")
+    assert unknown.endswith("on open faces, not compared with that of the closed-set model's own loss.")
     lacking = reading(results_of({("surprise", "cleanlab", 0): OPEN}), "ferplus", "cleanlab")
     command = "osfer run --profile made --dataset ferplus --method cleanlab,small-loss --labels spiked"
     assert lacking == f"Cleanlab: control not run, so whether it finds wrong labels is not known: `{command}`."
     frequency = reading(results_of({("surprise", "label-frequency", 0): OPEN}), "ferplus", "label-frequency")
     assert "looks at no face" in frequency
+
+
+def with_model(scores: pd.DataFrame, gap: float) -> pd.DataFrame:
+    """The scores beside a model's loss that finds open faces; both have `gap` and what the model knows in common."""
+    loss = np.random.default_rng(8).normal(size=FACES) + scores.sort_index()["is_open"]
+    score = scores["is_open"] * gap + loss + 0.3 * np.random.default_rng(9).normal(size=FACES)
+    return scores.assign(closed_set_loss=loss, unknown_score=score)
+
+
+@pytest.mark.parametrize(("gap", "said"), [(0.0, "adds nothing to"), (2.0, "adds to")])
+def test_a_method_adds_to_the_model_if_its_information_is_above_that_of_the_models_own_loss(
+    gap: float, said: str
+) -> None:
+    scores = with_model(table_of_scores(0.0, 1), gap)
+    cells = {(SPIKED, "ours", 0): table_of_scores(1.5, 1), ("surprise", "ours", 0): scores}
+    results = results_of(cells)
+    found = information_of(results, "ferplus", "ours")
+    values = []
+    for column in ("unknown_score", "closed_set_loss"):  # by the pairs of each stratum
+        decile = scores["closed_set_loss"].rank(method="first").sub(1) // (FACES // 10)
+        won = n = 0.0
+        for _, of in scores.groupby(["given_class", decile]):
+            opened, closed = (of.loc[of["is_open"] == kind, column].to_numpy() for kind in (True, False))
+            won += float(np.sum(opened[:, None] > closed) + np.sum(opened[:, None] == closed) / 2)
+            n += len(opened) * len(closed)
+        values.append(won / n)
+    assert values[1] > 0.5, "the model's own loss is above chance in its deciles"
+    assert found.value == pytest.approx(values[0])
+    assert found.gap is not None
+    assert found.gap.value == pytest.approx(values[0] - values[1])
+    assert f"on open faces its score {said} the closed-set model's own" in reading(results, "ferplus", "ours")
+
+
+def test_other_starts_are_not_compared_and_an_undefined_error_gives_no_verdict() -> None:
+    cells = {(SPIKED, method, 0): table_of_scores(gap, 1) for method, gap in (("ours", 0.7), ("small-loss", 1.5))}
+    results = results_of(cells)
+    assert verdict(results, "ferplus", "ours") == "weak"
+    results.every_cell.loc[results.every_cell["method"] == "small-loss", "title"] = "Small loss (closed-set stages)"
+    assert verdict(results, "ferplus", "ours") == "sensitive"
+    assert "not compared with small-loss, whose network starts otherwise" in reading(results, "ferplus", "ours")
+    (control,) = controls_of(results, "ferplus", "ours")
+    control.error = float("nan")
+    assert control.verdict is None
 
 
 def open_cells(accuracy: float = 0.8, high: float = 0.7) -> Results:
@@ -261,7 +304,7 @@ def test_a_table_has_sensitivity_small_loss_ceiling_and_information_beside_its_n
     assert texts["sensitivity S"] == {"baseline": "", "cleanlab": "not run", "ours": f"{own.number} {own.spread}"}
     assert texts["small-loss, same cells"]["ours"] == own.others["small-loss"].number
     assert texts["label-loss (ceiling)"]["ours"] == own.others["label-loss"].number
-    assert [entry.text for entry in added.rows[0].entries] == ["", "0.600 [0.55, 0.65]", "0.600 [0.55, 0.65]"]
+    assert [entry.text for entry in added.rows[0].entries] == ["", "0.600 [0.550, 0.650]", "0.600 [0.550, 0.650]"]
     assert table.headings["ours"] == "Ours§"
     assert table.groups(range(3)) == [(INDUCTIVE, 2), (TRANSDUCTIVE, 1)]
     assert any(note.startswith("§ Blind by the control") for note in table.notes)
