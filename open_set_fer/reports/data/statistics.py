@@ -25,8 +25,8 @@ FEWEST_BLOCKS = 6  # with five, a method that wins every block still has a Wilco
 SIMULATED = (
     "with equal methods on seven choices of open classes, the same 300 closed faces in each and half of the scores' "
     "variance common to all, simulated tests at 5 % find a difference in 10 % of trials with 60 open faces a choice "
-    "and in 22 % with 300 (Student's interval), 9 and 21 % (Wilcoxon), 4 and 10 % (sign test), 12 and 37 % (Friedman, five "
-    "methods)"
+    "and in 22 % with 300 (Student's interval), 9 and 21 % (Wilcoxon), 4 and 10 % (sign test), 12 and 37 % (Friedman, "
+    "five methods)"
 )
 """What it does to tests over choices of open classes that these share their closed faces."""
 DEPENDENCE = (
