@@ -28,6 +28,9 @@ COMPOUND = (
 
 CONTEMPT = "contempt"
 
+UNUSED = "unused"
+"""The split of faces of which a task has nothing: neither to train on, nor to score, nor to hold out."""
+
 Side = Annotated[int, pydantic.Field(ge=8, le=1024)]
 """Pixels a side of a data set's images."""
 
@@ -68,7 +71,7 @@ class FaceSet:
 
     images: uint8 (N, C, H, W), memory-mapped where the data set is read from disk.
     labels: int64 (N,), indices into `classes`.
-    split: (N,) of 'train', 'valid' or 'test'; 'valid' is for hyperparameter studies only.
+    split: (N,) of 'train', 'valid' or 'test'; UNUSED for faces that a view of the data set leaves out.
     ids: (N,) published file names.
     fingerprint: hex SHA-256 of the content.
     notes: counts by split that `osfer data check` prints.
@@ -111,7 +114,7 @@ class FaceSet:
         check_class_names(self.name, self.classes)
         if self.votes is not None and not np.all(self.votes[np.arange(n), self.labels]):
             raise SuiteError(f"{self.name}: an image has no vote for its own label", "give votes in the classes' order")
-        unknown = set(np.unique(self.split)) - {"train", "valid", "test"}
+        unknown = set(np.unique(self.split)) - {"train", "valid", "test", UNUSED}
         if unknown:
             raise SuiteError(f"{self.name}: unknown split {sorted(unknown)}", "use train, valid or test")
 

@@ -37,8 +37,9 @@ class OpenSetTask:
     pool_images: uint8 (P, C, H, W), faces to learn from instead of the test images, disjoint from them; a transductive
         method must then score each test image independently of the others. None: learn from the test images.
     known_images: uint8 (Q, C, H, W), closed faces to compare the pool with instead of the training images, or None.
-    held_out_images, held_out_labels: uint8 (R, C, H, W) and int64 (R,), closed faces of the split `valid`, on which
-        nothing is trained: to fit or calibrate a score on; None for a data set without that split.
+    held_out_images, held_out_labels: uint8 (R, C, H, W) and int64 (R,), closed faces of the split `valid`, to fit or
+        calibrate a score on: none is a training image, though some may have a twin there. None for a data set without
+        that split, and in a study.
 
     >>> faces = np.zeros((4, 1, 48, 48), dtype=np.uint8)
     >>> task = OpenSetTask(faces, np.array([0, 1, 1, 0]), faces[:2], ("happy", "sad"), seed=0)

@@ -22,7 +22,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.errors import SuiteError, some
 from open_set_fer.reports.data.names import dataset_name
 from open_set_fer.reports.data.results import FINISHED, Results, method_order
-from open_set_fer.reports.data.statistics import holm
+from open_set_fer.reports.data.statistics import SIMULATED, holm
 from open_set_fer.reports.tables.text import markdown_escape, pipe_table
 
 FILE = "compare.md"
@@ -30,11 +30,10 @@ HEADS = ("family", "method", "first", "second", "difference", "signs", "p", "cel
 FEWEST_CHOICES = 3  # protocols for an interval: that of two is over a dozen times as wide as their difference
 NOTE = (
     "Difference: second minus first, the mean over protocols (choices of open classes) of the means over seeds. In "
-    "brackets: its 95 % interval by Student's t over protocols, which share faces, so it is too narrow: for two equal "
-    "methods on seven protocols with the same 300 closed faces, half of whose scores' variance is common to all, it "
-    "misses 0 in 9 % of simulated trials with 60 open faces and in 22 % with 300, in place of 5 %; "
-    f"omitted below {FEWEST_CHOICES} protocols. Signs: protocols in which the "
-    "second is better, equal, worse; p: of the sign test, with Holm's correction over all tests of this comparison."
+    f"brackets: its 95 % interval by Student's t over protocols, omitted below {FEWEST_CHOICES}. Signs: protocols in "
+    "which the second is better, equal, worse; p: of the sign test, with Holm's correction over all tests of this "
+    "comparison. Protocols share faces, so the interval is too narrow and, with many open faces, p too small: "
+    f"{SIMULATED}."
 )
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import binomtest, friedmanchisquare, t, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from open_set_fer.benchmark.evaluation.metrics import AUROC, FPR_AT_TPR95
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.compare import NOTE, differences, other_faces
-from open_set_fer.reports.data.statistics import holm
+from open_set_fer.reports.data.statistics import DEPENDENCE, holm
 from tests.reports.page.test_summary import made
 
 FIRST = {"fear": 0.6, "anger": 0.7, "disgust": 0.5, "sadness": 0.8}
@@ -52,19 +52,23 @@ def test_p_values_are_holms_over_every_test_of_the_comparison():
     assert holm([]) == []
 
 
-@pytest.mark.parametrize(("opened", "missed"), [(60, 0.09), (300, 0.22)])
-def test_the_note_says_how_often_the_interval_misses_zero_for_equal_methods(opened, missed):
-    rng, trials, misses, faces = np.random.default_rng(2), 800, 0, 300
+@pytest.mark.parametrize(("opened", "rates"), [(60, [0.10, 0.09, 0.04, 0.12]), (300, [0.22, 0.21, 0.10, 0.37])])
+def test_the_notes_say_how_often_tests_over_choices_find_a_difference_of_equal_methods(opened, rates):
+    rng, trials, found, faces = np.random.default_rng(2), 800, np.zeros(4), 300
     for _ in range(trials):
-        shared = rng.normal(size=(2, faces))
-        areas = np.empty((2, 7))
-        for method, choice in np.ndindex(2, 7):
+        shared = rng.normal(size=(5, faces))
+        areas = np.empty((5, 7))
+        for method, choice in np.ndindex(5, 7):
             closed = np.sort((shared[method] + rng.normal(size=faces)) / 2**0.5)
             areas[method, choice] = np.searchsorted(closed, rng.normal(1, 1, opened)).mean() / faces
         gaps = areas[0] - areas[1]
-        misses += abs(gaps.mean()) > t.ppf(0.975, 6) * gaps.std(ddof=1) / 7**0.5
-    assert misses / trials == pytest.approx(missed, abs=0.035)
-    assert "misses 0 in 9 % of simulated trials with 60 open faces and in 22 % with 300, in place of 5 %" in NOTE
+        tests = (wilcoxon(gaps), binomtest(int((gaps > 0).sum()), 7), friedmanchisquare(*areas))
+        misses = abs(gaps.mean()) > t.ppf(0.975, 6) * gaps.std(ddof=1) / 7**0.5
+        found += [misses, *(test.pvalue < 0.05 for test in tests)]
+    assert found / trials == pytest.approx(rates, abs=0.035)
+    first, others = "in 10 % of trials with 60 open faces a choice and in 22 % with 300", ["9 and 21", "4 and 10"]
+    for text in (NOTE, DEPENDENCE):
+        assert all(words in text for words in (first, *others, "12 and 37 % (Friedman"))
 
 
 def test_few_choices_have_no_interval_and_equal_ones_a_point():

@@ -14,7 +14,7 @@ from open_set_fer.errors import SuiteError
 OpenFrom = Literal["both", "test"]
 SHIFT: Literal["shift"] = "shift"
 """The family of protocols on a pool with a shift; not a choice of profiles: `Pool.shift` sets it."""
-Shift = Literal["blur", "jpeg", "brightness"]
+Shift = Literal["blur", "jpeg", "brightness", "equalisation"]
 JPEG_QUALITY = 15
 """Severity 3 of Hendrycks and Dietterich (2019)."""
 DARKER = 0.6
@@ -78,12 +78,16 @@ class Pool(pydantic.BaseModel):
 
 
 def shifted(images: NDArray[np.uint8], shift: Shift) -> NDArray[np.uint8]:
-    """Shifted copies of uint8 (N, C, H, W), C 1 or 3: blur (Gaussian, 1/48 of the side), jpeg, or darker."""
+    """Shifted copies of uint8 (N, C, H, W), C 1 or 3.
+
+    blur: Gaussian, of 1/48 of the side. jpeg: quality JPEG_QUALITY. brightness: DARKER. equalisation: of each channel's
+    histogram.
+    """
     return np.stack([_one(image, shift) for image in images]) if len(images) else images.copy()
 
 
 def _one(image: NDArray[np.uint8], shift: Shift) -> NDArray[np.uint8]:
-    from PIL import Image, ImageEnhance, ImageFilter
+    from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
     picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
     if shift == "blur":
@@ -92,6 +96,8 @@ def _one(image: NDArray[np.uint8], shift: Shift) -> NDArray[np.uint8]:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
         picture = Image.open(buffer)
+    elif shift == "equalisation":
+        picture = ImageOps.equalize(picture)
     else:
         picture = ImageEnhance.Brightness(picture).enhance(DARKER)
     pixels = np.asarray(picture, dtype=np.uint8)

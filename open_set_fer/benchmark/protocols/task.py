@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from open_set_fer.benchmark.protocols.pool import Pool, shifted
 from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import Change, Flips, draw_concentration, draw_flips, draw_pairing
-from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.datasets.faceset import UNUSED, FaceSet
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
 from open_set_fer.plugins import nearest
@@ -38,7 +38,8 @@ class Split:
     change: change of the closed-set model's outputs by the pseudo-label setting.
     pool: (P,) faces that a method may learn from, where the test faces are others.
     against: (Q,) faces to compare the pool with in place of the training images.
-    held_out: (R,) closed faces of split 'valid', on which nothing is trained; None for a data set without them.
+    held_out: (R,) closed faces of split 'valid', none of them a training image, though some may have a twin there; None
+        for a data set without them.
     """
 
     train: NDArray[np.int64]
@@ -213,9 +214,8 @@ def _against(
     """The closed faces of split 'valid', or as many training images of each class, where there are so many."""
     valid = np.flatnonzero((faces.split == "valid") & (truth >= 0))
     if not len(valid):
-        raise SuiteError(
-            f"{faces.name} has no split 'valid'", "take `against` out of [[protocols.pools]], or take another data set"
-        )
+        fault = f"{faces.name} has no split 'valid'" + " beside a study's pool" * bool(np.any(faces.split == UNUSED))
+        raise SuiteError(fault, "take `against` out of [[protocols.pools]], or take another data set")
     if pool.against == "valid":
         return valid
     train, counts = rng.permutation(split.train), np.bincount(truth[valid])

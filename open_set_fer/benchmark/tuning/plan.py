@@ -18,7 +18,7 @@ from open_set_fer.benchmark.protocols import protocol as rules
 from open_set_fer.benchmark.protocols.protocol import Protocol, opening
 from open_set_fer.benchmark.protocols.pseudo_labels import SHARES, Regime
 from open_set_fer.benchmark.tuning.study import STAMP, Objective
-from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.datasets.faceset import UNUSED, FaceSet
 from open_set_fer.errors import SuiteError
 
 HELD_OUT = 5
@@ -95,15 +95,18 @@ class StudyPlan:
 
 
 def validation_faces(faces: FaceSet) -> FaceSet:
-    """The faces with `valid`, or every fifth training image of a class, as pool in place of the test split."""
-    split = faces.split.astype("<U5")
-    split[faces.split == "test"] = "valid"
+    """The faces with `valid`, or every fifth training image of a class, as pool in place of the test split.
+
+    The faces of the test split are left out, and none is held out: a task would lend its method the labels of `valid`.
+    """
+    split = faces.split.astype("<U6")
+    split[faces.split == "test"] = UNUSED
     if np.any(faces.split == "valid"):
         split[faces.split == "valid"] = "test"
     else:
         for label in range(len(faces.classes)):
             split[np.flatnonzero((faces.split == "train") & (faces.labels == label))[::HELD_OUT]] = "test"
-    fingerprint = hashlib.sha256(f"validation faces (1/{HELD_OUT}) of {faces.fingerprint}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"faces of a study (1/{HELD_OUT}) of {faces.fingerprint}".encode()).hexdigest()
     return dataclasses.replace(faces, split=split, fingerprint=fingerprint)
 
 

@@ -21,8 +21,9 @@ def random_erase(
 ) -> Tensor:
     """Zero a rectangle in each image (N, C, H, W) with a probability (Zhong et al. 2020).
 
-    area: fraction of the image; aspect: height / width, log-uniform. Zero is the mean of a normalised image. A
-    rectangle that does not fit is clipped to the image; the original draws again.
+    area: fraction of the image; aspect: height / width, log-uniform. Zero is the mean of a normalised image. In a
+    square image a rectangle of these ranges always fits: its longest side is at most sqrt(0.25 * 3.3) = 0.91 of a side.
+    A larger one is clipped to the image, where the original draws again.
     """
     n, _, height, width = x.shape
     draw = torch.rand((5, n), generator=generator)

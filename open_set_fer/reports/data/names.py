@@ -18,6 +18,9 @@ METHODS = {
     "ours-plus": "Ours-plus", "two-sample": "Two-sample probe", "energy": "Energy", "entropy": "Entropy",
     "openmax": "OpenMax", "mahalanobis": "Mahalanobis", "relative-mahalanobis": "Relative Mahalanobis", "knn": "KNN",
     "vim": "ViM", "react": "ReAct", "kl-matching": "KL matching", "she": "SHE", "dice": "DICE", "odin": "ODIN",
+    "gen": "GEN", "temperature-scaling": "Temperature scaling", "gmm": "GMM", "nnguide": "NNGuide", "vra": "VRA",
+    "ash": "ASH", "scale": "SCALE", "lts": "LTS", "fdbd": "fDBD", "nci": "NCI", "pnml": "pNML",
+    "gradnorm": "GradNorm", "grad-uncertainty": "Gradient uncertainty", "rankfeat": "RankFeat",
     "o2u": "O2U-Net", "co-teaching": "Co-teaching", "cleanlab": "Cleanlab",
 }  # fmt: skip
 STAGES = "closed-set stages"
@@ -25,7 +28,7 @@ STAGES = "closed-set stages"
 LIMITS = {
     "ours-plus": "asks what sets the pool apart from the training faces, so it needs enough open faces in the pool; "
     "with too few, or where a shift of the pictures (blur, light, noise, crop) explains the difference, it is the "
-    "energy, and a shift that it does not recognise looks unknown: docs/ours_plus.md has it measured",
+    "energy, and a shift that it does not recognise looks unknown: `osfer study ours-plus` measures it",
     "two-sample": "takes whatever sets the pool apart from the training faces for unknown, shifts of the pictures too",
 }
 """Footnotes on a method and its variants, by the method's label."""

@@ -112,7 +112,7 @@ def _table(
     marks = {method: mark for method in methods if (mark := heading_mark(results, dataset, method))}
     name, title = f"{spec.name}_{slug(dataset)}{_setting(results, '_{0}')}", spec.title + _setting(results, ", {1}")
     text = wording.state(cells, "Mean" if spec.layout == "side" else "Mean ± standard deviation")
-    text += demonstration(results, dataset)
+    text += demonstration(results, dataset, by_origin=spec not in (PAIRED, SHIFTED))
     headings = {method: results.title(method) + marks.get(method, "") for method in methods}
     notes, provenance = (make(results, dataset, methods) for make in (wording.method_notes, wording.warnings))
     settings = {method: setting_of(results, method) for method in methods}
@@ -176,7 +176,8 @@ def _paired_table(results: Results, dataset: str) -> Table | None:
     if not (blocks := paired_blocks(results, cells, methods)):
         return None
     table = _table(results, PAIRED, dataset, methods, cells, blocks)
-    return replace(table, notes=[HOW, *mark_notes(results, dataset, methods)])
+    origins = [wording.ALL_ORIGINS] * _is_by_origin(results, dataset)
+    return replace(table, notes=[HOW, *origins, *mark_notes(results, dataset, methods)])
 
 
 def _shift_table(results: Results, dataset: str, cells: pd.DataFrame) -> Table:
@@ -221,11 +222,19 @@ def setting_of(results: Results, method: str) -> str:
     return TRANSDUCTIVE if results.states(method, "sees_pool") else INDUCTIVE
 
 
-def demonstration(results: Results, dataset: str) -> str:
-    """The last sentences of a caption: synthetic data, AUROC by origin, another pseudo-label setting; else ''."""
+def demonstration(results: Results, dataset: str, by_origin: bool = True) -> str:
+    """The last sentences of a caption: synthetic data, AUROC by origin, another pseudo-label setting; else ''.
+
+    by_origin: whether AUROC is that of `Results.cells`.
+    """
     sentence = f" {DEMONSTRATION[0].upper()}{DEMONSTRATION[1:]}."
-    by_origin = f" {wording.BY_ORIGIN}" * (origin_differs(dataset) and bool(results.of(dataset)["sees_pool"].any()))
-    return _setting(results, " {2}.") + by_origin + sentence * (dataset in results.demonstrations)
+    origin = f" {wording.BY_ORIGIN}" * (by_origin and _is_by_origin(results, dataset))
+    return _setting(results, " {2}.") + origin + sentence * (dataset in results.demonstrations)
+
+
+def _is_by_origin(results: Results, dataset: str) -> bool:
+    """Whether some methods' AUROC is of the open faces of the test split alone."""
+    return origin_differs(dataset) and bool(results.of(dataset)["sees_pool"].any())
 
 
 def _setting(results: Results, form: str) -> str:

@@ -57,6 +57,10 @@ BY_ORIGIN = (
     "AUROC of transductive methods: open faces of the test split alone, as those of the train split differ from the "
     "closed test faces by origin too; the other measures are of all open faces."
 )
+ALL_ORIGINS = (
+    "Open faces of both splits, so that all methods are compared on the same faces: of transductive methods the other "
+    "tables have the AUROC of open faces of the test split alone."
+)
 SETTINGS: dict[Labels, tuple[str, str]] = {
     "released": (
         "labels as released",

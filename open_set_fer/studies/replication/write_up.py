@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def write(home: Path, out: Path, profile: str = PROFILE, files: tuple[Path, Path
     curve = rate_curve(shown)
     figures = {"replication_printed.png": _published_figure()}
     if len(curve):
-        figures["replication_share.png"] = _rate_figure(curve)
+        figures["replication_share.png"] = _rate_figure(curve, results.title if results else method_name)
     content = _evidence(recomputed, files is not None) | _measurements(shown, results)
     content |= {"profile": profile, "curve": curve.to_dict("records")}
     versions = versions_of(results, shown) if results else {}
@@ -128,11 +129,12 @@ def _published_figure() -> Figure:
     return figure
 
 
-def _rate_figure(curve: pd.DataFrame) -> Figure:
+def _rate_figure(curve: pd.DataFrame, title: Callable[[str], str]) -> Figure:
+    """AUROC against the fraction of wrongly paired labels; title: display name of a method's label."""
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for method, rows in curve.groupby("method", sort=False):
-        style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "label": method_name(str(method))}
+        style: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 2, "label": title(str(method))}
         axes.errorbar(rows["share"], rows["mean"], rows["std"] if rows["std"].notna().all() else None, **style)
     axes.axhline(0.5, color="0.7", linewidth=1, zorder=0)
     axes.set(xlabel="fraction of open training-split faces with another image's output", ylabel=AUROC.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_set_fer.benchmark.protocols import task as protocols
-from open_set_fer.benchmark.protocols.pool import Pool
+from open_set_fer.benchmark.protocols.pool import Pool, Shift
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, Protocol, enumerate_protocols, opening
 from open_set_fer.benchmark.protocols.task import make_task, split_faces
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, FaceSet
@@ -250,7 +251,7 @@ def test_kinds_of_pools_have_names_and_keys_of_their_own_and_older_ones_keep_the
     ]
     pools = [Pool(size=40, open_share=0.25, **kind) for kind in kinds]
     pools += [Pool(size=40, open_share=0.0, scored="others")]
-    pools += [Pool(size=40, open_share=0.0, shift=shift) for shift in ("blur", "jpeg", "brightness")]
+    pools += [Pool(size=40, open_share=0.0, shift=shift) for shift in get_args(Shift)]
     for protocol in (whole[0], whole[-1]):
         made = [protocol.on(pool) for pool in pools]
         assert len({p.label for p in made}) == len({str(p.content()) for p in made}) == len(pools)

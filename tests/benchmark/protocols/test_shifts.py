@@ -22,6 +22,17 @@ def test_blur_is_gaussian_and_darker_is_darker():
         assert np.abs(shifted(faces, "brightness") - DARKER * faces).max() <= 1
 
 
+def test_equalisation_spreads_the_values_of_each_channel_evenly_in_their_order():
+    for channels in (1, 3):
+        faces = smooth_faces(channels)
+        equal = shifted(faces, "equalisation")
+        assert equal.shape == faces.shape
+        for before, after in zip(faces.reshape(-1, 48 * 48), equal.reshape(-1, 48 * 48), strict=True):
+            assert (np.diff(after[np.argsort(before, kind="stable")].astype(int)) >= 0).all()
+            share = (before[:, None] > before[None]).mean(axis=1)  # of darker pixels
+            assert np.abs(after / 255 - share).max() < 0.02
+
+
 def test_jpeg_loses_detail_and_keeps_the_face():
     faces = smooth_faces(1)
     lossy = shifted(faces, "jpeg").astype(np.int64)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan
 from open_set_fer.benchmark.planning.profile import load_profile
+from open_set_fer.benchmark.planning.profile_files import profile_names
 from open_set_fer.benchmark.protocols.pool import Pool
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, Protocol, enumerate_protocols
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
@@ -130,6 +131,11 @@ def test_data_check_prints_the_table_of_twins(few: FaceSet, monkeypatch, capsys)
     cli.check("rafdb", as_json=True)
     rows = json.loads(capsys.readouterr().out)["twins"]
     assert rows == [asdict(row) for row in twin_table(few)]
+
+
+def test_the_papers_profiles_keep_repeated_faces() -> None:
+    kept = {name for name in profile_names() if load_profile(name).protocols.twins == "keep"}
+    assert kept == {"paper", "figure5"}
 
 
 def test_profiles_count_each_face_once_unless_they_say_keep(tmp_path) -> None:

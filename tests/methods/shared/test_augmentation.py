@@ -24,6 +24,9 @@ def test_random_erase_makes_one_rectangle_of_the_stated_area():
     assert area.min() > 0.01
     assert area.max() < 0.27
     assert abs(area.mean().item() - 0.135) < 0.01
+    assert (
+        max(rows.max(), columns.max()) <= round(48 * (0.25 * 3.3) ** 0.5) < 48
+    )  # it fits, so that none is drawn again
     assert torch.equal(random_erase(x, torch.Generator(), probability=0.0), x)
 
 

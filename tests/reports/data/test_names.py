@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
+
 import pytest
 
 from open_set_fer import plugins
@@ -16,6 +19,11 @@ def test_names():
     assert method_name("ours-scratch") == "Ours (from scratch)"
     assert (dataset_name("rafdb"), dataset_name("mine")) == ("RAF-DB", "mine")
     assert len(set(METHODS.values())) == len(METHODS)
+
+
+def test_every_label_of_the_suite_has_a_published_name():
+    labels = tomllib.loads((files("open_set_fer.benchmark.planning") / "methods.toml").read_text("utf-8"))
+    assert set(labels) <= set(METHODS)
 
 
 def test_data_sets_whose_splits_differ_by_origin():

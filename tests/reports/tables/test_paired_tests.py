@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from open_set_fer.benchmark.evaluation.metrics import auroc
 from open_set_fer.reports.tables.build import Table, all_tables
 from open_set_fer.reports.tables.means import BEST
 from open_set_fer.reports.tables.paired_tests import P_VALUE, PValue
+from open_set_fer.reports.tables.wording import ALL_ORIGINS, BY_ORIGIN
 from tests.reports.tables.test_controls import results_of
 
 FACES = 400
@@ -83,6 +86,20 @@ def test_copies_of_faces_are_one_cluster() -> None:
 def test_there_is_no_table_without_the_scores_of_two_methods() -> None:
     made = all_tables(results_of({("surprise", "baseline", 0): scores(1, 1)}).under("own"))
     assert "paired_ferplus" not in [table.name for table in made]
+
+
+def test_faces_of_both_origins_are_compared_and_the_caption_says_so() -> None:
+    """On AffectNet the main table has the AUROC of transductive methods by open faces of the test split alone."""
+    frames = {("surprise", m, 0): scores(gap, n) for m, gap, n in (("baseline", 1.2, 1), ("ours", 1.0, 2))}
+    made = results_of(dict(frames))
+    for dataset, said in (("affectnet", True), ("ferplus", False)):
+        results = replace(made, cells=made.cells.assign(dataset=dataset)).under("own")
+        table = next(table for table in all_tables(results) if table.name == f"paired_{dataset}")
+        assert BY_ORIGIN not in table.caption
+        assert (ALL_ORIGINS in table.notes) == said
+        gaps = [entry.value for entry in table.blocks[0].entries if entry.value is not None]
+        first, second = frames.values()
+        assert gaps == pytest.approx([area(first) - area(second)])
 
 
 def test_small_p_values_are_displayed_as_such() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
+from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import protocol_fields
@@ -96,6 +99,16 @@ def test_rows_are_what_was_logged(tmp_path, monkeypatch):
     assert "**20 of 24 cells are missing**" in text
     assert "seeds 0, 1, 2, 7" in text
     assert "**14 of 18 cells are missing**" in write(tmp_path, tmp_path / "out").read_text("utf-8")  # the profile's own
+
+
+def test_the_profile_has_a_shift_that_was_not_looked_at_and_the_page_says_which():
+    """The page names every kind of the profile; one of them is none of those in docs/methods.md."""
+    page = (files("open_set_fer.studies.ours_plus") / "page.md.jinja").read_text("utf-8")
+    kinds = {pool.shift for pool in load_profile(PROFILE).protocols.pools if pool.shift}
+    assert kinds == {"blur", "jpeg", "brightness", "equalisation"}
+    looked_at, _, not_looked_at = page[page.index("`shift_ratio`") :].partition(", among others")
+    assert {kind for kind in kinds if f"*{kind}*" in looked_at} == kinds - {"equalisation"}
+    assert "*equalisation*" in not_looked_at
 
 
 def test_what_a_label_says_of_its_pool():

@@ -110,8 +110,8 @@ def test_the_curve_needs_three_shares_and_compares_like_with_like():
     assert several["mean"].tolist() == pytest.approx([0.6, 0.65, 0.7])
     assert several["std"].tolist() == pytest.approx([0.2 / 2**0.5, 0.3 / 2**0.5, 0.4 / 2**0.5])
     for of, bars in ((curve, 0), (several, 1)):
-        axes = replication._rate_figure(of).axes[0]
-        assert axes.get_legend().get_texts()[0].get_text() == "Label loss"
+        axes = replication._rate_figure(of, "Title of {}".format).axes[0]
+        assert axes.get_legend().get_texts()[0].get_text() == "Title of label-loss"
         assert len(axes.collections) == bars
 
 
