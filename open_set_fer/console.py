@@ -50,12 +50,12 @@ def print_what_the_terminal_can() -> None:
             stream.reconfigure(errors="replace")
 
 
-def set_up_logging(verbose: bool = False) -> None:
+def set_up_logging() -> None:
     """Send the suite's log lines (and other libraries' warnings) through the console."""
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False, markup=False, log_time_format="[%X]")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     handler.setFormatter(_Masking("%(message)s"))
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 
@@ -133,12 +133,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes < 60 * 72 else f"{minutes / 1440:.0f} days"
 
 
-def track(steps: Iterable[T], description: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Iterate with a progress bar; `done` steps were finished by an earlier attempt."""
+def track(steps: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar."""
     if total is None and isinstance(steps, Sized):
         total = len(steps)
     with bars() as progress:
-        task = progress.add_task(description, total=total, completed=done, before=done)
+        task = progress.add_task(description, total=total)
         try:
             for step in steps:
                 yield step

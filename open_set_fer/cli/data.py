@@ -173,7 +173,7 @@ def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Describe a data set: where to request it, its folder, what is checked."""
     from open_set_fer.datasets.faceset import facts
 
-    out.print(facts(plugins.load(plugins.DATASETS, name)).guide, soft_wrap=True, highlight=False, markup=False)
+    out.print(facts(plugins.load(plugins.DATASETS, name)).guide, soft_wrap=True, highlight=False)
 
 
 def _load_dataset(name: str, profile: str, home: Path) -> FaceSet:

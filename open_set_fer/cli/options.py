@@ -169,7 +169,7 @@ def print_json(content: dict[str, Any]) -> None:
 
 def say(text: str) -> None:
     """One line on standard error, never broken."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def exit_stopped(stop: KeyboardInterrupt, kept: str) -> NoReturn:

@@ -71,7 +71,7 @@ def _sync_own(home: Path, as_json: bool) -> None:
     else:
         out.print(f"{len(done)} cell(s) logged, {len(refused)} refused", highlight=False)
         for key, reason in refused.items():
-            console.print(f"refused: cell {key[:12]}: {reason}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"refused: cell {key[:12]}: {reason}", soft_wrap=True, highlight=False)
     if refused:
         sys.exit(1)
 
@@ -82,9 +82,8 @@ def _print(name: str, done: Synced) -> None:
         f"with the same numbers, {len(done.refused)} refused",
         soft_wrap=True,
         highlight=False,
-        markup=False,
     )
     lines = [f"{text}: {cell}" for kind, text in REMARKS.items() for cell in getattr(done, kind)]
     lines += [f"refused: cell {key[:12]}: {reason}" for key, reason in done.refused.items()]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False)

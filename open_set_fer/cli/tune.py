@@ -86,9 +86,6 @@ PrunerOption = Annotated[
 ]
 
 
-KINDS = ("sampler", "pruner")
-
-
 @dataclass(frozen=True)
 class StudyOptions:
     """Which studies, and how they search."""
@@ -135,7 +132,8 @@ def tune(context: typer.Context, study: StudyOptions, home: HomeOption = HOME) -
 
     cells, options = study.cells(), ComputeOptions(study.device, study.threads).checked()
     profile, selection = cells.load(), cells.selection()
-    sampler, pruner = (_member(getattr(study, name), getattr(tuning, f"{name.upper()}S"), name) for name in KINDS)
+    sampler = _member(study.sampler, tuning.SAMPLERS, "sampler")
+    pruner = _member(study.pruner, tuning.PRUNERS, "pruner")
     search = tuning.Search(study.trials, sampler, study.timeout, pruner)
     aim = _member(study.objective, OBJECTIVES, "objective")
     dataset, labels = _studied(profile, selection)

@@ -141,7 +141,7 @@ def test_a_damaged_store_is_named_in_one_sentence(tmp_path, home, how):
     home.mkdir()
     (home / store.DATABASE).write_bytes(damaged)
     with pytest.raises(SuiteError, match=r"again/mlflow\.db cannot be read: .*\n  fix: put back a copy") as raised:
-        Tracker(home, "made").finished_cells()
+        Tracker(home, "made").cells()
     assert len(str(raised.value).splitlines()) == 2
     assert (home / store.DATABASE).read_bytes() == damaged
 
@@ -183,7 +183,7 @@ def test_damage_found_while_reading_is_named_too(tmp_path, home):
     copy = tmp_path / "again"
     shutil.copytree(home, copy)
     with pytest.raises(SuiteError, match=r"again/mlflow\.db cannot be read"):
-        Tracker(copy, "made").finished_cells()
+        Tracker(copy, "made").cells()
 
 
 def test_a_home_that_cannot_be_written_is_read(tmp_path, home):

@@ -80,11 +80,6 @@ class Runner:
         self.parent_tags, self.listener = parent_tags, listener
         self.connection = Connection(home, profile.name)
 
-    @property
-    def tracker(self) -> Tracker:
-        """The tracker; raises TrackingAway if the server has never answered."""
-        return self.connection.tracker
-
     def run(self, cells: list[Cell], face_sets: dict[str, FaceSet], command: str) -> Outcome:
         """Run what is not done yet; on Ctrl-C finished cells are kept and the parent run is closed as KILLED."""
         done = {cell.key for cell in self._finished() if cell.is_current}
@@ -138,10 +133,6 @@ class Runner:
         nothing: list[Finished] = []
         return self.connection.ask(lambda tracker: tracker.finished(), nothing)
 
-    def auroc(self, cells: list[Cell]) -> dict[str, float]:
-        """AUROC of these cells by key, as far as they are finished."""
-        return self.measured(cells, "auroc")["auroc"]
-
     def measured(self, cells: list[Cell], *names: str) -> dict[str, dict[str, float]]:
         """Metrics of finished cells (fields of `Finished`) by name and key; from disk if MLflow does not answer."""
         values: dict[str, dict[str, float | None]] = {}
@@ -191,7 +182,7 @@ class _Run:
         marked = {cell.key for cell in cells if mark_path(self.results, cell.key).exists()}
         pending = sorted(cells, key=lambda cell: cell.key in marked)
         while pending and not self.outcome.pruned:
-            states = [(cell, self._state(cell)) for cell in self._until_stopped(pending)]
+            states = [(cell, self._state(cell)) for cell in pending]
             later = [cell for cell, state in states if state == "later"]
             later += self._compute([cell for cell, state in states if state == "to compute"])
             if len(later) == len(pending):
@@ -206,13 +197,9 @@ class _Run:
         self.outcome.waiting = list(self.sync.waiting.values())
         self.outcome.logged_from_disk = self.sync.from_disk
 
-    def _until_stopped(self, cells: Iterable[Cell]) -> Iterator[Cell]:
-        for cell in cells:
-            self.stop.check()
-            yield cell
-
     def _state(self, cell: Cell) -> CellState:
         """Whether a cell is to be computed; a result on disk is logged."""
+        self.stop.check()
         mark = mark_path(self.results, cell.key)
         before = self.outcome.measured
         try:

@@ -65,10 +65,6 @@ class Cell:
         """Hash of the settings alone: cells of one table column must agree on it."""
         return settings_key(self.content)
 
-    def group(self) -> tuple[str, Protocol, int, str]:
-        """Cells of one group share a task and a closed-set model."""
-        return self.dataset, self.protocol, self.seed, self.closed_set_key
-
 
 @dataclass(frozen=True)
 class Selection:

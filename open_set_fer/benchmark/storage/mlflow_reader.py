@@ -79,10 +79,6 @@ class Reader(Experiment):
         ]
         return [Finished(*row) for row in rows]
 
-    def finished_cells(self) -> dict[str, dict[str, float]]:
-        """Metrics of every finished cell of the present evaluation by cell_key."""
-        return {run.data.tags["cell_key"]: run.data.metrics for run in self._finished() if is_current(run)}
-
     def outdated(self) -> list[Run]:
         """Finished runs of cells that another version of the evaluation measured."""
         if self._local and all(cell.is_current for cell in self.finished()):

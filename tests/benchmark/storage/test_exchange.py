@@ -23,7 +23,7 @@ from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
-from tests.complete import run_smoke
+from tests.complete import finished_cells, run_smoke
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +204,7 @@ def test_a_forged_cell_is_refused_and_the_other_taken(ada, home, what):
     assert "1 cell(s) logged" in done.output
     assert "1 refused" in done.output
     assert reason in done.output
-    assert set(Tracker(home, "smoke", create=False).finished_cells()) == {other.name}
+    assert set(finished_cells(Tracker(home, "smoke", create=False))) == {other.name}
 
 
 def test_a_link_is_not_followed(ada, home, tmp_path):
@@ -243,7 +243,7 @@ def test_a_folder_without_cells_is_one_clear_error(tmp_path, home, name):
 def test_other_numbers_of_a_finished_cell_are_kept_beside_and_do_not_take_its_place(ada, home):
     sync(home, ada)
     cell = cells_of(ada)[0]
-    before = Tracker(home, "smoke").finished_cells()[cell.name]["auroc"]
+    before = finished_cells(Tracker(home, "smoke"))[cell.name]["auroc"]
     lower_score(cell / "scores.parquet")
     assert "auroc" in sync(home, ada, "Eve").refused[cell.name]
     theirs = compute_otherwise(cell)
@@ -252,7 +252,7 @@ def test_other_numbers_of_a_finished_cell_are_kept_beside_and_do_not_take_its_pl
         assert done.exit_code == 1
         assert "OTHER numbers" in done.output
     tracker = Tracker(home, "smoke")
-    assert tracker.finished_cells()[cell.name]["auroc"] == before
+    assert finished_cells(tracker)[cell.name]["auroc"] == before
     assert len(tracker.cells()) == 2
     (replicate,) = tracker.replicates()  # logged once
     assert replicate.data.tags["imported_from"] == "Eve"
