@@ -21,6 +21,8 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 KILLED_IN_CREATION = """
 import os, signal, sys, time
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -44,11 +46,6 @@ for number in range(4):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def python(code: str, *args: str, before: tuple[str, ...] = (), limit: Callable[[], None] | None = None) -> str:

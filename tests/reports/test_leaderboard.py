@@ -16,12 +16,9 @@ from open_set_fer.reports.render import render
 from tests.benchmark.storage.test_exchange import compute_otherwise, sync
 from tests.complete import finished_cells
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 DATA = "d" * 36
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def cell(method="ours", opened="surprise", seed=0, auroc=0.6, settings="a", fingerprint=DATA, version="2", **more):

@@ -25,10 +25,7 @@ from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from tests.complete import finished_cells, run_smoke
 
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+pytestmark = pytest.mark.usefixtures("local_store")
 
 
 def sync(home, folder, name="Ada"):

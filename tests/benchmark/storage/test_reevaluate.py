@@ -27,12 +27,9 @@ from open_set_fer.methods.contract import Detection
 from open_set_fer.reports.data.results import load
 from tests.complete import finished_cells
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 CLASSES = ("fear", "anger", "neutral")
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 AREAS = ("auroc", "auroc_right", "auroc_open_test", "auroc_open_train", "auroc_no_twins")
