@@ -24,7 +24,7 @@ from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.benchmark.protocols.task import Split, face_columns, split_faces
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
-from open_set_fer.files import writable
+from open_set_fer.files import TABLES, writable, write_table
 from open_set_fer.methods.contract import Detection, Method
 
 if TYPE_CHECKING:
@@ -268,8 +268,8 @@ def write_faces(path: Path, profile: Profile, selection: Selection, home: Path) 
     Columns: dataset, protocol, open, seed, `id`, `role` ('train' or 'pool') and `label`, of training faces alone. Pool
     faces are in the task's order, which does not tell which are open.
     """
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise SuiteError(f"{path}: faces are written as .csv or .parquet", "end the name with one of these")
+    if path.suffix.lower() not in TABLES:
+        raise SuiteError(f"{path}: faces are written as {' or '.join(TABLES)}", "end the name with one of these")
     cells, face_sets = make_plan(profile, selection, writable(home) / "cache")
     tasks = {
         (cell.dataset, cell.protocol.label, cell.seed): cell for cell in cells if not cell.protocol.regime.is_control
@@ -280,17 +280,19 @@ def write_faces(path: Path, profile: Profile, selection: Selection, home: Path) 
         split = split_faces(faces, cell.protocol, cell.seed)
         labels = np.array([*faces.classes, ""])
         for role, places in (("train", split.train), ("pool", split.test)):
-            label = labels[faces.labels[places]] if role == "train" else ""
-            parts.append(pd.DataFrame({"id": faces.ids[places], "role": role, "label": label}))
-            names = cell.dataset, cell.protocol.family, cell.protocol.label, cell.seed
-            of_task = dict(zip(("dataset", "protocol", "open", "seed"), names, strict=True))
-            parts[-1] = pd.concat([pd.DataFrame(of_task, index=parts[-1].index), parts[-1]], axis=1)
+            columns = {
+                "dataset": cell.dataset,
+                "protocol": cell.protocol.family,
+                "open": cell.protocol.label,
+                "seed": cell.seed,
+                "id": faces.ids[places],
+                "role": role,
+                "label": labels[faces.labels[places]] if role == "train" else "",
+            }
+            parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False)
+    write_table(path, table)
     return len(table)
 
 

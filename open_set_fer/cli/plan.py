@@ -81,7 +81,7 @@ def plan(
     )
     for name, outline in outlines.items():
         for line in _not_prepared(name, outline, home / "cache"):
-            out.print(line, soft_wrap=True, highlight=False)
+            say(line, out)
     if to_do:
         out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time), soft_wrap=True)
     else:

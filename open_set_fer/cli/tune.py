@@ -233,8 +233,8 @@ def show(
         _print_study(report.study)
         if report.importance:
             shares = ", ".join(f"{key} {share:.2f}" for key, share in report.importance.items())
-            out.print(f"importance (fANOVA): {shares}", highlight=False, soft_wrap=True)
-        console.print(f"figures: {report.folder}", soft_wrap=True, highlight=False)
+            say(f"importance (fANOVA): {shares}", out)
+        say(f"figures: {report.folder}")
     if older := len(studies) - len(reports):
         console.print(f"{older} older studies are not shown: name one with --study", highlight=False)
 
@@ -286,13 +286,13 @@ def _print_study(study: Study) -> None:
         log.warning("%s: no trial has finished", study.label)
         return
     verdict = study.verdict()
-    out.print(f"{study.label}: {verdict.words}", highlight=False, soft_wrap=True)
+    say(f"{study.label}: {verdict.words}", out)
     if chosen is None:
         return
     out.print(f"best values of {study.label}{', for the profile' * (not verdict.keep)}:", highlight=False)
     for key, value in chosen.values.items():
-        out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
-    out.print(f'  selection = "{study.selection}"', highlight=False, soft_wrap=True)
+        say(f"  {key} = {json.dumps(value)}", out)
+    say(f'  selection = "{study.selection}"', out)
 
 
 def _short(value: Any) -> str:

@@ -9,15 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from open_set_fer.methods.eow import (
-    EOW,
-    ReplayBuffer,
-    energy_gradient,
-    learning_rate,
-    negative_loss,
-    open_probability,
-    sgld_step,
-)
+from open_set_fer.methods.eow import EOW, ReplayBuffer, energy_gradient, learning_rate, open_probability, sgld_step
 from open_set_fer.methods.shared import training
 from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings
@@ -86,7 +78,7 @@ def test_losses_and_score_against_numpy():
     ):
         known = training.known_loss(torch.from_numpy(logits), torch.from_numpy(targets)).item()
         assert known == pytest.approx(expected, rel=1e-12)
-    assert negative_loss(torch.from_numpy(logits)).item() == pytest.approx(-log_p[:, 3].mean(), rel=1e-12)
+    assert training.unknown_loss(torch.from_numpy(logits)).item() == pytest.approx(-log_p[:, 3].mean(), rel=1e-12)
     np.testing.assert_allclose(open_probability(logits), np.exp(log_p[:, 3]), rtol=1e-12)
 
 
@@ -164,8 +156,8 @@ def test_sampling_goes_the_stated_way_and_leaves_the_network_as_it_was(direction
     at_start = network.classify(network.from_stage(start, 2)).log_softmax(1)[:, -1].mean().item()
     at_end = network.classify(network.from_stage(buffer.features, 2)).log_softmax(1)[:, -1].mean().item()
     assert sign * (at_end - at_start) > 0.01
-    assert negative_loss(logits).item() == pytest.approx(-at_end, rel=1e-5)
-    negative_loss(logits).backward()  # reaches what the features pass, and nothing before
+    assert training.unknown_loss(logits).item() == pytest.approx(-at_end, rel=1e-5)
+    training.unknown_loss(logits).backward()  # reaches what the features pass, and nothing before
     assert network.fc.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in network.stem.parameters())
 

@@ -12,14 +12,7 @@ from torch import nn
 
 from open_set_fer.benchmark.planning.settings import build_settings
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.proser import (
-    Proser,
-    classifier_placeholder_loss,
-    data_placeholder_loss,
-    delta_confidence,
-    mix,
-    open_logits,
-)
+from open_set_fer.methods.proser import Proser, classifier_placeholder_loss, delta_confidence, mix, open_logits
 from open_set_fer.methods.shared import training
 from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
@@ -77,7 +70,7 @@ def test_losses_against_numpy():
         given = (torch.from_numpy(array) for array in (logits, targets, labels))
         loss = classifier_placeholder_loss(*given, 0.7, 0.3)
         assert loss.item() == pytest.approx(expected, rel=1e-12)
-    assert data_placeholder_loss(torch.from_numpy(logits)).item() == pytest.approx(
+    assert training.unknown_loss(torch.from_numpy(logits)).item() == pytest.approx(
         -log_softmax(logits)[:, 3].mean(), rel=1e-12
     )
 

@@ -24,10 +24,10 @@ from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import Record, write_result
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, some, summary
+from open_set_fer.files import TABLES
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.plugins import nearest
 
-FORMATS = (".csv", ".parquet")
 LOW = 0.4
 """Upper end of AUROC's interval below which the sign of a file's scores is suspected to be wrong."""
 
@@ -112,8 +112,8 @@ def read_scores(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() not in FORMATS:
-        raise SuiteError(f"{path}: scores are read from {' or '.join(FORMATS)} files", "write one of these")
+    if path.suffix.lower() not in TABLES:
+        raise SuiteError(f"{path}: scores are read from {' or '.join(TABLES)} files", "write one of these")
     if not path.is_file():
         raise SuiteError(f"no file {path}", "check the path given with --scores")
     try:

@@ -16,7 +16,7 @@ from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.connection import connect, set_mlflow_defaults, tracking_uri
 from open_set_fer.benchmark.storage.experiment import EXPERIMENT_PREFIX, VIEW, VIEW_TAG, Experiment
-from open_set_fer.benchmark.storage.kept import FEATURES, read_features
+from open_set_fer.benchmark.storage.kept import FACES, FEATURES, read_features
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ class Reader(Experiment):
         """The sheet of faces of a cell, if it has one."""
         from PIL import Image
 
-        if "faces.png" not in [artifact.path for artifact in self.client.list_artifacts(run.info.run_id)]:
+        if FACES not in [artifact.path for artifact in self.client.list_artifacts(run.info.run_id)]:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            sheet = Image.open(self._download(run.info.run_id, "faces.png", folder))
+            sheet = Image.open(self._download(run.info.run_id, FACES, folder))
             sheet.load()
             return sheet
 

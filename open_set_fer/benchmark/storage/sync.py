@@ -18,12 +18,12 @@ from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage import results_dir as disk
 from open_set_fer.benchmark.storage.connection import brief_requests, called, public_address, tracking_wait
-from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG, KeptModel
+from open_set_fer.benchmark.storage.kept import FACES, HISTOGRAM, MODEL, MODELS_TAG, KeptModel
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.results_dir import FACES, HISTOGRAM, Failure, Record, read_result
+from open_set_fer.benchmark.storage.results_dir import Failure, Record, read_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, TrackingAway, summary

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
-from open_set_fer.benchmark.storage import exchange
+from open_set_fer.benchmark.storage import exchange, pictures
 from open_set_fer.benchmark.storage.exchange import read_cell, sync_folder
 from open_set_fer.benchmark.storage.mlflow_reader import plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
@@ -95,9 +95,9 @@ def test_a_synced_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, m
     source = Path(shutil.copytree(ran, tmp_path / "control"))
     run_smoke(source, source, methods=("label-loss",), regime=Regime("flipped-true", 0.2))
     drawn = {}
-    draw = exchange.score_histogram
+    draw = pictures.score_histogram
     monkeypatch.setattr(
-        exchange, "score_histogram", lambda scores, title, names: drawn.update({title: names}) or draw(scores, title)
+        pictures, "score_histogram", lambda scores, title, names: drawn.update({title: names}) or draw(scores, title)
     )
     sync(home, source)
     assert {"control AUROC" in title: names for title, names in drawn.items()} == {
