@@ -45,8 +45,8 @@ class Outcome:
     """What a run did.
 
     logged_from_disk: computed earlier. measured: computed earlier, and re-evaluated. waiting: on disk and not logged,
-    because the tracking server was away. run_id: of the parent run; '' without one. pruned: the cell that the listener
-    stopped, and with it the run; with the epoch.
+    because the tracking server was away. run_id: of the parent run; '' without one. pruned: (cell, epoch) where the
+    listener stopped the run.
     """
 
     computed: int = 0

@@ -102,9 +102,9 @@ class Reader(Experiment):
     def planned(self) -> list[dict[str, Any]]:
         """Every cell that the benchmark runs of this experiment planned, each coordinate once, in planned order.
 
-        The latest plan that names a coordinate says its cell_key. A coordinate goes when a later plan names its
-        cell_key under another label and not under the old one: the label was renamed. Later is a plan with a higher
-        number, whatever the clock said.
+        The latest plan that names a coordinate says its cell_key. If a later plan has the same cell_key under a new
+        label only, the label was renamed: the old entry is dropped. Later is a plan with a higher number, whatever the
+        clock said.
         """
         # A run killed between its creation and its plan has none; `planned` marks those that do.
         parents = self._search(f"tags.`{KIND}` = 'benchmark' and tags.planned = 'true'")

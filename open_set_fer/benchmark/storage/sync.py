@@ -181,7 +181,7 @@ class Sync:
                 self._log(cell, timeout=0)
 
     def finish(self) -> None:
-        """The last chance: ask an absent server now, and try again what it refused; a second refusal is a failure."""
+        """Retry everything that waits, once more. A result refused twice counts as failed."""
         if self.waiting and self._connection.away:
             self._connection.ask(lambda tracker: tracker.ping(), None, now=True)
         if self._connection.away:
