@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -99,6 +99,31 @@ def bars() -> Iterator[Progress]:
         finally:
             _live.pop()
             ended.set()
+
+
+class Bar:
+    """The progress bar of one job: of its present steps, or without an end until there are any."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._steps = title, ""
+        self._bars = ExitStack()
+
+    def __enter__(self) -> Bar:
+        self._progress = self._bars.enter_context(bars())
+        self._task = self._progress.add_task(self._title, total=None)
+        return self
+
+    def show(self, description: str, done: int, total: int | None, before: int) -> None:
+        """Show how many steps are done; another description takes the bar's place."""
+        if description != self._steps:
+            self._steps = description
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(f"{self._title} · {description}", total=total, before=before)
+        self._progress.update(self._task, completed=done)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.remove_task(self._task)
+        self._bars.close()
 
 
 def _write_lines(progress: Progress, ended: threading.Event) -> None:

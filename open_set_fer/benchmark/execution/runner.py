@@ -14,9 +14,9 @@ import filelock
 
 from open_set_fer.benchmark.execution.devices import choose_device
 from open_set_fer.benchmark.execution.executor import Executor, executor_of
+from open_set_fer.benchmark.execution.job import Job, JobResult
 from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.signals import Stop, stopped_by_signals
-from open_set_fer.benchmark.execution.worker import Job, JobResult
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.storage.checkpoints import closed_set_path

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from open_set_fer.benchmark.execution.worker import JobResult
+from open_set_fer.benchmark.execution.job import JobResult
 from open_set_fer.console import log
 
 @dataclass

@@ -14,8 +14,8 @@ from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.evaluation.scores import score_table
+from open_set_fer.benchmark.execution.job import Job
 from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.execution.worker import Job
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
