@@ -89,7 +89,7 @@ def plan(
 
 
 def _write_faces(path: Path, profile: Profile, selection: Selection, home: Path) -> None:
-    from open_set_fer.api import write_faces
+    from open_set_fer.benchmark.planning.face_list import write_faces
 
     number = write_faces(path, profile, selection, home)
     command = "osfer evaluate --scores FILE --name NAME --dataset DATASET --open CLASSES"
