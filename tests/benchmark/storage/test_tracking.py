@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage import mlflow_reader, mlflow_writer
+from open_set_fer.benchmark.storage import mlflow_reader
+from open_set_fer.benchmark.storage.logged import metric_part
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from tests.complete import finished_cells
@@ -93,7 +94,7 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
     run = tracker.client.get_run(parent)
     assert run.info.status == "KILLED"
     named = {name: value for name, value in run.data.metrics.items() if not name.endswith(("ours-0", "dias"))}
-    odd = mlflow_writer._metric_part("λ ours")
+    odd = metric_part("λ ours")
     assert named == {
         "auroc.ours": 0.625,
         "cells.ours": 2,
@@ -103,7 +104,7 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
         f"cells.{odd}": 1,
     }
     assert odd.startswith("_ ours-")
-    assert odd != mlflow_writer._metric_part("μ ours")
+    assert odd != metric_part("μ ours")
 
 
 def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path, home):
