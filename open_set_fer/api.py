@@ -29,7 +29,8 @@ from open_set_fer.methods.contract import Detection, Method
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.execution.runner import Outcome, Runner
+    from open_set_fer.benchmark.execution.pending import Outcome
+    from open_set_fer.benchmark.execution.runner import Runner
     from open_set_fer.benchmark.execution.task_run import TaskRun
     from open_set_fer.benchmark.tuning.study import Objective, Study
     from open_set_fer.datasets.faceset import FaceSet

@@ -6,12 +6,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import filelock
 
 from open_set_fer.benchmark.execution.executor import Executor
 from open_set_fer.benchmark.execution.job import Job, JobResult
+from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.benchmark.execution.signals import Stop
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.storage.checkpoints import closed_set_path
@@ -19,13 +22,12 @@ from open_set_fer.benchmark.storage.reevaluate import measured, restore
 from open_set_fer.benchmark.storage.results_dir import describe_result, mark_path, read_mark, read_result, set_aside
 from open_set_fer.benchmark.storage.sync import Sync
 from open_set_fer.console import log
-from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from open_set_fer.benchmark.execution.runner import Outcome, Runner
+    from open_set_fer.benchmark.evaluation.intermediate_scores import Listener
 
 POLL_SECONDS = 0.5
 """Between two looks at cells that other processes hold, when there is nothing else to do."""
@@ -33,23 +35,42 @@ CellState = Literal["settled", "to compute", "later"]
 """Logged or failed; without a result; to come back to."""
 
 
+@dataclass
+class Outcome:
+    """What a run did.
+
+    logged_from_disk: computed earlier. measured: computed earlier, and re-evaluated. waiting: on disk and not logged,
+    because the tracking server was away. run_id: of the parent run; '' without one. pruned: (cell, epoch) where the
+    listener stopped the run.
+    """
+
+    computed: int = 0
+    logged_from_disk: int = 0
+    measured: int = 0
+    already_done: int = 0
+    failed: list[tuple[Cell, str]] = field(default_factory=list)
+    waiting: list[Cell] = field(default_factory=list)
+    run_id: str = ""
+    pruned: list[tuple[Cell, int]] = field(default_factory=list)
+
+
 class PendingCells:
     """Cells of one call of `Runner.run`: their order, and what is remembered between two tries of a cell."""
 
     def __init__(
         self,
-        runner: Runner,
+        home: Path,
+        options: RunOptions,
+        listener: Callable[[Cell], Listener | None],
         executor: Executor,
-        face_sets: dict[str, FaceSet],
         sync: Sync,
         outcome: Outcome,
         stop: Stop,
         on_settled: Callable[[], None],
     ) -> None:
-        self.home, self.results = runner.home.resolve(), runner.results
-        self.options, self.device = runner.options, runner.device
-        self.listener, self.connection = runner.listener, runner.connection
-        self.executor, self.face_sets, self.sync = executor, face_sets, sync
+        self.home, self.results = home.resolve(), home / "results"
+        self.options, self.listener, self.executor = options, listener, executor
+        self.sync, self.connection = sync, sync.connection
         self.outcome, self.stop, self.on_settled = outcome, stop, on_settled
         nothing: list[Run] = []
         outdated = self.connection.ask(lambda tracker: tracker.outdated(), nothing)
@@ -159,7 +180,7 @@ class PendingCells:
 
     def _job(self, cell: Cell, model_alone: bool = False) -> Job:
         listens = not model_alone and self.listener(cell) is not None
-        faces, record = self.face_sets[cell.dataset], self.sync.record(cell)
+        faces, record = self.sync.face_sets[cell.dataset], self.sync.record(cell)
         return Job(cell, faces, self.home, self.options, record, self.executor.threads, model_alone, listens)
 
     def _results(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, JobResult]]:
@@ -178,7 +199,7 @@ class PendingCells:
             self.outcome.pruned.append((cell, epoch))
             text = f"stopped after epoch {epoch}: its trial was not worth going on"
             log.info("%s: %s", cell, text)
-            self.sync.fail(cell, text, text, self.device, pruned=epoch)
+            self.sync.fail(cell, text, text, pruned=epoch)
         elif result.state != "done":
             self._fail(cell, result.error, result.text)
         elif not (self.results / cell.key).is_dir():
@@ -194,7 +215,7 @@ class PendingCells:
 
     def _fail(self, cell: Cell, error: str, text: str) -> None:
         mark_path(self.results, cell.key).unlink(missing_ok=True)  # of a process that was ended: told here
-        self.sync.fail(cell, error, text, self.device)
+        self.sync.fail(cell, error, text)
         self.on_settled()
 
     def _put_off(self, cell: Cell, process: str) -> None:
@@ -203,7 +224,7 @@ class PendingCells:
             self.crashed.add(cell.key)
             error = f"the process died while computing this cell ({process})"
             log.error("%s: %s; it is tried again after all other cells", cell, error)
-            self.sync.fail(cell, error, error, self.device, counts=False)
+            self.sync.fail(cell, error, error, counts=False)
 
     def _log_lock_owner(self, cells: list[Cell]) -> None:
         """One line for each process that this run waits for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from open_set_fer.benchmark.execution.devices import choose_device
 from open_set_fer.benchmark.execution.executor import executor_of
 from open_set_fer.benchmark.execution.options import RunOptions
-from open_set_fer.benchmark.execution.pending import PendingCells
+from open_set_fer.benchmark.execution.pending import Outcome, PendingCells
 from open_set_fer.benchmark.execution.signals import stopped_by_signals
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.profile import Profile
@@ -28,25 +27,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from open_set_fer.benchmark.evaluation.intermediate_scores import Listener
-
-
-@dataclass
-class Outcome:
-    """What a run did.
-
-    logged_from_disk: computed earlier. measured: computed earlier, and re-evaluated. waiting: on disk and not logged,
-    because the tracking server was away. run_id: of the parent run; '' without one. pruned: (cell, epoch) where the
-    listener stopped the run.
-    """
-
-    computed: int = 0
-    logged_from_disk: int = 0
-    measured: int = 0
-    already_done: int = 0
-    failed: list[tuple[Cell, str]] = field(default_factory=list)
-    waiting: list[Cell] = field(default_factory=list)
-    run_id: str = ""
-    pruned: list[tuple[Cell, int]] = field(default_factory=list)
 
 
 class Runner:
@@ -88,9 +68,8 @@ class Runner:
                 self.connection.ask(lambda tracker: tracker.record_plan(plan, text, command, device), None)
             return outcome
         self.results.mkdir(parents=True, exist_ok=True)
-        sync = Sync(
-            self.connection, self.results, self.profile, face_sets, open_parent, self.options.allow_face_artifacts
-        )
+        allowed = self.options.allow_face_artifacts
+        sync = Sync(self.connection, self.results, self.profile, face_sets, open_parent, device, allowed)
         executor = executor_of(self.options, lambda job: self.listener(job.cell))
         status = "KILLED"
         with stopped_by_signals() as stop:
@@ -101,7 +80,9 @@ class Runner:
                     bar = progress.add_task("cells", total=len(cells), completed=before, before=before)
                     try:
                         on_settled = partial(progress.advance, bar)
-                        PendingCells(self, executor, face_sets, sync, outcome, stop, on_settled).settle(missing)
+                        PendingCells(
+                            self.home, self.options, self.listener, executor, sync, outcome, stop, on_settled
+                        ).settle(missing)
                     finally:
                         progress.remove_task(bar)
                 status = "FAILED" if outcome.failed else "FINISHED"

@@ -149,7 +149,7 @@ def _cells(
     profile: Profile, selection: Selection, find: Callable[[str], Faces], given: list[Protocol] | None = None
 ) -> tuple[list[Cell], dict[str, Faces]]:
     """The cells, and the data sets that `find` returns; it is called after all checks that need no data set."""
-    seeds, families = chosen_seeds(profile, selection), chosen_families(profile, selection.families)
+    seeds, families = chosen_seeds(profile, selection.seeds), chosen_families(profile, selection.families)
     methods = {label: profile.method(label) for label in method_labels(profile, selection.methods)}
     has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
     label_based = {label: method for label, method in methods.items() if has_controls and states(method, "label_based")}
@@ -159,14 +159,15 @@ def _cells(
         log.warning(line)
     recipes = _recipes(profile, methods | controlled)
     face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
-    protocols = chosen_protocols(profile, selection, families, face_sets)
+    every = selection.all_pairs, selection.all_triples
+    protocols = chosen_protocols(profile, selection.open_classes, families, face_sets, *every)
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
     _check_models(profile, recipes, protocols)
     is_controlled = listed(profile.protocols.control_classes, face_sets)
     if given is not None:
         families, protocols = (), {name: given or own for name, own in protocols.items()}
-    planned = planned_protocols(profile, selection, families, protocols, methods, is_controlled, controlled)
+    planned = planned_protocols(profile, selection.regime, families, protocols, methods, is_controlled, controlled)
     _say_controls(planned, label_based)
     columns = {
         label: _Column.of(method, recipes[label], profile.read_at) for label, method in (methods | controlled).items()

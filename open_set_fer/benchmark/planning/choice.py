@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from open_set_fer.benchmark.planning.aliases import label_of
 from open_set_fer.benchmark.planning.profile import Profile
@@ -15,12 +14,10 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Method, scores_others
 from open_set_fer.plugins import nearest
 
-if TYPE_CHECKING:
-    from open_set_fer.benchmark.planning.cells import Selection
 
-
-def chosen_seeds(profile: Profile, selection: Selection) -> Sequence[int]:
-    seeds = selection.seeds or profile.seeds
+def chosen_seeds(profile: Profile, seeds: Sequence[int]) -> Sequence[int]:
+    """These seeds, or the profile's; SuiteError for one that torch would not take."""
+    seeds = seeds or profile.seeds
     for seed in (seed for seed in seeds if not 0 <= seed < 2**32):
         fault = f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one"
         raise SuiteError(fault, "choose another with --seed, or under `seeds` in the profile")
@@ -29,7 +26,7 @@ def chosen_seeds(profile: Profile, selection: Selection) -> Sequence[int]:
 
 def planned_protocols(
     profile: Profile,
-    selection: Selection,
+    regime: Regime | None,
     families: tuple[Family, ...],
     protocols: Mapping[str, list[Protocol]],
     methods: dict[str, Method],
@@ -38,12 +35,12 @@ def planned_protocols(
 ) -> list[tuple[str, Protocol, dict[str, Method]]]:
     """Data set, protocol and the methods to run on it, in the order they run; the controls of a data set last.
 
-    families: those to warn of if a data set has none of their protocols. protocols: by data set. controlled: methods of
-    the controls.
+    regime: in place of the profile's. families: those to warn of if a data set has none of their protocols.
+    protocols: by data set. controlled: methods of the controls.
     """
     planned: list[tuple[str, Protocol, dict[str, Method]]] = []
     for name, chosen in protocols.items():
-        settled = _settled(profile, selection, chosen)
+        settled = _settled(profile, regime, chosen)
         for family in families:
             if not any(protocol.family == family for protocol in settled):
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
@@ -57,15 +54,14 @@ def planned_protocols(
     return planned
 
 
-def _settled(profile: Profile, selection: Selection, protocols: list[Protocol]) -> list[Protocol]:
-    """These protocols with the profile's twins and pools, under the pseudo-label setting of selection or profile."""
+def _settled(profile: Profile, regime: Regime | None, protocols: list[Protocol]) -> list[Protocol]:
+    """These protocols with the profile's twins and pools, under the pseudo-label setting `regime` or the profile's."""
     protocols = [protocol.counting(profile.protocols.twins) for protocol in protocols]
     if profile.protocols.open_from == "test":
         protocols = [protocol.on_test_split() for protocol in protocols]
     if profile.protocols.pools:
         protocols = [protocol.on(pool) for protocol in protocols for pool in profile.protocols.pools]
-    regime = selection.regime or profile.protocols.regime
-    return [protocol.under(regime) for protocol in protocols]
+    return [protocol.under(regime or profile.protocols.regime) for protocol in protocols]
 
 
 def _controlled(profile: Profile, protocol: Protocol, control: Regime) -> Protocol:
@@ -86,23 +82,26 @@ def _able(protocol: Protocol, methods: dict[str, Method]) -> dict[str, Method]:
 
 
 def chosen_protocols(
-    profile: Profile, selection: Selection, families: tuple[Family, ...], face_sets: Mapping[str, FaceSet | Outline]
+    profile: Profile,
+    open_classes: tuple[str, ...],
+    families: tuple[Family, ...],
+    face_sets: Mapping[str, FaceSet | Outline],
+    all_pairs: bool = False,
+    all_triples: bool = False,
 ) -> dict[str, list[Protocol]]:
-    """The protocols of each data set that open what the selection names, or else the profile's list, if it has one.
+    """The protocols of each data set that open `open_classes`, or else the profile's list, if it has one.
 
     Either may name classes that only one of the data sets has. --all-pairs and --all-triples ask for more than the
     profile's list, which therefore does not restrict them.
     """
-    all_pairs = profile.protocols.all_pairs or selection.all_pairs
-    all_triples = profile.protocols.all_triples or selection.all_triples
-    options = families, all_pairs, all_triples
+    options = families, profile.protocols.all_pairs or all_pairs, profile.protocols.all_triples or all_triples
     enumerated = {name: enumerate_protocols(faces.classes, *options) for name, faces in face_sets.items()}
-    if selection.open_classes:
+    if open_classes:
         every = [protocol for protocols in enumerated.values() for protocol in protocols]
-        choices = {protocol.choice for text in selection.open_classes for protocol in opening(every, text)}
+        choices = {protocol.choice for text in open_classes for protocol in opening(every, text)}
         return {name: [p for p in protocols if p.choice in choices] for name, protocols in enumerated.items()}
     is_listed = listed(profile.protocols.open_classes, face_sets)
-    whole = ["pairs"] * selection.all_pairs + ["triples"] * selection.all_triples
+    whole = ["pairs"] * all_pairs + ["triples"] * all_triples
     return {name: [p for p in ps if is_listed(p) or p.family in whole] for name, ps in enumerated.items()}
 
 

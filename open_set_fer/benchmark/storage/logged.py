@@ -53,7 +53,10 @@ def cell_tags(result: CellResult, folder: Path) -> dict[str, str]:
 
 
 def png(picture: Image) -> bytes:
-    """A picture's PNG, in a third of the time of Pillow's default, and no more bytes for a sheet: pixels repeat or are noise."""
+    """A picture's PNG.
+
+    In a third of the time of Pillow's default, and no more bytes for a sheet: pixels repeat or are noise.
+    """
     written = BytesIO()
     picture.save(written, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return written.getvalue()

@@ -19,7 +19,7 @@ from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.execution.runner import Outcome
+    from open_set_fer.benchmark.execution.pending import Outcome
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.execution.options import RunOptions
-from open_set_fer.benchmark.execution.runner import Outcome, Runner
+from open_set_fer.benchmark.execution.pending import Outcome
+from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
