@@ -29,7 +29,8 @@ from open_set_fer.methods.contract import Detection, Method
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.execution.runner import Outcome, Runner
+    from open_set_fer.benchmark.execution.pending import Outcome
+    from open_set_fer.benchmark.execution.runner import Runner
     from open_set_fer.benchmark.execution.task_run import TaskRun
     from open_set_fer.benchmark.tuning.study import Objective, Study
     from open_set_fer.datasets.faceset import FaceSet
@@ -71,7 +72,7 @@ class Task:
         those of docs/mlflow.md that need neither the shared closed-set model nor held-out faces, which a run has.
         Raises SuiteError for other shapes, numbers that are not finite, and classes outside 0..K-1.
         """
-        from open_set_fer.benchmark.evaluation.metrics import cell_metrics
+        from open_set_fer.benchmark.evaluation.metrics import cell_metrics, metric_table
 
         faces, split, closed = self._source.faces, self._source.split, self.closed_classes
         detection = Detection(np.asarray(unknown_score), np.asarray(predicted_class))
@@ -99,24 +100,6 @@ class _Source:
         from open_set_fer.benchmark.execution.task_run import TaskRun
 
         return TaskRun.of(cell, self.faces, self.home, choose_device("auto"))
-
-
-def metric_table(values: dict[str, float]) -> pd.DataFrame:
-    """Metrics by name, with the ends of their intervals as columns."""
-    from open_set_fer.benchmark.evaluation.metrics import METRICS
-
-    better = {metric.name: metric.higher_is_better for metric in METRICS}
-    rows = {
-        name: {
-            "value": value,
-            "low": values.get(f"{name}_low", np.nan),
-            "high": values.get(f"{name}_high", np.nan),
-            "better": "" if better.get(name) is None else "higher" if better[name] else "lower",
-        }
-        for name, value in values.items()
-        if not name.endswith(("_low", "_high"))
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
 
 
 def load_task(
@@ -228,10 +211,8 @@ def evaluate(
     closed class (then the score is the maximum softmax probability). name: how tables call it.
     Returns the metrics as `Task.measure` does.
     """
-    from open_set_fer.benchmark.execution.external import external_cell, read_scores, write_external
-    from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.execution.runner import Runner
-    from open_set_fer.benchmark.storage.results_dir import Record, read_result, set_aside
+    from open_set_fer.benchmark.evaluation.metrics import metric_table
+    from open_set_fer.benchmark.execution.external import evaluate_file
 
     task = load_task(dataset, open, seed, profile=profile, home=home)
     source = task._source
@@ -239,59 +220,7 @@ def evaluate(
     if not is_name or name in source.profile.known_labels():
         fault = "is a method of this suite" if name in source.profile.known_labels() else "cannot be a name"
         raise SuiteError(f"{name!r} {fault}", "choose another with --name: a word without commas")
-    method, detection = read_scores(Path(scores), task.ids, task.closed_classes, source.cell.protocol.open)
-    cell = external_cell(source.cell, name, method)
-    folder = source.home / "results" / cell.key
-    try:
-        read_result(folder)
-    except SuiteError:  # none yet, or a damaged one
-        if folder.is_dir():
-            set_aside(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        record = Record.of(cell, source.profile, source.faces)
-        write_external(cell, source.faces, detection, record, folder)
-    runner = Runner(source.home, source.profile, RunOptions())
-    outcome = runner.run([cell], {dataset: source.faces}, f"osfer evaluate {name}")
-    if outcome.waiting:
-        log.warning("%s waits on disk: the tracking server does not answer; the same command logs it", name)
-    for _, error in outcome.failed:
-        raise SuiteError(f"{name} is measured under {folder}, but not logged: {error}", "give the same command again")
-    result, _ = read_result(folder)
-    for note in result.notes[1:]:
-        log.warning("%s: %s", name, note)
-    return metric_table(result.metrics)
-
-
-def write_faces(path: Path, profile: Profile, selection: Selection, home: Path) -> int:
-    """Write the faces of the chosen protocols as CSV or Parquet, once each; returns the number of rows.
-
-    Columns: dataset, protocol, open, seed, `id`, `role` ('train' or 'pool') and `label`, of training faces alone. Pool
-    faces are in the task's order, which does not tell which are open.
-    """
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise SuiteError(f"{path}: faces are written as .csv or .parquet", "end the name with one of these")
-    cells, face_sets = make_plan(profile, selection, writable(home) / "cache")
-    tasks = {
-        (cell.dataset, cell.protocol.label, cell.seed): cell for cell in cells if not cell.protocol.regime.is_control
-    }
-    parts = []
-    for cell in tasks.values():
-        faces = face_sets[cell.dataset]
-        split = split_faces(faces, cell.protocol, cell.seed)
-        labels = np.array([*faces.classes, ""])
-        for role, places in (("train", split.train), ("pool", split.test)):
-            label = labels[faces.labels[places]] if role == "train" else ""
-            parts.append(pd.DataFrame({"id": faces.ids[places], "role": role, "label": label}))
-            names = cell.dataset, cell.protocol.family, cell.protocol.label, cell.seed
-            of_task = dict(zip(("dataset", "protocol", "open", "seed"), names, strict=True))
-            parts[-1] = pd.concat([pd.DataFrame(of_task, index=parts[-1].index), parts[-1]], axis=1)
-    table = pd.concat(parts, ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_parquet(path, index=False)
-    return len(table)
+    return metric_table(evaluate_file(Path(scores), name, source.cell, source.faces, source.profile, source.home))
 
 
 def results(home: Path | str = HOME, profile: str = "demo") -> pd.DataFrame:

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -50,12 +50,12 @@ def print_what_the_terminal_can() -> None:
             stream.reconfigure(errors="replace")
 
 
-def set_up_logging(verbose: bool = False) -> None:
+def set_up_logging() -> None:
     """Send the suite's log lines (and other libraries' warnings) through the console."""
     handler = RichHandler(console=console, show_path=False, rich_tracebacks=False, markup=False, log_time_format="[%X]")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     handler.setFormatter(_Masking("%(message)s"))
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 
@@ -101,6 +101,31 @@ def bars() -> Iterator[Progress]:
             ended.set()
 
 
+class Bar:
+    """The progress bar of one job: of its present steps, or without an end until there are any."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._steps = title, ""
+        self._bars = ExitStack()
+
+    def __enter__(self) -> Bar:
+        self._progress = self._bars.enter_context(bars())
+        self._task = self._progress.add_task(self._title, total=None)
+        return self
+
+    def show(self, description: str, done: int, total: int | None, before: int) -> None:
+        """Show how many steps are done; another description takes the bar's place."""
+        if description != self._steps:
+            self._steps = description
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(f"{self._title} · {description}", total=total, before=before)
+        self._progress.update(self._task, completed=done)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.remove_task(self._task)
+        self._bars.close()
+
+
 def _write_lines(progress: Progress, ended: threading.Event) -> None:
     while not ended.wait(LINE_EVERY):
         if parts := [_in_words(task) for task in progress.tasks]:
@@ -133,12 +158,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes < 60 * 72 else f"{minutes / 1440:.0f} days"
 
 
-def track(steps: Iterable[T], description: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Iterate with a progress bar; `done` steps were finished by an earlier attempt."""
+def track(steps: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar."""
     if total is None and isinstance(steps, Sized):
         total = len(steps)
     with bars() as progress:
-        task = progress.add_task(description, total=total, completed=done, before=done)
+        task = progress.add_task(description, total=total)
         try:
             for step in steps:
                 yield step

@@ -9,8 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from open_set_fer.errors import SuiteError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = (".csv", ".parquet")
+"""Endings of tables."""
 
 
 def sync(path: Path) -> None:
@@ -32,6 +39,14 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet where the name ends so, else as CSV; without its index."""
+    if path.suffix.lower() == ".parquet":
+        table.to_parquet(path, index=False)
+    else:
+        table.to_csv(path, index=False)
 
 
 @contextmanager

@@ -44,8 +44,7 @@ def load(group: str, name: str) -> Any:
     """Load the class registered as `name`; raises SuiteError naming its fault.
 
     For an unknown name the error suggests the nearest one. A package that fails on import affects only the commands
-    that
-    use it.
+    that use it.
     """
     kind = group.rpartition(".")[2].removesuffix("s")
     points = _registered(group)

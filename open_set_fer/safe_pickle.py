@@ -25,7 +25,7 @@ class _NumpyUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_numpy_pickle(path: Path, encoding: str = "ASCII") -> Any:
-    """Read a pickle; raises UnpicklingError if it holds more than containers and NumPy arrays."""
+def read_numpy_pickle(path: Path) -> Any:
+    """Read a pickle, of Python 2 too; raises UnpicklingError if it holds more than containers and NumPy arrays."""
     with path.open("rb") as file:
-        return _NumpyUnpickler(file, encoding=encoding).load()
+        return _NumpyUnpickler(file, encoding="latin1").load()

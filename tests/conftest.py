@@ -71,6 +71,12 @@ def ferplus_tree(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow in the home, whatever the environment says."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables, which take seconds to make."""

@@ -20,6 +20,8 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
 from open_set_fer.reports.data.frame import COLUMNS
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 
 @dataclass(frozen=True)
 class Margin:
@@ -44,11 +46,6 @@ def home(tmp_path_factory, empty_store) -> Path:
         frame = osf.run("smoke", ["baseline", "energy"], open="surprise", home=home)
         frame.to_pickle(home / "ran.pkl")
     return home
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="module")

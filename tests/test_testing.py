@@ -84,7 +84,7 @@ def no_detection(self, task, context):
     return np.zeros(96), np.zeros(96, int)
 
 
-@breaking(r"unknown_score has shape \(3,\), not one value for each of 96 test images")
+@breaking(r"returned \(3,\) scores and \(96,\) classes for \(96,\) test images")
 def short(self, task, context):
     return self.changed(task, context, unknown_score=np.zeros(3))
 
@@ -94,12 +94,12 @@ def odd_type(self, task, context):
     return self.changed(task, context, unknown_score=np.array([None] * 96))
 
 
-@breaking("1 of 96 scores are not finite")
+@breaking("1 of 96 unknown scores are NaN or infinite")
 def not_finite(self, task, context):
     return self.changed(task, context, unknown_score=np.r_[np.nan, np.zeros(95)])
 
 
-@breaking(r"predicted_class has \[3, 3, 3\], not 0 to 2 alone")
+@breaking(r"predicted classes must be integers in 0\.\.2")
 def no_class(self, task, context):
     return self.changed(task, context, predicted_class=np.full(96, 3))
 

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from open_set_fer import plugins
-from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, WeightsOption, examples, print_json
+from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, WeightsOption, examples, print_json, say
 from open_set_fer.console import log, out
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import writable
@@ -44,7 +44,7 @@ def preview(
     target = to or home / "preview" / f"{name}.png"
     check_picture_path(target)  # before minutes of decoding
     contact_sheet(_load_dataset(name, profile, home), target, per_class)
-    out.print(f"contact sheet: {target.resolve()}", soft_wrap=True, highlight=False)
+    say(f"contact sheet: {target.resolve()}", out)
 
 
 @app.command(epilog=examples("osfer data prepare ferplus"))
@@ -53,7 +53,7 @@ def prepare(
 ) -> None:
     """Decode a data set into the cache; resumes a killed preparation."""
     faces = _load_dataset(name, profile, home)
-    out.print(f"{name}: {len(faces.images)} images, fingerprint {faces.fingerprint}", soft_wrap=True, highlight=False)
+    say(f"{name}: {len(faces.images)} images, fingerprint {faces.fingerprint}", out)
 
 
 @app.command(epilog=examples("osfer data check ferplus", "osfer data check ferplus --json"))
@@ -128,7 +128,7 @@ def split(
         shown.add_row(str(label), *(f"{(rows['split'] == str(column.header)).sum():,}" for column in shown.columns[1:]))
     out.print(shown)
     groups = f" of {result['group'].nunique():,} groups" if group else ""
-    out.print(f"{target}: {len(result):,} rows{groups}, seed {seed}", soft_wrap=True, highlight=False)
+    say(f"{target}: {len(result):,} rows{groups}, seed {seed}", out)
     if target.parent.resolve() != beside.parent.resolve():
         log.warning('its paths start from %s: set root = "%s" under [datasets.manifest]', *(2 * [beside.parent]))
 
@@ -165,7 +165,7 @@ def _check_weights(name: str, profile: str, weights: str) -> None:
 
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        out.print(line, soft_wrap=True, highlight=False)
+        say(line, out)
 
 
 @app.command(epilog=examples("osfer data guide rafdb"))
@@ -173,7 +173,7 @@ def guide(name: Annotated[str, typer.Argument(help="Data set.")]) -> None:
     """Describe a data set: where to request it, its folder, what is checked."""
     from open_set_fer.datasets.faceset import facts
 
-    out.print(facts(plugins.load(plugins.DATASETS, name)).guide, soft_wrap=True, highlight=False, markup=False)
+    say(facts(plugins.load(plugins.DATASETS, name)).guide, out)
 
 
 def _load_dataset(name: str, profile: str, home: Path) -> FaceSet:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from open_set_fer.cli import data, evaluate, plan, report, run, show, sync, tune
-from open_set_fer.cli.options import examples
+from open_set_fer.cli.options import examples, say
 from open_set_fer.console import console, print_traceback, print_what_the_terminal_can, set_up_logging
 from open_set_fer.errors import SuiteError
 from open_set_fer.photos import command as detect
@@ -44,7 +44,7 @@ def main() -> None:
         app()
     except SuiteError as error:
         console.print("error:", style="red", end=" ")
-        console.print(str(error), highlight=False, soft_wrap=True)
+        say(str(error))
         sys.exit(2)
 
 

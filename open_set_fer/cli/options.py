@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
 
 from open_set_fer.console import console
 from open_set_fer.errors import SuiteError, masked
@@ -167,9 +168,9 @@ def print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=1))
 
 
-def say(text: str) -> None:
-    """One line on standard error, never broken."""
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+def say(text: str, to: Console = console) -> None:
+    """Print one line, never broken; on standard error unless `to` is another console."""
+    to.print(text, soft_wrap=True, highlight=False)
 
 
 def exit_stopped(stop: KeyboardInterrupt, kept: str) -> NoReturn:

@@ -81,7 +81,7 @@ def plan(
     )
     for name, outline in outlines.items():
         for line in _not_prepared(name, outline, home / "cache"):
-            out.print(line, soft_wrap=True, highlight=False, markup=False)
+            say(line, out)
     if to_do:
         out.print(f"{to_do} of {len(planned)} cells to do" + f"; {time}" * bool(time), soft_wrap=True)
     else:
@@ -89,7 +89,7 @@ def plan(
 
 
 def _write_faces(path: Path, profile: Profile, selection: Selection, home: Path) -> None:
-    from open_set_fer.api import write_faces
+    from open_set_fer.benchmark.planning.face_list import write_faces
 
     number = write_faces(path, profile, selection, home)
     command = "osfer evaluate --scores FILE --name NAME --dataset DATASET --open CLASSES"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from open_set_fer import studies
-from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, folder, print_json
+from open_set_fer.cli.options import HOME, HomeOption, ProfileOption, examples, folder, print_json, say
 from open_set_fer.console import console, out
 from open_set_fer.errors import SuiteError
 
@@ -91,7 +91,7 @@ def report(
 
 
 def _print_path(name: str, path: Path) -> None:
-    out.print(f"{name}: {path.resolve()}", soft_wrap=True, highlight=False, markup=False)
+    say(f"{name}: {path.resolve()}", out)
 
 
 def _compare(names: tuple[str, str], profile: str, home: Path, to: Path | None, as_json: bool) -> None:
@@ -182,7 +182,7 @@ def ui(
     uri, _ = server.tracking_uri(home)
     if server.is_remote(uri):
         out.print("the runs are on the tracking server of MLFLOW_TRACKING_URI, which has its own MLflow UI:")
-        out.print(f"  {server.public_address(uri)}", soft_wrap=True, highlight=False, markup=False)
+        say(f"  {server.public_address(uri)}", out)
         return
     experiments = mlflow_reader.stored_experiments(home)
     if profile:
@@ -202,7 +202,7 @@ def ui(
     console.print("MLflow UI starts; Ctrl-C ends it. Runs by profile, the newest first:")
     for name, experiment_id in experiments.items():
         link = mlflow_reader.experiment_link(base, experiment_id)
-        console.print(f"  {name}: {link}", soft_wrap=True, highlight=False, markup=False)
+        say(f"  {name}: {link}")
     # The job runner of MLflow's server serves evaluations of language models; four workers serve many users.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri  # a database's password must not be in the list of processes

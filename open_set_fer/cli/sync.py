@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from open_set_fer.cli.options import HOME, HomeOption, command_line, examples, folder, print_json
-from open_set_fer.console import console, out
+from open_set_fer.cli.options import HOME, HomeOption, command_line, examples, folder, print_json, say
+from open_set_fer.console import out
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import writable
 
@@ -71,20 +71,18 @@ def _sync_own(home: Path, as_json: bool) -> None:
     else:
         out.print(f"{len(done)} cell(s) logged, {len(refused)} refused", highlight=False)
         for key, reason in refused.items():
-            console.print(f"refused: cell {key[:12]}: {reason}", soft_wrap=True, highlight=False, markup=False)
+            say(f"refused: cell {key[:12]}: {reason}")
     if refused:
         sys.exit(1)
 
 
 def _print(name: str, done: Synced) -> None:
-    out.print(
+    say(
         f"from {name}: {len(done.new) + len(done.hidden)} cell(s) logged, {len(done.same)} computed here already "
         f"with the same numbers, {len(done.refused)} refused",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+        out,
     )
     lines = [f"{text}: {cell}" for kind, text in REMARKS.items() for cell in getattr(done, kind)]
     lines += [f"refused: cell {key[:12]}: {reason}" for key, reason in done.refused.items()]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)

@@ -86,9 +86,6 @@ PrunerOption = Annotated[
 ]
 
 
-KINDS = ("sampler", "pruner")
-
-
 @dataclass(frozen=True)
 class StudyOptions:
     """Which studies, and how they search."""
@@ -135,7 +132,8 @@ def tune(context: typer.Context, study: StudyOptions, home: HomeOption = HOME) -
 
     cells, options = study.cells(), ComputeOptions(study.device, study.threads).checked()
     profile, selection = cells.load(), cells.selection()
-    sampler, pruner = (_member(getattr(study, name), getattr(tuning, f"{name.upper()}S"), name) for name in KINDS)
+    sampler = _member(study.sampler, tuning.SAMPLERS, "sampler")
+    pruner = _member(study.pruner, tuning.PRUNERS, "pruner")
     search = tuning.Search(study.trials, sampler, study.timeout, pruner)
     aim = _member(study.objective, OBJECTIVES, "objective")
     dataset, labels = _studied(profile, selection)
@@ -235,8 +233,8 @@ def show(
         _print_study(report.study)
         if report.importance:
             shares = ", ".join(f"{key} {share:.2f}" for key, share in report.importance.items())
-            out.print(f"importance (fANOVA): {shares}", highlight=False, soft_wrap=True)
-        console.print(f"figures: {report.folder}", soft_wrap=True, highlight=False)
+            say(f"importance (fANOVA): {shares}", out)
+        say(f"figures: {report.folder}")
     if older := len(studies) - len(reports):
         console.print(f"{older} older studies are not shown: name one with --study", highlight=False)
 
@@ -288,13 +286,13 @@ def _print_study(study: Study) -> None:
         log.warning("%s: no trial has finished", study.label)
         return
     verdict = study.verdict()
-    out.print(f"{study.label}: {verdict.words}", highlight=False, soft_wrap=True)
+    say(f"{study.label}: {verdict.words}", out)
     if chosen is None:
         return
     out.print(f"best values of {study.label}{', for the profile' * (not verdict.keep)}:", highlight=False)
     for key, value in chosen.values.items():
-        out.print(f"  {key} = {json.dumps(value)}", highlight=False, soft_wrap=True)
-    out.print(f'  selection = "{study.selection}"', highlight=False, soft_wrap=True)
+        say(f"  {key} = {json.dumps(value)}", out)
+    say(f'  selection = "{study.selection}"', out)
 
 
 def _short(value: Any) -> str:

@@ -79,7 +79,7 @@ Checked: the pickles hold arrays only, labels 0..9, 3,072 pixels an image."""
 def read_batch(file: Path) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Read labels (n,) and images (n, 3, 32, 32) of a published pickle, or raise SuiteError."""
     try:
-        content = read_numpy_pickle(file, "latin1")
+        content = read_numpy_pickle(file)
         labels = np.asarray(content["labels"], dtype=np.int64)
         images = np.asarray(content["data"], dtype=np.uint8).reshape(len(labels), 3, 32, 32)
     except (pickle.UnpicklingError, KeyError, ValueError, EOFError, TypeError) as error:

@@ -18,6 +18,7 @@ from open_set_fer.datasets.folders import read_classes
 from open_set_fer.datasets.tables import read_manifest, rows_of
 from open_set_fer.datasets.vocabulary import Vocabulary
 from open_set_fer.errors import SuiteError, some
+from open_set_fer.files import write_table
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,7 @@ def split_table(source: Path, target: Path, group: str, shares: Shares, seed: in
     else:
         raise SuiteError(f"no file or folder {source}", "name a CSV or Parquet table, or a folder <class>/<image>")
     result = _drawn(source, rows, group, shares, seed)
-    rows = rows.assign(split=result["split"])
-    if target.suffix == ".parquet":
-        rows.to_parquet(target, index=False)
-    else:
-        rows.to_csv(target, index=False)
+    write_table(target, rows.assign(split=result["split"]))
     return result
 
 

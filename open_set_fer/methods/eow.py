@@ -120,7 +120,7 @@ class EOW:
                         shape = _sampled_shape(network, data[:1])
                         buffer = ReplayBuffer(self.buffer_size, shape, self.fresh_share, generator)
                     negative_logits = self._negative_logits(network, buffer, len(y), generator)
-                    negative = self.ebm_weight * negative_loss(negative_logits)
+                    negative = self.ebm_weight * training.unknown_loss(negative_logits)
                     loss = loss + negative
                     negative_total += negative.item() * len(y)
                 training.step(optimizer, loss)
@@ -217,11 +217,6 @@ def energy_gradient(
         return slope
 
     return gradient
-
-
-def negative_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the negatives' logits against class K+1: the second term, unweighted."""
-    return -logits.log_softmax(dim=1)[:, -1].mean()
 
 
 def open_probability(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

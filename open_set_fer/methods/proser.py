@@ -123,7 +123,7 @@ class Proser:
                 loss = classifier_placeholder_loss(logits, shares, y, self.lambda1, self.lambda2)
                 if len(mixed) > 1:  # batch norm needs two
                     mixed_logits = open_logits(network, dummy, network.from_stage(mixed, self.mix_stage))
-                    mixed_loss = data_placeholder_loss(mixed_logits)
+                    mixed_loss = training.unknown_loss(mixed_logits)
                     loss = loss + self.mixup_weight * mixed_loss
                     mixed_total += mixed_loss.item() * len(y)
                 training.step(optimizer, loss)
@@ -157,11 +157,6 @@ def mix(
     return share * hidden[rows] + (1 - share) * hidden[order[rows]]
 
 
-def data_placeholder_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of mixed features' logits (N, K+1) against the dummy."""
-    return -logits.log_softmax(dim=1)[:, -1].mean()
-
-
 def classifier_placeholder_loss(
     logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor, lambda1: float, lambda2: float
 ) -> torch.Tensor:
@@ -172,7 +167,7 @@ def classifier_placeholder_loss(
     shares; its logit is set to -1e9 and so gets no gradient.
     """
     masked = logits.scatter(1, labels[:, None], -1e9)
-    return lambda1 * training.known_loss(logits, targets) - lambda2 * masked.log_softmax(dim=1)[:, -1].mean()
+    return lambda1 * training.known_loss(logits, targets) + lambda2 * training.unknown_loss(masked)
 
 
 def delta_confidence(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:

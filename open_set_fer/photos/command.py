@@ -108,12 +108,12 @@ def _print_detector(description: Description, target: Path) -> None:
         names = "+".join(description.source.open_classes)
         threshold += f", and takes {calibration.rejected_open:.0%} of {names} for unknown"
     for line in (f"detector: {target}", f"knows {', '.join(description.classes)}", threshold):
-        out.print(line, soft_wrap=True, highlight=False)
+        options.say(line, out)
     if description.crop is not None and not description.crop.measured_on:
         log.warning("too few training images have a detectable face to measure how they are cropped: FERPlus' is used")
     if description.source.demonstration:
         log.warning("it is trained on synthetic data: its predictions on real faces mean nothing")
-    console.print(f"next: osfer detect --detector {target} PHOTO", soft_wrap=True, highlight=False)
+    options.say(f"next: osfer detect --detector {target} PHOTO")
 
 
 @app.command(
@@ -244,4 +244,4 @@ def _print_table(predictions: list[dict[str, Any]]) -> None:
             table.add_row("" if number else name, face["decision"], likely, f"{face['unknown_score']:.3g}")
     out.print(table)
     for place in sorted({str(Path(each["picture"]).parent) for each in predictions if "picture" in each}):
-        out.print(f"annotated pictures: {place}", soft_wrap=True, highlight=False)
+        options.say(f"annotated pictures: {place}", out)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.evaluation.scores import checked_curves, checked_extras, checked_notes
-from open_set_fer.benchmark.execution.isolation import content_digest, seeded
+from open_set_fer.benchmark.evaluation.scores import check_detection, checked_curves, checked_extras, checked_notes
+from open_set_fer.benchmark.execution.isolation import content_digest, read_only, seeded
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import ClosedSetModel, Detection, Method, OpenSetTask, Scorer, Scores, states
 from open_set_fer.methods.shared.backbones import Network, build_network
@@ -63,14 +63,14 @@ class PlainContext:
         """Pooled features (M, D) and (N, D) of training and test images, computed once."""
         if self._features is None:
             train, test = (pooled_features(self._model.network, x) for x in (task.train_images, task.test_images))
-            self._features = _read_only(train), _read_only(test)
+            self._features = read_only(train), read_only(test)
         return self._features
 
     def held_out_features(self, task: OpenSetTask) -> NDArray[np.float32] | None:
         """Pooled features (R, D) of the held-out faces; None for a task without."""
         if task.held_out_images is None:
             return None
-        return _read_only(pooled_features(self._model.network, task.held_out_images))
+        return read_only(pooled_features(self._model.network, task.held_out_images))
 
 
 def bright_bars(n: int, classes: int, seed: int, size: int = 24) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -139,9 +139,9 @@ def _task_with_an_open_class() -> tuple[OpenSetTask, ClosedSetModel, NDArray[np.
     train_closed_set(network, train, train_labels, recipe, torch.Generator().manual_seed(0), lambda steps, _: steps)
     network.eval().requires_grad_(False)
     for array in (train, train_labels, test):
-        array.flags.writeable = False
+        read_only(array)
     task = OpenSetTask(train, train_labels, test, ("low", "middle", "high"), 0)
-    return task, ClosedSetModel(network, _read_only(evaluate(network, test))), truth == 3
+    return task, ClosedSetModel(network, read_only(evaluate(network, test))), truth == 3
 
 
 def _detect(method: Method, task: OpenSetTask, model: ClosedSetModel, global_seed: int) -> Detection:
@@ -179,8 +179,8 @@ def _check_sign(score: NDArray[Any], is_open: NDArray[np.bool_]) -> None:
 def _check_inductive(method: Method, task: OpenSetTask, model: ClosedSetModel, whole: Detection) -> None:
     """Assert that half of the test faces get the same scores as among all of them."""
     half = slice(0, len(task.test_images), 2)
-    part = replace(task, test_images=_read_only(task.test_images[half].copy()))
-    part_model = replace(model, test_logits=_read_only(model.test_logits[half].copy()))
+    part = replace(task, test_images=read_only(task.test_images[half].copy()))
+    part_model = replace(model, test_logits=read_only(model.test_logits[half].copy()))
     scores = np.asarray(_detect(method, part, part_model, global_seed=0).unknown_score, dtype=np.float64)
     require(
         _close(scores, np.asarray(whole.unknown_score, dtype=np.float64)[half]),
@@ -236,18 +236,15 @@ def _close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
 
 
 def _check_detection(detection: Detection, task: OpenSetTask) -> None:
-    """Assert shapes, types and ranges, also of what goes to MLflow and into scores.parquet."""
+    """Assert types, and what the runner refuses: shapes, ranges, what cannot go to MLflow or into scores.parquet."""
     require(isinstance(detection, Detection), f"returns a {type(detection).__name__}, not a Detection")
-    n, classes = len(task.test_images), len(task.closed_classes)
-    score, predicted = np.asarray(detection.unknown_score), np.asarray(detection.predicted_class)
+    n, score, predicted = len(task.test_images), detection.unknown_score, detection.predicted_class
     columns = ("unknown_score", score, "fiu", "numbers"), ("predicted_class", predicted, "iu", "integers")
-    for name, array, kinds, expected in columns:
-        require(array.shape == (n,), f"{name} has shape {array.shape}, not one value for each of {n} test images")
-        require(array.dtype.kind in kinds, f"{name} is of type {array.dtype}, not {expected}")
-    require(bool(np.isfinite(score).all()), f"{np.sum(~np.isfinite(score))} of {n} scores are not finite")
-    inside = (predicted >= 0) & (predicted < classes)
-    require(bool(inside.all()), f"predicted_class has {predicted[~inside][:3].tolist()}, not 0 to {classes - 1} alone")
+    for name, values, kinds, expected in columns:
+        kind = np.asarray(values).dtype
+        require(kind.kind in kinds, f"{name} is of type {kind}, not {expected}")
     try:
+        check_detection(score, predicted, n, len(task.closed_classes))
         checked_curves(detection.curves)
         checked_extras(detection.extras, n)
         checked_notes(detection.notes)
@@ -263,8 +260,3 @@ def _same(one: Detection, other: Detection) -> bool:
     except AssertionError:
         return False
     return True
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    array.flags.writeable = False
-    return array

@@ -14,10 +14,7 @@ from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+pytestmark = pytest.mark.usefixtures("local_store")
 
 
 def test_ui_says_where_a_remote_server_is(tmp_path, monkeypatch):

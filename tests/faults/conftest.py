@@ -14,7 +14,8 @@ import cloudpickle
 import pytest
 
 from open_set_fer import plugins
-from open_set_fer.benchmark.execution.runner import Outcome, Runner
+from open_set_fer.benchmark.execution.pending import Outcome
+from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker

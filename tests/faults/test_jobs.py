@@ -120,21 +120,27 @@ def cells_and_servers(place, process):
     return cells, {parent(pid) for pid in cells}
 
 
-@LINUX
-def test_a_killed_server_of_processes_loses_nothing(place):
+def kill_under_two_cells(place, victim, *options):
+    """Kill `victim(server)` of a run while two of its cells wait; nothing is lost. Ids of the cells, other servers."""
     place.write(*harmful("gate", numbers=3))
     gate = place.root / "gate"
-    process = place.start("run", "--jobs", "2", OSFER_GATE=str(gate))
+    process = place.start("run", "--jobs", "2", *options, OSFER_GATE=str(gate))
     wait_until(lambda: results(place) == 5 and started(place, 2)())  # two cells wait for the gate, one for them
     wait_until(lambda: len(cells_and_servers(place, process)[0]) == 2)  # the mark of a cell stays for a moment after it
-    cells, servers = cells_and_servers(place, process)
-    assert len(servers) == 1
-    os.kill(servers.pop(), signal.SIGKILL)
+    cells, (server, *others) = cells_and_servers(place, process)
+    os.kill(victim(server), signal.SIGKILL)
     gate.touch()
     text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     assert place.statuses() == ["FINISHED"] * 8
     nothing_left(place)
+    return cells, others
+
+
+@LINUX
+def test_a_killed_server_of_processes_loses_nothing(place):
+    cells, others = kill_under_two_cells(place, lambda server: server)
+    assert not others
     assert not any(alive(pid, 30) for pid in cells)
 
 
@@ -180,18 +186,7 @@ def test_a_stopped_run_ends_its_processes_and_blames_no_cell(place, signals, cod
 @LINUX
 def test_a_killed_ray_worker_loses_nothing(place):
     pytest.importorskip("ray")
-    place.write(*harmful("gate", numbers=3))
-    gate = place.root / "gate"
-    process = place.start("run", "--backend", "ray", "--jobs", "2", "--threads", "1", OSFER_GATE=str(gate))
-    wait_until(lambda: results(place) == 5 and started(place, 2)())  # two cells wait for the gate, one for them
-    wait_until(lambda: len(cells_and_servers(place, process)[0]) == 2)
-    _, servers = cells_and_servers(place, process)
-    os.kill(parent(servers.pop()), signal.SIGKILL)
-    gate.touch()
-    text, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, text
-    assert place.statuses() == ["FINISHED"] * 8
-    nothing_left(place)
+    kill_under_two_cells(place, parent, "--backend", "ray", "--threads", "1")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 KILLED_IN_CREATION = """
 import os, signal, sys, time
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -44,11 +46,6 @@ for number in range(4):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def python(code: str, *args: str, before: tuple[str, ...] = (), limit: Callable[[], None] | None = None) -> str:
@@ -141,7 +138,7 @@ def test_a_damaged_store_is_named_in_one_sentence(tmp_path, home, how):
     home.mkdir()
     (home / store.DATABASE).write_bytes(damaged)
     with pytest.raises(SuiteError, match=r"again/mlflow\.db cannot be read: .*\n  fix: put back a copy") as raised:
-        Tracker(home, "made").finished_cells()
+        Tracker(home, "made").cells()
     assert len(str(raised.value).splitlines()) == 2
     assert (home / store.DATABASE).read_bytes() == damaged
 
@@ -183,7 +180,7 @@ def test_damage_found_while_reading_is_named_too(tmp_path, home):
     copy = tmp_path / "again"
     shutil.copytree(home, copy)
     with pytest.raises(SuiteError, match=r"again/mlflow\.db cannot be read"):
-        Tracker(copy, "made").finished_cells()
+        Tracker(copy, "made").cells()
 
 
 def test_a_home_that_cannot_be_written_is_read(tmp_path, home):

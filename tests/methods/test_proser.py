@@ -12,14 +12,7 @@ from torch import nn
 
 from open_set_fer.benchmark.planning.settings import build_settings
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.proser import (
-    Proser,
-    classifier_placeholder_loss,
-    data_placeholder_loss,
-    delta_confidence,
-    mix,
-    open_logits,
-)
+from open_set_fer.methods.proser import Proser, classifier_placeholder_loss, delta_confidence, mix, open_logits
 from open_set_fer.methods.shared import training
 from open_set_fer.methods.shared.backbones import build_network
 from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings
@@ -28,8 +21,8 @@ from open_set_fer.testing import PlainContext, bright_bars, task_and_context
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2}
 
 
-def detect(task_change=None, seed=0, **settings):
-    task, context, _ = task_and_context(seed=seed)
+def detect(task_change=None, seed=0, classes=3, **settings):
+    task, context, _ = task_and_context(classes=classes, seed=seed)
     return Proser(**{**QUICK, **settings}).detect(dataclasses.replace(task, **(task_change or {})), context)
 
 
@@ -77,7 +70,7 @@ def test_losses_against_numpy():
         given = (torch.from_numpy(array) for array in (logits, targets, labels))
         loss = classifier_placeholder_loss(*given, 0.7, 0.3)
         assert loss.item() == pytest.approx(expected, rel=1e-12)
-    assert data_placeholder_loss(torch.from_numpy(logits)).item() == pytest.approx(
+    assert training.unknown_loss(torch.from_numpy(logits)).item() == pytest.approx(
         -log_softmax(logits)[:, 3].mean(), rel=1e-12
     )
 
@@ -133,17 +126,6 @@ def test_score_against_numpy_has_no_ties_and_the_right_sign():
     assert score[::2].min() > score[1::2].max()
 
 
-def test_sign_with_an_oracle(monkeypatch):
-    """A network that puts some images at the dummy scores them highest, whatever class comes next."""
-    unknown = np.arange(96) % 3 == 0
-    logits = np.random.default_rng(0).normal(size=(96, 4)).astype(np.float32)
-    logits[:, 3] = np.where(unknown, 9, -9)
-    monkeypatch.setattr(training, "evaluate", lambda network, images, of: logits)
-    detection = detect(epochs=1)
-    assert detection.unknown_score[unknown].min() > detection.unknown_score[~unknown].max()
-    assert (detection.predicted_class == logits[:, :3].argmax(axis=1)).all()
-
-
 def test_the_shared_model_stays_as_it_was():
     task, context, _ = task_and_context()
     network = context.closed_set_model(task).network.requires_grad_(False)
@@ -163,18 +145,6 @@ def test_it_starts_from_the_shared_model():
     detection = Proser(epochs=0).detect(task, context)
     logits = training.evaluate(network, task.test_images)
     assert (detection.predicted_class == logits.argmax(axis=1)).all()
-
-
-def test_scores_are_finite_the_same_for_a_seed_and_blind_to_other_test_images(first):
-    assert first.unknown_score.shape == first.predicted_class.shape == (96,)
-    assert np.isfinite(first.unknown_score).all()
-    assert set(first.predicted_class) <= {0, 1, 2}
-    again = detect()
-    assert (again.unknown_score == first.unknown_score).all()
-    assert again.curves == first.curves
-    assert {len(values) for values in first.curves.values()} == {2}
-    assert detect({"test_images": np.zeros((5, 1, 24, 24), np.uint8)}).curves == first.curves
-    assert (detect(seed=1).unknown_score != first.unknown_score).any()
 
 
 @pytest.mark.parametrize(
@@ -203,16 +173,6 @@ def test_one_class_has_nothing_to_mix_but_trains():
     detection = detect({"train_labels": np.zeros(60, np.int64)})
     assert detection.curves["data_placeholder_loss"] == [0, 0]
     assert np.isfinite(detection.unknown_score).all()
-
-
-def test_two_classes_odd_sizes_and_a_tiny_last_batch():
-    images, labels = bright_bars(35, 2, 0, size=30)
-    task, context, _ = task_and_context(classes=2)
-    for kept in (35, 34, 3):  # last batches of 3, 2 and a task of 3
-        small = dataclasses.replace(task, train_images=images[:kept], train_labels=labels[:kept], test_images=images)
-        detection = Proser(**QUICK).detect(small, context)
-        assert np.isfinite(detection.unknown_score).all()
-        assert set(detection.predicted_class) <= {0, 1}
 
 
 def test_unseen_class_scores_higher_on_easy_images():

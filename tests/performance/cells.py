@@ -98,7 +98,7 @@ def null_cells(root: Path, count: int = 1000, piece: int = 50) -> list[Row]:
     started_to_logged = Row("a null cell from start to logged, seconds", [(time.perf_counter() - begun) / 10], 0.5, "<")
     for number in range(count):
         copy_result(place, null(count), null(number), faces["synthetic"])
-    tracker = runner.tracker
+    tracker = runner.connection.tracker
     run = tracker.client.get_run(tracker.cells()[0].info.run_id)
     artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
     client = mlflow.MlflowClient(f"sqlite:///{root}/bare.db")

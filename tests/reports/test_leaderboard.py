@@ -14,13 +14,11 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.reports.leaderboard import leaderboard
 from open_set_fer.reports.render import render
 from tests.benchmark.storage.test_exchange import compute_otherwise, sync
+from tests.complete import finished_cells
+
+pytestmark = pytest.mark.usefixtures("local_store")
 
 DATA = "d" * 36
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def cell(method="ours", opened="surprise", seed=0, auroc=0.6, settings="a", fingerprint=DATA, version="2", **more):
@@ -191,7 +189,7 @@ def test_a_report_has_the_leaderboard_of_a_home_with_cells_of_several_people(ada
     with (tmp_path / "two/tables/leaderboard.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["source"], row["cells"], row["seeds"]) == ("Ada", "2", "2")
-    mean = sum(metrics["auroc"] for metrics in tracker.finished_cells().values()) / 2
+    mean = sum(metrics["auroc"] for metrics in finished_cells(tracker).values()) / 2
     assert float(row["auroc"]) == pytest.approx(mean)
     page = (tmp_path / "two" / "index.html").read_text()
     assert 'id="leaderboard"' in page

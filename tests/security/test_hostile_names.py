@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +21,7 @@ from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.render import render
 from tests.benchmark.storage.test_reevaluate import made_scores
+from tests.security.command import osfer
 
 HOSTILE = ["[red]x[/]", "</script><script>alert(1)</script>", "\\input{/etc/passwd}", "=1+1", "../../evil"]
 FRAGMENTS = [
@@ -78,13 +76,6 @@ def names(seed: int) -> list[str]:
     drawn = random.Random(seed)
     made = ["".join(drawn.choices(FRAGMENTS, k=drawn.randint(1, 5))).strip() for _ in range(3)]
     return [*HOSTILE, *(f"{name}{number}" for number, name in enumerate(made))]
-
-
-def osfer(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300", "PYTHONIOENCODING": "utf-8"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 
 class Tags(HTMLParser):

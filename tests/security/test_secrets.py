@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.cli import options
 from open_set_fer.console import console, set_up_logging
 from open_set_fer.errors import SuiteError, masked, summary
+from tests.security.command import osfer
 
 SECRET = "s3cret-Pa55"
 
@@ -54,16 +54,8 @@ def refusing(request) -> Iterator[str]:
     server.shutdown()
 
 
-def osfer(uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from open_set_fer.cli.main import main; main()", *arguments]
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": uri,
-        "OSFER_TRACKING_WAIT": "0",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "250",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    }
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+def osfer_at(uri: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return osfer(*arguments, MLFLOW_TRACKING_URI=uri, OSFER_TRACKING_WAIT="0", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
 
 
 def assert_nowhere(done: subprocess.CompletedProcess[str], folder) -> None:
@@ -74,13 +66,13 @@ def assert_nowhere(done: subprocess.CompletedProcess[str], folder) -> None:
 
 
 def test_a_server_that_refuses(refusing, tmp_path):
-    done = osfer(refusing, "report", "-p", "smoke", "--home", str(tmp_path / "home"))
+    done = osfer_at(refusing, "report", "-p", "smoke", "--home", str(tmp_path / "home"))
     assert done.returncode == 2
     assert "127.0.0.1" in done.stderr  # the rest of the address is said
     assert "refuses" in done.stderr
     assert "Traceback" not in done.stderr
     assert_nowhere(done, tmp_path)
-    done = osfer("", "report", "-p", "smoke", "--compare", refusing, "smoke", "--home", str(tmp_path / "home"))
+    done = osfer_at("", "report", "-p", "smoke", "--compare", refusing, "smoke", "--home", str(tmp_path / "home"))
     assert done.returncode == 2
     # the address is an argument here: what is printed of it is masked
     assert_nowhere(done, tmp_path)
@@ -88,7 +80,7 @@ def test_a_server_that_refuses(refusing, tmp_path):
 
 def test_a_database_that_cannot_be_reached(tmp_path):
     for uri in (f"mysql://me:{SECRET}@127.0.0.1/x", f"sqlite+pysqlite://me:{SECRET}@host/x"):
-        done = osfer(uri, "plan", "-p", "smoke", "--home", str(tmp_path / "home"))
+        done = osfer_at(uri, "plan", "-p", "smoke", "--home", str(tmp_path / "home"))
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert_nowhere(done, tmp_path)

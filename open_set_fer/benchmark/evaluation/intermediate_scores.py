@@ -1,6 +1,6 @@
 """Intermediate scores of a training: kept after chosen epochs, or measured at once for a pruner.
 
-Truth is never in reach of the method: a thread that it has no hold of measures, and says no more than whether to stop.
+A separate thread measures; the method only learns whether to stop.
 """
 
 from __future__ import annotations

@@ -94,6 +94,22 @@ ORIGINS = ("test", "train")
 DECILES = 10
 
 
+def metric_table(values: dict[str, float]) -> pd.DataFrame:
+    """Metrics by name, with the ends of their intervals as columns."""
+    better = {metric.name: metric.higher_is_better for metric in METRICS}
+    rows = {
+        name: {
+            "value": value,
+            "low": values.get(f"{name}_low", np.nan),
+            "high": values.get(f"{name}_high", np.nan),
+            "better": "" if better.get(name) is None else "higher" if better[name] else "lower",
+        }
+        for name, value in values.items()
+        if not name.endswith(("_low", "_high"))
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
 def auroc(is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]]) -> float:
     """Area under the ROC curve with open as positive; the same as closed as positive with the score's negative.
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from open_set_fer.benchmark.evaluation.intermediate_scores import Reading
-from open_set_fer.benchmark.execution.isolation import content_digest, seeded
+from open_set_fer.benchmark.execution.isolation import content_digest, read_only, seeded
 from open_set_fer.benchmark.planning.keys import Recipe
 from open_set_fer.benchmark.storage.checkpoints import (
     ModelStore,
@@ -84,7 +84,7 @@ class TaskContext:
         with seeded(self._seed):
             self._content = content_digest(task)
             network = self._trained(task)  # before the method can do anything to its images
-            self._lent_logits = _read_only(lend(ClosedSetModel(network, self._output("test_logits", task))))
+            self._lent_logits = read_only(lend(ClosedSetModel(network, self._output("test_logits", task))))
             del lend
             yield
         if content_digest(task) != self._content:
@@ -125,10 +125,9 @@ class TaskContext:
     def closed_set_model(self, task: OpenSetTask) -> ClosedSetModel:
         """The closed-set model of the task, with the outputs of the cell's pseudo-label setting."""
         if self._lent is None:
-            predictions = self.predictions(task)
-            predictions.flags.writeable = False
+            predictions = read_only(self.predictions(task))
             logits = self._output("test_logits", task) if self._lent_logits is None else self._lent_logits
-            self._lent = _Lent(copy.deepcopy(self._trained(task)), _read_only(logits.copy()), predictions)
+            self._lent = _Lent(copy.deepcopy(self._trained(task)), read_only(logits.copy()), predictions)
         return self._lent
 
     @property
@@ -227,10 +226,5 @@ class TaskContext:
             with self.phase("closed_set"):
                 place = f"{self._content or content_digest(task)} {self.device.type} {torch.get_num_threads()}"
                 values = shared_output(self._path, f"{name} {place}", compute)
-            self._outputs[name] = _read_only(values)
+            self._outputs[name] = read_only(values)
         return self._outputs[name]
-
-
-def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    array.flags.writeable = False
-    return array

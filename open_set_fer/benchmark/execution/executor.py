@@ -12,8 +12,9 @@ from typing import Any
 
 import joblib
 
+from open_set_fer.benchmark.execution.job import Job, JobResult
 from open_set_fer.benchmark.execution.options import RunOptions
-from open_set_fer.benchmark.execution.worker import Job, JobResult, in_child
+from open_set_fer.benchmark.execution.worker import in_child
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError, summary
 

@@ -15,19 +15,22 @@ from scipy.special import softmax
 
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import score_table
+from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.keys import Recipe, digest
+from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.task import face_columns, split_faces
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.benchmark.storage.reevaluate import measured
-from open_set_fer.benchmark.storage.results_dir import Record, write_result
+from open_set_fer.benchmark.storage.results_dir import Record, read_result, set_aside, write_result
+from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, some, summary
+from open_set_fer.files import TABLES
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
 from open_set_fer.plugins import nearest
 
-FORMATS = (".csv", ".parquet")
 LOW = 0.4
 """Upper end of AUROC's interval below which the sign of a file's scores is suspected to be wrong."""
 
@@ -112,8 +115,8 @@ def read_scores(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() not in FORMATS:
-        raise SuiteError(f"{path}: scores are read from {' or '.join(FORMATS)} files", "write one of these")
+    if path.suffix.lower() not in TABLES:
+        raise SuiteError(f"{path}: scores are read from {' or '.join(TABLES)} files", "write one of these")
     if not path.is_file():
         raise SuiteError(f"no file {path}", "check the path given with --scores")
     try:
@@ -165,6 +168,30 @@ def _classes(path: Path, column: pd.Series[Any], closed: tuple[str, ...]) -> NDA
         fix = f"write one of {', '.join(closed)}, or its number 0 to {len(closed) - 1}"
         raise SuiteError(f"{path}: predicted_class {some(odd, 3)} is no closed class of the protocol", fix)
     return np.asarray(places, dtype=np.int64)
+
+
+def evaluate_file(path: Path, name: str, place: Cell, faces: FaceSet, profile: Profile, home: Path) -> dict[str, float]:
+    """Measure a file's scores on the protocol and seed of `place`, log them as the label `name`; the metrics."""
+    ids = faces.ids[split_faces(faces, place.protocol, place.seed).test]
+    method, detection = read_scores(path, ids, place.protocol.closed, place.protocol.open)
+    cell = external_cell(place, name, method)
+    folder = home / "results" / cell.key
+    try:
+        read_result(folder)
+    except SuiteError:  # none yet, or a damaged one
+        if folder.is_dir():
+            set_aside(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_external(cell, faces, detection, Record.of(cell, profile, faces), folder)
+    outcome = Runner(home, profile).run([cell], {cell.dataset: faces}, f"osfer evaluate {name}")
+    if outcome.waiting:
+        log.warning("%s waits on disk: the tracking server does not answer; the same command logs it", name)
+    for _, error in outcome.failed:
+        raise SuiteError(f"{name} is measured under {folder}, but not logged: {error}", "give the same command again")
+    result, _ = read_result(folder)
+    for note in result.notes[1:]:
+        log.warning("%s: %s", name, note)
+    return result.metrics
 
 
 def write_external(cell: Cell, faces: FaceSet, detection: Detection, record: Record, folder: Path) -> CellResult:

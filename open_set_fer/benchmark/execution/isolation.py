@@ -6,12 +6,16 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import threadpoolctl
 import torch
+from numpy.typing import NDArray
 
 from open_set_fer.methods.contract import OpenSetTask
+
+T = TypeVar("T", bound=np.generic)
 
 
 @contextmanager
@@ -31,6 +35,12 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+def read_only(array: NDArray[T]) -> NDArray[T]:
+    """The same array, to which NumPy does not write."""
+    array.flags.writeable = False
+    return array
 
 
 def content_digest(task: OpenSetTask) -> str:

@@ -1,12 +1,13 @@
-"""SIGINT, SIGTERM and SIGHUP: a run comes to its next safe point, and stops there."""
+"""Signals: a run stops at its next safe point; a process is killed with its whole group."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from open_set_fer.errors import Stopped
@@ -70,3 +71,10 @@ def stopped_by_signals() -> Iterator[Stop]:
                     signal.signal(number, handler)
     if stop.number is not None:
         raise Stopped(stop.number)
+
+
+def end_group(number: int | None) -> None:
+    """Kill a process that leads a group, with everything in it."""
+    if number is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(number, signal.SIGKILL)

@@ -25,10 +25,10 @@ from open_set_fer.benchmark.protocols.pseudo_labels import OWN, lent_logits
 from open_set_fer.benchmark.protocols.task import Split, face_columns, make_task, split_faces
 from open_set_fer.benchmark.storage.checkpoints import ModelStore, closed_set_path, kept_closed_set
 from open_set_fer.benchmark.storage.detectors import Description, Source, describe_scorer, write_detector
-from open_set_fer.benchmark.storage.kept import FEATURES_TAG, MODEL, MODELS_TAG
+from open_set_fer.benchmark.storage.kept import FACES, FEATURES_TAG, MODEL, MODELS_TAG
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.results_dir import FACES, Record, write_result
+from open_set_fer.benchmark.storage.results_dir import Record, write_result
 from open_set_fer.console import log, track
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary

@@ -19,28 +19,20 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import filelock
-
-from open_set_fer.benchmark.storage.results_dir import mark_path, remove_mark, write_mark
-from open_set_fer.console import bars, log
+from open_set_fer.benchmark.execution.job import JobResult, Talk
+from open_set_fer.benchmark.execution.signals import end_group
+from open_set_fer.benchmark.storage.results_dir import remove_mark
+from open_set_fer.console import Bar, log
 from open_set_fer.errors import summary
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.planning.cells import Cell
-    from open_set_fer.benchmark.storage.results_dir import Record
-    from open_set_fer.datasets.faceset import FaceSet
-
-State = Literal["done", "held", "there", "failed", "pruned"]
 PRELOADED = ["open_set_fer.benchmark.execution.preloaded"]
 THREADS = (
     "OMP_NUM_THREADS",
@@ -54,137 +46,8 @@ WAITING = "OMP_WAIT_POLICY", "PASSIVE"
 epoch of two threads took ten times as long. torch reads it when it is loaded."""
 WATCHED_EVERY = 0.1
 """Seconds between two looks at the process."""
-SHOWN_EVERY = 0.2
-"""Seconds between two reports of progress."""
 KEPT_OUTPUT = 4000
 """Characters kept of what a process that died had printed last."""
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What became of a job.
-
-    state: 'done'; 'held' by another process; 'there': its result was on disk already; 'failed': the method raised, or
-    the process died; 'pruned': the listener stopped it. error, text: in one line, and the traceback or what the process
-    printed last. said: its log records, (level, message). metrics: of a computed cell.
-    """
-
-    state: State
-    error: str = ""
-    text: str = ""
-    said: list[tuple[int, str]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-class Talk:
-    """The process's end of the pipe: progress and intermediate scores go up, a decision comes back.
-
-    When the starter is gone, the run was stopped: the cell did nothing wrong, so its mark goes and the process ends.
-    """
-
-    def __init__(self, pipe: Connection) -> None:
-        self.mark: Path | None = None
-        self._pipe = pipe
-        self._sending = threading.Lock()
-        self._decisions: SimpleQueue[bool] = SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def send(self, kind: str, *content: Any) -> None:
-        """Send a message; a starter that is gone ends this process."""
-        with self._sending, contextlib.suppress(BrokenPipeError):
-            self._pipe.send((kind, *content))
-
-    def progress(self, steps: Iterable[Any], description: str) -> Iterator[Any]:
-        """Iterate, and show it in the run's bars; `range(3, 60)` begins with three steps done."""
-        before = steps.start if isinstance(steps, range) and steps.step == 1 else 0
-        total = before + len(steps) if isinstance(steps, Sized) else None
-        shown = 0.0
-        for number, step in enumerate(steps, before):
-            if time.monotonic() - shown > SHOWN_EVERY:
-                shown = time.monotonic()
-                self.send("progress", description, number, total, before)
-            yield step
-
-    def is_to_stop(self, epoch: int, auroc: float) -> bool:
-        """Whether the run wants the method to stop after this epoch."""
-        self.send("epoch", epoch, auroc)
-        return self._decisions.get()
-
-    def _listen(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                self._decisions.put(self._pipe.recv())
-        if self.mark:
-            self.mark.unlink(missing_ok=True)
-        _end_group(os.getpid())
-
-
-@dataclass(frozen=True)
-class Job:
-    """A cell to compute, or with `model_alone` only its closed-set model.
-
-    threads: CPU threads; None for torch's own choice. listens: a listener hears the intermediate scores.
-    """
-
-    cell: Cell
-    faces: FaceSet
-    home: Path
-    options: RunOptions
-    record: Record
-    threads: int | None = None
-    model_alone: bool = False
-    listens: bool = False
-
-    @property
-    def title(self) -> str:
-        """What progress is shown of."""
-        what = "closed set of " if self.model_alone else f"{self.cell.label} · "
-        return f"{what}{self.cell.protocol.label} · seed {self.cell.seed}"
-
-    @property
-    def mark(self) -> Path:
-        """The mark of the cell while it is computed."""
-        return mark_path(self.home / "results", self.cell.key)
-
-    def run(self, talk: Talk) -> JobResult:
-        """Do the job in this process."""
-        from open_set_fer.benchmark.evaluation.intermediate_scores import Pruned
-        from open_set_fer.benchmark.execution.devices import choose_device
-        from open_set_fer.benchmark.execution.task_run import TaskRun
-
-        device = choose_device(self.options.device, self.threads)
-        results, key = self.home / "results", self.cell.key
-
-        def task_run() -> TaskRun:
-            return TaskRun.of(self.cell, self.faces, self.home, device, talk.progress, self.options.store)
-
-        if self.model_alone:
-            run = task_run()
-            run.context.make_closed_set_model(run.task)
-            return JobResult("done")
-        try:
-            with filelock.FileLock(results / f"{key}.lock", blocking=False):
-                if (results / key).is_dir():
-                    return JobResult("there")
-                with _marked(talk, self.mark):
-                    listener = talk.is_to_stop if self.listens else None
-                    result = task_run().compute(results / key, self.record, self.options, listener)
-                    return JobResult("done", metrics=result.metrics)
-        except filelock.Timeout:
-            return JobResult("held")
-        except Pruned as pruned:
-            return JobResult("pruned", metrics={"epoch": float(pruned.epoch)})
-
-
-@contextlib.contextmanager
-def _marked(talk: Talk, path: Path) -> Iterator[None]:
-    write_mark(path)
-    talk.mark = path
-    try:
-        yield
-    finally:
-        talk.mark = None
-        path.unlink(missing_ok=True)
 
 
 def in_child(
@@ -276,7 +139,7 @@ def _watched(
 ) -> JobResult | None:
     """The job's result; None if the process ended without one."""
     end = None if timeout is None else time.monotonic() + timeout
-    with _Bar(title) as bar, contextlib.suppress(EOFError, ConnectionResetError):
+    with Bar(title) as bar, contextlib.suppress(EOFError, ConnectionResetError):
         while not stopping.is_set():
             if end is not None and time.monotonic() > end:
                 return JobResult("failed", f"not done after {timeout:g} s (--cell-timeout), so its process was ended")
@@ -293,34 +156,9 @@ def _watched(
     return None
 
 
-class _Bar:
-    """The progress bar of one job: of its present steps, or without an end until there are any."""
-
-    def __init__(self, title: str) -> None:
-        self._title, self._steps = title, ""
-        self._bars = contextlib.ExitStack()
-
-    def __enter__(self) -> _Bar:
-        self._progress = self._bars.enter_context(bars())
-        self._task = self._progress.add_task(self._title, total=None)
-        return self
-
-    def show(self, description: str, done: int, total: int | None, before: int) -> None:
-        """Show how many steps are done; another description takes the bar's place."""
-        if description != self._steps:
-            self._steps = description
-            self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(f"{self._title} · {description}", total=total, before=before)
-        self._progress.update(self._task, completed=done)
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.remove_task(self._task)
-        self._bars.close()
-
-
 def _ended(process: BaseProcess) -> int | None:
     """End the process with everything that it started; its exit code, negative for a signal."""
-    _end_group(process.pid)
+    end_group(process.pid)
     with _starting:
         process.kill()  # if it leads no group yet
         process.join(10)
@@ -328,12 +166,6 @@ def _ended(process: BaseProcess) -> int | None:
         with contextlib.suppress(ValueError):
             process.close()
     return code
-
-
-def _end_group(number: int | None) -> None:
-    if number is not None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(number, signal.SIGKILL)
 
 
 def _main(pipe: Connection, content: bytes, environment: Mapping[str, str], folder: str, printed: str) -> None:

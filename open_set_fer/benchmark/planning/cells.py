@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from open_set_fer.benchmark.planning.aliases import label_of
+from open_set_fer.benchmark.planning.choice import (
+    chosen_families,
+    chosen_protocols,
+    chosen_seeds,
+    listed,
+    method_labels,
+    planned_protocols,
+)
 from open_set_fer.benchmark.planning.keys import Recipe, content_digest, digest, settings_key
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
-from open_set_fer.benchmark.protocols.protocol import FAMILIES, Family, Protocol, enumerate_protocols, opening
+from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, PLAIN, REFERENCE, Regime
 from open_set_fer.console import log
-from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, DataSet, FaceSet, Outline
+from open_set_fer.datasets.faceset import DataSet, FaceSet, Outline
 from open_set_fer.errors import SuiteError
-from open_set_fer.methods.contract import Method, scores_others, states
-from open_set_fer.plugins import nearest
+from open_set_fer.methods.contract import Method, states
 
 Faces = TypeVar("Faces", FaceSet, Outline)
 
@@ -64,10 +70,6 @@ class Cell:
     def settings_key(self) -> str:
         """Hash of the settings alone: cells of one table column must agree on it."""
         return settings_key(self.content)
-
-    def group(self) -> tuple[str, Protocol, int, str]:
-        """Cells of one group share a task and a closed-set model."""
-        return self.dataset, self.protocol, self.seed, self.closed_set_key
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _cells(
     profile: Profile, selection: Selection, find: Callable[[str], Faces], given: list[Protocol] | None = None
 ) -> tuple[list[Cell], dict[str, Faces]]:
     """The cells, and the data sets that `find` returns; it is called after all checks that need no data set."""
-    seeds, families = _seeds(profile, selection), _families(profile, selection.families)
+    seeds, families = chosen_seeds(profile, selection.seeds), chosen_families(profile, selection.families)
     methods = {label: profile.method(label) for label in method_labels(profile, selection.methods)}
     has_controls = given is None and selection.regime is None and bool(profile.protocols.controls)
     label_based = {label: method for label, method in methods.items() if has_controls and states(method, "label_based")}
@@ -155,37 +157,21 @@ def _cells(
     controlled = label_based | compared if label_based else {}
     for line in profile.fresh_starts(methods):
         log.warning(line)
-    backbone = profile.backbone_settings()
-    recipes = {
-        label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label))
-        for label in methods | controlled
-    }
-    for recipe in recipes.values():
-        recipe.check_weights()
+    recipes = _recipes(profile, methods | controlled)
     face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
-    chosen = _chosen(profile, selection, families, face_sets)
+    every = selection.all_pairs, selection.all_triples
+    protocols = chosen_protocols(profile, selection.open_classes, families, face_sets, *every)
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
-    for recipe in {recipe.closed_set: recipe for recipe in recipes.values() if recipe.closed_set.model}.values():
-        for name, protocols in chosen.items():
-            _check_model(recipe, protocols, getattr(profile.dataset(name), "channels", 3))
+    _check_models(profile, recipes, protocols)
     is_controlled = listed(profile.protocols.control_classes, face_sets)
-    planned: list[tuple[str, Protocol, dict[str, Method]]] = []
-    for name in face_sets:
-        protocols = _settled(profile, selection, given or chosen[name])
-        for family in families if given is None else ():
-            if not any(protocol.family == family for protocol in protocols):
-                log.warning("%s has no protocol of family %s among those chosen", name, family)
-        planned += [(name, protocol, _able(protocol, methods)) for protocol in protocols]
-        planned += [
-            (name, _controlled(profile, protocol, control), controlled)
-            for protocol in chosen[name]
-            if controlled and is_controlled(protocol)
-            for control in profile.protocols.control_regimes
-        ]
+    if given is not None:
+        families, protocols = (), {name: given or own for name, own in protocols.items()}
+    planned = planned_protocols(profile, selection.regime, families, protocols, methods, is_controlled, controlled)
     _say_controls(planned, label_based)
-    every = methods | controlled
-    columns = {label: _Column.of(method, recipes[label], profile.read_at) for label, method in every.items()}
+    columns = {
+        label: _Column.of(method, recipes[label], profile.read_at) for label, method in (methods | controlled).items()
+    }
     cells = [
         _cell(face_sets[name].fingerprint, (name, protocol, label, seed), columns[label])
         for name, protocol, able in planned
@@ -195,6 +181,28 @@ def _cells(
     if not cells:
         raise _nothing_to_run(profile, selection, face_sets)
     return cells, face_sets
+
+
+def _recipes(profile: Profile, methods: Iterable[str]) -> dict[str, Recipe]:
+    """Recipes by label; SuiteError for a checkpoint that does not fit."""
+    backbone = profile.backbone_settings()
+    recipes = {
+        label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label)) for label in methods
+    }
+    for recipe in recipes.values():
+        recipe.check_weights()
+    return recipes
+
+
+def _check_models(profile: Profile, recipes: Mapping[str, Recipe], protocols: Mapping[str, list[Protocol]]) -> None:
+    """Raise SuiteError where a closed-set model that the profile names does not fit, before anything is computed."""
+    for recipe in {recipe.closed_set: recipe for recipe in recipes.values() if recipe.closed_set.model}.values():
+        from open_set_fer.methods.shared.trained import trained_state  # takes torch
+
+        for name, chosen in protocols.items():
+            closed = tuple(dict.fromkeys(known for protocol in chosen for known in protocol.closed))
+            settings, channels = recipe.closed_set, getattr(profile.dataset(name), "channels", 3)
+            trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
 
 
 def _say_controls(planned: list[tuple[str, Protocol, dict[str, Method]]], label_based: Mapping[str, Method]) -> None:
@@ -221,15 +229,6 @@ def _nothing_to_run(profile: Profile, selection: Selection, face_sets: Mapping[s
     source = "--open" if selection.open_classes else "open_classes under [protocols], the base's too,"
     fix = f"change {source} or the families: {classes}" if opened else f"choose other families: {classes}"
     return SuiteError(fault, fix)
-
-
-def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> None:
-    """Raise SuiteError where the closed-set model that a profile names does not fit, before anything is computed."""
-    from open_set_fer.methods.shared.trained import trained_state  # takes torch
-
-    closed = tuple(dict.fromkeys(name for protocol in protocols for name in protocol.closed))
-    settings = recipe.closed_set
-    trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -279,84 +278,3 @@ def _cell(fingerprint: str, place: tuple[str, Protocol, str, int], column: _Colu
     content = {"dataset": dataset, "protocol": protocol.content(), "closed_set": model, **column.content}
     key = fingerprint and digest(content)
     return Cell(dataset, protocol, label, column.method, seed, column.recipe, digest(model), key, content)
-
-
-def _seeds(profile: Profile, selection: Selection) -> Sequence[int]:
-    seeds = selection.seeds or profile.seeds
-    for seed in (seed for seed in seeds if not 0 <= seed < 2**32):
-        fault = f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one"
-        raise SuiteError(fault, "choose another with --seed, or under `seeds` in the profile")
-    return seeds
-
-
-def _settled(profile: Profile, selection: Selection, protocols: list[Protocol]) -> list[Protocol]:
-    """These protocols with the profile's twins and pools, under the pseudo-label setting of selection or profile."""
-    protocols = [protocol.counting(profile.protocols.twins) for protocol in protocols]
-    if profile.protocols.open_from == "test":
-        protocols = [protocol.on_test_split() for protocol in protocols]
-    if profile.protocols.pools:
-        protocols = [protocol.on(pool) for protocol in protocols for pool in profile.protocols.pools]
-    regime = selection.regime or profile.protocols.regime
-    return [protocol.under(regime) for protocol in protocols]
-
-
-def _controlled(profile: Profile, protocol: Protocol, control: Regime) -> Protocol:
-    """The protocol under a control, on the splits of the profile's open faces where these are in its pool."""
-    on_test_split = control.labels == "spiked" and profile.protocols.open_from == "test"
-    protocol = protocol.counting(profile.protocols.twins)
-    return (protocol.on_test_split() if on_test_split else protocol).under(control)
-
-
-def _able(protocol: Protocol, methods: dict[str, Method]) -> dict[str, Method]:
-    """The methods that can score the faces of a protocol."""
-    if not protocol.pool or protocol.pool.scored != "others":
-        return methods
-    able = {label: method for label, method in methods.items() if scores_others(method)}
-    if left_out := sorted(methods.keys() - able.keys()):
-        log.warning("%s: left out, for it scores its pool alone: %s", protocol.label, ", ".join(left_out))
-    return able
-
-
-def _chosen(
-    profile: Profile, selection: Selection, families: tuple[Family, ...], face_sets: Mapping[str, FaceSet | Outline]
-) -> dict[str, list[Protocol]]:
-    """The protocols of each data set that open what the selection names, or else the profile's list, if it has one.
-
-    Either may name classes that only one of the data sets has. --all-pairs and --all-triples ask for more than the
-    profile's list, which therefore does not restrict them.
-    """
-    all_pairs = profile.protocols.all_pairs or selection.all_pairs
-    all_triples = profile.protocols.all_triples or selection.all_triples
-    options = families, all_pairs, all_triples
-    enumerated = {name: enumerate_protocols(faces.classes, *options) for name, faces in face_sets.items()}
-    if selection.open_classes:
-        every = [protocol for protocols in enumerated.values() for protocol in protocols]
-        choices = {protocol.choice for text in selection.open_classes for protocol in opening(every, text)}
-        return {name: [p for p in protocols if p.choice in choices] for name, protocols in enumerated.items()}
-    is_listed = listed(profile.protocols.open_classes, face_sets)
-    whole = ["pairs"] * selection.all_pairs + ["triples"] * selection.all_triples
-    return {name: [p for p in ps if is_listed(p) or p.family in whole] for name, ps in enumerated.items()}
-
-
-def listed(open_classes: list[str], face_sets: Mapping[str, FaceSet | Outline]) -> Callable[[Protocol], bool]:
-    """Predicate of protocols that open what a profile's list names; an empty list names everything."""
-    if not open_classes:
-        return lambda protocol: True
-    names = [(*BASIC, *COMPOUND, CONTEMPT), *(faces.classes for faces in face_sets.values())]
-    every = [protocol for classes in names for protocol in enumerate_protocols(classes, FAMILIES, True, True)]
-    choices = {protocol.choice for text in open_classes for protocol in opening(every, text)}
-    return lambda protocol: protocol.choice in choices
-
-
-def method_labels(profile: Profile, names: Iterable[str]) -> list[str]:
-    """Labels to run: the profile's defaults, those named, or every label for 'all'."""
-    chosen = [label_of(name) for name in names] or profile.default_methods
-    return list(dict.fromkeys(x for name in chosen for x in (profile.method_labels() if name == "all" else [name])))
-
-
-def _families(profile: Profile, names: tuple[str, ...]) -> tuple[Family, ...]:
-    for name in names:
-        if name not in FAMILIES:
-            fix = f"families: {', '.join(FAMILIES)}; a single open class is chosen with --open"
-            raise SuiteError(f"unknown protocol {name!r}{nearest(name, FAMILIES)}", fix)
-    return tuple(f for f in FAMILIES if f in names) if names else tuple(profile.protocols.families)

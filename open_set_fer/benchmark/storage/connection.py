@@ -33,7 +33,8 @@ def set_mlflow_defaults() -> None:
         os.environ.setdefault(variable, value)
     # With a server it writes each run's address, login included, to standard output, where --json writes its object.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    # It prints a hundred lines of SQL and traceback for an error that it also raises, which is then told in one.
+    # It prints a hundred lines of SQL and traceback for an error. It also raises the error, which is reported in one
+    # line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
@@ -149,7 +150,7 @@ def is_remote(uri: str) -> bool:
 
 
 def called(uri: str) -> str:
-    """The word for what an address leads to."""
+    """Name of the store for messages."""
     return "the tracking server" if is_remote(uri) else "the store"
 
 

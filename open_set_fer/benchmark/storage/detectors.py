@@ -98,7 +98,7 @@ class Calibration(_Part):
     """Origin and performance of the threshold.
 
     share: of known faces to accept. faces: number of known faces of `split` that it was set on. accepted_known,
-    rejected_open: shares of the cell's test faces, None if it had none such.
+    rejected_open: shares of the cell's test faces, None without such faces.
     """
 
     split: str

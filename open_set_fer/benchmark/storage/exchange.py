@@ -24,9 +24,10 @@ from open_set_fer.benchmark.evaluation.scores import checked_curves
 from open_set_fer.benchmark.planning.keys import canonical
 from open_set_fer.benchmark.protocols.pool import SHIFT
 from open_set_fer.benchmark.protocols.protocol import FAMILIES
+from open_set_fer.benchmark.storage.kept import HISTOGRAM
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, IMPORTED_FROM, coordinates, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
+from open_set_fer.benchmark.storage.pictures import histogram_of
 from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.benchmark.storage.verify import faults_of
@@ -107,7 +108,7 @@ def sync_folder(home: Path, folder: Path, name: str, command: str) -> Synced:
         if profile.endswith(STUDIES):
             log.info("%d cells of hyperparameter studies (%s) are left out", len(cells), profile)
         else:
-            _Sync(Tracker(home, profile), home / RESULTS, name, done).log(cells, command)
+            _Import(Tracker(home, profile), home / RESULTS, name, done).log(cells, command)
     return done
 
 
@@ -177,7 +178,7 @@ def _check_names(result: CellResult, key: str) -> None:
 # -- logging -----------------------------------------------------------------------------------------------------------
 
 
-class _Sync:
+class _Import:
     """Verified cells on their way into the experiment of one profile."""
 
     def __init__(self, tracker: Tracker, results: Path, name: str, done: Synced) -> None:
@@ -223,7 +224,7 @@ class _Sync:
         before = f" (who had it from {tags[IMPORTED_FROM]})" if IMPORTED_FROM in tags else ""
         result = replace(cell.result, tags=tags | {IMPORTED_FROM: self.name + before})
         title = result.title()
-        pictures = {"histogram.png": draw(score_histogram(cell.scores, title, names_of(result)))}
+        pictures = {HISTOGRAM: histogram_of(result, cell.scores)}
         lock = filelock.FileLock(self.results / f"{cell.key}.lock", timeout=0)
         kind = "replicate" if cell.key in self.computations else "cell"
         try:

@@ -1,6 +1,6 @@
-"""What a result may hold on request beside its scores: features for figures, and a detector.
+"""What a result holds beside its scores: pictures; on request features for figures, and a detector.
 
-Neither is part of a cell's key: they change no number.
+None is part of a cell's key: they change no number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from open_set_fer.errors import SuiteError, summary
 
+HISTOGRAM, FACES = "histogram.png", "faces.png"
+"""The histogram of the scores, and the sheet of faces."""
 FEATURES, FEATURES_TAG = "features.npz", "features"
 """The file of the features of a cell's own network on its test faces, and the tag of a cell that was asked for it:
 `kept`, or `none` where its method names no network."""

@@ -16,7 +16,7 @@ from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.benchmark.storage.connection import connect, set_mlflow_defaults, tracking_uri
 from open_set_fer.benchmark.storage.experiment import EXPERIMENT_PREFIX, VIEW, VIEW_TAG, Experiment
-from open_set_fer.benchmark.storage.kept import FEATURES, read_features
+from open_set_fer.benchmark.storage.kept import FACES, FEATURES, read_features
 from open_set_fer.errors import SuiteError
 
 if TYPE_CHECKING:
@@ -79,10 +79,6 @@ class Reader(Experiment):
         ]
         return [Finished(*row) for row in rows]
 
-    def finished_cells(self) -> dict[str, dict[str, float]]:
-        """Metrics of every finished cell of the present evaluation by cell_key."""
-        return {run.data.tags["cell_key"]: run.data.metrics for run in self._finished() if is_current(run)}
-
     def outdated(self) -> list[Run]:
         """Finished runs of cells that another version of the evaluation measured."""
         if self._local and all(cell.is_current for cell in self.finished()):
@@ -106,9 +102,9 @@ class Reader(Experiment):
     def planned(self) -> list[dict[str, Any]]:
         """Every cell that the benchmark runs of this experiment planned, each coordinate once, in planned order.
 
-        The latest plan that names a coordinate says its cell_key. A coordinate goes when a later plan names its
-        cell_key under another label and not under the old one: the label was renamed. Later is a plan with a higher
-        number, whatever the clock said.
+        The latest plan that names a coordinate says its cell_key. If a later plan has the same cell_key under a new
+        label only, the label was renamed: the old entry is dropped. Later is a plan with a higher number, whatever the
+        clock said.
         """
         # A run killed between its creation and its plan has none; `planned` marks those that do.
         parents = self._search(f"tags.`{KIND}` = 'benchmark' and tags.planned = 'true'")
@@ -154,10 +150,10 @@ class Reader(Experiment):
         """The sheet of faces of a cell, if it has one."""
         from PIL import Image
 
-        if "faces.png" not in [artifact.path for artifact in self.client.list_artifacts(run.info.run_id)]:
+        if FACES not in [artifact.path for artifact in self.client.list_artifacts(run.info.run_id)]:
             return None
         with tempfile.TemporaryDirectory() as folder:
-            sheet = Image.open(self._download(run.info.run_id, "faces.png", folder))
+            sheet = Image.open(self._download(run.info.run_id, FACES, folder))
             sheet.load()
             return sheet
 

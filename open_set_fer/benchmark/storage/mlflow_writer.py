@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 import socket
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from open_set_fer.benchmark.evaluation import result as cell_result
-from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.protocols.pool import SHIFT
-from open_set_fer.benchmark.protocols.pseudo_labels import CONTROLS
+from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.storage import mlflow_reader as reader
 from open_set_fer.benchmark.storage import sqlite_store as store
-from open_set_fer.benchmark.storage.kept import FEATURES, FEATURES_TAG, MODEL, MODELS_TAG
+from open_set_fer.benchmark.storage.kept import FEATURES
+from open_set_fer.benchmark.storage.logged import cell_tags, dataset_input, means_of, png, run_name
 from open_set_fer.benchmark.storage.mlflow_reader import EVALUATION, KIND
 from open_set_fer.benchmark.storage.provenance import host_tags
 from open_set_fer.console import log
@@ -32,7 +27,7 @@ from open_set_fer.errors import SuiteError, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import Metric, Run
     from PIL.Image import Image
 
 LogModels = Callable[["MlflowClient", str, str], None]
@@ -114,7 +109,7 @@ class Tracker(reader.Reader):
             self._remove_unfinished(lambda parent: parent == run_id)
             self.client.set_terminated(run_id, status)
         try:
-            means, now = _means(self.read_json(run_id, "plan.json"), self.finished()), int(1000 * time.time())
+            means, now = means_of(self.read_json(run_id, "plan.json"), self.finished()), int(1000 * time.time())
             with self.writing():
                 self._log_batches(run_id, [Metric(name, value, now, 0) for name, value in means.items()])
         except (MlflowException, SuiteError) as error:
@@ -145,9 +140,9 @@ class Tracker(reader.Reader):
                 self.client.delete_run(run.info.run_id)
             now = time.time()
             started, ended = (int(1000 * (now if at is None else at)) for at in (result.started, result.ended))
-            encoded = {name: encoder.submit(_png, picture) for name, picture in pictures.items()}
+            encoded = {name: encoder.submit(png, picture) for name, picture in pictures.items()}
             # All tags with the run itself, so that no other process sees one without its key, and in one commit.
-            tags = _cell_tags(result, folder) | {KIND: kind, "mlflow.parentRunId": parent}
+            tags = cell_tags(result, folder) | {KIND: kind, "mlflow.parentRunId": parent}
             run = self.client.create_run(self.experiment_id, start_time=started, tags=tags)
             run_id = run.info.run_id
             values = [(name, value, 0) for name, value in result.metrics.items()]
@@ -157,7 +152,7 @@ class Tracker(reader.Reader):
             params = {name: str(value)[:6000] for name, value in (named | result.params).items()}
             self._log_batches(run_id, metrics, params)
             if result.data:
-                self.client.log_inputs(run_id, [_dataset_input(result.data)])
+                self.client.log_inputs(run_id, [dataset_input(result.data)])
             with self._artifacts_of(run) as place:
                 for name in ("scores.parquet", "profile.toml"):
                     shutil.copyfile(folder / name, place / name)
@@ -290,55 +285,6 @@ class Tracker(reader.Reader):
                     self.client.log_artifact(run_id, str(path), place)
         except (MlflowException, SuiteError, OSError, AttributeError) as error:
             log.warning("the %s was not logged to MLflow: %s", what, str(error).partition("\n")[0])
-
-
-def _means(plan: list[dict[str, Any]], finished: list[reader.Finished]) -> dict[str, float]:
-    """Mean AUROC and number of the planned cells that are finished, by method label; controls and shifts apart."""
-    done = {cell.key: cell.auroc for cell in finished if cell.is_current}
-    aurocs: dict[str, list[float]] = {}
-    for cell in plan:
-        if cell["cell_key"] in done:
-            control = "control." * (cell.get("labels") in CONTROLS)
-            control += "shift." * (cell.get("protocol") == SHIFT)
-            aurocs.setdefault(f"{control}{_metric_part(cell['method'])}", []).append(done[cell["cell_key"]])
-    means = {f"auroc.{name}": sum(values) / len(values) for name, values in aurocs.items()}
-    return means | {f"cells.{name}": float(len(values)) for name, values in aurocs.items()}
-
-
-def run_name(tags: dict[str, str]) -> str:
-    """What the MLflow UI shows for a cell; its columns are narrow, so what differs comes first."""
-    return f"{tags['method']} · {tags['open_classes']} · s{tags['seed']} · {tags['dataset']}"
-
-
-def _cell_tags(result: CellResult, folder: Path) -> dict[str, str]:
-    # An imported cell has neither features nor a model, whatever its tags say.
-    lacking = [(FEATURES_TAG, "kept")] * (not (folder / FEATURES).exists())
-    lacking += [(MODELS_TAG, "kept")] * (not (folder / MODEL).is_dir())
-    own = {name: text for name, text in result.tags.items() if (name, text) not in lacking}
-    own |= {"notes": json.dumps(result.notes[:20]), EVALUATION: str(result.evaluation)}
-    own |= {"mlflow.runName": run_name(result.tags), "mlflow.note.content": result.description()}
-    return {name: masked(str(text))[:5000] for name, text in own.items()}
-
-
-def _png(picture: Image) -> bytes:
-    """In a third of the time of Pillow's default, and no more bytes for a sheet: pixels repeat or are noise."""
-    written = BytesIO()
-    picture.save(written, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return written.getvalue()
-
-
-def _dataset_input(data: DataUsed) -> DatasetInput:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    digest, source = data.fingerprint[: reader.DIGEST_LENGTH], json.dumps({"name": data.name})
-    dataset = Dataset(data.name, digest, "local", source, profile=json.dumps(data.counts))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "benchmark")])
-
-
-def _metric_part(label: str) -> str:
-    """A label as part of a metric's name: what MLflow forbids is replaced, and a digest keeps two labels apart."""
-    cleaned = re.sub(r"[^\w.\- ]", "_", label, flags=re.ASCII)
-    return cleaned if cleaned == label else f"{cleaned}-{hashlib.sha256(label.encode()).hexdigest()[:4]}"
 
 
 def _alive(pid: int) -> bool:

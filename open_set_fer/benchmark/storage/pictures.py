@@ -97,6 +97,11 @@ def draw_histogram(axes: Axes, closed: Scores, opened: Scores, bins: int = 40, n
     return sum(int(np.sum((scores < low) | (scores > high))) for scores in groups)
 
 
+def histogram_of(result: CellResult, scores: pd.DataFrame) -> Image.Image:
+    """The histogram of a result's scores under its title."""
+    return draw(score_histogram(scores, result.title(), names_of(result)))
+
+
 def draw(figure: Figure) -> Image.Image:
     """A histogram's picture, drawn without pyplot: in any process and thread."""
     pixels = BytesIO()

@@ -13,10 +13,10 @@ from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.intermediate_scores import epoch_metrics
 from open_set_fer.benchmark.evaluation.result import CellResult
-from open_set_fer.benchmark.storage.kept import FEATURES_TAG
+from open_set_fer.benchmark.storage.kept import FACES, FEATURES_TAG, HISTOGRAM
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
-from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
+from open_set_fer.benchmark.storage.pictures import histogram_of
 from open_set_fer.benchmark.storage.results_dir import Record, read_result, set_aside, update_result, write_result
 from open_set_fer.console import log, track
 from open_set_fer.errors import SuiteError, summary
@@ -91,6 +91,6 @@ def _reevaluate_run(tracker: Tracker, run: Run, folder: Path, parent: str) -> No
         update_result(folder, result)
     logged = tracker.read_cell(run)  # its tags may name trials of a study, which the disk does not know
     result = replace(result, tags=logged.tags, params=logged.params, data=logged.data)
-    pictures = {"histogram.png": draw(score_histogram(scores, result.title(), names_of(result)))}
+    pictures = {HISTOGRAM: histogram_of(result, scores)}
     sheet = tracker.read_sheet(run)
-    tracker.log_cell(parent, result, folder, pictures | ({"faces.png": sheet} if sheet else {}))
+    tracker.log_cell(parent, result, folder, pictures | ({FACES: sheet} if sheet else {}))

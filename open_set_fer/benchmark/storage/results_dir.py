@@ -31,14 +31,12 @@ from open_set_fer.benchmark.planning.cells import Cell
 from open_set_fer.benchmark.planning.keys import canonical
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.settings import settings_of
-from open_set_fer.benchmark.storage.kept import FEATURES, write_features
-from open_set_fer.benchmark.storage.pictures import draw, names_of, score_histogram
+from open_set_fer.benchmark.storage.kept import FEATURES, HISTOGRAM, write_features
+from open_set_fer.benchmark.storage.pictures import histogram_of
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, summary
 from open_set_fer.files import whole_folder, write_whole
 from open_set_fer.methods.contract import FACTS, states
-
-HISTOGRAM, FACES = "histogram.png", "faces.png"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def describe_result(folder: Path, result: CellResult, scores: pd.DataFrame, reco
     """Write what says which cell a result is of, and its numbers; result.json last."""
     (folder / "key.json").write_text(record.key, "utf-8")
     (folder / "profile.toml").write_text(record.profile, "utf-8")
-    draw(score_histogram(scores, result.title(), names_of(result))).save(folder / HISTOGRAM)
+    histogram_of(result, scores).save(folder / HISTOGRAM)
     update_result(folder, result)
 
 

@@ -18,12 +18,12 @@ from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.protocols.task import split_faces
 from open_set_fer.benchmark.storage import results_dir as disk
 from open_set_fer.benchmark.storage.connection import brief_requests, called, public_address, tracking_wait
-from open_set_fer.benchmark.storage.kept import MODEL, MODELS_TAG, KeptModel
+from open_set_fer.benchmark.storage.kept import FACES, HISTOGRAM, MODEL, MODELS_TAG, KeptModel
 from open_set_fer.benchmark.storage.mlflow_reader import COORDINATES, plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.pictures import face_sheet, names_of
 from open_set_fer.benchmark.storage.provenance import host_tags
-from open_set_fer.benchmark.storage.results_dir import FACES, HISTOGRAM, Failure, Record, read_result
+from open_set_fer.benchmark.storage.results_dir import Failure, Record, read_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
 from open_set_fer.errors import SuiteError, TrackingAway, summary
@@ -116,14 +116,15 @@ class Sync:
         profile: Profile,
         face_sets: Mapping[str, FaceSet],
         open_parent: Callable[[Tracker], str],
+        device: str,
         allow_face_artifacts: bool = False,
     ) -> None:
         """open_parent: makes the parent run; called with the first thing to log."""
         self.failed: list[tuple[Cell, str]] = []
         self.waiting: dict[str, Cell] = {}
         self.from_disk = 0
-        self._connection, self._results = connection, results
-        self._profile, self._face_sets = profile, face_sets
+        self.connection, self._results = connection, results
+        self._profile, self.face_sets, self._device = profile, face_sets, device
         self._open_parent, self._allow_face_artifacts = open_parent, allow_face_artifacts
         self._parent: str | None = None
         self._new: set[str] = set()
@@ -138,14 +139,14 @@ class Sync:
 
     def record(self, cell: Cell) -> Record:
         """What this run's plan knows of a cell."""
-        return Record.of(cell, self._profile, self._face_sets[cell.dataset])
+        return Record.of(cell, self._profile, self.face_sets[cell.dataset])
 
     def close(self, status: str) -> None:
         """End the parent run, if any; if the store refuses now, the next run ends it."""
         if parent := self._parent:
             try:
                 with brief_requests():
-                    self._connection.ask(lambda tracker: tracker.end(parent, status), None)
+                    self.connection.ask(lambda tracker: tracker.end(parent, status), None)
             except Exception as error:
                 log.warning("this run cannot be closed in MLflow, the next one does it: %s", summary(error))
 
@@ -155,7 +156,7 @@ class Sync:
             self._new.add(cell.key)
         self._log(cell)
 
-    def fail(self, cell: Cell, error: str, text: str, device: str, counts: bool = True, pruned: int = 0) -> None:
+    def fail(self, cell: Cell, error: str, text: str, counts: bool = True, pruned: int = 0) -> None:
         """Log a failure; it waits on disk while the server is away. text: its traceback.
 
         counts: whether it is the cell's last word in this run. pruned: the epoch after which a study stopped the cell.
@@ -163,12 +164,12 @@ class Sync:
         if counts and not pruned:
             self.failed.append((cell, error))
             log.error("failed: %s: %s", cell, error)
-        tags = self.record(cell).tags | host_tags(device) | ({"pruned": f"epoch {pruned}"} if pruned else {})
+        tags = self.record(cell).tags | host_tags(self._device) | ({"pruned": f"epoch {pruned}"} if pruned else {})
         self._log_failure(cell, Failure(tags, error, text, "KILLED" if pruned else "FAILED"))
 
     def _log_failure(self, cell: Cell, failure: Failure) -> None:
         try:
-            if not self._connection.ask(lambda tracker: self._send_failure(failure, tracker), False):
+            if not self.connection.ask(lambda tracker: self._send_failure(failure, tracker), False):
                 disk.write_failure(disk.failure_path(self._results, cell.key), failure)
                 self.waiting[cell.key] = cell
         except Exception as refusal:
@@ -176,15 +177,15 @@ class Sync:
 
     def again(self) -> None:
         """Log what waits, if the server has answered the last time; what another process is logging goes on waiting."""
-        if not self._connection.away:
+        if not self.connection.away:
             for cell in [cell for key, cell in self.waiting.items() if key not in self._refusals]:
                 self._log(cell, timeout=0)
 
     def finish(self) -> None:
-        """The last chance: ask an absent server now, and try again what it refused; a second refusal is a failure."""
-        if self.waiting and self._connection.away:
-            self._connection.ask(lambda tracker: tracker.ping(), None, now=True)
-        if self._connection.away:
+        """Retry everything that waits, once more. A result refused twice counts as failed."""
+        if self.waiting and self.connection.away:
+            self.connection.ask(lambda tracker: tracker.ping(), None, now=True)
+        if self.connection.away:
             return
         self._refusals.clear()
         for cell in list(self.waiting.values()):
@@ -200,7 +201,7 @@ class Sync:
         self.waiting[cell.key] = cell
         try:
             with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=timeout):
-                if not self._connection.ask(lambda tracker: self._send(cell, tracker), False):
+                if not self.connection.ask(lambda tracker: self._send(cell, tracker), False):
                     return
         except filelock.Timeout:
             return
@@ -232,7 +233,7 @@ class Sync:
 
     def _pictures(self, cell: Cell, folder: Path, result: CellResult) -> dict[str, Image.Image]:
         """The histogram, and a sheet of faces if allowed: a licence for faces seldom covers a tracking server."""
-        faces, sheet = self._face_sets[cell.dataset], folder / FACES
+        faces, sheet = self.face_sets[cell.dataset], folder / FACES
         pictures: dict[str, Image.Image] = {HISTOGRAM: Image.open(folder / HISTOGRAM)}
         if not self._allow_face_artifacts and not faces.is_rendered:
             return pictures

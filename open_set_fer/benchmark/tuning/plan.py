@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from open_set_fer.benchmark.planning.cells import Cell, Selection, listed, make_plan
+from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
+from open_set_fer.benchmark.planning.choice import listed
 from open_set_fer.benchmark.planning.keys import digest
 from open_set_fer.benchmark.planning.profile import Profile
 from open_set_fer.benchmark.planning.profile_tables import Range

@@ -19,7 +19,7 @@ from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.execution.options import RunOptions
-    from open_set_fer.benchmark.execution.runner import Outcome
+    from open_set_fer.benchmark.execution.pending import Outcome
     from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 
 
@@ -80,9 +80,11 @@ class Trials:
         )
         outcome = runner.run(cells, face_sets, self.command)
         trial.set_user_attr("run_id", outcome.run_id)
-        runs = {run.data.tags["cell_key"]: run for run in runner.tracker.cells() if run.info.status == "FINISHED"}
+        runs = {
+            run.data.tags["cell_key"]: run for run in runner.connection.tracker.cells() if run.info.status == "FINISHED"
+        }
         if outcome.waiting:
-            runner.tracker.ping()  # raises TrackingAway: the trial is tried again when the server is back
+            runner.connection.tracker.ping()  # raises TrackingAway: the trial is tried again when the server is back
         runs = {cell.key: runs[cell.key] for cell in cells if cell.key in runs}
         if self.plan.objective == "control" and any(run.data.tags["reads_labels"] == "false" for run in runs.values()):
             error = ReadsNoLabel(

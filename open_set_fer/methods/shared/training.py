@@ -160,6 +160,11 @@ def known_loss(logits: Tensor, targets: Tensor) -> Tensor:
     )
 
 
+def unknown_loss(logits: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (N, K+1) against their last output, for unknowns."""
+    return -logits.log_softmax(dim=1)[:, -1].mean()
+
+
 def augmented(
     network: Network, images: Tensor, generator: torch.Generator, erase_probability: float, kind: str = "flip_or_noise"
 ) -> Tensor:

@@ -43,7 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor | NDArray[Any]]:
 
             content: Any = safetensors.torch.load_file(path)
         elif path.suffix == ".pkl":
-            content = read_numpy_pickle(path, "latin1")
+            content = read_numpy_pickle(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader has its own exceptions for a foreign file

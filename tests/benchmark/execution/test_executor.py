@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 
 import joblib
@@ -13,19 +11,6 @@ from open_set_fer.benchmark.execution.executor import LocalExecutor, RayExecutor
 from open_set_fer.benchmark.execution.options import RunOptions
 from open_set_fer.cli.groups import ComputeOptions
 from open_set_fer.errors import SuiteError
-from tests.benchmark.execution.test_worker import JOB
-
-
-@pytest.fixture
-def job(tmp_path, monkeypatch):
-    """The class of jobs, in a module that processes can import, those of a Ray cluster too."""
-    (tmp_path / "a_job.py").write_text(JOB, "utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.getcwd()]))
-    monkeypatch.delitem(sys.modules, "a_job", raising=False)
-    from a_job import Job
-
-    return Job
 
 
 @pytest.mark.parametrize(("cores", "jobs", "each"), [(8, 1, 8), (8, 3, 2), (2, 2, 1), (2, 5, 1)])

@@ -21,6 +21,8 @@ from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
 from tests.cli.test_cli import osfer
 
+pytestmark = pytest.mark.usefixtures("local_store")
+
 IDS = np.array([f"face-{index:02d}" for index in range(12)])
 CLOSED = ("fear", "anger", "neutral")
 RNG = np.random.default_rng(0)
@@ -145,11 +147,6 @@ def measured(ran, tmp_path_factory):
         done = osfer(*command(home, write(home / "mine.csv", pool)), "--json")
         assert done.exit_code == 0, done.output
     return home, pool, truth[pool["id"]].to_numpy(), json.loads(done.stdout)["metrics"]
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 def command(home, path, name="my-model") -> list[str]:

@@ -90,7 +90,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     cells, face_sets = make_plan(settings, Selection(methods=("baseline", "ours-plus")), tmp_path / "cache")
     runner = Runner(tmp_path, settings)
     assert not runner.run(cells, face_sets, "test").failed
-    tracker = runner.tracker
+    tracker = runner.connection.tracker
     for run in tracker.cells():
         result, scores = tracker.read_cell(run), tracker.read_scores(run.info.run_id)
         assert faults_of(result, scores, tracker.read_json(run.info.run_id, "key.json")) == []
@@ -119,7 +119,7 @@ def test_cells_of_every_kind_say_what_they_are(profile, tmp_path, monkeypatch):
     alone = [table.name for table in all_tables(replace(own, cells=own.cells[:0]))]
     assert alone == ["shift_synthetic"]  # a profile of nothing else
     console = Console(width=200, file=StringIO())
-    for table in result_tables(cells, runner.auroc(cells)):
+    for table in result_tables(cells, runner.measured(cells, "auroc")["auroc"]):
         console.print(table)
     assert "shift: blur" in console.file.getvalue()
     assert sorted(tracker.client.search_runs([tracker.experiment_id], "tags.planned = 'true'")[0].data.metrics) == [

@@ -12,10 +12,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from tests.benchmark.storage.test_tracking import log_cell
 
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+pytestmark = pytest.mark.usefixtures("local_store")
 
 
 @pytest.mark.parametrize(

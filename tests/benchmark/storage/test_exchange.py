@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.protocols.pseudo_labels import Regime
-from open_set_fer.benchmark.storage import exchange
+from open_set_fer.benchmark.storage import exchange, pictures
 from open_set_fer.benchmark.storage.exchange import read_cell, sync_folder
 from open_set_fer.benchmark.storage.mlflow_reader import plan_entry
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
@@ -23,12 +23,9 @@ from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import read_result
 from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
-from tests.complete import run_smoke
+from tests.complete import finished_cells, run_smoke
 
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+pytestmark = pytest.mark.usefixtures("local_store")
 
 
 def sync(home, folder, name="Ada"):
@@ -98,9 +95,9 @@ def test_a_synced_controls_histogram_is_of_flipped_labels(ran, home, tmp_path, m
     source = Path(shutil.copytree(ran, tmp_path / "control"))
     run_smoke(source, source, methods=("label-loss",), regime=Regime("flipped-true", 0.2))
     drawn = {}
-    draw = exchange.score_histogram
+    draw = pictures.score_histogram
     monkeypatch.setattr(
-        exchange, "score_histogram", lambda scores, title, names: drawn.update({title: names}) or draw(scores, title)
+        pictures, "score_histogram", lambda scores, title, names: drawn.update({title: names}) or draw(scores, title)
     )
     sync(home, source)
     assert {"control AUROC" in title: names for title, names in drawn.items()} == {
@@ -204,7 +201,7 @@ def test_a_forged_cell_is_refused_and_the_other_taken(ada, home, what):
     assert "1 cell(s) logged" in done.output
     assert "1 refused" in done.output
     assert reason in done.output
-    assert set(Tracker(home, "smoke", create=False).finished_cells()) == {other.name}
+    assert set(finished_cells(Tracker(home, "smoke", create=False))) == {other.name}
 
 
 def test_a_link_is_not_followed(ada, home, tmp_path):
@@ -243,7 +240,7 @@ def test_a_folder_without_cells_is_one_clear_error(tmp_path, home, name):
 def test_other_numbers_of_a_finished_cell_are_kept_beside_and_do_not_take_its_place(ada, home):
     sync(home, ada)
     cell = cells_of(ada)[0]
-    before = Tracker(home, "smoke").finished_cells()[cell.name]["auroc"]
+    before = finished_cells(Tracker(home, "smoke"))[cell.name]["auroc"]
     lower_score(cell / "scores.parquet")
     assert "auroc" in sync(home, ada, "Eve").refused[cell.name]
     theirs = compute_otherwise(cell)
@@ -252,7 +249,7 @@ def test_other_numbers_of_a_finished_cell_are_kept_beside_and_do_not_take_its_pl
         assert done.exit_code == 1
         assert "OTHER numbers" in done.output
     tracker = Tracker(home, "smoke")
-    assert tracker.finished_cells()[cell.name]["auroc"] == before
+    assert finished_cells(tracker)[cell.name]["auroc"] == before
     assert len(tracker.cells()) == 2
     (replicate,) = tracker.replicates()  # logged once
     assert replicate.data.tags["imported_from"] == "Eve"

@@ -84,15 +84,15 @@ def test_the_artifact_and_the_cells_that_lack_it(home, smoke, jobs):
     assert first.run(cells[:1], face_sets, "").computed == 1
     assert second.run(cells, face_sets, "").computed == 1
     assert second.without(cells, FEATURES_TAG) == cells[:1]  # ours-plus was asked, and has no network to show
-    run = next(run for run in second.tracker.cells() if run.data.tags["method"] == "baseline")
-    second.tracker.client.delete_run(run.info.run_id)  # as the warning says
+    run = next(run for run in second.connection.tracker.cells() if run.data.tags["method"] == "baseline")
+    second.connection.tracker.client.delete_run(run.info.run_id)  # as the warning says
     shutil.rmtree(home / "results" / cells[0].key)
     assert second.run(cells, face_sets, "").computed == 1
     assert second.without(cells, FEATURES_TAG) == []
-    run = next(run for run in second.tracker.cells() if run.data.tags["method"] == "baseline")
-    ids, features = second.tracker.read_features(run.info.run_id)
-    assert list(ids) == list(second.tracker.read_scores(run.info.run_id)["id"])
+    run = next(run for run in second.connection.tracker.cells() if run.data.tags["method"] == "baseline")
+    ids, features = second.connection.tracker.read_features(run.info.run_id)
+    assert list(ids) == list(second.connection.tracker.read_scores(run.info.run_id)["id"])
     assert run.data.tags["features"] == "kept"
     assert features.shape == (len(ids), 32)
-    restore(second.tracker, run, home / "restored")
+    restore(second.connection.tracker, run, home / "restored")
     np.testing.assert_array_equal(read_features(home / "restored" / FEATURES)[1], features)

@@ -89,8 +89,8 @@ def test_faces_of_real_people_are_logged_only_when_allowed(tmp_path, monkeypatch
         write_result(folder, result, scores, record)
         runner = Runner(tmp_path, profile, RunOptions(allow_face_artifacts=allowed))
         assert runner.run([cell], {"synthetic": faces}, "osfer run").logged_from_disk == 1
-        (run,) = (run for run in runner.tracker.cells() if run.data.tags["cell_key"] == cell.key)
-        paths = {item.path for item in runner.tracker.client.list_artifacts(run.info.run_id)}
+        (run,) = (run for run in runner.connection.tracker.cells() if run.data.tags["cell_key"] == cell.key)
+        paths = {item.path for item in runner.connection.tracker.client.list_artifacts(run.info.run_id)}
         assert {"histogram.png", "scores.parquet"} <= paths
         logged.append("faces.png" in paths)
     assert logged == [True, False, True]

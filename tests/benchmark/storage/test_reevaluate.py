@@ -14,8 +14,8 @@ from open_set_fer.benchmark.evaluation import metrics
 from open_set_fer.benchmark.evaluation import result as cell_result
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
 from open_set_fer.benchmark.evaluation.scores import score_table
+from open_set_fer.benchmark.execution.job import Job
 from open_set_fer.benchmark.execution.runner import Runner
-from open_set_fer.benchmark.execution.worker import Job
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
@@ -25,13 +25,11 @@ from open_set_fer.cli.main import app
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
 from open_set_fer.reports.data.results import load
+from tests.complete import finished_cells
+
+pytestmark = pytest.mark.usefixtures("local_store")
 
 CLASSES = ("fear", "anger", "neutral")
-
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 AREAS = ("auroc", "auroc_right", "auroc_open_test", "auroc_open_train", "auroc_no_twins")
@@ -133,7 +131,7 @@ def test_reevaluate_logs_anew_and_computes_nothing(home, store, monkeypatch, kep
         (home / "results" / "key-ours" / "scores.parquet").write_bytes(b"PAR1")
     raise_version(monkeypatch)
     assert store.cells() == []
-    assert store.finished_cells() == {}
+    assert finished_cells(store) == {}
     done = CliRunner().invoke(app, ["reevaluate", "-p", "smoke", "--home", str(home), "--json"])
     assert done.exit_code == 0, done.exception
     said = json.loads(done.stdout)
@@ -196,7 +194,7 @@ def test_the_next_run_reevaluates_what_it_would_otherwise_count_as_done(home, mo
         return Runner(home, profile).run(cells, faces, "osfer run")
 
     assert run().computed == 1
-    old = Tracker(home, name).finished_cells()[cells[0].key]
+    old = finished_cells(Tracker(home, name))[cells[0].key]
     raise_version(monkeypatch)
     assert [cell.key for cell in make_plan(profile, Selection(methods=("baseline",)), home / "cache")[0]] == [
         cells[0].key
@@ -211,6 +209,6 @@ def test_the_next_run_reevaluates_what_it_would_otherwise_count_as_done(home, mo
             monkeypatch.setattr(cell_result, "EVALUATION", cell_result.EVALUATION + 1)
         outcome = run()
         assert (outcome.computed, outcome.measured, outcome.logged_from_disk, outcome.failed) == (0, 1, 0, [])
-        new = Tracker(home, name).finished_cells()[cells[0].key]
+        new = finished_cells(Tracker(home, name))[cells[0].key]
         assert new == pytest.approx(turned(old), abs=0)
     assert run().already_done == 1

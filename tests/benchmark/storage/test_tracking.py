@@ -14,14 +14,13 @@ import pandas as pd
 import pytest
 
 from open_set_fer.benchmark.evaluation.result import CellResult, DataUsed
-from open_set_fer.benchmark.storage import mlflow_reader, mlflow_writer
+from open_set_fer.benchmark.storage import mlflow_reader
+from open_set_fer.benchmark.storage.logged import metric_part
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
+from tests.complete import finished_cells
 
-
-@pytest.fixture(autouse=True)
-def local_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+pytestmark = pytest.mark.usefixtures("local_store")
 
 
 def result(seed: int = 0, auroc: float = 0.75, method: str = "ours", **more: Any) -> CellResult:
@@ -95,7 +94,7 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
     run = tracker.client.get_run(parent)
     assert run.info.status == "KILLED"
     named = {name: value for name, value in run.data.metrics.items() if not name.endswith(("ours-0", "dias"))}
-    odd = mlflow_writer._metric_part("λ ours")
+    odd = metric_part("λ ours")
     assert named == {
         "auroc.ours": 0.625,
         "cells.ours": 2,
@@ -105,7 +104,7 @@ def test_the_parent_has_the_means_of_its_plan(tmp_path, home):
         f"cells.{odd}": 1,
     }
     assert odd.startswith("_ ours-")
-    assert odd != mlflow_writer._metric_part("μ ours")
+    assert odd != metric_part("μ ours")
 
 
 def test_the_report_is_an_artifact_of_the_newest_parent(tmp_path, home):
@@ -140,7 +139,7 @@ def test_a_report_that_cannot_be_logged_is_a_warning(tmp_path, home, monkeypatch
 
 def test_reading_makes_nothing(tmp_path):
     tracker = Tracker(tmp_path / "home", "made", create=False)
-    assert (tracker.cells(), tracker.planned(), tracker.finished_cells()) == ([], [], {})
+    assert (tracker.cells(), tracker.planned(), finished_cells(tracker)) == ([], [], {})
     tracker.log_report(tmp_path)
     assert not (tmp_path / "home").exists()
     log_cell(Tracker(tmp_path / "home", "made"), tmp_path)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from open_set_fer.benchmark.execution.options import RunOptions
-from open_set_fer.benchmark.execution.runner import Outcome, Runner
+from open_set_fer.benchmark.execution.pending import Outcome
+from open_set_fer.benchmark.execution.runner import Runner
 from open_set_fer.benchmark.planning.cells import Selection, make_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.protocols.protocol import FAMILIES, enumerate_protocols
@@ -703,7 +704,7 @@ def test_a_closed_set_recipe_of_its_own_counts_for_that_label_alone(tmp_path):
     assert profile.closed_set_settings("weak").epochs == 7
     assert profile.closed_set_settings("ours") == profile.closed_set_settings()
     cells, _ = make_plan(profile, Selection(methods=("ours", "weak"), regime=OWN), tmp_path / "cache")
-    assert len({cell.group() for cell in cells}) == 2
+    assert len({cell.closed_set_key for cell in cells}) == 2
     with pytest.raises(SuiteError, match=r"methods\.weak\.closed_set\.epoch, did you mean 'epochs'"):
         load_profile(write(tmp_path, '[methods.weak]\nlike = "ours"\nclosed_set = { epoch = 7 }\n'))
 

@@ -15,6 +15,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import read_notes
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import Results, load, method_order, protocol_order
+from tests.complete import finished_cells
 from tests.reports.conftest import ODD, Store
 
 NUMBERS = itertools.count()
@@ -40,7 +41,7 @@ class Lab:
         """`osfer run` of these labels: only cells without a finished run are computed."""
         labels = {name.replace("_", "-"): value for name, value in tags.items() if name in ("x", "y", "z")}
         more = {name: value for name, value in tags.items() if name not in labels}
-        plan, done = self.plan(labels), set(self.tracker.finished_cells())
+        plan, done = self.plan(labels), finished_cells(self.tracker)
         missing = [cell for cell in plan if cell["cell_key"] not in done]
         if not missing:
             self.tracker.record_plan(plan, "", "osfer run")
@@ -49,7 +50,7 @@ class Lab:
         for cell in missing:
             settings = cell["cell_key"].removeprefix("key-")
             own = {name: str(value) for name, value in cell.items()} | {"settings_key": settings} | more
-            if cell["cell_key"] in self.tracker.finished_cells():  # two labels with equal settings: computed once
+            if cell["cell_key"] in finished_cells(self.tracker):  # two labels with equal settings: computed once
                 continue
             if fail:
                 self.tracker.log_failure(parent, own, "ValueError: diverged")

@@ -119,6 +119,7 @@ def test_below_one_half_is_explained_by_what_was_measured() -> None:
     assert "Ours (4 of 4 cells, lowest 0.300)" in summary.below
     assert "Baseline" not in summary.below
     assert "is 0.40 on open and 0.90 on closed faces" in summary.below
+    assert "README" not in summary.below  # it has no section on this
     (other,) = summaries(made({("single", "fear", "eow", 0): 0.4}))
     assert "EOW (1 of 1 cells" in other.below
     assert "pseudo label" not in other.below
