@@ -15,7 +15,7 @@ from open_set_fer.benchmark.protocols.protocol import FAMILIES, Family, Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, PLAIN, REFERENCE, Regime
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import BASIC, COMPOUND, CONTEMPT, DataSet, FaceSet, Outline
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, some
 from open_set_fer.methods.contract import Method, scores_others, states
 from open_set_fer.plugins import nearest
 
@@ -160,20 +160,22 @@ def _cells(
         label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label))
         for label in methods | controlled
     }
-    for recipe in recipes.values():
-        recipe.check_weights()
-    face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
+    names = selection.datasets or profile.default_datasets or profile.datasets
+    for name in names:
+        for recipe in recipes.values():
+            recipe.check_networks(getattr(profile.dataset(name), "channels", 3))
+    face_sets = {name: find(name) for name in names}
     chosen = _chosen(profile, selection, families, face_sets)
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
     for recipe in {recipe.closed_set: recipe for recipe in recipes.values() if recipe.closed_set.model}.values():
         for name, protocols in chosen.items():
-            _check_model(recipe, protocols, getattr(profile.dataset(name), "channels", 3))
+            _check_model(recipe, given or protocols, getattr(profile.dataset(name), "channels", 3))
     is_controlled = listed(profile.protocols.control_classes, face_sets)
     planned: list[tuple[str, Protocol, dict[str, Method]]] = []
     for name in face_sets:
         protocols = _settled(profile, selection, given or chosen[name])
-        for family in families if given is None else ():
+        for family in (selection.families if selection.open_classes else families) if given is None else ():
             if not any(protocol.family == family for protocol in protocols):
                 log.warning("%s has no protocol of family %s among those chosen", name, family)
         planned += [(name, protocol, _able(protocol, methods)) for protocol in protocols]
@@ -224,12 +226,24 @@ def _nothing_to_run(profile: Profile, selection: Selection, face_sets: Mapping[s
 
 
 def _check_model(recipe: Recipe, protocols: list[Protocol], channels: int) -> None:
-    """Raise SuiteError where the closed-set model that a profile names does not fit, before anything is computed."""
+    """Raise SuiteError where the closed-set model that a profile names does not fit, before anything is computed.
+
+    A model that knows open classes is warned of.
+    """
     from open_set_fer.methods.shared.trained import trained_state  # takes torch
 
     closed = tuple(dict.fromkeys(name for protocol in protocols for name in protocol.closed))
     settings = recipe.closed_set
     trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
+    known = [protocol.label for protocol in protocols if set(protocol.open) & set(settings.classes)]
+    if known:
+        log.warning(
+            "closed_set.model was trained on the open classes of %d of %d protocols (%s): their cells say nothing "
+            "about open sets; name a model without these classes, and its protocol with --open or open_classes",
+            len(known),
+            len(protocols),
+            some(known),
+        )
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
