@@ -16,7 +16,7 @@ import pytest
 
 import open_set_fer as osf
 from open_set_fer import api as osf_api
-from open_set_fer.benchmark.planning.cells import Selection, make_plan
+from open_set_fer.benchmark.planning.cells import Selection, dry_plan
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.errors import SuiteError
@@ -190,10 +190,11 @@ def test_a_data_set_named_alone_has_its_own_profile(monkeypatch):
             osf.run(datasets=datasets)
 
 
-def test_a_task_says_nothing_of_families_that_open_leaves_out(home, caplog):
-    osf.load_task("synthetic", "surprise", profile="smoke", home=home)
+def test_a_plan_says_nothing_of_families_that_open_leaves_out(tmp_path, caplog):
+    demo = load_profile("demo")
+    dry_plan(demo, Selection(("synthetic",), (), ("surprise",)), tmp_path)
     assert "has no protocol of family" not in caplog.text
-    make_plan(load_profile("smoke"), Selection(("synthetic",), ("single", "pairs"), ("surprise",)), home / "cache")
+    dry_plan(demo, Selection(("synthetic",), ("single", "pairs"), ("surprise",)), tmp_path)
     assert "synthetic has no protocol of family pairs among those chosen" in caplog.text
 
 

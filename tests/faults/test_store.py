@@ -93,6 +93,7 @@ def half_made(home: Path) -> Path:
 
 
 def test_a_half_made_store_is_set_aside_when_it_holds_no_run(tmp_path, caplog):
+    caplog.set_level("INFO", logger="open_set_fer")
     for name in ("tables", "empty"):
         home = tmp_path / name
         database = half_made(home)
