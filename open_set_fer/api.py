@@ -6,8 +6,9 @@ with the fault and its fix. `home` is the folder of results, caches and the defa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,14 @@ from open_set_fer.benchmark.planning.cells import Cell, Selection, make_plan
 from open_set_fer.benchmark.planning.profile import Profile, load_profile
 from open_set_fer.benchmark.planning.profile_files import default_profile
 from open_set_fer.benchmark.planning.profile_tables import regime_named
+from open_set_fer.benchmark.planning.settings import settings_of
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 from open_set_fer.benchmark.protocols.task import Split, face_columns, split_faces
 from open_set_fer.console import log
 from open_set_fer.errors import SuiteError
 from open_set_fer.files import writable
 from open_set_fer.methods.contract import Detection, Method
+from open_set_fer.plugins import METHODS, class_faults
 
 if TYPE_CHECKING:
     from open_set_fer.benchmark.execution.options import RunOptions
@@ -41,7 +44,25 @@ Names = Sequence[str] | str
 
 
 def _tuple(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+    found = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
+    if not all(isinstance(name, str) for name in found):
+        raise SuiteError(
+            f"{names!r} is neither a name nor a list of names", 'for example "energy", or ["energy", "knn"]'
+        )
+    return found
+
+
+def _whole(*seeds: int) -> tuple[int, ...]:
+    """The seeds; SuiteError for any that is no whole number."""
+    try:
+        return tuple(map(index, seeds))
+    except TypeError as error:
+        fix = "whole numbers from 0 on: seed=0, or seeds=[0, 1]"
+        raise SuiteError(f"seeds are {', '.join(map(repr, seeds))}", fix) from error
+
+
+def _several(seeds: Sequence[int]) -> tuple[int, ...]:
+    return _whole(*(seeds if isinstance(seeds, Iterable) else [seeds]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,20 +86,21 @@ class Task:
     def measure(
         self, unknown_score: NDArray[np.floating[Any]], predicted_class: NDArray[np.integer[Any]]
     ) -> pd.DataFrame:
-        """Measure scores of the pool: every metric, and the ends of its 95 % interval where it has one.
+        """Measure scores of the pool: every metric, and its 95 % interval (counts and shares have none).
 
         unknown_score: (N,), higher = more likely unknown. predicted_class: (N,), 0..K-1.
+        Intervals: DeLong's of an AUROC, by bootstrap of the others, in both with groups of twins as units.
         Returns columns `value`, `low`, `high` and `better` ('higher', 'lower' or ''), with the metric's name as index:
         those of docs/mlflow.md that need neither the shared closed-set model nor held-out faces, which a run has.
         Raises SuiteError for other shapes, numbers that are not finite, and classes outside 0..K-1.
         """
+        from open_set_fer.benchmark.evaluation.intervals import further_intervals
         from open_set_fer.benchmark.evaluation.metrics import cell_metrics, metric_table
 
         faces, split, closed = self._source.faces, self._source.split, self.closed_classes
         detection = Detection(np.asarray(unknown_score), np.asarray(predicted_class))
-        return metric_table(
-            cell_metrics(score_table(face_columns(faces, split), split.truth, closed, detection), closed)
-        )
+        scores = score_table(face_columns(faces, split), split.truth, closed, detection)
+        return metric_table(cell_metrics(scores, closed) | further_intervals(scores))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +141,7 @@ def load_task(
     """
     loaded, home = load_profile(default_profile(profile, (dataset,))), Path(home)
     name = "+".join(_tuple(open))
-    selection = Selection((dataset,), (), (name,), ("baseline",), (seed,), regime=regime_named(labels) or OWN)
+    selection = Selection((dataset,), (), (name,), ("baseline",), _whole(seed), regime=regime_named(labels) or OWN)
     cells, face_sets = make_plan(loaded, selection, writable(home) / "cache")
     if len(cells) > 1:
         fix = "choose with profile= one without [[protocols.pools]]"
@@ -144,12 +166,18 @@ def detect(task: Task, method: str | Method, **settings: Any) -> Detection:
         selection = replace(source.selection, methods=(method,))
         (cell, *_), _ = make_plan(profile, selection, source.home / "cache")
     else:
+        if faults := class_faults(type(method), METHODS):
+            fix = "give a label of `osfer list`, or an instance such as MyMethod(): see docs/guide/own.md"
+            raise SuiteError(f"the method {method!r} {faults[0]}", fix)
+        if foreign := [name for name in settings if name not in settings_of(method)]:
+            fix = f"its settings: {', '.join(settings_of(method)) or 'none'}"
+            raise SuiteError(f"{method.name} has no setting {', '.join(foreign)}", fix)
         cell = replace(source.cell, label=method.name, method=replace(method, **settings))
     return source.run(cell).detect()[0]
 
 
 def run(
-    profile: str = "demo",
+    profile: str = "",
     methods: Names = (),
     *,
     datasets: Names = (),
@@ -161,13 +189,16 @@ def run(
 ) -> pd.DataFrame:
     """Compute the cells of a profile that are not done yet, log them to MLflow; returns their results (`results`).
 
-    methods, datasets, open, seeds: a part of the profile; empty: all of it. open: one entry a protocol, such as
-    "surprise+fear". options: how and where cells are computed. A cell that fails has the status 'failed' and an
-    `error`. For example `osf.run("demo", ["baseline", "energy"], open="surprise")[["method", "auroc"]]`.
+    profile: default: that of a single data set named (`ferplus-cpu`), else `demo`. methods, datasets, open, seeds: a
+    part of the profile; empty: all of it. open: one entry a protocol, such as "surprise+fear". options: how and where
+    cells are computed. A cell that fails has the status 'failed' and an `error`. For example
+    `osf.run("demo", ["baseline", "energy"], open="surprise")[["method", "auroc"]]`.
     """
-    parts = _tuple(datasets), (), _tuple(open), _tuple(methods), tuple(seeds)
+    parts = _tuple(datasets), (), _tuple(open), _tuple(methods), _several(seeds)
     selection = Selection(*parts, regime=regime_named(labels))
-    ran = run_cells(load_profile(profile), selection, Path(home), options, "osf.run")
+    ran = run_cells(
+        load_profile(default_profile(profile, selection.datasets)), selection, Path(home), options, "osf.run"
+    )
     keys = {cell.key for cell in ran.cells}
     frame = results(home, ran.runner.profile.name)
     return frame[frame["cell_key"].isin(keys)].reset_index(drop=True)
@@ -208,7 +239,8 @@ def evaluate(
     """Measure a file of scores computed elsewhere and log it as a cell of the profile; nothing is trained.
 
     scores: CSV or Parquet with `id` and `unknown_score`, `predicted_class`, or `id` and a column of logits for each
-    closed class (then the score is the maximum softmax probability). name: how tables call it.
+    closed class (then the score is `unknown_score` where there is one, else the maximum softmax probability).
+    name: how tables call it.
     Returns the metrics as `Task.measure` does.
     """
     from open_set_fer.benchmark.evaluation.metrics import metric_table
@@ -290,6 +322,6 @@ def tune(
 
     loaded, home = load_profile(profile), Path(home)
     datasets = (dataset,) if dataset else tuple(loaded.default_datasets or loaded.datasets)[:1]
-    selection = Selection(datasets, (), _tuple(open), (method,), tuple(seeds))
+    selection = Selection(datasets, (), _tuple(open), (method,), _several(seeds))
     plan = StudyPlan.of(loaded, method, selection, writable(home) / "cache", objective)
     return tuning.tune(plan, tuning.Search(trials), home, RunOptions(), "osf.tune")

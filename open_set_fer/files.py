@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +87,25 @@ def package_file(text: str) -> Path:
         fault = f"{text} is a file of the package {package}, which is not installed"
         raise SuiteError(fault, f"pip install {package.replace('_', '-')}")
     return Path(spec.origin).parent / name
+
+
+def look_here() -> None:
+    """Let modules be imported from the current folder, as `python my_network.py` would import them there."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+
+
+def source_file(name: str) -> Path:
+    """File of the module of `package.module:function`; SuiteError where it cannot be imported."""
+    look_here()
+    try:
+        spec, reason = find_spec(name.partition(":")[0]), "no such module"
+    except Exception as error:  # what a package's own code raises
+        spec, reason = None, summary(error)
+    if spec is None or not spec.has_location or spec.origin is None:
+        fix = "name it as package.module:function, importable where osfer runs (PYTHONPATH, or pip install)"
+        raise SuiteError(f"backbone {name!r} cannot be imported: {reason}", fix)
+    return Path(spec.origin)
 
 
 def writable(home: Path) -> Path:

@@ -15,10 +15,14 @@ import pandas as pd
 import pytest
 
 import open_set_fer as osf
+from open_set_fer import api as osf_api
+from open_set_fer.benchmark.planning.cells import Selection, dry_plan
+from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import Detection
 from open_set_fer.reports.data.frame import COLUMNS
+from tests.datasets.trees import face
 
 pytestmark = pytest.mark.usefixtures("local_store")
 
@@ -129,7 +133,7 @@ def test_no_public_attribute_of_a_task_tells_the_truth(task):
         (lambda score, predicted: (score[:5], predicted[:5]), r"\(5,\) scores"),
         (lambda score, predicted: (score * np.nan, predicted), "180 of 180 unknown scores are NaN"),
         (lambda score, predicted: (score, predicted + 6), r"integers in 0..5"),
-        (lambda score, predicted: (score, predicted.astype(str)), r"integers in 0..5"),
+        (lambda score, predicted: (score, predicted.astype(str)), r"integers in 0..5(.|\n)*the task's closed_classes"),
     ],
 )
 def test_measure_refuses_what_no_detection_is(task, change, fault):
@@ -144,6 +148,12 @@ def test_faults_name_what_is_wrong_and_the_nearest_right_thing(home, task, tmp_p
         "unknown dataset 'nix'": lambda: osf.load_task("nix", "surprise", home=home),
         "'enrgy', did you mean 'energy'": lambda: osf.detect(task, "enrgy"),
         "unknown key methods.energy.foo": lambda: osf.detect(task, "energy", foo=1),
+        "seeds are 'a'": lambda: osf.load_task("synthetic", "surprise", seed="a", **smoke),
+        "seeds are 0.5": lambda: osf.run("smoke", seeds=[0.5], home=home),
+        "7 is neither a name nor a list of names": lambda: osf.run("smoke", 7, home=home),
+        "the method 3 has no `name`": lambda: osf.detect(task, 3),
+        "the method <class 'tests.test_api.Margin'> has no `name`": lambda: osf.detect(task, Margin),
+        "margin has no setting foo": lambda: osf.detect(task, Margin(), foo=1),
         "seed -1": lambda: osf.load_task("synthetic", "surprise", seed=-1, **smoke),
         "--labels 'x'": lambda: osf.load_task("synthetic", "surprise", labels="x", **smoke),
         "unknown profile 'nix'": lambda: osf.run("nix", home=home),
@@ -158,6 +168,39 @@ def test_faults_name_what_is_wrong_and_the_nearest_right_thing(home, task, tmp_p
         assert text in str(raised.value)
         assert raised.value.fix
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_single_seed_is_a_list_of_one(home):
+    assert list(osf.run("smoke", "energy", open="surprise", seeds=0, home=home)["seed"]) == [0]
+
+
+def test_a_data_set_named_alone_has_its_own_profile(monkeypatch):
+    class Chosen(Exception):
+        pass
+
+    def chosen(profile, *others):
+        raise Chosen(profile.name)
+
+    monkeypatch.setattr("open_set_fer.api.run_cells", chosen)
+    for datasets, name in (("ferplus", "ferplus-cpu"), (["synthetic"], "demo"), ((), "demo")):
+        with pytest.raises(Chosen, match=f"^{name}$"):
+            osf.run(datasets=datasets)
+
+
+def test_a_plan_says_nothing_of_families_that_open_leaves_out(tmp_path, caplog):
+    demo = load_profile("demo")
+    dry_plan(demo, Selection(("synthetic",), (), ("surprise",)), tmp_path)
+    assert "has no protocol of family" not in caplog.text
+    dry_plan(demo, Selection(("synthetic",), ("single", "pairs"), ("surprise",)), tmp_path)
+    assert "synthetic has no protocol of family pairs among those chosen" in caplog.text
+
+
+def test_measure_has_an_interval_for_every_metric_but_counts_and_shares(task):
+    generator = np.random.default_rng(0)
+    measured = task.measure(generator.normal(size=len(task.ids)), generator.integers(0, 6, len(task.ids)))
+    assert set(measured.index[measured["low"].isna()]) == {"open_share", "n_open", "n_closed"}
+    inside = measured.dropna()
+    assert ((inside["low"] <= inside["value"]) & (inside["value"] <= inside["high"])).all()
 
 
 def test_results_are_one_frame_of_documented_columns(home):
@@ -182,6 +225,22 @@ def test_the_command_runs_the_same_functions(home):
     assert content["already_done"] == 1
     frame = osf.results(home, "smoke").set_index("cell_key")
     assert content["results"][0]["auroc"] == frame.loc[content["results"][0]["cell_key"], "auroc"]
+
+
+def test_faces_are_listed_with_their_files_and_ids_that_name_classes_are_warned_of(tmp_path, caplog):
+    for split in ("train", "test"):
+        for name in ("fear", "anger", "neutral", "sadness"):
+            for number in range(3):
+                face(tmp_path / "faces" / split / name / f"{number}.png")
+    profile = tmp_path / "own.toml"
+    text = 'base = "smoke"\ndescription = "own faces"\nselection = "none"\n[protocols]\nfamilies = ["single"]\n'
+    profile.write_text(f'{text}[datasets.manifest]\npath = "{tmp_path}/faces"\nimage_size = 16\n')
+    selection = Selection((), (), ("fear",), ("baseline",))
+    osf_api.write_faces(tmp_path / "list.csv", load_profile(str(profile)), selection, tmp_path / "home")
+    listed = pd.read_csv(tmp_path / "list.csv", keep_default_na=False)
+    assert list(listed.columns) == ["dataset", "protocol", "open", "seed", "id", "file", "role", "label"]
+    assert all(Path(path).is_file() and path.endswith(name) for path, name in listed[["file", "id"]].to_numpy())
+    assert "manifest: the ids of 24 of 24 faces name their class, and so tell which are open" in caplog.text
 
 
 def test_a_report_is_rendered_and_attached(home, tmp_path):

@@ -74,7 +74,7 @@ def check(
     from open_set_fer.datasets.faceset import facts
 
     published = facts(plugins.load(plugins.DATASETS, name))
-    _check_weights(name, profile, weights)
+    _check_networks(name, profile, weights, home / "cache")
     if files:
         odd = odd_files(_files_of(name, profile, writable(home) / "cache"), published.face_side)
         _print_lines(odd)
@@ -102,7 +102,12 @@ def check(
     epilog=examples("osfer data split faces.csv --group person --test 0.2 --valid 0.1", "osfer data split folder")
 )
 def split(
-    table: Annotated[Path, typer.Argument(help="CSV or Parquet table without a split, or a folder <class>/<image>.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV or Parquet table without a split, a folder <class>/<image>, or one of the Hub's Parquet files."
+        ),
+    ],
     group: Annotated[
         str, typer.Option("--group", help="Column whose rows of one value go into one split, such as a person's name.")
     ] = "",
@@ -114,9 +119,13 @@ def split(
     ] = None,
 ) -> None:
     """Write a table with a column split, drawn at random: stratified by the label, groups kept together."""
+    from open_set_fer.datasets.embedded import parquet_files
     from open_set_fer.datasets.splitting import Shares, split_table
 
-    beside = table / "split.csv" if table.is_dir() else table.with_name(f"{table.stem}-split{table.suffix}")
+    beside = table.with_name(f"{table.stem}-split{table.suffix}")
+    if table.is_dir():
+        is_hub = bool(parquet_files(table))
+        beside = table.with_name(f"{table.resolve().name}-split.parquet") if is_hub else table / "split.csv"
     target = to or beside
     if target.exists():
         raise SuiteError(f"{target} exists", "name another file with --out, or remove it")
@@ -146,11 +155,13 @@ def _files_of(name: str, profile: str, cache: Path) -> ImageFiles:
     return ImageFiles([], 8, 1)
 
 
-def _check_weights(name: str, profile: str, weights: str) -> None:
-    """Raise SuiteError if a checkpoint of the profile or of --weights does not fit its network."""
+def _check_networks(name: str, profile: str, weights: str, cache: Path) -> None:
+    """Raise SuiteError if a network, checkpoint or trained model of the profile or of --weights does not fit."""
+    from open_set_fer.benchmark.planning.cells import Selection, dry_plan
     from open_set_fer.benchmark.planning.keys import Recipe
     from open_set_fer.benchmark.planning.profile import load_profile
     from open_set_fer.benchmark.planning.profile_files import profile_of
+    from open_set_fer.benchmark.protocols.pseudo_labels import OWN
 
     profile_name = profile or profile_of((name,))
     if profile_name is None:
@@ -158,9 +169,11 @@ def _check_weights(name: str, profile: str, weights: str) -> None:
             raise SuiteError("--weights without --profile", "name the profile whose networks start from it")
         return
     loaded = load_profile(profile_name, weights)
-    backbone = loaded.backbone_settings()
+    backbone, channels = loaded.backbone_settings(), getattr(loaded.dataset(name), "channels", 3)
     for label in loaded.default_methods or loaded.methods:
-        Recipe(backbone, loaded.closed_set_settings(label), loaded.own_backbone(label)).check_weights()
+        Recipe(backbone, loaded.closed_set_settings(label), loaded.own_backbone(label)).check_networks(channels)
+    if loaded.closed_set_settings().model:
+        dry_plan(loaded, Selection((name,), regime=OWN), cache)  # looks into the model
 
 
 def _print_lines(lines: list[str]) -> None:

@@ -27,7 +27,7 @@ def evaluate(
         typer.Option(
             "--scores",
             help="CSV or Parquet: `id` with `unknown_score` (higher = more likely unknown) and `predicted_class`, or "
-            "`id` with a column of logits for each closed class.",
+            "`id` with a column of logits for each closed class (and `unknown_score`, if the score is another).",
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="How tables call the method.")],

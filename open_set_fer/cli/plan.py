@@ -38,8 +38,8 @@ def plan(
         Path | None,
         typer.Option(
             "--faces",
-            help="Write each protocol's faces as CSV or Parquet (id, role: train or pool, label of training faces), "
-            "for scores computed elsewhere; a data set that is not prepared is then decoded.",
+            help="Write each protocol's faces as CSV or Parquet (id, file, role: train or pool, label of training "
+            "faces), for scores computed elsewhere; a data set that is not prepared is then decoded.",
         ),
     ] = None,
     as_json: Annotated[

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from open_set_fer.console import log
+from open_set_fer.datasets.cache import PreparedDataSet
 from open_set_fer.datasets.listing import FORMATS, Listing, Rows, chunk_length, file_key
 from open_set_fer.errors import SuiteError, joined
 
@@ -96,6 +99,14 @@ class ImageFiles:
         parts = (slice(at, at + step) for at in range(start, len(self.paths), step))
         pieces: Iterator[Piece] = ((list(self.paths[part]), boxes[part]) for part in parts)
         yield from decode_pieces(pieces, self.size, self.channels, self.clip)
+
+
+def image_paths(dataset: object, cache: Path) -> dict[str, str]:
+    """Path of each image's file by the image's id; {} for a data set whose images are no single files."""
+    listing = dataset.listing(cache) if isinstance(dataset, PreparedDataSet) else None
+    if listing is None or not isinstance(listing.pixels, ImageFiles):
+        return {}
+    return dict(zip(listing.rows.ids.tolist(), listing.pixels.paths, strict=True))
 
 
 def decode_pieces(pieces: Iterable[Piece], size: int, channels: int, clip: bool = False) -> Iterator[NDArray[np.uint8]]:
@@ -188,8 +199,11 @@ def opened(source: Source) -> Image.Image:
             ImageOps.exif_transpose(image, in_place=True)
             return opaque(eight_bit(str(source), image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        fix = "replace the file by an undamaged copy"
-        raise SuiteError(f"cannot decode image {source}: {error}", fix) from error
+        fix, reason = "replace the file by an undamaged copy", str(error)
+        if isinstance(source, Encoded):
+            fix = "replace the bytes of that row by an undamaged image, or remove the row"
+            reason = re.sub(r"<_io\.BytesIO object at 0x\w+>", "its bytes", reason)
+        raise SuiteError(f"cannot decode image {source}: {reason}", fix) from error
 
 
 def box_inside(source: Source, image: Image.Image, box: Box, clip: bool = False) -> Box:

@@ -123,24 +123,30 @@ def _read(path: Path, root: Path, column: str, vocabulary: Vocabulary) -> pd.Dat
         table = parquet.read(columns=[*others, *named])
     name = table.column(image).combine_chunks().field("path").to_pandas() if named else None
     rows = table.select(others).to_pandas()
-    class_names = _class_names(schema)
-    if len(class_names) == 1 and "label" not in rows.columns:
-        rows = rows.rename(columns={next(iter(class_names)): "label"})
     split = "split" if any(word in map(str.lower, rows.columns) for word in ("split", *COLUMNS["split"])) else ""
-    rows = renamed(path, rows, ["label", *[split] * bool(split)])
-    if rows["label"].isna().any():
-        raise SuiteError(f"manifest: {rows_of(rows['label'].isna())} of {path} have no label", "remove the rows")
-    labels = next(iter(class_names.values())) if len(class_names) == 1 else class_names.get("label", [])
+    rows = with_labels(path, rows, schema, *[split] * bool(split))
     file = str(path.relative_to(root)) if path != root else path.name
     return pd.DataFrame(
         {
-            "label": _named(path, rows["label"], labels),
+            "label": rows["label"],
             "split": rows["split"].astype(str) if split else _split_in(path, root, vocabulary),
             "file": file,
             "name": name if name is not None else None,
         },
         index=rows.index,
     )
+
+
+def with_labels(path: Path, rows: pd.DataFrame, schema: pa.Schema, *more: str) -> pd.DataFrame:
+    """Rows with the column label, of class names where the schema's metadata has them; more: columns needed besides."""
+    class_names = _class_names(schema)
+    if len(class_names) == 1 and "label" not in rows.columns:
+        rows = rows.rename(columns={next(iter(class_names)): "label"})
+    rows = renamed(path, rows, ["label", *more])
+    if rows["label"].isna().any():
+        raise SuiteError(f"manifest: {rows_of(rows['label'].isna())} of {path} have no label", "remove the rows")
+    names = next(iter(class_names.values())) if len(class_names) == 1 else class_names.get("label", [])
+    return rows.assign(label=_named(path, rows["label"], names))
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import mmap
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +137,12 @@ class FaceSet:
             split: np.bincount(self.labels[self.split == split], minlength=len(self.classes)) for split in splits
         }
         return {split: dict(zip(self.classes, counts.tolist(), strict=True)) for split, counts in numbers.items()}
+
+    def ids_with_class(self) -> int:
+        """Number of ids that have the name of their face's class as a word, as `train/fear/1.png`."""
+        words = [re.compile(rf"(?<![a-z]){re.escape(name.lower())}(?![a-z])") for name in self.classes]
+        faces = zip(self.ids.tolist(), self.labels.tolist(), strict=True)
+        return sum(words[label].search(name.lower()) is not None for name, label in faces)
 
 
 def check_class_names(name: str, classes: Iterable[str]) -> None:

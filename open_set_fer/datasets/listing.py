@@ -164,7 +164,8 @@ def file_key(name: str, paths: Iterable[str]) -> str:
     count = 0
     for path in paths:
         count += 1
-        folder, _, file = path.rpartition("/")
+        folder, file = os.path.split(path)
+        folder = folder or "."
         if folder not in by_folder:
             by_folder[folder] = {}
             if os.path.isdir(folder):

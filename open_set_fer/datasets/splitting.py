@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from open_set_fer.console import log
-from open_set_fer.datasets.embedded import image_column
+from open_set_fer.datasets.embedded import image_column, parquet_files, with_labels
 from open_set_fer.datasets.folders import read_classes
 from open_set_fer.datasets.tables import read_manifest, rows_of
 from open_set_fer.datasets.vocabulary import Vocabulary
@@ -40,31 +40,30 @@ def split_table(source: Path, target: Path, group: str, shares: Shares, seed: in
     group: column whose rows of one value, as of one person, go into one split; '': rows of one picture go into one.
     Raises SuiteError for a missing column, an empty group, or a class that a split would not have.
     """
-    if source.is_file() and source.suffix == ".parquet" and image_column(source, pq.read_schema(source)):
-        return _split_parquet(source, target, group, shares, seed)
-    if source.is_dir():
-        rows = read_classes(source)
-    elif source.is_file():
-        rows = read_manifest(source, Vocabulary(), ("path", "label"))
-    else:
+    if not source.exists():
         raise SuiteError(f"no file or folder {source}", "name a CSV or Parquet table, or a folder <class>/<image>")
+    if files := parquet_files(source):
+        return _split_parquet(files, target, group, shares, seed)
+    rows = read_classes(source) if source.is_dir() else read_manifest(source, Vocabulary(), ("path", "label"))
     result = _drawn(source, rows, group, shares, seed)
     write_table(target, rows.assign(split=result["split"]))
     return result
 
 
-def _split_parquet(source: Path, target: Path, group: str, shares: Shares, seed: int) -> pd.DataFrame:
-    """The same for a Parquet file with the images in it, whose schema's metadata is kept."""
-    table = pq.read_table(source)
-    image = image_column(source, table.schema).removesuffix(".bytes")
-    rows = table.drop_columns([image]).to_pandas()
+def _split_parquet(files: list[Path], target: Path, group: str, shares: Shares, seed: int) -> pd.DataFrame:
+    """The same for Parquet files with the images in them, written as one; the schema's metadata is kept."""
+    if target.suffix != ".parquet":
+        fix = "let the name of --out end in .parquet"
+        raise SuiteError(f"{target}: the images are within {some([file.name for file in files])}", fix)
+    try:
+        table = pa.concat_tables(pq.read_table(file) for file in files)
+    except (OSError, pa.ArrowInvalid) as error:
+        fix = "download them again, or give files of one kind"
+        raise SuiteError(f"cannot read {some(list(map(str, files)))}: {error}", fix) from error
+    image = image_column(files[0], table.schema).removesuffix(".bytes")
+    rows = with_labels(files[0], table.drop_columns([image]).to_pandas(), table.schema)
     rows = rows.assign(path=[f"#{row}" for row in range(len(rows))])
-    label = next((column for column in ("label", "labels", "emotion", "expression") if column in rows.columns), "")
-    if not label:
-        raise SuiteError(f"{source} has no column label", f"its columns: {some(table.column_names, 8)}")
-    result = _drawn(source, rows.rename(columns={label: "label"}), group, shares, seed)
-    if "split" in table.column_names:
-        table = table.drop_columns(["split"])
+    result = _drawn(files[0], rows, group, shares, seed)
     pq.write_table(table.append_column("split", pa.array(result["split"].tolist())), target)
     return result
 

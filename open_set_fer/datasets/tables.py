@@ -98,11 +98,16 @@ def renamed(path: Path, rows: pd.DataFrame, needed: Sequence[str]) -> pd.DataFra
 
 
 def _column_hint(rows: pd.DataFrame) -> str:
-    header = "".join(map(str, rows.columns))
+    names = [str(column) for column in rows.columns]
+    return separator_hint(names) or f"columns: path, label, split; there are: {some(names, 8)}"
+
+
+def separator_hint(names: list[str]) -> str:
+    """Fix of a table whose columns are not separated by commas; '' for another one."""
     for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if mark in header:
+        if any(mark in name for name in names):
             return f"its columns are separated by {word} ({mark!r}): save it with commas"
-    return f"columns: path, label, split; there are: {some([str(column) for column in rows.columns], 8)}"
+    return ""
 
 
 def rows_of(mask: pd.Series[bool]) -> str:

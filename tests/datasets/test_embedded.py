@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from open_set_fer.datasets import embedded as module
-from open_set_fer.datasets.decoding import decode
+from open_set_fer.datasets.decoding import Encoded, decode
 from open_set_fer.datasets.faceset import BASIC
 from open_set_fer.datasets.manifest import Manifest
 from open_set_fer.errors import SuiteError
@@ -102,6 +102,20 @@ def test_bytes_that_are_no_image_and_missing_ones_are_all_named(tmp_path):
         load(tmp_path / "faces.parquet", tmp_path)
     for part in ("3 images cannot be used", "faces.parquet: 3.png", "faces.parquet: 5.png has no bytes of an image"):
         assert part in raised.value.message
+
+
+def test_bytes_that_are_no_image_are_called_bytes_of_a_row(tmp_path):
+    with pytest.raises(SuiteError) as raised:
+        decode(Encoded("faces.parquet: 3.png", b"no image"), 8, 1)
+    assert raised.value.message == "cannot decode image faces.parquet: 3.png: cannot identify image file its bytes"
+    assert "of that row" in raised.value.fix
+    assert "file" not in raised.value.fix
+
+
+def test_a_file_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(with_split(hub_table(list(range(28)))), "faces.parquet")
+    assert load("faces.parquet", tmp_path).counts()["test"] == dict.fromkeys(BASIC, 2)
 
 
 def test_a_file_that_does_not_say_its_split(tmp_path):

@@ -94,6 +94,41 @@ def test_a_file_of_the_hub_keeps_its_images_and_names(tmp_path):
     assert faces.counts() == {"train": dict.fromkeys(BASIC, 6), "test": dict.fromkeys(BASIC, 2)}
 
 
+def test_the_classes_of_a_hub_file_are_shown_by_name(tmp_path):
+    pq.write_table(hub_table(list(range(56))), tmp_path / "faces.parquet")
+    shown = osfer(tmp_path / "faces.parquet", "--test", "0.25").output
+    assert all(name in shown for name in BASIC)
+
+
+def test_a_folder_of_hub_files_is_split_into_one_file(tmp_path):
+    (tmp_path / "hub").mkdir()
+    for part in range(2):
+        pq.write_table(hub_table(list(range(28 * part, 28 * part + 28))), tmp_path / "hub" / f"part-{part}.parquet")
+    with pytest.raises(SuiteError, match=r"says its split\n  fix: .*osfer data split"):
+        Manifest(str(tmp_path / "hub"), image_size=8).load(tmp_path / "cache")
+    done = osfer(tmp_path / "hub", "--test", "0.25")
+    assert done.exit_code == 0, done.exception
+    faces = Manifest(str(tmp_path / "hub-split.parquet"), image_size=8).load(tmp_path / "cache")
+    assert faces.counts() == {"train": dict.fromkeys(BASIC, 6), "test": dict.fromkeys(BASIC, 2)}
+    other = hub_table(list(range(28))).rename_columns(["image", "emotion"])
+    pq.write_table(other, tmp_path / "hub" / "part-2.parquet")
+    odd = osfer(tmp_path / "hub", "--out", tmp_path / "odd.parquet").exception
+    assert isinstance(odd, SuiteError)
+    assert "part-2.parquet" in str(odd)
+
+
+def test_a_broken_file_and_another_ending_are_said_and_nothing_is_written(tmp_path):
+    pq.write_table(hub_table(list(range(56))), tmp_path / "faces.parquet")
+    named_csv = osfer(tmp_path / "faces.parquet", "--out", tmp_path / "persons.csv").exception
+    assert "let the name of --out end in .parquet" in str(named_csv)
+    assert not (tmp_path / "persons.csv").exists()
+    (tmp_path / "faces.parquet").write_bytes(b"PAR1 cut short")
+    broken = osfer(tmp_path / "faces.parquet").exception
+    assert isinstance(broken, SuiteError)
+    assert "cannot read" in str(broken)
+    assert not (tmp_path / "faces-split.parquet").exists()
+
+
 def test_faces_of_one_photograph_stay_together(tmp_path):
     rows = write_faces(tmp_path, 28)
     rows = pd.concat([rows.assign(left=left, top=0, right=left + 9, bottom=9) for left in (0, 10)])

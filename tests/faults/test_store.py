@@ -89,7 +89,8 @@ def half_made(home: Path) -> Path:
     return database
 
 
-def test_a_half_made_store_is_set_aside_when_it_holds_no_run(tmp_path):
+def test_a_half_made_store_is_set_aside_when_it_holds_no_run(tmp_path, caplog):
+    caplog.set_level("INFO", logger="open_set_fer")
     for name in ("tables", "empty"):
         home = tmp_path / name
         database = half_made(home)
@@ -97,6 +98,7 @@ def test_a_half_made_store_is_set_aside_when_it_holds_no_run(tmp_path):
             database.write_bytes(b"")
         usable(home)
         assert (home / "mlflow.db.half-made").exists()
+        assert f"making the MLflow store {home.resolve()}/mlflow.db, once" in caplog.text
 
 
 def test_a_store_of_another_mlflow_is_named_and_kept(tmp_path):

@@ -184,6 +184,35 @@ def has_open_classes(scores: pd.DataFrame, closed_classes: Sequence[str]) -> boo
     return not scores.loc[scores["is_open"], "true_class"].isin(closed_classes).any()
 
 
+def rates(
+    is_open: NDArray[np.bool_], unknown_score: NDArray[np.floating[Any]], correct: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Metrics of scores, AUROC excepted, that are rates of faces; correct (N,): prediction equals the truth."""
+    return {
+        "fpr_at_tpr95": fpr_at_tpr95(is_open, unknown_score),
+        "fpr_at_tpr95_open": fpr_at_tpr95(~is_open, -unknown_score),
+        "aupr_open": float(average_precision_score(is_open, unknown_score)),
+        "aupr_closed": float(average_precision_score(~is_open, -unknown_score)),
+        "oscr": oscr(is_open, unknown_score, correct),
+        "closed_accuracy": float(correct[~is_open].mean()),
+    }
+
+
+def correct_faces(scores: pd.DataFrame) -> NDArray[np.bool_]:
+    """(N,) closed faces whose predicted class is right."""
+    return np.asarray((scores["predicted_class"] == scores["truth"]) & ~scores["is_open"], dtype=bool)
+
+
+def parts_of(scores: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    """(N,) masks of the parts of the faces that have an AUROC `auroc_<part>` each."""
+    is_open = scores["is_open"].to_numpy(dtype=bool)
+    parts = {"right": is_open | correct_faces(scores)}
+    parts |= {f"open_{split}": ~is_open | (scores["origin"] == split).to_numpy() for split in ORIGINS}
+    if "has_twin" in scores:
+        parts["no_twins"] = ~scores["has_twin"].to_numpy(dtype=bool)
+    return {name: part for name, part in parts.items() if 0 < is_open[part].sum() < part.sum()}
+
+
 def cell_metrics(
     scores: pd.DataFrame, closed_classes: Sequence[str], threshold: float | None = None
 ) -> dict[str, float]:
@@ -195,27 +224,16 @@ def cell_metrics(
     """
     is_open = scores["is_open"].to_numpy(dtype=bool)
     values = scores["unknown_score"].to_numpy(dtype=np.float64)
-    correct = (scores["predicted_class"] == scores["truth"]).to_numpy(dtype=bool) & ~is_open
     with config_context(skip_parameter_validation=True, assume_finite=True):  # both known here; half of the time
         metrics = {
             "auroc": auroc(is_open, values),
-            "fpr_at_tpr95": fpr_at_tpr95(is_open, values),
-            "fpr_at_tpr95_open": fpr_at_tpr95(~is_open, -values),
-            "aupr_open": float(average_precision_score(is_open, values)),
-            "aupr_closed": float(average_precision_score(~is_open, -values)),
-            "oscr": oscr(is_open, values, correct),
-            "closed_accuracy": float(correct[~is_open].mean()),
+            **rates(is_open, values, correct_faces(scores)),
             "open_share": float(is_open.mean()),
             "n_open": float(is_open.sum()),
             "n_closed": float((~is_open).sum()),
         }
-        parts = {"right": is_open | correct}
-        parts |= {f"open_{split}": ~is_open | (scores["origin"] == split).to_numpy() for split in ORIGINS}
-        if "has_twin" in scores:
-            parts["no_twins"] = ~scores["has_twin"].to_numpy(dtype=bool)
-        for name, part in parts.items():
-            if 0 < is_open[part].sum() < part.sum():
-                metrics[f"auroc_{name}"] = auroc(is_open[part], values[part])
+        for name, part in parts_of(scores).items():
+            metrics[f"auroc_{name}"] = auroc(is_open[part], values[part])
     if "closed_set_class" in scores:
         given = pd.Index(closed_classes).get_indexer(pd.Index(scores["given_class"]))
         metrics["closed_set_accuracy"] = float((scores["closed_set_class"] == scores["truth"])[~is_open].mean())

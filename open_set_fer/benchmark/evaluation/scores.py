@@ -93,7 +93,8 @@ def check_detection(unknown_score: Any, predicted_class: Any, count: int, classe
             "fix the method (often a diverged training: lower its learning rate)",
         )
     if not np.issubdtype(predicted.dtype, np.integer) or predicted.min() < 0 or predicted.max() >= classes:
-        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", "fix the method")
+        fix = "give each face's place among the task's closed_classes: 0 for the first name, 1 for the second"
+        raise SuiteError(f"predicted classes must be integers in 0..{classes - 1}", fix)
 
 
 def score_table(

@@ -25,7 +25,7 @@ from open_set_fer.benchmark.storage.checkpoints import (
     unfinished_path,
     write_state,
 )
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, summary
 from open_set_fer.methods.contract import ClosedSetModel, OpenSetTask
 from open_set_fer.methods.shared.backbones import Network, build_network
 from open_set_fer.methods.shared.trained import trained_state
@@ -197,7 +197,11 @@ class TaskContext:
             unfinished.remove()
             if self._store:
                 self._store.share(self._path, replace=is_new)
-        network.load_state_dict(state)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:  # code of a user's that its module's file, whose digest is in the key, imports
+            fault = f"{self._path} does not fit backbone {self._recipe.backbone.name!r}: {summary(error)}"
+            raise SuiteError(fault, "remove that file: it was trained with other code") from error
         return network
 
     def _given_state(self, task: OpenSetTask) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from open_set_fer.benchmark.evaluation.intervals import further_intervals
 from open_set_fer.benchmark.evaluation.result import CellResult
 from open_set_fer.benchmark.evaluation.scores import score_table
 from open_set_fer.benchmark.execution.runner import Runner
@@ -26,6 +27,7 @@ from open_set_fer.benchmark.storage.reevaluate import measured
 from open_set_fer.benchmark.storage.results_dir import Record, read_result, set_aside, write_result
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import FaceSet
+from open_set_fer.datasets.tables import separator_hint
 from open_set_fer.errors import SuiteError, some, summary
 from open_set_fer.files import TABLES
 from open_set_fer.methods.contract import Context, Detection, OpenSetTask
@@ -59,13 +61,13 @@ class _NoModel(Recipe):
 
 
 def external_cell(place: Cell, label: str, method: External) -> Cell:
-    """The cell of a file's scores on the protocol and seed of `place`; its key has the file's digest."""
+    """The cell of a file's scores on the protocol and seed of `place`; its key has the file's digest and the label."""
     recipe = _NoModel(place.recipe.backbone, place.recipe.closed_set)
     model = place.content["closed_set"]
     facts = {name: model[name] for name in ("fingerprint", "closed_classes", "seed")}
     content = {name: place.content[name] for name in ("dataset", "protocol")}
     content |= {"closed_set": recipe.content() | facts, "method": method.name, "method_version": method.version}
-    content |= {"settings": settings_of(method)}
+    content |= {"settings": settings_of(method), "label": label}
     return replace(
         place,
         label=label,
@@ -83,7 +85,8 @@ def read_scores(
     """Scores of a CSV or Parquet file for the faces `ids` (N,), in their order.
 
     The file has a column `id`, and either `unknown_score` and `predicted_class` (a closed class's name or its number),
-    or one column of logits for each of the closed classes. SuiteError says what does not fit, all of one kind at once.
+    or one column of logits for each of the closed classes, with an `unknown_score` or without. SuiteError says what
+    does not fit, all of one kind at once.
     opened: the open classes, of which a model that follows the protocol has no logits.
     """
     table = _read(path)
@@ -94,24 +97,34 @@ def read_scores(
         score = _numbers(path, table[["unknown_score"]])[:, 0]
         predicted = _classes(path, table["predicted_class"], closed)
     elif len(logits) == len(closed):
-        kind, values = "logits", _numbers(path, table[list(closed)])
+        values = _numbers(path, table[list(closed)])
         if known := [name for name in opened if name in table.columns]:
             fix = "train without faces of open classes; if it was, leave the column out"
             raise SuiteError(f"{path}: a column {', '.join(known)}, which is open: the model must not know it", fix)
-        if (values >= 0).all() and (values.sum(axis=1) <= 1.001).all():
-            fix = "write the logits, or their logarithm; or a column unknown_score, higher = more likely unknown"
-            raise SuiteError(f"{path}: the columns of classes are probabilities, not logits", fix)
-        score, predicted = -softmax(values, axis=1).max(axis=1), values.argmax(axis=1)
+        if "unknown_score" in table.columns:
+            kind, score = "unknown_score", _numbers(path, table[["unknown_score"]])[:, 0]
+        else:
+            _check_logits(path, values)
+            kind, score = "logits", -softmax(values, axis=1).max(axis=1)
+        predicted = values.argmax(axis=1)
     else:
         lacking = [name for name in closed if name not in logits] if logits else ["unknown_score", "predicted_class"]
         lacking = [name for name in lacking if name not in table.columns]
-        hints = "".join(nearest(name, list(table.columns)) for name in lacking[:1])
+        hints = "".join(nearest(name, list(map(str, table.columns))) for name in lacking[:1])
         fix = f"its columns: id with unknown_score and predicted_class, or id with logits {', '.join(closed)}"
         raise SuiteError(f"{path}: no column {', '.join(lacking)}{hints}", fix)
     if np.ptp(score) == 0:
         raise SuiteError(f"{path}: every face has the same unknown_score {score[0]:g}", "write a score for each face")
     with path.open("rb") as file:
         return External(hashlib.file_digest(file, "sha256").hexdigest(), kind), Detection(score, predicted)
+
+
+def _check_logits(path: Path, values: NDArray[np.float64]) -> None:
+    """Raise SuiteError for probabilities, of some or all classes, from 0 to 1 or in percent."""
+    total = values.sum(axis=1)
+    if (values >= 0).all() and ((total <= 1.001).all() or (np.abs(total - 100) <= 1).all()):
+        fix = "write the logits, or their logarithm; or a column unknown_score, higher = more likely unknown"
+        raise SuiteError(f"{path}: the columns of classes are probabilities, not logits", fix)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -130,11 +143,12 @@ def _read(path: Path) -> pd.DataFrame:
 def _matched(path: Path, table: pd.DataFrame, ids: NDArray[np.str_]) -> pd.DataFrame:
     """The file's rows in the order of `ids`; SuiteError for missing, doubled and unknown ids."""
     if "id" not in table.columns:
-        raise SuiteError(f"{path}: no column id among {some(list(map(str, table.columns)))}", _FACES)
+        names = list(map(str, table.columns))
+        raise SuiteError(f"{path}: no column id among {some(names)}", separator_hint(names) or _FACES)
     own = table["id"].astype(str)
-    known = set(ids.tolist())
+    known, given = set(ids.tolist()), set(own)
     faults = {
-        "has no row for": [name for name in ids.tolist() if name not in set(own)],
+        "has no row for": [name for name in ids.tolist() if name not in given],
         "has several rows for": own[own.duplicated()].unique().tolist(),
         "has rows for faces that the pool does not hold:": [name for name in own if name not in known],
     }
@@ -153,7 +167,9 @@ def _numbers(path: Path, columns: pd.DataFrame) -> NDArray[np.float64]:
     wrong = [str(name) for name, row in zip(columns.index, values, strict=True) if not np.isfinite(row).all()]
     if len(wrong):
         fault = f"{path}: {len(wrong):,} faces have no finite {'unknown_score' if values.shape[1] == 1 else 'logits'}"
-        raise SuiteError(f"{fault} ({some(wrong, 3)})", "write a number for every face")
+        has_commas = columns.map(lambda value: isinstance(value, str) and "," in value).to_numpy().any()
+        fix = "write decimals with a point, 0.5, not 0,5" if has_commas else "write a number for every face"
+        raise SuiteError(f"{fault} ({some(wrong, 3)})", fix)
     return values
 
 
@@ -188,10 +204,10 @@ def evaluate_file(path: Path, name: str, place: Cell, faces: FaceSet, profile: P
         log.warning("%s waits on disk: the tracking server does not answer; the same command logs it", name)
     for _, error in outcome.failed:
         raise SuiteError(f"{name} is measured under {folder}, but not logged: {error}", "give the same command again")
-    result, _ = read_result(folder)
+    result, table = read_result(folder)
     for note in result.notes[1:]:
         log.warning("%s: %s", name, note)
-    return result.metrics
+    return result.metrics | further_intervals(table)
 
 
 def write_external(cell: Cell, faces: FaceSet, detection: Detection, record: Record, folder: Path) -> CellResult:

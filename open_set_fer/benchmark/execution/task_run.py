@@ -113,10 +113,15 @@ class TaskRun:
         return result
 
     def _origin_of_model(self) -> list[str]:
-        """A note on a closed-set model that was trained elsewhere."""
-        model = self.cell.recipe.closed_set.model
+        """Notes on a closed-set model that was trained elsewhere."""
+        recipe = self.cell.recipe.closed_set
+        if not recipe.model:
+            return []
         digest = self.cell.content["closed_set"]["closed_set"].get("model", "")
-        return [f"closed-set model trained elsewhere: {Path(model).name}, SHA-256 {digest[:12]}"] if model else []
+        notes = [f"closed-set model trained elsewhere: {Path(recipe.model).name}, SHA-256 {digest[:12]}"]
+        if known := [name for name in self.cell.protocol.open if name in recipe.classes]:
+            notes.append(f"that model was trained on {', '.join(known)}, which is open: the cell says nothing about it")
+        return notes
 
     def _metrics(self, scores: pd.DataFrame, threshold: float | None, total: float) -> dict[str, float]:
         """Every metric of the cell, with the seconds and memory that it took."""

@@ -22,7 +22,7 @@ from open_set_fer.benchmark.protocols.protocol import Protocol
 from open_set_fer.benchmark.protocols.pseudo_labels import OWN, PLAIN, REFERENCE, Regime
 from open_set_fer.console import log
 from open_set_fer.datasets.faceset import DataSet, FaceSet, Outline
-from open_set_fer.errors import SuiteError
+from open_set_fer.errors import SuiteError, some
 from open_set_fer.methods.contract import Method, states
 
 Faces = TypeVar("Faces", FaceSet, Outline)
@@ -157,17 +157,19 @@ def _cells(
     controlled = label_based | compared if label_based else {}
     for line in profile.fresh_starts(methods):
         log.warning(line)
-    recipes = _recipes(profile, methods | controlled)
-    face_sets = {name: find(name) for name in selection.datasets or profile.default_datasets or profile.datasets}
+    names = selection.datasets or profile.default_datasets or profile.datasets
+    recipes = _recipes(profile, methods | controlled, names)
+    face_sets = {name: find(name) for name in names}
     every = selection.all_pairs, selection.all_triples
     protocols = chosen_protocols(profile, selection.open_classes, families, face_sets, *every)
     if selection.regime is not None:
         profile.protocols.check(selection.regime)
-    _check_models(profile, recipes, protocols)
     is_controlled = listed(profile.protocols.control_classes, face_sets)
+    awaited = families if selection.families or not selection.open_classes else ()
     if given is not None:
-        families, protocols = (), {name: given or own for name, own in protocols.items()}
-    planned = planned_protocols(profile, selection.regime, families, protocols, methods, is_controlled, controlled)
+        awaited, protocols = (), {name: given or own for name, own in protocols.items()}
+    _check_models(profile, recipes, protocols)
+    planned = planned_protocols(profile, selection.regime, awaited, protocols, methods, is_controlled, controlled)
     _say_controls(planned, label_based)
     columns = {
         label: _Column.of(method, recipes[label], profile.read_at) for label, method in (methods | controlled).items()
@@ -183,19 +185,23 @@ def _cells(
     return cells, face_sets
 
 
-def _recipes(profile: Profile, methods: Iterable[str]) -> dict[str, Recipe]:
-    """Recipes by label; SuiteError for a checkpoint that does not fit."""
+def _recipes(profile: Profile, methods: Iterable[str], datasets: Iterable[str]) -> dict[str, Recipe]:
+    """Recipes by label; SuiteError for a network or a checkpoint that does not fit."""
     backbone = profile.backbone_settings()
     recipes = {
         label: Recipe(backbone, profile.closed_set_settings(label), profile.own_backbone(label)) for label in methods
     }
-    for recipe in recipes.values():
-        recipe.check_weights()
+    for name in datasets:
+        for recipe in recipes.values():
+            recipe.check_networks(getattr(profile.dataset(name), "channels", 3))
     return recipes
 
 
 def _check_models(profile: Profile, recipes: Mapping[str, Recipe], protocols: Mapping[str, list[Protocol]]) -> None:
-    """Raise SuiteError where a closed-set model that the profile names does not fit, before anything is computed."""
+    """Raise SuiteError where a closed-set model that the profile names does not fit, before anything is computed.
+
+    A model that knows open classes is warned of.
+    """
     for recipe in {recipe.closed_set: recipe for recipe in recipes.values() if recipe.closed_set.model}.values():
         from open_set_fer.methods.shared.trained import trained_state  # takes torch
 
@@ -203,6 +209,16 @@ def _check_models(profile: Profile, recipes: Mapping[str, Recipe], protocols: Ma
             closed = tuple(dict.fromkeys(known for protocol in chosen for known in protocol.closed))
             settings, channels = recipe.closed_set, getattr(profile.dataset(name), "channels", 3)
             trained_state(settings.model, recipe.backbone, settings.classes, closed, channels)
+            known = [protocol.label for protocol in chosen if set(protocol.open) & set(settings.classes)]
+            if known:
+                log.warning(
+                    "closed_set.model was trained on the open classes of %d of %d protocols (%s): their cells say "
+                    "nothing about open sets; name a model without these classes, and its protocol with --open or "
+                    "open_classes",
+                    len(known),
+                    len(chosen),
+                    some(known),
+                )
 
 
 def _say_controls(planned: list[tuple[str, Protocol, dict[str, Method]]], label_based: Mapping[str, Method]) -> None:

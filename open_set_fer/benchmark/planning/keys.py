@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from open_set_fer.errors import SuiteError
-from open_set_fer.files import package_file
+from open_set_fer.files import package_file, source_file
 from open_set_fer.methods.shared.recipe import BackboneSettings, ClosedSetSettings, Input
 
 VERSION = 1
@@ -60,13 +60,13 @@ class Recipe:
             training = _without_later(asdict(recipe), later | {"input": asdict(recipe.input)})
         return {"backbone": _network_content(self.backbone), "closed_set": training, "version": VERSION}
 
-    def check_weights(self) -> None:
-        """Raise SuiteError if a checkpoint does not fit its network."""
+    def check_networks(self, channels: int = 3) -> None:
+        """Raise SuiteError if a network of timm or of a user does not fit, or a checkpoint does not fit its network."""
         for backbone in (self.backbone, self.own_backbone):
-            if backbone is not None and backbone.weights:
-                from open_set_fer.methods.shared.backbones import check_weights  # imports torch
+            if backbone is not None and (backbone.weights or ":" in backbone.name):
+                from open_set_fer.methods.shared.backbones import check_network  # imports torch
 
-                check_weights(backbone)
+                check_network(backbone, channels)
 
     def own_content(self) -> dict[str, Any]:
         """Part of a cell's key on the method's networks: empty where they are like the closed-set model."""
@@ -79,13 +79,15 @@ def _without_later(settings: dict[str, Any], later: dict[str, Any]) -> dict[str,
 
 
 def _network_content(backbone: BackboneSettings) -> dict[str, Any]:
-    """Settings with their version; a checkpoint counts by its content, not its path."""
+    """Settings with their version; a checkpoint counts by its content, not its path, code by its file's content."""
     later = {"precision": "full", "input": asdict(Input())}
     network = _without_later(asdict(backbone), later) | {"version": BACKBONE_VERSION}
     if (backbone.name, backbone.stem) == ("resnet50", "face"):
         network["version"] = 3  # the stride moved to where the face checkpoints have it
     if backbone.weights:
         network["weights"] = content_digest(backbone.weights, "weights")
+    if backbone.is_code:
+        network["source"] = content_digest(str(source_file(backbone.name)), "backbone.name")
     return network
 
 

@@ -137,6 +137,7 @@ def _create(home: Path, database: Path) -> None:
 
     partial = home / f".{DATABASE}.partial"
     _remove(partial, ("", *SIDE_FILES))  # of a killed try
+    log.info("making the MLflow store %s, once: some seconds", database)
     try:
         whole = SqlAlchemyStore(database_uri(partial), artifact_root(home))  # type: ignore[no-untyped-call]
         whole.engine.dispose()

@@ -81,17 +81,21 @@ def build_network(settings: BackboneSettings, classes: int, channels: int, seed:
     return network.to(memory_format=torch.channels_last)
 
 
-def check_weights(settings: BackboneSettings) -> None:
-    """Raise SuiteError if the checkpoint that the settings name does not fit their network; quick if known to fit."""
-    if settings.weights:
-        path = Path(settings.weights)
-        _check_weights(settings, path.stat().st_mtime_ns if path.is_file() else 0)
+def check_network(settings: BackboneSettings, channels: int = 3) -> None:
+    """Raise SuiteError for a network that cannot be built or that its checkpoint does not fit; quick if known to fit.
+
+    channels: of the images (1 or 3).
+    """
+    path = Path(settings.weights)
+    _check_network(settings, channels, path.stat().st_mtime_ns if settings.weights and path.is_file() else 0)
 
 
 @cache
-def _check_weights(settings: BackboneSettings, changed: int) -> None:
+def _check_network(settings: BackboneSettings, channels: int, changed: int) -> None:
     """`changed`, the checkpoint's modification time, is part of the cache's key."""
-    check_checkpoint(build_network(replace(settings, weights=""), 2, 3, seed=0), settings.weights)
+    network = build_network(replace(settings, weights=""), 5, channels, seed=0)
+    if settings.weights:
+        check_checkpoint(network, settings.weights)
 
 
 def _small(settings: BackboneSettings, classes: int, channels: int) -> Network:

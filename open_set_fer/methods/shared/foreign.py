@@ -7,15 +7,16 @@ layer on the map's average over the pixels. Nothing else is asked: neither base 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from importlib import import_module
+from importlib import import_module, reload
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from open_set_fer.errors import SuiteError, summary
+from open_set_fer.files import look_here
 from open_set_fer.plugins import nearest
 
 STAGES = 4
@@ -66,12 +67,25 @@ def _timm(name: str, classes: int) -> nn.Module:
     return model
 
 
+_STATES: dict[str, int] = {}
+"""Time of change of each module's file when it was imported."""
+
+
+def _imported(name: str) -> ModuleType:
+    """The module; anew if its file has changed since: its content is part of keys."""
+    module = import_module(name)
+    path = Path(getattr(module, "__file__", None) or "")
+    state = path.stat().st_mtime_ns if path.is_file() else 0
+    if _STATES.setdefault(name, state) != state:
+        module, _STATES[name] = reload(module), state
+    return module
+
+
 def _own(name: str, classes: int, channels: int) -> nn.Module:
     module, _, function = name.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:  # a file beside the profile, as `python my_network.py` would see it
-        sys.path.append(here)
+    look_here()
     try:
-        build = getattr(import_module(module), function)
+        build = getattr(_imported(module), function)
     except (ImportError, AttributeError) as error:
         fix = "name it as package.module:function, importable where osfer runs (PYTHONPATH, or pip install)"
         raise SuiteError(f"backbone {name!r} cannot be imported: {summary(error)}", fix) from error

@@ -25,7 +25,13 @@ class Input:
     mean: tuple[float, ...] = ()
     """Of each channel, from 0 to 1; (): the network's usual ones."""
     sd: tuple[Positive, ...] = ()
-    """Standard deviation of each channel."""
+    """Standard deviation of each channel, on the same scale."""
+
+    def __post_init__(self) -> None:
+        """Raise SuiteError for a mean and deviation of pixels from 0 to 255."""
+        if any(not 0 <= value <= 1 for value in self.mean) or any(value > 1 for value in self.sd):
+            fault = f"closed_set.input: mean {list(self.mean)} and sd {list(self.sd)} are not of pixels from 0 to 1"
+            raise SuiteError(fault, "divide both by 255 if they are of pixels from 0 to 255")
 
 
 @dataclass(frozen=True)

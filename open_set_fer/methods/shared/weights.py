@@ -29,11 +29,14 @@ COUNTER = "num_batches_tracked"
 """Converted checkpoints lack the counters of batches, which do not matter."""
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor | NDArray[Any]]:
-    """Read a checkpoint's tensors, those of nested dicts by dotted names; SuiteError for anything but plain tensors."""
+def read_checkpoint(path: str | Path, setting: str = "weights") -> dict[str, Tensor | NDArray[Any]]:
+    """Read a checkpoint's tensors, those of nested dicts by dotted names; SuiteError for anything but plain tensors.
+
+    setting: that names the path, for errors.
+    """
     path = package_file(str(path))
     if not path.is_file():
-        raise SuiteError(f"no checkpoint {path}", "check the path given as `weights`")
+        raise SuiteError(f"no checkpoint {path}", f"check the path given as `{setting}`")
     if text := _text_of(path):
         fix = "download the checkpoint again; where a browser shows a page first, save what its button gives"
         raise SuiteError(f"checkpoint {path} is a text or a web page, not a file of plain tensors: {text!r}", fix)

@@ -54,16 +54,28 @@ def warnings_on(
     methods: dict[tuple[str, str], dict[str, None]] = {}  # ordered sets
     not_shown = _with_cells(_hidden(plan, shown, runs))
     outdated_cells = _with_cells(_outdated(profile, plan, shown, outdated))
-    for dataset, method, text in [*not_shown, *_method_warnings(done), *_dataset_warnings(done), *outdated_cells]:
+    from_files = {coordinates(run.data.tags)[3] for run in shown.values() if _is_external(run)}
+    for dataset, method, text in [
+        *not_shown,
+        *_method_warnings(done, from_files),
+        *_dataset_warnings(done),
+        *outdated_cells,
+    ]:
         methods.setdefault((dataset, text), {})[method] = None
     return tuple(Warn(dataset, tuple(concerned), text) for (dataset, text), concerned in methods.items())
 
 
-def _method_warnings(done: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+def _is_external(run: Run) -> bool:
+    """Whether its scores are from a file, whose digest is among its settings."""
+    return bool(run.data.params.get("method.name") == "external")
+
+
+def _method_warnings(done: pd.DataFrame, from_files: set[str]) -> Iterator[tuple[str, str, str]]:
+    """from_files: methods whose scores are from files, one a cell: their settings differ."""
     for (dataset, method), rows in done.groupby(["dataset", "method"], sort=False):
         settings, commits = rows["settings_key"].nunique(), sorted(set(rows["git_commit"]))
         dirty = ", ".join(commit for commit in commits if commit.endswith("-dirty"))
-        if settings > 1:
+        if settings > 1 and method not in from_files:
             yield str(dataset), str(method), f"the cells shown were computed with {settings} different settings."
         if len(commits) > 1:
             yield str(dataset), str(method), f"the cells shown come from {len(commits)} commits ({', '.join(commits)})."
@@ -90,6 +102,8 @@ def _hidden(plan: dict[Key, str | None], shown: dict[Key, Run], runs: Runs) -> I
             continue
         if place not in shown:
             yield place, "finished with other settings than the latest plan's, which are still to be computed"
+        elif _is_external(shown[place]):
+            yield place, "also measured from another file; the latest is shown"
         elif shown[place].info.status == "FINISHED":
             yield place, "also finished with other settings; those of the latest plan are shown"
         else:

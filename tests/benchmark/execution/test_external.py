@@ -19,6 +19,7 @@ from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.benchmark.storage.results_dir import read_result, update_result
 from open_set_fer.errors import SuiteError
 from open_set_fer.methods.contract import OpenSetTask
+from open_set_fer.reports.data.results import load
 from tests.cli.test_cli import osfer
 
 pytestmark = pytest.mark.usefixtures("local_store")
@@ -69,6 +70,30 @@ def test_logits_are_scored_by_the_maximum_softmax_probability(tmp_path):
     assert method.score == "logits"
 
 
+def test_a_score_beside_logits_is_the_score_and_the_logits_give_the_class(tmp_path):
+    for values in (LOGITS, softmax(LOGITS, axis=1)):
+        method, detection = read(tmp_path / "mine.csv", logits(values).assign(unknown_score=SCORES))
+        np.testing.assert_allclose(detection.unknown_score, SCORES, rtol=1e-15)
+        assert (detection.predicted_class == LOGITS.argmax(axis=1)).all()
+        assert method.score == "unknown_score"
+
+
+def test_the_ids_are_gone_through_a_few_times_not_once_for_each(tmp_path, monkeypatch):
+    path, passes, iterate = write(tmp_path / "mine.csv", good()), [], pd.Series.__iter__
+    monkeypatch.setattr(pd.Series, "__iter__", lambda column: passes.append(column.name) or iterate(column))
+    read_scores(path, IDS, CLOSED)
+    assert passes.count("id") < 6
+
+
+def test_files_of_other_separators_and_decimals_say_so(tmp_path):
+    good().to_csv(tmp_path / "mine.csv", index=False, sep=";")
+    with pytest.raises(SuiteError, match=r"separated by semicolons \(';'\): save it with commas"):
+        read_scores(tmp_path / "mine.csv", IDS, CLOSED)
+    good().to_csv(tmp_path / "mine.csv", index=False, decimal=",")
+    with pytest.raises(SuiteError, match=r"12 faces have no finite unknown_score(.|\n)*decimals with a point"):
+        read_scores(tmp_path / "mine.csv", IDS, CLOSED)
+
+
 def test_another_content_is_another_method_and_the_same_content_is_not(tmp_path):
     first, again = (read(tmp_path / name, good())[0] for name in ("a.csv", "b.csv"))
     changed = read(tmp_path / "a.csv", good().assign(unknown_score=SCORES + 1))[0]
@@ -94,6 +119,8 @@ BAD = {
     "NaN logits": (logits(np.where(LOGITS > 1, np.nan, LOGITS)), "have no finite logits"),
     "constant": (good().assign(unknown_score=0.5), "every face has the same unknown_score 0.5"),
     "probabilities": (logits(softmax(LOGITS, axis=1)), "are probabilities, not logits"),
+    "percent": (logits(100 * softmax(LOGITS, axis=1)), "are probabilities, not logits"),
+    "percent, rounded": (logits((100 * softmax(LOGITS, axis=1)).round()), "are probabilities, not logits"),
     "of more classes": (logits(softmax(np.c_[LOGITS, LOGITS[:, 0]], axis=1)[:, :3]), "are probabilities, not logits"),
     "open class": (logits().assign(surprise=0.0), "a column surprise, which is open: the model must not know it"),
     "other classes": (logits().rename(columns={"fear": "afraid"}), "no column fear"),
@@ -236,6 +263,31 @@ def test_a_changed_file_is_another_cell_and_a_wrong_sign_is_said(measured, tmp_p
     assert len(external_folders(own)) == 2
     notes = {note for folder in external_folders(own) for note in read_result(folder)[0].notes}
     assert any("is the sign wrong? A HIGHER unknown_score must mean unknown" in note for note in notes)
+
+
+def test_scores_under_a_second_name_leave_the_first_and_another_file_is_said(measured, tmp_path):
+    home, pool, _, metrics = measured
+    own = tmp_path / "home"
+    shutil.copytree(home, own)
+    assert osfer(*command(own, own / "mine.csv", "second-name")).exit_code == 0
+    named = api.results(own, "smoke").set_index("method")["auroc"]
+    assert named["my-model"] == named["second-name"] == metrics["auroc"]
+    other = write(
+        tmp_path / "other.csv", pool.assign(unknown_score=pool["unknown_score"] + pool["predicted_class"] + 1)
+    )
+    assert osfer(*command(own, other)).exit_code == 0
+    warnings = [warn.text for warn in load(Tracker(own, "smoke", create=False)).warnings if "my-model" in warn.methods]
+    assert "also measured from another file; the latest is shown: surprise seed 0." in warnings
+    assert not any("other settings" in text for text in warnings)
+
+
+def test_the_intervals_of_an_external_cell_are_those_of_a_task(measured):
+    home, pool, _, _ = measured
+    measures = api.evaluate(home / "mine.csv", "my-model", "synthetic", "surprise", profile="smoke", home=home)
+    task = api.load_task("synthetic", "surprise", profile="smoke", home=home)
+    rows = pool.set_index("id").loc[task.ids]
+    own = task.measure(rows["unknown_score"].to_numpy(), rows["predicted_class"].to_numpy())
+    pd.testing.assert_frame_equal(measures.loc[own.index, ["low", "high"]], own[["low", "high"]])
 
 
 def test_a_damaged_result_is_measured_again_from_the_file(measured, tmp_path):

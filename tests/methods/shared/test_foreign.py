@@ -116,4 +116,6 @@ def test_a_model_that_does_not_fit_is_refused_naming_class_tensor_or_number_of_o
     assert "2 missing (stem.0.weight, stem.0.bias)" in refused(path=saved(tmp_path, part))
     other = refused(path=saved(tmp_path, model.state_dict()), backbone=BackboneSettings("small"))
     assert "does not fit" in other
+    wide = {**model.state_dict(), "9.weight": torch.zeros(len(CLASSES), 48)}
+    assert "of another shape (fc.weight)" in refused(path=saved(tmp_path, wide)), "its outputs are as many as classes"
     assert "the file's first: 0.weight" in other

@@ -15,6 +15,7 @@ from open_set_fer.benchmark.storage.mlflow_reader import read_notes
 from open_set_fer.benchmark.storage.mlflow_writer import Tracker
 from open_set_fer.errors import SuiteError
 from open_set_fer.reports.data.results import Results, load, method_order, protocol_order
+from open_set_fer.reports.data.run_warnings import _method_warnings
 from tests.complete import finished_cells
 from tests.reports.conftest import ODD, Store
 
@@ -160,6 +161,12 @@ def test_cells_of_different_environments_are_warned_about(home: Path) -> None:
     assert "2 versions of torch (2.14.0, 2.14.1)" in said
     assert "2 versions of the suite (0.1, 0.2)" in said
     assert "Python" not in said
+
+
+def test_scores_from_a_file_a_cell_are_not_said_to_have_different_settings() -> None:
+    cells = pd.DataFrame({"dataset": "made", "method": ["a", "a", "b", "b"], "settings_key": list("1212")})
+    said = list(_method_warnings(cells.assign(git_commit="c0ffee"), {"a"}))
+    assert said == [("made", "b", "the cells shown were computed with 2 different settings.")]
 
 
 def test_every_planned_cell_has_a_status(results: Results, store: Store) -> None:
