@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 import open_set_fer as osf
-from open_set_fer import api as osf_api
 from open_set_fer.benchmark.planning.cells import Selection, dry_plan
+from open_set_fer.benchmark.planning.face_list import write_faces
 from open_set_fer.benchmark.planning.profile import load_profile
 from open_set_fer.benchmark.storage import sqlite_store as store
 from open_set_fer.errors import SuiteError
@@ -236,7 +236,7 @@ def test_faces_are_listed_with_their_files_and_ids_that_name_classes_are_warned_
     text = 'base = "smoke"\ndescription = "own faces"\nselection = "none"\n[protocols]\nfamilies = ["single"]\n'
     profile.write_text(f'{text}[datasets.manifest]\npath = "{tmp_path}/faces"\nimage_size = 16\n')
     selection = Selection((), (), ("fear",), ("baseline",))
-    osf_api.write_faces(tmp_path / "list.csv", load_profile(str(profile)), selection, tmp_path / "home")
+    write_faces(tmp_path / "list.csv", load_profile(str(profile)), selection, tmp_path / "home")
     listed = pd.read_csv(tmp_path / "list.csv", keep_default_na=False)
     assert list(listed.columns) == ["dataset", "protocol", "open", "seed", "id", "file", "role", "label"]
     assert all(Path(path).is_file() and path.endswith(name) for path, name in listed[["file", "id"]].to_numpy())

@@ -52,9 +52,7 @@ def _adds(information: Information) -> str:
     if information.gap is None:
         return f"; {text} on open faces, not compared with that of the closed-set model's own loss"
     gap = information.gap
-    more = (
-        f"{abs(gap.value):.3f} {interval_text(gap)} {'above' if gap.value >= 0 else 'below'} that of the model's loss"
-    )
+    more = f"less that of the model's loss: {gap.value:+.3f} {interval_text(gap)}"
     adds = "adds" if gap.interval()[0] > 0 else "adds nothing"
     return f"; on open faces its score {adds} to the closed-set model's own ({text}, {more})"
 

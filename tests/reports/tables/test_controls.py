@@ -211,7 +211,9 @@ def test_a_method_adds_to_the_model_if_its_information_is_above_that_of_the_mode
     assert found.value == pytest.approx(values[0])
     assert found.gap is not None
     assert found.gap.value == pytest.approx(values[0] - values[1])
-    assert f"on open faces its score {said} the closed-set model's own" in reading(results, "ferplus", "ours")
+    text = reading(results, "ferplus", "ours")
+    assert f"on open faces its score {said} the closed-set model's own" in text
+    assert f"less that of the model's loss: {found.gap.value:+.3f} [" in text
 
 
 def test_other_starts_are_not_compared_and_an_undefined_error_gives_no_verdict() -> None:
