@@ -47,8 +47,8 @@ ProfileOption = Annotated[
     typer.Option(
         "--profile",
         "-p",
-        help="Built-in profile or path of a .toml file (default: `demo`, or `<data set>-cpu` where "
-        "--dataset names one that has it).",
+        help="Built-in profile or path of a .toml file (default: `<data set>-cpu` if there is "
+        "such a profile for --dataset, else `demo`).",
     ),
 ]
 DatasetOption = Annotated[str, typer.Option("--dataset", "-d", help="Data sets, comma-separated (default: profile's).")]

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import filelock
@@ -59,7 +58,6 @@ class PendingCells:
 
     def __init__(
         self,
-        home: Path,
         options: RunOptions,
         listener: Callable[[Cell], Listener | None],
         executor: Executor,
@@ -68,7 +66,7 @@ class PendingCells:
         stop: Stop,
         on_settled: Callable[[], None],
     ) -> None:
-        self.home, self.results = home.resolve(), home / "results"
+        self.home, self.results = sync.results.parent.resolve(), sync.results
         self.options, self.listener, self.executor = options, listener, executor
         self.sync, self.connection = sync, sync.connection
         self.outcome, self.stop, self.on_settled = outcome, stop, on_settled

@@ -80,9 +80,9 @@ class Runner:
                     bar = progress.add_task("cells", total=len(cells), completed=before, before=before)
                     try:
                         on_settled = partial(progress.advance, bar)
-                        PendingCells(
-                            self.home, self.options, self.listener, executor, sync, outcome, stop, on_settled
-                        ).settle(missing)
+                        PendingCells(self.options, self.listener, executor, sync, outcome, stop, on_settled).settle(
+                            missing
+                        )
                     finally:
                         progress.remove_task(bar)
                 status = "FAILED" if outcome.failed else "FINISHED"

@@ -16,7 +16,7 @@ from open_set_fer.plugins import nearest
 
 
 def chosen_seeds(profile: Profile, seeds: Sequence[int]) -> Sequence[int]:
-    """These seeds, or the profile's; SuiteError for one that torch would not take."""
+    """These seeds, or the profile's; SuiteError for a seed outside the range that torch accepts."""
     seeds = seeds or profile.seeds
     for seed in (seed for seed in seeds if not 0 <= seed < 2**32):
         fault = f"seed {seed} is not between 0 and {2**32 - 1}: torch would take it for another one"

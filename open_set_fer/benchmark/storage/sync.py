@@ -123,7 +123,7 @@ class Sync:
         self.failed: list[tuple[Cell, str]] = []
         self.waiting: dict[str, Cell] = {}
         self.from_disk = 0
-        self.connection, self._results = connection, results
+        self.connection, self.results = connection, results
         self._profile, self.face_sets, self._device = profile, face_sets, device
         self._open_parent, self._allow_face_artifacts = open_parent, allow_face_artifacts
         self._parent: str | None = None
@@ -170,7 +170,7 @@ class Sync:
     def _log_failure(self, cell: Cell, failure: Failure) -> None:
         try:
             if not self.connection.ask(lambda tracker: self._send_failure(failure, tracker), False):
-                disk.write_failure(disk.failure_path(self._results, cell.key), failure)
+                disk.write_failure(disk.failure_path(self.results, cell.key), failure)
                 self.waiting[cell.key] = cell
         except Exception as refusal:
             log.error("the failure of %s cannot be logged: %s", cell, summary(refusal))
@@ -200,7 +200,7 @@ class Sync:
         """Log a result or failure; it waits on disk if the server is away or refuses it, or another process has it."""
         self.waiting[cell.key] = cell
         try:
-            with filelock.FileLock(self._results / f"{cell.key}.lock", timeout=timeout):
+            with filelock.FileLock(self.results / f"{cell.key}.lock", timeout=timeout):
                 if not self.connection.ask(lambda tracker: self._send(cell, tracker), False):
                     return
         except filelock.Timeout:
@@ -210,13 +210,13 @@ class Sync:
             self._refusals[cell.key] = summary(error), traceback.format_exc()
             return
         del self.waiting[cell.key]
-        if (self._results / cell.key).is_dir() and cell.key not in self._new:
+        if (self.results / cell.key).is_dir() and cell.key not in self._new:
             log.info("logged from disk: %s", cell)
             self.from_disk += 1
 
     def _send(self, cell: Cell, tracker: Tracker) -> bool:
         """Log a result with the tags and settings of this plan, whichever computed it; without one, its failure."""
-        folder, failure = self._results / cell.key, disk.failure_path(self._results, cell.key)
+        folder, failure = self.results / cell.key, disk.failure_path(self.results, cell.key)
         if folder.is_dir():
             is_new = cell.key in self._new  # then its record is this plan's
             result = read_result(folder)[0] if is_new else disk.relabel(folder, self.record(cell))
@@ -250,7 +250,7 @@ class Sync:
 
         where = " ".join((cell.dataset, cell.protocol.label, f"seed {cell.seed}"))
         tags = {name: str(value) for name, value in cell.coordinates().items()}
-        closed_set = self._results.parent / "closed_set" / f"{cell.closed_set_key}.model"
+        closed_set = self.results.parent / "closed_set" / f"{cell.closed_set_key}.model"
         kept = [KeptModel(folder / MODEL, cell.key, f"{cell.label} {where}", tags)]
         kept += [KeptModel(closed_set, cell.closed_set_key, f"closed-set {where}", tags | {"method": "closed-set"})]
         models = [model for model in kept if model.folder.is_dir()]

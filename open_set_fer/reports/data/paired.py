@@ -82,5 +82,5 @@ def mean_gap(areas: dict[Cell, CellArea], others: dict[Cell, CellArea]) -> Estim
         return None
     try:
         return difference(*(mean_area(each[cell] for cell in shared) for each in (areas, others)))
-    except ValueError:  # other faces or flips: not paired
+    except ValueError:  # other faces or flips, as of an external method's pool: not paired
         return None

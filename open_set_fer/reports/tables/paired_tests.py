@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from open_set_fer.benchmark.evaluation.delong import Estimate, difference
 from open_set_fer.benchmark.evaluation.metrics import Metric
-from open_set_fer.reports.data.paired import Cell, CellArea, cell_areas, mean_area
+from open_set_fer.reports.data.paired import Cell, CellArea, cell_areas, mean_area, mean_gap
 from open_set_fer.reports.data.results import FINISHED, MISSING, Results, protocol_order
 from open_set_fer.reports.data.statistics import holm
 from open_set_fer.reports.tables.means import BEST, NOT_PLANNED, Block, Entry, Row
@@ -71,7 +70,7 @@ def _compare(areas: Areas, gaps: list[Entry], tests: list[PValue]) -> None:
     if len(areas) < 2:
         return
     best = max(areas, key=lambda method: mean_area(areas[method].values()).value)
-    found = {method: _difference(areas[best], own) for method, own in areas.items() if method != best}
+    found = {method: mean_gap(areas[best], own) for method, own in areas.items() if method != best}
     compared = {method: gap for method, gap in found.items() if gap is not None and not math.isnan(gap.error)}
     adjusted = dict(zip(compared, holm([gap.p(0.0) for gap in compared.values()]), strict=True))
     for gap, test in zip(gaps, tests, strict=True):
@@ -80,13 +79,3 @@ def _compare(areas: Areas, gaps: list[Entry], tests: list[PValue]) -> None:
         elif gap.method in compared:
             gap.value, test.value = compared[gap.method].value, adjusted[gap.method]
             gap.status = test.status = FINISHED
-
-
-def _difference(best: dict[Cell, CellArea], other: dict[Cell, CellArea]) -> Estimate | None:
-    shared = [cell for cell in best if cell in other]
-    if not shared:
-        return None
-    try:
-        return difference(*(mean_area(areas[cell] for cell in shared) for areas in (best, other)))
-    except ValueError:  # other faces: an external method's pool, for example
-        return None
